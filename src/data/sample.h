@@ -1,0 +1,39 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "io/image.h"
+
+namespace unigrpo::data {
+
+/// One piece of an episode as a reward sees it.
+struct SampleSegment {
+  enum class Kind { text, image };
+  Kind kind = Kind::text;
+  std::string text;        // text segments: without special tokens
+  int64_t num_tokens = 0;  // text segments: sampled tokens, the end token included
+  bool ended = true;       // text segments: false when the length limit cut it
+  Image image;             // image segments
+};
+
+/// One finished episode, ready to be judged, shown and written to samples.jsonl.
+struct Sample {
+  std::string id;  // "<prompt id>/<sample index>"
+  std::string prompt;
+  std::string metadata_json = "{}";
+  std::vector<SampleSegment> segments;
+  int64_t seed = 0;
+
+  const Image* last_image() const {
+    for (auto segment = segments.rbegin(); segment != segments.rend(); ++segment) {
+      if (segment->kind == SampleSegment::Kind::image) return &segment->image;
+    }
+    return nullptr;
+  }
+};
+
+}  // namespace unigrpo::data

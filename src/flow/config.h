@@ -1,0 +1,55 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/enum_names.h"
+
+namespace unigrpo {
+
+namespace flow {
+
+enum class SdeKind { flow_sde, cps, dance };
+enum class WindowMode { all, fixed, random, sliding };
+enum class Penalty { velocity_mse, latent_kl, none };
+
+struct SdeConfig {                        // recipe: [rollout.sde]
+  SdeKind kind = SdeKind::flow_sde;
+  double noise_level = 0.7;               // a
+};
+
+/// Which of the N steps are stochastic and trained; the others are ODE steps.
+struct WindowConfig {                     // recipe: [rollout.window]
+  WindowMode mode = WindowMode::random;   // random: one first step per prompt group and step of the run
+  int64_t width = 2;                      // stochastic steps (all: every step but the last where its std is 0)
+  int64_t first = 0;                      // fixed: first stochastic step; random, sliding: lowest first step
+  int64_t last = -1;                      // random, sliding: end of the range, exclusive; -1 = N
+  int64_t stride = 1;                     // sliding: steps of the run before the window moves by one
+};
+
+}  // namespace flow
+
+template <>
+struct EnumNames<flow::SdeKind> {
+  static constexpr std::array names = {std::pair{flow::SdeKind::flow_sde, "flow_sde"},
+                                       std::pair{flow::SdeKind::cps, "cps"},
+                                       std::pair{flow::SdeKind::dance, "dance"}};
+};
+
+template <>
+struct EnumNames<flow::WindowMode> {
+  static constexpr std::array names = {std::pair{flow::WindowMode::all, "all"},
+                                       std::pair{flow::WindowMode::fixed, "fixed"},
+                                       std::pair{flow::WindowMode::random, "random"},
+                                       std::pair{flow::WindowMode::sliding, "sliding"}};
+};
+
+template <>
+struct EnumNames<flow::Penalty> {
+  static constexpr std::array names = {std::pair{flow::Penalty::velocity_mse, "velocity_mse"},
+                                       std::pair{flow::Penalty::latent_kl, "latent_kl"},
+                                       std::pair{flow::Penalty::none, "none"}};
+};
+
+}  // namespace unigrpo

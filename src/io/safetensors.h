@@ -1,0 +1,58 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace unigrpo::io {
+
+/// Element types of the safetensors format that we know, spelled as in a header.
+enum class DType { boolean, u8, i8, u16, i16, f16, bf16, u32, i32, f32, u64, i64, f64, f8_e4m3, f8_e5m2 };
+
+size_t dtype_size(DType dtype);            // bytes an element
+std::string_view dtype_name(DType dtype);  // "F32", "BF16", "I64", ...
+
+/// A named tensor whose bytes (row-major, little-endian) belong to somebody else.
+struct TensorView {
+  std::string name;
+  DType dtype = DType::f32;
+  std::vector<int64_t> shape;
+  std::span<const std::byte> bytes;
+};
+
+/// One opened .safetensors file, memory-mapped read-only; views live as long as this object.
+///
+/// Opening checks the whole header against the format's rules (see docs/FORMATS.md).
+/// Throws BadInput naming the file and what is wrong with it.
+class SafetensorsFile {
+ public:
+  explicit SafetensorsFile(const std::filesystem::path& path);
+  ~SafetensorsFile();
+  SafetensorsFile(SafetensorsFile&&) noexcept;
+  SafetensorsFile& operator=(SafetensorsFile&&) noexcept;
+
+  const std::filesystem::path& path() const { return path_; }
+  const std::vector<TensorView>& tensors() const { return tensors_; }  // in order of name
+  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+  const TensorView* find(std::string_view name) const;                 // nullptr where absent
+
+ private:
+  struct Mapping;
+  std::filesystem::path path_;
+  std::unique_ptr<Mapping> mapping_;
+  std::vector<TensorView> tensors_;
+  std::map<std::string, std::string> metadata_;
+};
+
+/// Writes tensors (sorted by name, data 8-byte aligned) to `path` atomically: temporary file in the same
+/// folder, fsync, rename, fsync of the folder. Throws RuntimeFailure where the disk refuses.
+void write_safetensors(const std::filesystem::path& path, std::span<const TensorView> tensors,
+                       const std::map<std::string, std::string>& metadata = {});
+
+}  // namespace unigrpo::io

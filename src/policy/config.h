@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/enum_names.h"
+
+namespace unigrpo {
+
+namespace policy {
+
+enum class DtypeChoice { float32, bfloat16 };
+enum class TrainMode { full, lora };
+
+struct LoraConfig {                       // recipe: [policy.lora]
+  int64_t rank = 32;
+  double alpha = 64;
+  double dropout = 0.0;
+  std::vector<std::string> targets = {"*_proj.weight", "*_proj_moe_gen.weight"};  // weights to adapt, * and ?
+};
+
+struct PolicyConfig {                     // recipe: [policy]
+  std::string model;                      // folder in the official BAGEL layout
+  DtypeChoice dtype = DtypeChoice::float32;
+  TrainMode train = TrainMode::full;
+  std::vector<std::string> freeze = {"vit_model.*", "connector.*", "vit_pos_embed.*", "latent_pos_embed.*"};
+  LoraConfig lora;
+};
+
+}  // namespace policy
+
+template <>
+struct EnumNames<policy::DtypeChoice> {
+  static constexpr std::array names = {std::pair{policy::DtypeChoice::float32, "float32"},
+                                       std::pair{policy::DtypeChoice::bfloat16, "bfloat16"}};
+};
+
+template <>
+struct EnumNames<policy::TrainMode> {
+  static constexpr std::array names = {std::pair{policy::TrainMode::full, "full"},
+                                       std::pair{policy::TrainMode::lora, "lora"}};
+};
+
+}  // namespace unigrpo

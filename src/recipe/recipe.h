@@ -1,0 +1,34 @@
+#pragma once
+
+#include <string>
+
+#include "checkpoint/config.h"
+#include "data/config.h"
+#include "flow/config.h"
+#include "grpo/config.h"
+#include "monitor/config.h"
+#include "optim/config.h"
+#include "policy/config.h"
+#include "reward/config.h"
+#include "rollout/config.h"
+#include "train/config.h"
+
+namespace unigrpo::recipe {
+
+/// A whole recipe: one member a module's config. Made by recipe::parse only, so every value is in range.
+struct Recipe {
+  train::RunConfig run;
+  policy::PolicyConfig policy;
+  data::DataConfig data;
+  rollout::RolloutConfig rollout;
+  grpo::GrpoConfig grpo;
+  reward::RewardConfig reward;
+  optim::OptimConfig optim;
+  checkpoint::CheckpointConfig checkpoint;
+  monitor::MonitorConfig monitor;
+  train::SftConfig sft;
+
+  std::string run_dir() const { return run.dir.empty() ? "runs/" + run.name : run.dir; }
+};
+
+}  // namespace unigrpo::recipe

@@ -1,0 +1,51 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/enum_names.h"
+
+namespace unigrpo {
+
+namespace reward {
+
+enum class OnError { drop_sample, drop_group, stop, retry };
+enum class RewardKind { geneval, format, saturation };
+enum class GenevalMeasure { strict, soft, mixed };
+
+struct TermConfig {                       // recipe: [[reward.terms]]
+  std::string name;                       // metric name reward/<name>; the kind where empty
+  RewardKind kind = RewardKind::geneval;
+  double weight = 1.0;
+  GenevalMeasure measure = GenevalMeasure::mixed;  // geneval: strict, soft, or their mean
+};
+
+struct RewardConfig {                     // recipe: [reward]
+  OnError on_error = OnError::drop_sample;
+  double max_dropped = 0.25;              // a step with a larger share dropped stops the run
+  std::vector<TermConfig> terms;
+};
+
+}  // namespace reward
+
+template <>
+struct EnumNames<reward::OnError> {
+  static constexpr std::array names = {std::pair{reward::OnError::drop_sample, "drop_sample"},
+                                       std::pair{reward::OnError::drop_group, "drop_group"},
+                                       std::pair{reward::OnError::stop, "stop"},
+                                       std::pair{reward::OnError::retry, "retry"}};
+};
+template <>
+struct EnumNames<reward::RewardKind> {
+  static constexpr std::array names = {std::pair{reward::RewardKind::geneval, "geneval"},
+                                       std::pair{reward::RewardKind::format, "format"},
+                                       std::pair{reward::RewardKind::saturation, "saturation"}};
+};
+template <>
+struct EnumNames<reward::GenevalMeasure> {
+  static constexpr std::array names = {std::pair{reward::GenevalMeasure::strict, "strict"},
+                                       std::pair{reward::GenevalMeasure::soft, "soft"},
+                                       std::pair{reward::GenevalMeasure::mixed, "mixed"}};
+};
+
+}  // namespace unigrpo

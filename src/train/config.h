@@ -1,0 +1,46 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/enum_names.h"
+
+namespace unigrpo {
+
+namespace train {
+
+enum class SftStage { autoencoder, joint };
+
+struct RunConfig {                        // recipe: [run]
+  std::string name = "run";
+  std::string dir;                        // empty = runs/<name>
+  int64_t seed = 0;
+  int64_t num_steps = 100;
+  int64_t threads = 0;                    // 0 = all cores
+};
+
+/// Warm start of a model from scratch or from a folder: `unigrpo sft`.
+struct SftConfig {                        // recipe: [sft]
+  SftStage stage = SftStage::joint;
+  std::string output;                     // model folder to write
+  int64_t batch_size = 64;
+  std::string rows;                       // SFT rows (JSONL); empty = the embedded world from data.prompts
+  double wrong_plan = 0.0;                // embedded world: share of plans made wrong on purpose
+  double wrong_scene = 0.0;               // embedded world: share of images made to depart from the plan
+  double text_weight = 1.0;               // cross-entropy
+  double image_weight = 1.0;              // velocity MSE
+  int64_t timesteps_per_image = 4;        // noisy copies that share one context
+  double prompt_dropout = 0.1;            // share of samples trained without context, for guidance
+  double kl_weight = 1e-6;                // autoencoder: of the posterior KL
+};
+
+}  // namespace train
+
+template <>
+struct EnumNames<train::SftStage> {
+  static constexpr std::array names = {std::pair{train::SftStage::autoencoder, "autoencoder"},
+                                       std::pair{train::SftStage::joint, "joint"}};
+};
+
+}  // namespace unigrpo
