@@ -6,22 +6,40 @@ if(NOT Torch_DIR)
   endif()
 endif()
 set(TORCH_CUDA_ARCH_LIST "8.0;9.0" CACHE STRING "GPU architectures of the kernels")
-find_package(Torch REQUIRED)
 
 # The wheel's headers come as SYSTEM and before Debian's: its fmt is newer than the system's, hence FMT_HEADER_ONLY
 # everywhere.
 add_library(unigrpo_torch INTERFACE)
-target_link_libraries(unigrpo_torch INTERFACE ${TORCH_LIBRARIES})
-target_include_directories(unigrpo_torch SYSTEM INTERFACE ${TORCH_INCLUDE_DIRS})
-separate_arguments(torch_flags UNIX_COMMAND "${TORCH_CXX_FLAGS}")
-target_compile_options(unigrpo_torch INTERFACE $<$<COMPILE_LANGUAGE:CXX>:${torch_flags}>)
+if(UNIGRPO_CUDA)
+  find_package(Torch REQUIRED)
+  target_link_libraries(unigrpo_torch INTERFACE ${TORCH_LIBRARIES})
+  target_include_directories(unigrpo_torch SYSTEM INTERFACE ${TORCH_INCLUDE_DIRS})
+  separate_arguments(torch_flags UNIX_COMMAND "${TORCH_CXX_FLAGS}")
+  target_compile_options(unigrpo_torch INTERFACE $<$<COMPILE_LANGUAGE:CXX>:${torch_flags}>)
+else()
+  # A CUDA wheel's package file insists on the CUDA toolkit, and its libtorch.so drags the GPU libraries into every
+  # process (0.2 s a start). The CPU half of either wheel is two libraries, so they are named here.
+  find_library(UNIGRPO_TORCH_CPU torch_cpu HINTS ${Torch_DIR}/../../../lib PATH_SUFFIXES lib)
+  find_library(UNIGRPO_C10 c10 HINTS ${Torch_DIR}/../../../lib PATH_SUFFIXES lib)
+  find_path(UNIGRPO_TORCH_INCLUDE ATen/ATen.h HINTS ${Torch_DIR}/../../../include PATH_SUFFIXES include)
+  if(NOT UNIGRPO_TORCH_CPU OR NOT UNIGRPO_C10 OR NOT UNIGRPO_TORCH_INCLUDE)
+    message(FATAL_ERROR "LibTorch not found: run scripts/setup.sh, or give -DCMAKE_PREFIX_PATH or -DTorch_DIR, or "
+                        "-DUNIGRPO_TORCH=OFF for the half that does not need it")
+  endif()
+  message(STATUS "LibTorch: ${UNIGRPO_TORCH_CPU}")
+  target_link_libraries(unigrpo_torch INTERFACE ${UNIGRPO_TORCH_CPU} ${UNIGRPO_C10})
+  target_include_directories(unigrpo_torch SYSTEM INTERFACE ${UNIGRPO_TORCH_INCLUDE}
+                             ${UNIGRPO_TORCH_INCLUDE}/torch/csrc/api/include)
+endif()
 
 # One precompiled ATen/ATen.h, built once and shared.
-file(WRITE ${CMAKE_BINARY_DIR}/generated/torch_pch.cpp "// carrier of the precompiled header\n")
+file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/generated/torch_pch.cpp
+     CONTENT "// carrier of the precompiled header\n")
 add_library(unigrpo_torch_pch OBJECT ${CMAKE_BINARY_DIR}/generated/torch_pch.cpp)
 target_link_libraries(unigrpo_torch_pch PRIVATE unigrpo_torch unigrpo_warnings)
 target_precompile_headers(unigrpo_torch_pch PRIVATE <ATen/ATen.h> <torch/csrc/autograd/custom_function.h>
-                          <torch/csrc/autograd/autograd.h> <string> <vector> <map> <fmt/format.h>)
+                          <torch/csrc/autograd/autograd.h> <torch/library.h> <string> <vector> <map>
+                          <fmt/format.h>)
 
 function(unigrpo_use_torch target)
   target_link_libraries(${target} PUBLIC unigrpo_torch)
