@@ -1,12 +1,38 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <span>
 #include <string>
 #include <string_view>
 
 namespace unigrpo::io {
+
+/// A file that appears whole or not at all: bytes go to a temporary file beside it; commit() does
+/// fsync, rename, fsync of the folder. Destroyed before commit(), it leaves nothing behind.
+/// Every failure is a RuntimeFailure naming path and cause; where the disk is full, with the bytes
+/// needed (`expected_bytes` from the caller, or what was written so far) and free.
+/// Fault points: save.open, save.write, save.fsync, save.rename, save.dirsync.
+class AtomicFile {
+ public:
+  explicit AtomicFile(std::filesystem::path path, uint64_t expected_bytes = 0);
+  ~AtomicFile();
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+
+  void append(std::span<const std::byte> bytes);
+  void append(std::string_view text) { append(std::as_bytes(std::span(text.data(), text.size()))); }
+  void commit();
+
+ private:
+  [[noreturn]] void fail(std::string_view doing, int error) const;
+  std::filesystem::path path_;
+  std::filesystem::path temporary_;
+  uint64_t expected_bytes_;
+  uint64_t num_bytes_ = 0;
+  int descriptor_ = -1;
+};
 
 /// Writes a whole file or nothing: temporary file beside it, fsync, rename, fsync of the folder.
 /// Throws RuntimeFailure naming path and cause (with bytes needed and free when the disk is full).

@@ -1,0 +1,58 @@
+#include "io/mapped_file.h"
+
+#include "base/error.h"
+#include "base/sha256.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+namespace unigrpo::io {
+
+InputFile::InputFile(const std::filesystem::path& path) {
+  // O_NONBLOCK: opening a FIFO that nobody writes to would wait for ever.
+  descriptor_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (descriptor_ < 0) throw BadInput("{}: cannot open: {}", path.string(), std::strerror(errno));
+  struct stat status {};
+  const bool known = ::fstat(descriptor_, &status) == 0;
+  if (known && S_ISREG(status.st_mode)) {
+    size_ = static_cast<uint64_t>(status.st_size);
+    return;
+  }
+  ::close(descriptor_);
+  if (known && S_ISDIR(status.st_mode)) {
+    throw BadInput("{}: is a folder, a file was expected", path.string());
+  }
+  throw BadInput("{}: not a regular file", path.string());
+}
+
+InputFile::~InputFile() { ::close(descriptor_); }
+
+MappedFile::MappedFile(const std::filesystem::path& path) {
+  const InputFile file(path);
+  if (file.size() == 0) return;
+  void* address = ::mmap(nullptr, file.size(), PROT_READ, MAP_PRIVATE, file.descriptor(), 0);
+  if (address == MAP_FAILED) {
+    throw RuntimeFailure("{}: cannot map {} bytes: {}", path.string(), file.size(),
+                         std::strerror(errno));
+  }
+  bytes_ = {static_cast<const std::byte*>(address), file.size()};
+}
+
+MappedFile::~MappedFile() {
+  if (!bytes_.empty()) ::munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
+}
+
+std::string sha256_of_file(const std::filesystem::path& path) {
+  const MappedFile file(path);
+  Sha256 digest;
+  digest.update(file.bytes());
+  return digest.hex();
+}
+
+}  // namespace unigrpo::io
