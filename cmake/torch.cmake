@@ -32,6 +32,10 @@ else()
                              ${UNIGRPO_TORCH_INCLUDE}/torch/csrc/api/include)
 endif()
 
+# at::parallel_for is inline and runs serially in a file compiled without OpenMP.
+find_package(OpenMP REQUIRED COMPONENTS CXX)
+target_link_libraries(unigrpo_torch INTERFACE OpenMP::OpenMP_CXX)
+
 # One precompiled ATen/ATen.h, built once and shared.
 file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/generated/torch_pch.cpp
      CONTENT "// carrier of the precompiled header\n")
