@@ -35,6 +35,19 @@ struct Object {
 
 using Scene = std::vector<Object>;
 
+/// In pixels; right and bottom exclusive.
+struct Box {
+  double left = 0, top = 0, right = 0, bottom = 0;
+
+  double width() const { return right - left; }
+  double height() const { return bottom - top; }
+  double center_x() const { return (left + right) / 2; }
+  double center_y() const { return (top + bottom) / 2; }
+};
+
+/// The smallest box around the drawn shape. Its centre is the object's only for circles and squares.
+Box bounds(const Object& object);
+
 /// A prompt of the world: its JSONL line (GenEval schema), tag and text.
 struct WorldPrompt {
   std::string tag;     // single_object, two_object, counting, colors, position, color_attr, compositional
