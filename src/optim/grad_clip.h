@@ -1,0 +1,43 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "optim/config.h"
+#include "optim/parameters.h"
+
+namespace unigrpo::optim {
+
+/// The gradients' global norm and what it asks for.
+struct GradNorm {
+  double norm = 0;        // before clipping; not finite where the step is to be skipped
+  double scale = 1;       // for AdamW::step, min(1, max_grad_norm / (norm + 1e-6))
+  bool skip = false;
+  std::string nonfinite;  // first parameter with a gradient that is not finite
+};
+
+/// Measures and judges gradients before a step.
+class GradClip {
+ public:
+  explicit GradClip(const OptimConfig& config) : config_(config) {}
+
+  /// Global L2 norm over all gradients, accumulated in double and in one order whatever the thread count. The
+  /// gradients stay as they are. A norm that is not finite asks to skip the step and counts; throws
+  /// RuntimeFailure, naming the parameter, with `on_nonfinite = stop` or after `max_skipped` in a row.
+  GradNorm check(const NamedParameters& parameters);
+
+  int64_t skipped() const { return skipped_; }
+  int64_t skipped_in_a_row() const { return skipped_in_a_row_; }
+  /// Counters of a resumed run.
+  void restore(int64_t skipped, int64_t skipped_in_a_row) {
+    skipped_ = skipped;
+    skipped_in_a_row_ = skipped_in_a_row;
+  }
+
+ private:
+  OptimConfig config_;
+  int64_t skipped_ = 0;
+  int64_t skipped_in_a_row_ = 0;
+};
+
+}  // namespace unigrpo::optim
