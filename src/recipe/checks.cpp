@@ -1,0 +1,132 @@
+#include "recipe/checks.h"
+
+#include <algorithm>
+#include <map>
+
+#include <fmt/format.h>
+
+namespace unigrpo::recipe {
+
+namespace {
+
+using Finding = std::optional<Conflict>;
+
+bool has_segment(const Recipe& recipe, const char* kind) {
+  return std::ranges::count(recipe.rollout.program, kind) > 0;
+}
+
+Finding check_program(const Recipe& recipe, Command) {
+  constexpr size_t kMaxSegments = 16;
+  const size_t count = recipe.rollout.program.size();
+  if (count <= kMaxSegments) return {};
+  return Conflict{{"rollout.program"},
+                  fmt::format("expected at most {} segments, got {}", kMaxSegments, count)};
+}
+
+Finding check_window(const Recipe& recipe, Command) {
+  const auto& window = recipe.rollout.window;
+  const int64_t num_steps = recipe.rollout.num_steps;
+  if (!has_segment(recipe, "image") || window.mode == flow::WindowMode::all) return {};
+  const bool fixed = window.mode == flow::WindowMode::fixed;
+  if (!fixed && window.last > num_steps) {
+    return Conflict{{"rollout.window.last", "rollout.num_steps"},
+                    fmt::format("expected at most rollout.num_steps = {}, got {}", num_steps, window.last)};
+  }
+  const bool to_the_end = fixed || window.last < 0;
+  const int64_t end = to_the_end ? num_steps : window.last;
+  if (window.first + window.width > end) {
+    return Conflict{{"rollout.window.width", "rollout.window.first", "rollout.num_steps", "rollout.window.last"},
+                    fmt::format("expected first + width of at most {} = {}, got {} + {}",
+                                to_the_end ? "rollout.num_steps" : "rollout.window.last", end, window.first,
+                                window.width)};
+  }
+  return {};
+}
+
+Finding check_cps(const Recipe& recipe, Command) {
+  const auto& sde = recipe.rollout.sde;
+  if (sde.kind != flow::SdeKind::cps) return {};
+  if (sde.noise_level > 1) {
+    return Conflict{{"rollout.sde.noise_level", "rollout.sde.kind"},
+                    fmt::format("expected at most 1 with rollout.sde.kind = \"cps\", got {}", sde.noise_level)};
+  }
+  if (recipe.grpo.image.ratio_norm) {
+    return Conflict{{"grpo.image.ratio_norm", "rollout.sde.kind"},
+                    "expected false with rollout.sde.kind = \"cps\" (flow_sde and dance only), got true"};
+  }
+  // The std of the last step is 0, so it is never trained.
+  if (has_segment(recipe, "image") && recipe.rollout.num_steps < 2) {
+    return Conflict{{"rollout.num_steps", "rollout.sde.kind"},
+                    "expected at least 2 with rollout.sde.kind = \"cps\" (its last step has no noise), got 1"};
+  }
+  return {};
+}
+
+Finding check_something_is_trained(const Recipe& recipe, Command command) {
+  if (command == Command::sft) {
+    const auto& sft = recipe.sft;
+    if (sft.stage != train::SftStage::joint || sft.text_weight > 0 || sft.image_weight > 0) return {};
+    return Conflict{{"sft.text_weight", "sft.image_weight"},
+                    "expected a weight > 0 here or in sft.image_weight: nothing is trained"};
+  }
+  const bool text = has_segment(recipe, "text");
+  const bool image = has_segment(recipe, "image");
+  const auto& grpo = recipe.grpo;
+  if ((text && grpo.text.weight > 0) || (image && grpo.image.weight > 0)) return {};
+  if (!text) {
+    return Conflict{{"grpo.image.weight", "rollout.program"},
+                    "expected a weight > 0: rollout.program has images only, so nothing is trained"};
+  }
+  if (!image) {
+    return Conflict{{"grpo.text.weight", "rollout.program"},
+                    "expected a weight > 0: rollout.program has text only, so nothing is trained"};
+  }
+  return Conflict{{"grpo.text.weight", "grpo.image.weight"},
+                  "expected a weight > 0 here or in grpo.image.weight: nothing is trained"};
+}
+
+Finding check_updates(const Recipe& recipe, Command) {
+  const auto& grpo = recipe.grpo;
+  const int64_t samples = grpo.prompts_per_step * grpo.group_size;
+  if (grpo.num_updates <= samples) return {};
+  return Conflict{{"grpo.num_updates", "grpo.prompts_per_step", "grpo.group_size"},
+                  fmt::format("expected at most prompts_per_step * group_size = {}, got {}", samples,
+                              grpo.num_updates)};
+}
+
+Finding check_terms(const Recipe& recipe, Command command) {
+  std::map<std::string, size_t> first_of;
+  bool weighted = false;
+  for (size_t i = 0; i < recipe.reward.terms.size(); ++i) {
+    const reward::TermConfig& term = recipe.reward.terms[i];
+    const std::string key = fmt::format("reward.terms.{}", i);
+    const std::string name = term.name.empty() ? std::string(enum_name(term.kind)) : term.name;
+    const auto [found, is_new] = first_of.emplace(name, i);
+    if (!is_new) {
+      return Conflict{{key + ".name", key + ".kind"},
+                      fmt::format("expected a name of its own, got \"{}\" as in reward.terms.{}", name,
+                                  found->second)};
+    }
+    const char* judged = term.kind == reward::RewardKind::format ? "text" : "image";
+    if (command == Command::train && !has_segment(recipe, judged)) {
+      return Conflict{{key + ".kind", "rollout.program"},
+                      fmt::format("expected \"{}\" in rollout.program for kind \"{}\"", judged,
+                                  enum_name(term.kind))};
+    }
+    weighted = weighted || term.weight != 0;
+  }
+  if (weighted || recipe.reward.terms.empty()) return {};
+  return Conflict{{"reward.terms.0.weight"}, "expected a weight other than 0 in at least one term"};
+}
+
+}  // namespace
+
+std::optional<Conflict> find_conflict(const Recipe& recipe, Command command) {
+  for (const auto check : {check_program, check_window, check_cps, check_something_is_trained, check_updates,
+                           check_terms}) {
+    if (Finding found = check(recipe, command)) return found;
+  }
+  return {};
+}
+
+}  // namespace unigrpo::recipe
