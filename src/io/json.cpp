@@ -18,6 +18,8 @@
 namespace unigrpo::io {
 namespace {
 
+constexpr size_t kMaxIntegerDigits = 18;  // as many always fit in 64 bits, with a sign too
+
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
 // Recursive descent over a text already known to be valid UTF-8; depth is bounded by the limits.
@@ -41,6 +43,10 @@ class Reader {
  private:
   [[noreturn]] void fail(const std::string& what, size_t at) const {
     const auto line = 1 + std::count(text_.begin(), text_.begin() + static_cast<long>(at), '\n');
+    // A row of a JSONL file has its line number in `where_`; a second one would confuse.
+    if (text_.find('\n') == std::string_view::npos) {
+      throw BadInput("{}: invalid JSON: {} at byte {}", where_, what, at);
+    }
     throw BadInput("{}: invalid JSON: {} at byte {}, line {}", where_, what, at, line);
   }
 
@@ -244,7 +250,9 @@ class Reader {
       skip_digits();
     }
     const std::string_view digits = text_.substr(begin, at_ - begin);
-    if (!integer) return events_.real(to_real(digits, begin));
+    if (!integer || (limits_.wide_integers && digits.size() > kMaxIntegerDigits)) {
+      return events_.real(to_real(digits, begin));
+    }
     if (negative) return events_.negative_integer(to_integer<int64_t>(digits, begin));
     events_.unsigned_integer(to_integer<uint64_t>(digits, begin));
   }

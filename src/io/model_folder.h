@@ -10,13 +10,16 @@
 
 namespace unigrpo::io {
 
-/// The tensors of a checkpoint: one file, or a folder of shards with their `*.safetensors.index.json`.
+/// The tensors of a checkpoint: one file, or shards with their `*.safetensors.index.json`.
 ///
-/// Every tensor that an index lists must be in the named shard and the other way round; shard names are plain
-/// file names in the folder. Throws BadInput naming the file.
+/// Every tensor that an index lists must be in the named shard and the other way round; shard names
+/// are plain file names in the folder, and a link may only lead within the folder or into the
+/// `../../blobs` of a model hub's cache. Throws BadInput naming the file.
 class Checkpoint {
  public:
-  /// `path`: a .safetensors file, an index file, or a folder holding one index or exactly one .safetensors.
+  /// `path`: a .safetensors file, an index file, or a folder holding one index or exactly one
+  /// .safetensors. In a folder every .safetensors must be named by the index; beside an index that
+  /// is given itself, only those that look like its shards.
   static Checkpoint open(const std::filesystem::path& path);
 
   const std::vector<const TensorView*>& tensors() const { return tensors_; }  // in order of name
@@ -26,6 +29,8 @@ class Checkpoint {
 
  private:
   Checkpoint() = default;
+  void open_shards(const std::filesystem::path& index, bool whole_folder);
+  void collect_tensors();
   std::filesystem::path path_;
   std::vector<SafetensorsFile> files_;
   std::vector<const TensorView*> tensors_;

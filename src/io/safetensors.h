@@ -12,13 +12,18 @@
 
 namespace unigrpo::io {
 
-/// Element types of the safetensors format that we know, spelled as in a header.
-enum class DType { boolean, u8, i8, u16, i16, f16, bf16, u32, i32, f32, u64, i64, f64, f8_e4m3, f8_e5m2 };
+/// Element types of the safetensors format that we know, spelled as in a header. The packed ones
+/// below one byte (F4, F6_E2M3, F6_E3M2) are refused by name.
+enum class DType {
+  boolean, u8, i8, u16, i16, f16, bf16, u32, i32, f32, u64, i64, f64, f8_e4m3, f8_e5m2,
+  f8_e8m0, f8_e4m3fnuz, f8_e5m2fnuz, c64
+};
 
 size_t dtype_size(DType dtype);            // bytes an element
 std::string_view dtype_name(DType dtype);  // "F32", "BF16", "I64", ...
 
-/// A named tensor whose bytes (row-major, little-endian) belong to somebody else.
+/// A named tensor whose bytes (row-major, little-endian) belong to somebody else. Bytes from a file
+/// need not be aligned to the element size: copy them, do not cast the pointer.
 struct TensorView {
   std::string name;
   DType dtype = DType::f32;
@@ -40,7 +45,7 @@ class SafetensorsFile {
   const std::filesystem::path& path() const { return path_; }
   const std::vector<TensorView>& tensors() const { return tensors_; }  // in order of name
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
-  const TensorView* find(std::string_view name) const;                 // nullptr where absent
+  const TensorView* find(std::string_view name) const;  // nullptr where absent
 
  private:
   struct Mapping;
@@ -50,8 +55,11 @@ class SafetensorsFile {
   std::map<std::string, std::string> metadata_;
 };
 
-/// Writes tensors (sorted by name, data 8-byte aligned) to `path` atomically: temporary file in the same
-/// folder, fsync, rename, fsync of the folder. Throws RuntimeFailure where the disk refuses.
+/// Writes tensors to `path` atomically: temporary file in the same folder, fsync, rename, fsync of
+/// the folder. The file is a function of the arguments alone, whatever the order of `tensors`: wider
+/// elements first, then by name, so that every tensor is aligned to its element size (at most 8)
+/// without the gaps that the format forbids. Throws RuntimeFailure where the disk refuses, or for a
+/// name twice, not UTF-8 or reserved, or bytes that do not fit shape and dtype.
 void write_safetensors(const std::filesystem::path& path, std::span<const TensorView> tensors,
                        const std::map<std::string, std::string>& metadata = {});
 
