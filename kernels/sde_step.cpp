@@ -1,0 +1,225 @@
+#include "kernels/sde_step.h"
+
+#include <array>
+#include <cmath>
+#include <numbers>
+
+#include <ATen/ATen.h>
+#include <ATen/Dispatch.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+namespace unigrpo::kernels {
+namespace {
+
+constexpr int64_t kLanes = 16;           // independent partial sums, so that the compiler can vectorise
+constexpr int64_t kElementsATask = 8192;
+
+void check_inputs(const at::Tensor& x, const at::Tensor& velocity, const at::Tensor& other,
+                  const at::Tensor& coefficients) {
+  TORCH_CHECK(x.dim() >= 1, "x needs a batch axis");
+  TORCH_CHECK(x.sizes() == velocity.sizes() && x.sizes() == other.sizes(),
+              "x, velocity and noise (or x_next) must have one shape, got ", x.sizes(), ", ",
+              velocity.sizes(), ", ", other.sizes());
+  TORCH_CHECK(x.scalar_type() == velocity.scalar_type() &&
+                  x.scalar_type() == other.scalar_type(),
+              "x, velocity and noise (or x_next) must have one dtype");
+  TORCH_CHECK(coefficients.scalar_type() == at::kDouble && coefficients.dim() == 2 &&
+                  coefficients.size(0) == x.size(0) && coefficients.size(1) == 3,
+              "coefficients must be [B, 3] float64, got ", coefficients.sizes());
+}
+
+/// Finishes a row's log-prob from its sum of squares over `count` elements.
+double finish(double sum_of_squares, int64_t count, double std, bool gaussian) {
+  const double mean_square = sum_of_squares / static_cast<double>(count);
+  if (!gaussian) return -mean_square;
+  return -mean_square / (2 * std * std) - std::log(std) - 0.5 * std::log(2 * std::numbers::pi);
+}
+
+/// Runs body(i) for i < count and adds up what it returns, always in the same order.
+template <typename T, typename Body>
+double sum_of(int64_t count, const Body& body) {
+  double total = 0;
+  constexpr int64_t kBlock = 1024;  // float lanes are emptied into the double before they lose digits
+  for (int64_t start = 0; start < count; start += kBlock) {
+    const int64_t stop = std::min(start + kBlock, count);
+    std::array<T, kLanes> lanes{};
+    int64_t i = start;
+    for (; i + kLanes <= stop; i += kLanes) {
+      for (int64_t k = 0; k < kLanes; ++k) lanes[k] += body(i + k);
+    }
+    for (; i < stop; ++i) lanes[0] += body(i);
+    for (const T lane : lanes) total += lane;
+  }
+  return total;
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> sde_step_cpu(const at::Tensor& x_in,
+                                                            const at::Tensor& velocity_in,
+                                                            const at::Tensor& noise_in,
+                                                            const at::Tensor& coefficients_in,
+                                                            bool gaussian) {
+  check_inputs(x_in, velocity_in, noise_in, coefficients_in);
+  const at::Tensor x = x_in.contiguous();
+  const at::Tensor velocity = velocity_in.contiguous();
+  const at::Tensor noise = noise_in.contiguous();
+  const at::Tensor coefficients = coefficients_in.contiguous();
+  const int64_t rows = x.size(0);
+  const int64_t count = rows == 0 ? 0 : x.numel() / rows;
+  at::Tensor x_next = at::empty_like(x);
+  at::Tensor mean = at::empty_like(x);
+  at::Tensor log_prob = at::empty({rows}, x.options());
+  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "sde_step", [&] {
+    const double* table = coefficients.const_data_ptr<double>();
+    const int64_t grain = std::max<int64_t>(1, kElementsATask / std::max<int64_t>(1, count));
+    at::parallel_for(0, rows, grain, [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
+        const auto c_x = static_cast<scalar_t>(table[3 * row]);
+        const auto c_v = static_cast<scalar_t>(table[3 * row + 1]);
+        const auto std = static_cast<scalar_t>(table[3 * row + 2]);
+        const scalar_t* px = x.const_data_ptr<scalar_t>() + row * count;
+        const scalar_t* pv = velocity.const_data_ptr<scalar_t>() + row * count;
+        const scalar_t* pn = noise.const_data_ptr<scalar_t>() + row * count;
+        scalar_t* __restrict__ p_mean = mean.mutable_data_ptr<scalar_t>() + row * count;
+        scalar_t* __restrict__ p_next = x_next.mutable_data_ptr<scalar_t>() + row * count;
+        for (int64_t i = 0; i < count; ++i) {
+          p_mean[i] = c_x * px[i] + c_v * pv[i];
+          p_next[i] = p_mean[i] + std * pn[i];
+        }
+        // From the rounded x_next, not from the noise: training only has x_next.
+        const double sum = sum_of<scalar_t>(count, [&](int64_t i) {
+          const scalar_t off = p_next[i] - p_mean[i];
+          return off * off;
+        });
+        log_prob.mutable_data_ptr<scalar_t>()[row] =
+            static_cast<scalar_t>(finish(sum, count, table[3 * row + 2], gaussian));
+      }
+    });
+  });
+  return {x_next, mean, log_prob};
+}
+
+at::Tensor sde_log_prob_cpu(const at::Tensor& x_in, const at::Tensor& velocity_in,
+                            const at::Tensor& x_next_in, const at::Tensor& coefficients_in,
+                            bool gaussian) {
+  check_inputs(x_in, velocity_in, x_next_in, coefficients_in);
+  const at::Tensor x = x_in.contiguous();
+  const at::Tensor velocity = velocity_in.contiguous();
+  const at::Tensor x_next = x_next_in.contiguous();
+  const at::Tensor coefficients = coefficients_in.contiguous();
+  const int64_t rows = x.size(0);
+  const int64_t count = rows == 0 ? 0 : x.numel() / rows;
+  at::Tensor log_prob = at::empty({rows}, x.options());
+  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "sde_log_prob", [&] {
+    const double* table = coefficients.const_data_ptr<double>();
+    const int64_t grain = std::max<int64_t>(1, kElementsATask / std::max<int64_t>(1, count));
+    at::parallel_for(0, rows, grain, [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
+        const auto c_x = static_cast<scalar_t>(table[3 * row]);
+        const auto c_v = static_cast<scalar_t>(table[3 * row + 1]);
+        const scalar_t* px = x.const_data_ptr<scalar_t>() + row * count;
+        const scalar_t* pv = velocity.const_data_ptr<scalar_t>() + row * count;
+        const scalar_t* p_next = x_next.const_data_ptr<scalar_t>() + row * count;
+        const double sum = sum_of<scalar_t>(count, [&](int64_t i) {
+          const scalar_t mean = c_x * px[i] + c_v * pv[i];
+          const scalar_t off = p_next[i] - mean;
+          return off * off;
+        });
+        log_prob.mutable_data_ptr<scalar_t>()[row] =
+            static_cast<scalar_t>(finish(sum, count, table[3 * row + 2], gaussian));
+      }
+    });
+  });
+  return log_prob;
+}
+
+/// d log_prob / d v = c_v (x_next - mean) / (count s^2), and 2 c_v (x_next - mean) / count for cps.
+at::Tensor velocity_gradient(const at::Tensor& x, const at::Tensor& velocity,
+                             const at::Tensor& x_next, const at::Tensor& coefficients,
+                             bool gaussian, const at::Tensor& grad_log_prob) {
+  std::vector<int64_t> column(x.dim(), 1);
+  column[0] = x.size(0);
+  const at::Tensor c_x = coefficients.select(1, 0).to(x.scalar_type()).view(column);
+  const at::Tensor c_v = coefficients.select(1, 1).to(x.scalar_type()).view(column);
+  const at::Tensor std = coefficients.select(1, 2).to(x.scalar_type()).view(column);
+  const auto count = static_cast<double>(x.size(0) == 0 ? 1 : x.numel() / x.size(0));
+  const at::Tensor weight = gaussian ? c_v / (std * std * count) : c_v * (2 / count);
+  return (x_next - c_x * x - c_v * velocity) * (weight * grad_log_prob.view(column));
+}
+
+at::Tensor call_sde_log_prob(const at::Tensor& x, const at::Tensor& velocity,
+                             const at::Tensor& x_next, const at::Tensor& coefficients,
+                             bool gaussian) {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("unigrpo::sde_log_prob", "")
+          .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                            const at::Tensor&, bool)>();
+  return op.call(x, velocity, x_next, coefficients, gaussian);
+}
+
+class SdeLogProb : public torch::autograd::Function<SdeLogProb> {
+ public:
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x,
+                            const at::Tensor& velocity, const at::Tensor& x_next,
+                            const at::Tensor& coefficients, bool gaussian) {
+    context->save_for_backward({x, velocity, x_next, coefficients});
+    context->saved_data["gaussian"] = gaussian;
+    at::AutoDispatchBelowADInplaceOrView below;
+    return call_sde_log_prob(x, velocity, x_next, coefficients, gaussian);
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 const torch::autograd::variable_list& grads) {
+    const auto saved = context->get_saved_variables();
+    return {at::Tensor(),
+            velocity_gradient(saved[0], saved[1], saved[2], saved[3],
+                              context->saved_data["gaussian"].toBool(), grads[0]),
+            at::Tensor(), at::Tensor(), at::Tensor()};
+  }
+};
+
+at::Tensor sde_log_prob_autograd(const at::Tensor& x, const at::Tensor& velocity,
+                                 const at::Tensor& x_next, const at::Tensor& coefficients,
+                                 bool gaussian) {
+  return SdeLogProb::apply(x, velocity, x_next, coefficients, gaussian);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(unigrpo, m) {
+  m.def(
+      "sde_step(Tensor x, Tensor velocity, Tensor noise, Tensor coefficients, bool gaussian)"
+      " -> (Tensor x_next, Tensor mean, Tensor log_prob)");
+  m.def(
+      "sde_log_prob(Tensor x, Tensor velocity, Tensor x_next, Tensor coefficients, bool gaussian)"
+      " -> Tensor");
+}
+TORCH_LIBRARY_IMPL(unigrpo, CPU, m) {
+  m.impl("sde_step", &sde_step_cpu);
+  m.impl("sde_log_prob", &sde_log_prob_cpu);
+}
+TORCH_LIBRARY_IMPL(unigrpo, Autograd, m) { m.impl("sde_log_prob", &sde_log_prob_autograd); }
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> sde_step(const at::Tensor& x,
+                                                        const at::Tensor& velocity,
+                                                        const at::Tensor& noise,
+                                                        const at::Tensor& coefficients,
+                                                        bool gaussian) {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("unigrpo::sde_step", "")
+          .typed<std::tuple<at::Tensor, at::Tensor, at::Tensor>(
+              const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, bool)>();
+  const at::NoGradGuard no_grad;
+  return op.call(x, velocity, noise, coefficients, gaussian);
+}
+
+at::Tensor sde_log_prob(const at::Tensor& x, const at::Tensor& velocity, const at::Tensor& x_next,
+                        const at::Tensor& coefficients, bool gaussian) {
+  return call_sde_log_prob(x, velocity, x_next, coefficients, gaussian);
+}
+
+}  // namespace unigrpo::kernels
