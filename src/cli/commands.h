@@ -1,0 +1,35 @@
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace CLI {
+class App;
+}
+
+namespace unigrpo::cli {
+
+/// Runs a command whose options have been read; returns the process's exit code. Throws BadInput and the like.
+using Run = std::function<int()>;
+
+/// One row of the table of commands in main.cpp: `declare` adds the command's options to its own part of the
+/// command line and returns what to run once they are read. A command is one file, with `declare_xxx` at its end.
+struct Command {
+  const char* name;
+  const char* description;
+  Run (*declare)(CLI::App& app);
+};
+
+Run declare_data(CLI::App& app);
+Run declare_inspect(CLI::App& app);
+Run declare_recipe(CLI::App& app);
+Run declare_report(CLI::App& app);
+
+/// Adds `--set key=value`, which may be given many times; the texts end in `overrides`, in order.
+void add_overrides(CLI::App& app, std::vector<std::string>& overrides);
+
+/// What `unigrpo --version` prints: version, commit, LibTorch and CUDA versions, devices.
+std::string version_text();
+
+}  // namespace unigrpo::cli

@@ -1,0 +1,76 @@
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/rng.h"
+#include "cli/commands.h"
+#include "data/shapes_world.h"
+#include "io/atomic_file.h"
+#include "io/image_codec.h"
+
+namespace unigrpo::cli {
+namespace {
+
+namespace fs = std::filesystem;
+namespace shapes = data::shapes;
+
+struct ShapesOptions {
+  std::string out;
+  int64_t examples = 0;
+  uint64_t seed = 0;
+};
+
+/// examples.jsonl in the format of SFT rows, and its images beside it: training prompts in order, without noise.
+void write_examples(const ShapesOptions& options, const std::vector<shapes::WorldPrompt>& prompts) {
+  const fs::path out = options.out;
+  fs::create_directories(out / "examples");
+  std::string rows;
+  for (int64_t index = 0; index < options.examples; ++index) {
+    const shapes::WorldPrompt& prompt = prompts[static_cast<size_t>(index) % prompts.size()];
+    RandomStream stream({.seed = options.seed,
+                         .sample = static_cast<uint64_t>(index),
+                         .purpose = Purpose::world_scene});
+    const shapes::Example example = shapes::draw_example(prompt.json, {}, stream);
+    const std::string image = fmt::format("examples/{:05}.png", index);
+    io::write_png(out / image, shapes::render(example.scene));
+    auto row = nlohmann::ordered_json::parse(prompt.json);
+    row["target"] = {{{"type", "text"}, {"text", example.plan}}, {{"type", "image"}, {"path", image}}};
+    rows += row.dump() + "\n";
+  }
+  io::write_file_atomic(out / "examples.jsonl", rows);
+}
+
+int run_shapes(const ShapesOptions& options) {
+  const shapes::WorldSplit split = shapes::make_split();
+  std::error_code error;
+  fs::create_directories(options.out, error);
+  if (error) throw BadInput("{}: cannot make this folder: {}", options.out, error.message());
+  shapes::write_world(options.out, split);
+  fmt::print("{}: {} training, {} validation and {} test prompts\n", options.out, split.train.size(),
+             split.validation.size(), split.test.size());
+  if (options.examples > 0) {
+    write_examples(options, split.train);
+    fmt::print("{}: {} examples\n", (fs::path(options.out) / "examples.jsonl").string(), options.examples);
+  }
+  return 0;
+}
+
+}  // namespace
+
+Run declare_data(CLI::App& app) {
+  app.require_subcommand(1);
+  const auto shapes_options = std::make_shared<ShapesOptions>();
+  CLI::App* shapes_app = app.add_subcommand("shapes", "Write the world's prompt files, and examples with images");
+  shapes_app->add_option("--out", shapes_options->out, "Folder to write to")->required();
+  shapes_app->add_option("--examples", shapes_options->examples, "Rendered examples with their plans (default 0)")
+      ->check(CLI::Range(int64_t{0}, int64_t{100000}));
+  shapes_app->add_option("--seed", shapes_options->seed, "Of the examples (default 0)");
+  return [shapes_options] { return run_shapes(*shapes_options); };
+}
+
+}  // namespace unigrpo::cli

@@ -1,0 +1,69 @@
+#include "cli/failure.h"
+
+#include <new>
+#include <optional>
+#include <string_view>
+
+#ifdef UNIGRPO_WITH_TORCH
+#include <c10/util/Exception.h>
+#endif
+
+namespace unigrpo::cli {
+namespace {
+
+std::string message_of(const std::exception& error) {
+  if (dynamic_cast<const std::bad_alloc*>(&error)) return "out of memory";
+#ifdef UNIGRPO_WITH_TORCH
+  if (const auto* torch_error = dynamic_cast<const c10::Error*>(&error)) {
+    return torch_error->what_without_backtrace();
+  }
+#endif
+  return error.what();
+}
+
+std::optional<ExitCode> family_of(const std::exception& error) {
+  if (dynamic_cast<const BadInput*>(&error)) return ExitCode::bad_input;
+  if (dynamic_cast<const RuntimeFailure*>(&error)) return ExitCode::failed;
+  return std::nullopt;
+}
+
+std::string one_line(std::string_view text) {
+  while (!text.empty() && text.back() == '\n') text.remove_suffix(1);
+  std::string line;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (c == '\n') {
+      line += "\\n";
+    } else if (byte < 0x20 || byte == 0x7f) {
+      line += fmt::format("\\x{:02x}", byte);
+    } else {
+      line += c;
+    }
+  }
+  return line;
+}
+
+/// Appends `error` and what is nested in it.
+void collect(const std::exception& error, std::string& text, std::optional<ExitCode>& family) {
+  if (!text.empty()) text += ": ";
+  text += message_of(error);
+  if (!family) family = family_of(error);
+  try {
+    std::rethrow_if_nested(error);
+  } catch (const std::exception& inner) {
+    collect(inner, text, family);
+  } catch (...) {
+    text += ": unknown exception";
+  }
+}
+
+}  // namespace
+
+Failure describe_failure(const std::exception& error) {
+  std::string text;
+  std::optional<ExitCode> family;
+  collect(error, text, family);
+  return {family.value_or(ExitCode::failed), one_line(text)};
+}
+
+}  // namespace unigrpo::cli

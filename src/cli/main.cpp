@@ -1,0 +1,86 @@
+#include <cstdio>
+#include <memory>
+#include <string_view>
+
+#include <CLI/CLI.hpp>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "cli/commands.h"
+#include "cli/failure.h"
+
+namespace unigrpo::cli {
+namespace {
+
+// The table of commands. Those that need LibTorch are in the whole build only; the others also make a small binary
+// that runs under the sanitizers.
+constexpr Command kCommands[] = {
+    {"inspect", "Print what a checkpoint, tokenizer or prompt file holds", &declare_inspect},
+    {"recipe", "Explain every recipe key, or check a recipe and print it in full", &declare_recipe},
+    {"data", "Make the embedded world's prompt files, examples and tokenizer", &declare_data},
+    {"report", "Write report.html of a run folder", &declare_report},
+};
+
+/// Prints what the user asked for instead of a command (--help, --version); or says what is wrong with the usage.
+int answer_parse_error(const CLI::App& app, const CLI::ParseError& error) {
+  if (dynamic_cast<const CLI::Success*>(&error)) return app.exit(error);
+  const auto parsed = app.get_subcommands();
+  const std::string command = parsed.empty() ? "" : " " + parsed.front()->get_name();
+  throw BadInput("{}; see `unigrpo{} --help`", error.what(), command);
+}
+
+void check_command_name(std::string_view name) {
+  std::vector<std::string> names;
+  for (const Command& command : kCommands) {
+    if (name == command.name) return;
+    names.emplace_back(command.name);
+  }
+  const std::string close = nearest(name, names);
+  throw BadInput("unknown command '{}'{}; see `unigrpo --help`", name,
+                 close.empty() ? "" : fmt::format(", did you mean '{}'?", close));
+}
+
+int run(int argc, char** argv) {
+  CLI::App app("UniGRPO: reinforcement learning for unified text and image models", "unigrpo");
+  app.set_version_flag("--version", std::function<std::string()>(version_text), "Print version and devices");
+  app.require_subcommand(1);
+  app.get_formatter()->column_width(36);
+  Run chosen;
+  for (const Command& command : kCommands) {
+    CLI::App* part = app.add_subcommand(command.name, command.description);
+    part->final_callback([&chosen, run = command.declare(*part)] { chosen = run; });
+  }
+  if (argc < 2) throw BadInput("no command given; see `unigrpo --help`");
+  if (argv[1][0] != '-') check_command_name(argv[1]);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return answer_parse_error(app, error);
+  }
+  const int code = chosen();
+  if (std::fflush(stdout) != 0 || std::ferror(stdout)) throw RuntimeFailure("cannot write to stdout");
+  return code;
+}
+
+}  // namespace
+
+void add_overrides(CLI::App& app, std::vector<std::string>& overrides) {
+  app.add_option("--set", overrides, "Override a recipe key: --set grpo.group_size=16")
+      ->allow_extra_args(false)
+      ->type_name("KEY=VALUE");
+}
+
+}  // namespace unigrpo::cli
+
+int main(int argc, char** argv) {
+  unigrpo::cli::Failure failure;
+  try {
+    return unigrpo::cli::run(argc, argv);
+  } catch (const std::exception& error) {
+    failure = unigrpo::cli::describe_failure(error);
+  } catch (...) {
+    failure.line = "unknown exception";
+  }
+  std::fprintf(stderr, "unigrpo: %s\n", failure.line.c_str());
+  return static_cast<int>(failure.code);
+}

@@ -1,0 +1,184 @@
+"""Reads the #include lines of src/ and kernels/ and checks which way they point.
+
+usage: layering_test.py ROOT
+
+Fails with one line a broken rule: file, line, what it includes and what the tables below allow. Before that it
+checks itself on planted violations.
+"""
+
+import pathlib
+import re
+import sys
+import tempfile
+
+# A folder may include itself and exactly these. Every folder of src/ stands here.
+ARROWS = {
+    "base": "",
+    "io": "base",
+    "data": "io base",
+    "monitor": "data io base",
+    "reward": "data io base",
+    "recipe": "base",  # and the config.h of any folder below train, and train's own
+    "tensor": "io base",
+    "kernels": "",
+    "flow": "kernels tensor base",
+    "parallel": "tensor base",
+    "nn": "parallel kernels tensor base",
+    "optim": "parallel kernels tensor base",
+    "policy": "nn data parallel tensor io base",
+    "scorers": "reward nn data tensor io base",
+    "rollout": "policy flow kernels data parallel tensor base",
+    "grpo": "rollout reward policy flow optim kernels parallel tensor base",
+    "checkpoint": "policy optim parallel tensor io base",
+    "train": "recipe grpo rollout scorers reward policy flow optim checkpoint monitor parallel data tensor io base",
+    "cli": "train recipe grpo rollout scorers reward policy flow optim checkpoint monitor parallel data tensor io base",
+}
+ARROWS = {folder: set(allowed.split()) for folder, allowed in ARROWS.items()}
+
+# Single files that may point where their folder may not.
+EXTRA = {}
+
+# A config.h includes the standard library, base/enum_names.h, and these: recipes stay light, no arrow hides in one.
+CONFIG_EXTRA = {
+    "rollout/config.h": {"flow/config.h"},
+    "grpo/config.h": {"flow/config.h"},
+}
+
+WITHOUT_TORCH = ["base/", "io/", "data/", "monitor/", "reward/", "recipe/"]
+
+# Third party (start of the header's name) -> where it is seen (starts of paths), and whether headers may show it.
+THIRD_PARTY = [
+    ("toml++/", ["recipe/"], False),
+    ("CLI/", ["cli/"], False),
+    ("spdlog/", ["base/log.cpp"], False),
+    ("sentencepiece", ["data/"], False),
+    ("pcre2", ["data/"], False),
+    ("utf8proc", ["data/"], False),
+    ("opencv2/", ["io/", "data/", "reward/"], False),
+    ("curl/", ["io/"], False),
+    ("nlohmann/json_fwd.hpp", [""], True),
+    ("nlohmann/", [""], False),
+    ("torch/csrc/distributed/", ["parallel/"], True),
+    ("nccl", ["parallel/"], True),
+    ("cudnn", ["kernels/"], True),
+]
+OPENCV_MODULES = {"core", "imgproc", "imgcodecs"}
+# Never: it costs 30 s a file, where ATen/ATen.h is precompiled.
+BANNED = {"torch/torch.h"}
+
+INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
+
+
+def broken_rules(root):
+    """Yields a sentence for every include that breaks a rule."""
+    places = [(root / "src", ""), (root / "kernels", "kernels/")]
+    for base, prefix in places:
+        for path in sorted(base.rglob("*")):
+            if path.suffix in (".h", ".hpp", ".cpp", ".cu", ".cuh"):
+                name = prefix + path.relative_to(base).as_posix()  # "io/json.h", "kernels/sde_step.cpp"
+                yield from broken_rules_of(path, name)
+
+
+def broken_rules_of(path, name):
+    folder = name.split("/")[0]
+    if folder not in ARROWS:
+        yield f"{name}: folder '{folder}' is not in the table of arrows"
+        return
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        match = INCLUDE.match(line)
+        if not match:
+            continue
+        quoted, header = match.group(1) == '"', match.group(2)
+        reason = why_not_ours(folder, name, header) if quoted else why_not_third_party(name, header)
+        if reason:
+            yield f"{name}:{number}: includes {header}: {reason}"
+
+
+def why_not_ours(folder, name, header):
+    target = header.split("/")[0]
+    if "/" not in header:
+        # Generated headers have no folder.
+        return "" if header.startswith("unigrpo_") else "our headers are written from src/, as folder/file.h"
+    if target == "unigrpo":  # the plugin SDK
+        return "" if folder in ("reward", "worker", "cli") else "the SDK is for reward and worker"
+    if target not in ARROWS:
+        return f"there is no folder '{target}'"
+    if name.endswith("/config.h"):
+        allowed = CONFIG_EXTRA.get(name, set()) | {"base/enum_names.h"}
+        return "" if header in allowed else f"a config.h may include only {', '.join(sorted(allowed))}"
+    if target == folder or target in ARROWS[folder] or header in EXTRA.get(name, ()):
+        return ""
+    if folder == "recipe" and header == f"{target}/config.h":
+        return ""
+    return f"{folder} may include only {' '.join(sorted(ARROWS[folder])) or 'itself'}"
+
+
+def why_not_third_party(name, header):
+    is_header = name.endswith((".h", ".hpp", ".cuh"))
+    if header in BANNED:
+        return "costs 30 s a file; take what is needed from ATen/ or torch/csrc/"
+    if name.endswith("/config.h") and ("/" in header or header.endswith(".h")):
+        return "a config.h includes the standard library only"
+    if header.startswith(("torch/", "ATen/", "c10/")) and name.startswith(tuple(WITHOUT_TORCH)):
+        return "this folder belongs to the half without LibTorch"
+    if name.startswith("kernels/") and "/" in header and not header.startswith(
+            ("torch/", "ATen/", "c10/", "cub/", "cuda/", "sys/")):
+        return "kernels need LibTorch alone"
+    if header.startswith("opencv2/") and re.split(r"[/.]", header)[1] not in OPENCV_MODULES:
+        return f"of OpenCV only {', '.join(sorted(OPENCV_MODULES))}"
+    for start, places, in_headers in THIRD_PARTY:
+        if header.startswith(start):
+            if not name.startswith(tuple(places)):
+                return f"seen only in {', '.join(places)}"
+            return "not in a header" if is_header and not in_headers else ""
+    return ""
+
+
+def check_self():
+    """Each planted line must be found, each allowed line must pass."""
+    planted = {
+        ("src/io/a.cpp", '#include "data/prompt.h"'): "io may include only base",
+        ("src/base/a.h", '#include "io/json.h"'): "base may include only itself",
+        ("src/reward/a.cpp", '#include "rollout/trajectory.h"'): "reward may include only",
+        ("src/recipe/a.cpp", '#include "grpo/advantages.h"'): "recipe may include only base",
+        ("src/grpo/config.h", '#include "base/error.h"'): "a config.h may include only",
+        ("src/data/config.h", "#include <nlohmann/json.hpp>"): "a config.h includes the standard library",
+        ("src/train/a.cpp", "#include <toml++/toml.h>"): "seen only in recipe/",
+        ("src/recipe/a.h", "#include <toml++/toml.h>"): "not in a header",
+        ("src/base/text.cpp", "#include <spdlog/spdlog.h>"): "seen only in base/log.cpp",
+        ("src/data/a.cpp", "  #  include <ATen/ATen.h>"): "the half without LibTorch",
+        ("src/io/b.cpp", "#include <opencv2/dnn.hpp>"): "of OpenCV only",
+        ("src/nn/a.cpp", '#include "linear.h"'): "written from src/",
+        ("src/plan/a.cpp", ""): "not in the table",
+        ("kernels/a.cpp", '#include "tensor/shape.h"'): "kernels may include only itself",
+        ("src/nn/b.cpp", "#include <torch/torch.h>"): "costs 30 s",
+        ("src/recipe/b.h", '#include "grpo/config.h"'): "",
+        ("src/rollout/config.h", '#include "flow/config.h"'): "",
+        ("src/io/c.cpp", "#include <opencv2/imgcodecs.hpp>"): "",
+        ("src/grpo/a.cpp", '#include "reward/score.h"'): "",
+        ("src/monitor/a.h", "#include <nlohmann/json_fwd.hpp>"): "",
+        ("kernels/b.cpp", '#include "kernels/a.h"'): "",
+    }
+    for (name, line), expected in planted.items():
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder, name)
+            path.parent.mkdir(parents=True)
+            path.write_text(f"// head\n{line}\n", encoding="utf-8")
+            found = list(broken_rules(pathlib.Path(folder)))
+        if expected == "" and found or expected and not (len(found) == 1 and expected in found[0]):
+            raise SystemExit(f"the test itself is broken: '{name}' with '{line}' gave {found}, not '{expected}'")
+
+
+def main():
+    root = pathlib.Path(sys.argv[1])
+    check_self()
+    if not (root / "src" / "base").is_dir():
+        raise SystemExit(f"{root}: has no src/base")
+    found = list(broken_rules(root))
+    for line in found:
+        print(line)
+    raise SystemExit(1 if found else 0)
+
+
+if __name__ == "__main__":
+    main()
