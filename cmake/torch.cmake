@@ -48,4 +48,10 @@ target_precompile_headers(unigrpo_torch_pch PRIVATE <ATen/ATen.h> <torch/csrc/au
 function(unigrpo_use_torch target)
   target_link_libraries(${target} PUBLIC unigrpo_torch)
   target_precompile_headers(${target} REUSE_FROM unigrpo_torch_pch)
+  # A precompiled header serves only those who compile as it was: -fPIC, for programs too.
+  get_target_property(type ${target} TYPE)
+  if(type STREQUAL "EXECUTABLE")
+    set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
+    target_compile_options(${target} PRIVATE -fPIC)
+  endif()
 endfunction()
