@@ -1,20 +1,14 @@
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
-#include <string>
 #include <string_view>
-#include <vector>
+
+#include "tensor/named_tensor.h"
 
 namespace unigrpo::optim {
 
-/// A tensor of the model under its official name; the handle that the model itself uses.
-struct NamedParameter {
-  std::string name;
-  at::Tensor tensor;  // requires_grad where it is trained
-};
-
-using NamedParameters = std::vector<NamedParameter>;
+/// The tensors that the model computes with, under their official names; requires_grad where trained.
+using NamedParameter = NamedTensor;
+using NamedParameters = NamedTensors;
 
 /// Copies `source` into the tensors of `destination`, by name and bit for bit.
 ///
