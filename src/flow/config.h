@@ -13,6 +13,7 @@ namespace flow {
 enum class SdeKind { flow_sde, cps, dance };
 enum class WindowMode { all, fixed, random, sliding };
 enum class Penalty { velocity_mse, latent_kl, none };
+enum class Renorm { global, channel, text_channel };
 
 struct SdeConfig {                        // recipe: [rollout.sde]
   SdeKind kind = SdeKind::flow_sde;
@@ -26,6 +27,16 @@ struct WindowConfig {                     // recipe: [rollout.window]
   int64_t first = 0;                      // fixed: first stochastic step; random, sliding: lowest first step
   int64_t last = -1;                      // random, sliding: end of the range, exclusive; -1 = N
   int64_t stride = 1;                     // sliding: steps of the run before the window moves by one
+};
+
+/// Classifier-free guidance, for sampling and evaluation only. Names as in the official BAGEL code.
+struct GuidanceConfig {
+  double text_scale = 1.0;                // cfg_text_scale; 1 = none
+  double image_scale = 1.0;               // cfg_img_scale (editing); 1 = none; needs text_scale > 1
+  Renorm renorm = Renorm::global;         // cfg_renorm_type
+  double renorm_min = 0.0;                // cfg_renorm_min; 1 = no renormalisation
+  double interval_low = 0.4;              // cfg_interval: guidance acts where low < t <= high
+  double interval_high = 1.0;
 };
 
 }  // namespace flow
@@ -43,6 +54,13 @@ struct EnumNames<flow::WindowMode> {
                                        std::pair{flow::WindowMode::fixed, "fixed"},
                                        std::pair{flow::WindowMode::random, "random"},
                                        std::pair{flow::WindowMode::sliding, "sliding"}};
+};
+
+template <>
+struct EnumNames<flow::Renorm> {
+  static constexpr std::array names = {std::pair{flow::Renorm::global, "global"},
+                                       std::pair{flow::Renorm::channel, "channel"},
+                                       std::pair{flow::Renorm::text_channel, "text_channel"}};
 };
 
 template <>
