@@ -10,15 +10,15 @@ namespace unigrpo {
 
 namespace monitor {
 
-struct MonitorConfig {                    // recipe: [monitor]
-  int64_t sample_every = 20;              // steps between sample grids; 0 = never
-  int64_t num_samples = 8;                // samples a grid
+struct MonitorConfig {        // recipe: [monitor]
+  int64_t sample_every = 20;  // steps between sample grids; 0 = never
+  int64_t num_samples = 8;    // samples a grid
   bool tensorboard = true;
-  bool report = true;                     // report.html at the end
-  int64_t eval_every = 0;                 // steps between evaluations; 0 = only before and after
-  std::string eval_prompts;               // prompt file; empty = no evaluation
-  int64_t eval_samples = 1;               // images a prompt
-  int64_t eval_max_prompts = 0;           // 0 = all
+  bool report = true;            // report.html at the end
+  int64_t eval_every = 0;        // steps between evaluations; 0 = only before and after
+  std::string eval_prompts;      // prompt file; empty = no evaluation
+  int64_t eval_samples = 1;      // images a prompt
+  int64_t eval_max_prompts = 0;  // 0 = all
 };
 
 }  // namespace monitor

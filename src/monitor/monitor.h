@@ -12,21 +12,23 @@ namespace unigrpo::monitor {
 
 /// Takes each step's record to metrics.jsonl, TensorBoard, and the terminal.
 ///
-/// metrics.jsonl holds one object a line, {"step": k, "<name>": value, ...}, appended and flushed a step; a value that is
-/// not finite is written as null. On construction with `resume_step` >= 0 rows of later steps (step >= resume_step) are
-/// cut off, so that a resumed run leaves no step twice.
+/// metrics.jsonl holds one object a line, {"step": k, "<name>": value, ...}, appended and flushed a
+/// step; a value that is not finite is written as null. On construction with `resume_step` >= 0
+/// rows of later steps (step >= resume_step) are cut off, so that a resumed run leaves no step
+/// twice.
 class Monitor {
  public:
   struct Options {
     std::filesystem::path run_dir;
     MonitorConfig config;
     int64_t num_steps = 0;
-    int64_t resume_step = -1;       // -1: a new run
+    int64_t resume_step = -1;  // -1: a new run
     bool quiet = false;
   };
   explicit Monitor(const Options& options);
   ~Monitor();
-  /// The phase being worked on now ("rollout", "reward", "update", "save", "eval"), for the progress display.
+  /// The phase being worked on now ("rollout", "reward", "update", "save", "eval"), for the
+  /// progress display.
   void phase(const std::string& name);
   void record(const StepRecord& record);
   /// A line of the log (also to log.txt), printed above the progress display.
@@ -38,8 +40,9 @@ class Monitor {
   std::unique_ptr<Impl> impl_;
 };
 
-/// Writes report.html from the run folder alone (metrics.jsonl, samples/, eval_*.json, recipe.toml): one self-contained
-/// file. Layout of the inputs: docs/FORMATS.md. Throws BadInput where the folder is no run folder.
+/// Writes report.html from the run folder alone (metrics.jsonl, samples/, eval_*.json,
+/// recipe.toml): one self-contained file. Layout of the inputs: docs/FORMATS.md. Throws BadInput
+/// where the folder is no run folder.
 void write_report(const std::filesystem::path& run_dir);
 
 }  // namespace unigrpo::monitor

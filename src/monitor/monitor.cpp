@@ -1,0 +1,69 @@
+#include "monitor/monitor.h"
+
+#include "base/error.h"
+#include "base/log.h"
+#include "monitor/append_file.h"
+#include "monitor/metrics_file.h"
+#include "monitor/progress.h"
+#include "monitor/tensorboard_sink.h"
+
+#include <mutex>
+#include <optional>
+
+namespace unigrpo::monitor {
+namespace {
+
+std::filesystem::path prepared_metrics_file(const Monitor::Options& options) {
+  const auto file = options.run_dir / "metrics.jsonl";
+  if (options.resume_step >= 0) cut_metrics(file, options.resume_step);
+  return file;
+}
+
+}  // namespace
+
+struct Monitor::Impl {
+  explicit Impl(const Options& options)
+      : metrics(prepared_metrics_file(options),
+                options.resume_step >= 0 ? AppendFile::Mode::extend : AppendFile::Mode::create) {
+    if (options.config.tensorboard)
+      tensorboard.emplace(options.run_dir / "tensorboard", options.resume_step);
+    if (!options.quiet) progress.emplace(stdout_progress(options.num_steps));
+  }
+
+  std::mutex mutex;  // rewards are judged on other threads and may leave a note
+  AppendFile metrics;
+  std::optional<TensorboardSink> tensorboard;
+  std::optional<Progress> progress;
+};
+
+Monitor::Monitor(const Options& options) : impl_(std::make_unique<Impl>(options)) {}
+
+Monitor::~Monitor() {
+  if (impl_->progress) impl_->progress->clear();
+}
+
+void Monitor::phase(const std::string& name) {
+  const std::lock_guard lock(impl_->mutex);
+  if (impl_->progress) impl_->progress->phase(name);
+}
+
+void Monitor::record(const StepRecord& record) {
+  const std::lock_guard lock(impl_->mutex);
+  impl_->metrics.append(metrics_row(record) + "\n");
+  if (impl_->tensorboard) impl_->tensorboard->record(record);
+  if (impl_->progress) impl_->progress->record(record);
+}
+
+void Monitor::note(const std::string& line) {
+  const std::lock_guard lock(impl_->mutex);
+  if (impl_->progress) impl_->progress->clear();
+  log::info(line);
+  if (impl_->progress) impl_->progress->redraw();
+}
+
+void Monitor::finish() {
+  const std::lock_guard lock(impl_->mutex);
+  if (impl_->progress) impl_->progress->finish();
+}
+
+}  // namespace unigrpo::monitor

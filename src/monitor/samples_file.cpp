@@ -1,0 +1,265 @@
+#include "monitor/samples_file.h"
+
+#include "base/error.h"
+#include "io/atomic_file.h"
+#include "io/image_codec.h"
+#include "io/json.h"
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <fstream>
+#include <set>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+namespace unigrpo::monitor {
+namespace {
+
+using Kind = data::SampleSegment::Kind;
+using OrderedJson = nlohmann::ordered_json;
+namespace fs = std::filesystem;
+
+constexpr const char* kFileName = "samples.jsonl";
+
+// ---- writing ----
+
+void write_image(const fs::path& path, const Image& image) {
+  const std::vector<uint8_t> png = io::encode_png(image);
+  std::ofstream file(path, std::ios::binary | std::ios::trunc);
+  file.write(reinterpret_cast<const char*>(png.data()), static_cast<std::streamsize>(png.size()));
+  file.close();
+  if (!file)
+    throw RuntimeFailure("{}: cannot write the image ({} bytes)", path.string(), png.size());
+}
+
+OrderedJson finite_or_null(std::optional<double> value) {
+  return value && std::isfinite(*value) ? OrderedJson(*value) : OrderedJson(nullptr);
+}
+
+OrderedJson row_json(const SampleRow& row, const std::vector<std::string>& image_names) {
+  const data::Sample& sample = row.sample;
+  OrderedJson segments = OrderedJson::array();
+  size_t image_index = 0;
+  for (const data::SampleSegment& segment : sample.segments) {
+    if (segment.kind == Kind::text) {
+      segments.push_back({{"type", "text"},
+                          {"text", segment.text},
+                          {"num_tokens", segment.num_tokens},
+                          {"ended", segment.ended}});
+    } else {
+      segments.push_back({{"type", "image"},
+                          {"path", image_names[image_index++]},
+                          {"width", segment.image.width},
+                          {"height", segment.image.height}});
+    }
+  }
+  OrderedJson json = {{"id", sample.id}, {"prompt", sample.prompt}};
+  if (!sample.metadata_json.empty()) json["metadata"] = OrderedJson::parse(sample.metadata_json);
+  json["segments"] = std::move(segments);
+  if (!row.scores.empty()) {
+    for (const auto& [term, score] : row.scores) json["scores"][term] = finite_or_null(score);
+  }
+  for (const auto& [term, reason] : row.reasons) json["reasons"][term] = reason;
+  if (row.reward) json["reward"] = finite_or_null(row.reward);
+  if (row.advantage) json["advantage"] = finite_or_null(row.advantage);
+  json["seed"] = sample.seed;
+  return json;
+}
+
+// ---- reading ----
+
+class RowReader {
+ public:
+  RowReader(const nlohmann::json& json, fs::path folder, std::string where)
+      : json_(json), folder_(std::move(folder)), where_(std::move(where)) {}
+
+  StoredSample read() const {
+    if (!json_.is_object()) fail("expected an object, found {}", json_.type_name());
+    StoredSample stored;
+    SampleRow& row = stored.row;
+    row.sample.id = text(json_, "id");
+    row.sample.prompt = text(json_, "prompt");
+    if (json_.contains("metadata")) {
+      const nlohmann::json& metadata = json_["metadata"];
+      if (!metadata.is_object())
+        fail("metadata: expected an object, found {}", metadata.type_name());
+      row.sample.metadata_json = metadata.dump();
+    }
+    row.sample.seed = json_.contains("seed") ? integer(json_, "seed") : 0;
+    read_segments(stored);
+    if (json_.contains("scores")) {
+      for (const auto& [term, value] : object("scores").items())
+        row.scores[term] = number_or_null("scores." + term, value);
+    }
+    if (json_.contains("reasons")) {
+      for (const auto& [term, value] : object("reasons").items()) {
+        if (!value.is_string())
+          fail("reasons.{}: expected a string, found {}", term, value.type_name());
+        row.reasons[term] = value.get<std::string>();
+      }
+    }
+    if (json_.contains("reward")) row.reward = number_or_null("reward", json_["reward"]);
+    if (json_.contains("advantage"))
+      row.advantage = number_or_null("advantage", json_["advantage"]);
+    return stored;
+  }
+
+ private:
+  template <typename... Args>
+  [[noreturn]] void fail(fmt::format_string<Args...> format, Args&&... args) const {
+    throw BadInput("{}: {}", where_, fmt::format(format, std::forward<Args>(args)...));
+  }
+
+  const nlohmann::json& need(const nlohmann::json& object, const char* key) const {
+    if (!object.contains(key)) fail("missing key \"{}\"", key);
+    return object[key];
+  }
+  std::string text(const nlohmann::json& object, const char* key) const {
+    const nlohmann::json& value = need(object, key);
+    if (!value.is_string()) fail("{}: expected a string, found {}", key, value.type_name());
+    return value.get<std::string>();
+  }
+  int64_t integer(const nlohmann::json& object, const char* key) const {
+    const nlohmann::json& value = need(object, key);
+    const bool fits =
+        value.is_number_integer() &&
+        !(value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX));
+    if (!fits) fail("{}: expected a 64-bit integer, found {}", key, value.dump());
+    return value.get<int64_t>();
+  }
+  const nlohmann::json& object(const char* key) const {
+    if (!json_[key].is_object())
+      fail("{}: expected an object, found {}", key, json_[key].type_name());
+    return json_[key];
+  }
+  std::optional<double> number_or_null(const std::string& key, const nlohmann::json& value) const {
+    if (value.is_null()) return std::nullopt;
+    if (!value.is_number()) fail("{}: expected a number or null, found {}", key, value.type_name());
+    return value.get<double>();
+  }
+
+  void read_segments(StoredSample& stored) const {
+    const nlohmann::json& segments = need(json_, "segments");
+    if (!segments.is_array()) fail("segments: expected an array, found {}", segments.type_name());
+    for (const nlohmann::json& json : segments) {
+      if (!json.is_object()) fail("segments: expected objects, found {}", json.type_name());
+      const std::string type = text(json, "type");
+      data::SampleSegment segment;
+      fs::path path;
+      if (type == "text") {
+        segment.text = text(json, "text");
+        if (json.contains("num_tokens")) segment.num_tokens = integer(json, "num_tokens");
+        if (json.contains("ended")) {
+          if (!json["ended"].is_boolean())
+            fail("ended: expected true or false, found {}", json["ended"].dump());
+          segment.ended = json["ended"].get<bool>();
+        }
+      } else if (type == "image") {
+        segment.kind = Kind::image;
+        path = image_path(text(json, "path"));
+        segment.image.width = side(json, "width");
+        segment.image.height = side(json, "height");
+      } else {
+        fail("segments: type must be \"text\" or \"image\", found \"{}\"", type);
+      }
+      stored.row.sample.segments.push_back(std::move(segment));
+      stored.images.push_back(std::move(path));
+    }
+  }
+
+  // 0 where the file does not say.
+  int side(const nlohmann::json& json, const char* key) const {
+    if (!json.contains(key)) return 0;
+    const int64_t value = integer(json, key);
+    if (value < 1 || value > 65535) fail("{}: expected 1..65535, found {}", key, value);
+    return static_cast<int>(value);
+  }
+
+  fs::path image_path(const std::string& name) const {
+    const fs::path path(name);
+    const bool inside = !name.empty() && name.find('\0') == std::string::npos &&
+                        path.is_relative() &&
+                        std::find(path.begin(), path.end(), "..") == path.end();
+    if (!inside) fail("path: \"{}\" must be a relative path inside the folder", name);
+    return folder_ / path;
+  }
+
+  const nlohmann::json& json_;
+  fs::path folder_;
+  std::string where_;
+};
+
+}  // namespace
+
+void write_samples(const fs::path& folder, std::span<const SampleRow> rows) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error)
+    throw RuntimeFailure("{}: cannot create the folder: {}", folder.string(), error.message());
+  const fs::path file = folder / kFileName;
+  fs::remove(file, error);  // it would vouch for images that are about to change
+  if (error) throw RuntimeFailure("{}: cannot replace: {}", file.string(), error.message());
+
+  std::string lines;
+  for (size_t row_index = 0; row_index < rows.size(); ++row_index) {
+    std::vector<std::string> names;
+    for (const data::SampleSegment& segment : rows[row_index].sample.segments) {
+      if (segment.kind != Kind::image) continue;
+      names.push_back(fmt::format("{:03}_{:02}.png", row_index, names.size()));
+      write_image(folder / names.back(), segment.image);
+    }
+    // Sampled tokens may stop in the middle of a character.
+    lines += row_json(rows[row_index], names)
+                 .dump(-1, ' ', false, OrderedJson::error_handler_t::replace) +
+             "\n";
+  }
+  io::write_file_atomic(file, std::string_view(lines));
+}
+
+std::vector<StoredSample> list_samples(const fs::path& folder) {
+  const fs::path file = folder / kFileName;
+  const std::string text = io::read_text_file(file);
+  std::vector<StoredSample> samples;
+  std::set<std::string> ids;
+  size_t begin = 0;
+  for (int64_t line = 1; begin < text.size(); ++line) {
+    const size_t end = std::min(text.find('\n', begin), text.size());
+    const std::string_view row = std::string_view(text).substr(begin, end - begin);
+    begin = end + 1;
+    if (row.find_first_not_of(" \t\r") == std::string_view::npos) continue;
+    const std::string where = fmt::format("{}:{}", file.string(), line);
+    samples.push_back(RowReader(io::parse_json(row, where), folder, where).read());
+    const std::string& id = samples.back().row.sample.id;
+    if (!ids.insert(id).second)
+      throw BadInput("{}: id \"{}\" stands in an earlier line", where, id);
+  }
+  return samples;
+}
+
+std::vector<SampleRow> read_samples(const fs::path& folder) {
+  std::vector<SampleRow> rows;
+  for (StoredSample& stored : list_samples(folder)) {
+    auto& segments = stored.row.sample.segments;
+    for (size_t i = 0; i < segments.size(); ++i) {
+      if (segments[i].kind != Kind::image) continue;
+      Image image = io::read_image(stored.images[i]);
+      const Image& stated = segments[i].image;
+      if ((stated.width != 0 && stated.width != image.width) ||
+          (stated.height != 0 && stated.height != image.height)) {
+        throw BadInput("{}: the image is {}x{}, samples.jsonl says {}x{}",
+                       stored.images[i].string(), image.width, image.height, stated.width,
+                       stated.height);
+      }
+      segments[i].image = std::move(image);
+    }
+    rows.push_back(std::move(stored.row));
+  }
+  return rows;
+}
+
+}  // namespace unigrpo::monitor

@@ -1,0 +1,108 @@
+#include "monitor/progress.h"
+
+#include <gtest/gtest.h>
+
+#include <memory>
+
+namespace unigrpo::monitor {
+namespace {
+
+struct Screen {
+  std::string text;
+  double seconds = 0;
+  int width = 120;
+
+  Progress::Options options(bool live) {
+    return {.num_steps = 200,
+            .live = live,
+            .width = [this] { return width; },
+            .now = [this] { return seconds; },
+            .write = [this](std::string_view bytes) { text += bytes; }};
+  }
+  // What a terminal shows after the last redraw.
+  std::string last_line() const {
+    const std::string start = "\r\x1b[K";
+    const size_t begin = text.rfind(start) + start.size();
+    return text.substr(begin, text.find('\r', begin) - begin);
+  }
+};
+
+StepRecord record_of(int64_t step, double reward) {
+  return {.step = step,
+          .values = {{"reward/mean", reward},
+                     {"text/kl", 0.00123},
+                     {"time/step", 4.5},
+                     {"throughput/images_per_s", 41.26}}};
+}
+
+TEST(Progress, PlainLinesAreOneAStepWithoutControlCharacters) {
+  Screen screen;
+  Progress progress(screen.options(false));
+  progress.phase("rollout");
+  screen.seconds = 5;
+  progress.record(record_of(0, 0.25));
+  screen.seconds = 9.5;
+  progress.record(record_of(1, 0.5));
+  progress.finish();
+  EXPECT_EQ(screen.text,
+            "step 1/200  reward/mean 0.25  text/kl 0.00123  throughput/images_per_s 41.3  4.50 s  "
+            "16 min 35 s left\n"
+            "step 2/200  reward/mean 0.5  text/kl 0.00123  throughput/images_per_s 41.3  4.50 s  "
+            "14 min 51 s left\n"
+            "2 steps in 9.5 s  reward/mean 0.25 -> 0.5\n");
+}
+
+TEST(Progress, LiveLineShowsStepRewardPhaseThroughputAndTimeLeft) {
+  Screen screen;
+  Progress progress(screen.options(true));
+  screen.seconds = 4.5;
+  progress.record(record_of(0, 0.25));
+  screen.seconds = 9;
+  progress.record(record_of(36, 0.5));
+  progress.phase("update");
+  EXPECT_EQ(
+      screen.last_line(),
+      "step 37/200  ===-----------------  reward 0.5  _#  update  41.3 images/s  12 min 14 s left");
+}
+
+TEST(Progress, ANarrowTerminalLosesWhatMattersLeast) {
+  Screen screen;
+  Progress progress(screen.options(true));
+  screen.seconds = 4.5;
+  progress.phase("update");
+  progress.record(record_of(36, 0.5));
+  std::vector<std::string> lines;
+  for (int width = 130; width > 0; --width) {
+    screen.width = width;
+    progress.redraw();
+    EXPECT_LT(screen.last_line().size(), static_cast<size_t>(width));
+    if (lines.empty() || lines.back() != screen.last_line()) lines.push_back(screen.last_line());
+  }
+  ASSERT_GE(lines.size(), 6U);
+  EXPECT_EQ(lines[1], "step 37/200  reward 0.5  update  41.3 images/s  12 min 14 s left");
+  EXPECT_EQ(lines[2], "step 37/200  reward 0.5  update  12 min 14 s left");
+  EXPECT_EQ(lines[3], "step 37/200  reward 0.5  update");
+  EXPECT_EQ(lines[4], "step 37/200  reward 0.5");
+  EXPECT_EQ(lines[5], "step 37/200");
+}
+
+TEST(Progress, WithoutARewardALossStandsForTheRun) {
+  Screen screen;
+  Progress progress(screen.options(true));
+  progress.record({.step = 0, .values = {{"image/loss", 0.75}}});
+  EXPECT_NE(screen.last_line().find("image/loss 0.75"), std::string::npos) << screen.last_line();
+}
+
+TEST(Progress, NothingIsDrawnAfterTheEnd) {
+  Screen screen;
+  Progress progress(screen.options(true));
+  progress.phase("rollout");
+  progress.finish();
+  const std::string before = screen.text;
+  progress.redraw();
+  progress.finish();
+  EXPECT_EQ(screen.text, before);
+}
+
+}  // namespace
+}  // namespace unigrpo::monitor

@@ -1,0 +1,92 @@
+#include "monitor/run_folder.h"
+
+#include "base/error.h"
+#include "support/temp_folder.h"
+
+#include <gtest/gtest.h>
+
+#include <optional>
+
+namespace unigrpo::monitor {
+namespace {
+
+using testing::TempFolder;
+
+std::string message_of(const std::filesystem::path& path, bool resume) {
+  try {
+    RunFolder::open(path, resume);
+  } catch (const BadInput& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+TEST(StepName, SortsAndReadsBack) {
+  EXPECT_EQ(step_name(20), "step_000020");
+  EXPECT_EQ(step_name(1234567), "step_1234567");
+  EXPECT_EQ(parse_step_name("step_000020"), 20);
+  EXPECT_EQ(parse_step_name("step_1234567"), 1234567);
+  for (const char* other :
+       {"step_20", "step_", "before", "step_00002x", "step_-00001", "step_000020.tmp", ""}) {
+    EXPECT_EQ(parse_step_name(other), -1) << other;
+  }
+}
+
+TEST(RunFolder, MakesTheFolderAndNamesWhatIsInIt) {
+  const TempFolder temp;
+  const RunFolder folder = RunFolder::open(temp.path() / "runs" / "first", false);
+  EXPECT_TRUE(std::filesystem::is_directory(temp.path() / "runs" / "first"));
+  EXPECT_EQ(folder.checkpoint(20), temp.path() / "runs/first/checkpoints/step_000020");
+  EXPECT_EQ(folder.samples(20), temp.path() / "runs/first/samples/step_000020");
+  EXPECT_EQ(folder.samples("before"), temp.path() / "runs/first/samples/before");
+  EXPECT_EQ(folder.eval_file("before"), temp.path() / "runs/first/eval_before.json");
+}
+
+TEST(RunFolder, RefusesAFolderThatIsNotEmptyUnlessResumed) {
+  const TempFolder temp;
+  temp.write("run/metrics.jsonl", "");
+  EXPECT_EQ(message_of(temp.path() / "run", false),
+            (temp.path() / "run").string() +
+                ": the run folder is not empty; --resume continues the run in it");
+  EXPECT_EQ(message_of(temp.path() / "run", true), "no error");
+}
+
+TEST(RunFolder, ALockFileAloneIsAnEmptyFolder) {
+  const TempFolder temp;
+  { RunFolder::open(temp.path() / "run", false); }
+  EXPECT_EQ(message_of(temp.path() / "run", false), "no error");
+}
+
+TEST(RunFolder, DoesNotResumeWhatIsNoRun) {
+  const TempFolder temp;
+  temp.write("photos/cat.jpg", "x");
+  EXPECT_NE(message_of(temp.path() / "photos", true).find("not a run folder"), std::string::npos);
+  EXPECT_FALSE(std::filesystem::exists(temp.path() / "photos/.lock"));
+}
+
+TEST(RunFolder, TwoRunsNeverShareOne) {
+  const TempFolder temp;
+  std::optional<RunFolder> first = RunFolder::open(temp.path() / "run", false);
+  EXPECT_NE(
+      message_of(temp.path() / "run", true).find("in use by process " + std::to_string(getpid())),
+      std::string::npos);
+  RunFolder moved = std::move(*first);
+  first.reset();
+  EXPECT_NE(message_of(temp.path() / "run", true).find("in use"), std::string::npos);
+  moved = RunFolder::open(temp.path() / "other", false);
+  EXPECT_NE(message_of(temp.path() / "other", true).find("in use"), std::string::npos);
+}
+
+TEST(RunFolder, AParentThatCannotBeWrittenIsNamedAndNothingIsLeft) {
+  const TempFolder temp;
+  const auto file = temp.write("file", "x");
+  EXPECT_NE(message_of(file / "runs" / "first", false).find(file.string()), std::string::npos);
+  EXPECT_EQ(message_of(file, false), file.string() + ": the run folder is not a folder");
+  // A name that is too long fails after its parent was made.
+  const auto too_long = temp.path() / "made" / std::string(300, 'n');
+  EXPECT_NE(message_of(too_long, false).find("cannot create the run folder"), std::string::npos);
+  EXPECT_FALSE(std::filesystem::exists(temp.path() / "made"));
+}
+
+}  // namespace
+}  // namespace unigrpo::monitor
