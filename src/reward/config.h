@@ -13,16 +13,16 @@ enum class OnError { drop_sample, drop_group, stop, retry };
 enum class RewardKind { geneval, format, saturation };
 enum class GenevalMeasure { strict, soft, mixed };
 
-struct TermConfig {                       // recipe: [[reward.terms]]
-  std::string name;                       // metric name reward/<name>; the kind where empty
+struct TermConfig {  // recipe: [[reward.terms]]
+  std::string name;  // metric name reward/<name>; the kind where empty
   RewardKind kind = RewardKind::geneval;
   double weight = 1.0;
   GenevalMeasure measure = GenevalMeasure::mixed;  // geneval: strict, soft, or their mean
 };
 
-struct RewardConfig {                     // recipe: [reward]
+struct RewardConfig {  // recipe: [reward]
   OnError on_error = OnError::drop_sample;
-  double max_dropped = 0.25;              // a step with a larger share dropped stops the run
+  double max_dropped = 0.25;  // a step with a larger share dropped stops the run
   std::vector<TermConfig> terms;
 };
 

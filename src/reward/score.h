@@ -9,9 +9,10 @@ namespace unigrpo::reward {
 
 /// What one reward term says of one sample. Values are expected in the term's own documented range.
 struct Score {
-  std::optional<double> value;          // empty: this sample has no score
-  std::string reason;                   // why not (goes to samples.jsonl and a counter), or a remark on the score
-  std::map<std::string, double> parts;  // further numbers worth logging, e.g. {"strict": 1, "soft": 1}
+  std::optional<double> value;  // empty: this sample has no score
+  std::string reason;  // why not (goes to samples.jsonl and a counter), or a remark on the score
+  std::map<std::string, double>
+      parts;  // further numbers worth logging, e.g. {"strict": 1, "soft": 1}
 };
 
 /// Scores of N samples under K terms: scores[n][k].

@@ -1,0 +1,320 @@
+#include "reward/builtin/geneval.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
+#include <utility>
+
+#include "base/error.h"
+#include "io/json.h"
+
+namespace unigrpo::reward {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr double kPositionThreshold = 0.1;  // share of both boxes' sizes that an offset must exceed
+constexpr double kDirectionThreshold = 0.5;
+constexpr std::array kRelations = {"left of", "right of", "above", "below"};
+
+struct Position {
+  std::string relation;
+  size_t target = 0;  // index of an earlier include entry
+};
+
+struct Requirement {
+  std::string class_name;
+  int64_t count = 1;
+  std::string color;  // empty where the entry gives none
+  std::optional<Position> position;
+};
+
+struct Metadata {
+  std::vector<Requirement> include, exclude;
+};
+
+void require(bool condition, std::string_view list, size_t index, std::string_view what) {
+  if (!condition) throw BadInput("'{}' entry {}: {}", list, index, what);
+}
+
+std::string required_string(const Json& value, std::string_view list, size_t index,
+                            std::string_view key) {
+  require(value.is_string() && !value.get_ref<const std::string&>().empty(), list, index,
+          fmt::format("'{}' must be a non-empty string", key));
+  return value.get<std::string>();
+}
+
+Position parse_position(const Json& value, size_t index) {
+  require(
+      value.is_array() && value.size() == 2 && value[0].is_string() && value[1].is_number_integer(),
+      "include", index, "'position' must be [relation, index of an include entry]");
+  Position position = {.relation = value[0].get<std::string>(), .target = 0};
+  require(std::find(kRelations.begin(), kRelations.end(), position.relation) != kRelations.end(),
+          "include", index, "'position' must be left of | right of | above | below");
+  require(value[1] >= 0 && value[1] < index, "include", index,
+          "'position' must name an earlier entry");
+  position.target = value[1].get<size_t>();
+  return position;
+}
+
+Requirement parse_requirement(const Json& entry, const std::string& list, size_t index) {
+  require(entry.is_object(), list, index, "expected an object");
+  require(entry.contains("class"), list, index, "'class' is missing");
+  require(entry.contains("count"), list, index, "'count' is missing");
+  Requirement requirement;
+  for (const auto& [key, value] : entry.items()) {
+    if (key == "class") {
+      requirement.class_name = required_string(value, list, index, key);
+    } else if (key == "count") {
+      require(value.is_number_integer() && value >= 1 && value <= 1'000'000, list, index,
+              "'count' must be an integer of at least 1");
+      requirement.count = value.get<int64_t>();
+    } else if (key == "color" && list == "include") {
+      requirement.color = required_string(value, list, index, key);
+    } else if (key == "position" && list == "include") {
+      requirement.position = parse_position(value, index);
+    } else {
+      require(false, list, index, fmt::format("unknown key '{}'", key));
+    }
+  }
+  return requirement;
+}
+
+std::vector<Requirement> parse_list(const Json& json, const std::string& list) {
+  if (!json.contains(list)) return {};
+  if (!json[list].is_array()) throw BadInput("'{}' must be a list", list);
+  std::vector<Requirement> requirements;
+  for (const Json& entry : json[list]) {
+    requirements.push_back(parse_requirement(entry, list, requirements.size()));
+  }
+  return requirements;
+}
+
+int64_t num_sharing(const Metadata& metadata, const std::string& class_name) {
+  return std::count_if(metadata.include.begin(), metadata.include.end(),
+                       [&](const Requirement& other) { return other.class_name == class_name; });
+}
+
+Metadata parse_metadata(std::string_view text) {
+  const Json json = io::parse_json(text, "metadata");
+  if (!json.is_object()) throw BadInput("metadata must be an object");
+  if (!json.contains("include")) throw BadInput("'include' is missing");
+  Metadata metadata = {parse_list(json, "include"), parse_list(json, "exclude")};
+  if (metadata.include.empty()) throw BadInput("'include' is empty");
+  std::set<std::pair<std::string, std::string>> seen;
+  for (const Requirement& entry : metadata.include) {
+    const bool distinct = seen.insert({entry.class_name, entry.color}).second;
+    if (num_sharing(metadata, entry.class_name) > 1 && (entry.color.empty() || !distinct)) {
+      throw BadInput("'include' entries that share the class '{}' need different colors",
+                     entry.class_name);
+    }
+  }
+  return metadata;
+}
+
+/// GenEval's relation of a to b:
+///
+///   offset  = center_a - center_b
+///   revised = sign(offset) * max(|offset| - 0.1 * (size_a + size_b), 0)
+///   (dx, dy) = revised / |offset|_2;  left of: dx < -0.5, right of: dx > 0.5, above: dy < -0.5,
+///   below: dy > 0.5
+bool stands_in_relation(const Detection& a, const Detection& b, const std::string& relation) {
+  const double offset_x = a.center_x() - b.center_x(), offset_y = a.center_y() - b.center_y();
+  const auto revised = [](double offset, double sizes) {
+    return std::copysign(std::max(std::abs(offset) - kPositionThreshold * sizes, 0.0), offset);
+  };
+  const double length = std::hypot(offset_x, offset_y);
+  if (length == 0) return false;
+  const double dx = revised(offset_x, (a.right - a.left) + (b.right - b.left)) / length;
+  const double dy = revised(offset_y, (a.bottom - a.top) + (b.bottom - b.top)) / length;
+  if (relation == "left of") return dx < -kDirectionThreshold;
+  if (relation == "right of") return dx > kDirectionThreshold;
+  if (relation == "above") return dy < -kDirectionThreshold;
+  return dy > kDirectionThreshold;
+}
+
+/// Counts requirements and keeps what failed.
+class Tally {
+ public:
+  void add(bool met, const std::string& failure) {
+    ++total_;
+    met_ += met;
+    if (met) return;
+    if (!reason_.empty()) reason_ += "; ";
+    reason_ += failure;
+  }
+  GenevalScore score() const {
+    return {.strict = met_ == total_ ? 1.0 : 0.0,
+            .soft = static_cast<double>(met_) / static_cast<double>(total_),
+            .reason = reason_};
+  }
+
+ private:
+  int64_t total_ = 0, met_ = 0;
+  std::string reason_;
+};
+
+using Objects = std::vector<const Detection*>;
+
+/// The objects that an entry speaks of: those of its class, and of its colour where another entry
+/// shares the class.
+Objects objects_of(const Requirement& entry, const Metadata& metadata,
+                   std::span<const Detection> detections) {
+  const bool by_color = num_sharing(metadata, entry.class_name) > 1;
+  Objects objects;
+  for (const Detection& found : detections) {
+    if (found.class_name == entry.class_name && (!by_color || found.color == entry.color))
+      objects.push_back(&found);
+  }
+  return objects;
+}
+
+int64_t count_of(const std::string& class_name, std::span<const Detection> detections) {
+  return std::count_if(detections.begin(), detections.end(),
+                       [&](const Detection& found) { return found.class_name == class_name; });
+}
+
+/// Classes that several entries name, with the number of objects they ask for together.
+std::map<std::string, int64_t> shared_classes(const Metadata& metadata) {
+  std::map<std::string, int64_t> totals;
+  for (const Requirement& entry : metadata.include) {
+    if (num_sharing(metadata, entry.class_name) > 1) totals[entry.class_name] += entry.count;
+  }
+  return totals;
+}
+
+std::string described(const Requirement& requirement) {
+  return requirement.color.empty() ? requirement.class_name
+                                   : requirement.color + " " + requirement.class_name;
+}
+
+void check_boxes(std::span<const Detection> detections, int image_width, int image_height) {
+  for (const Detection& found : detections) {
+    const bool within = found.left > -1 && found.top > -1 && found.right < image_width + 1.0 &&
+                        found.bottom < image_height + 1.0 && found.left < found.right &&
+                        found.top < found.bottom;
+    if (!within) {
+      throw RuntimeFailure(
+          "the detector's box [{}, {}, {}, {}] of a {} is not within the {}x{} image", found.left,
+          found.top, found.right, found.bottom, found.class_name, image_width, image_height);
+    }
+  }
+}
+
+class GenevalReward : public Reward {
+ public:
+  GenevalReward(GenevalMeasure measure, std::unique_ptr<Detector> detector)
+      : measure_(measure), detector_(std::move(detector)) {}
+
+  std::vector<Score> score(std::span<const data::Sample> samples) override {
+    std::vector<Score> scores;
+    scores.reserve(samples.size());
+    for (const data::Sample& sample : samples) scores.push_back(score_one(sample));
+    return scores;
+  }
+
+  std::string missing_metadata(const std::string& metadata_json) const override {
+    try {
+      parse_metadata(metadata_json);
+      return "";
+    } catch (const BadInput& error) {
+      return error.what();
+    }
+  }
+
+ private:
+  Score score_one(const data::Sample& sample) {
+    const Image* image = sample.last_image();
+    if (image == nullptr) return {.value = std::nullopt, .reason = "no image", .parts = {}};
+    if (image->width <= 0 || image->height <= 0 ||
+        image->pixels.size() !=
+            size_t{3} * static_cast<size_t>(image->width) * static_cast<size_t>(image->height)) {
+      return {.value = std::nullopt, .reason = "the image is empty", .parts = {}};
+    }
+    if (std::string missing = missing_metadata(sample.metadata_json); !missing.empty()) {
+      return {.value = std::nullopt, .reason = std::move(missing), .parts = {}};
+    }
+    const GenevalScore found =
+        score_geneval(sample.metadata_json, detector_->detect(*image), image->width, image->height);
+    return {.value = value_of(found),
+            .reason = found.reason,
+            .parts = {{"strict", found.strict}, {"soft", found.soft}}};
+  }
+
+  double value_of(const GenevalScore& score) const {
+    switch (measure_) {
+      case GenevalMeasure::strict:
+        return score.strict;
+      case GenevalMeasure::soft:
+        return score.soft;
+      case GenevalMeasure::mixed:
+        break;
+    }
+    return (score.strict + score.soft) / 2;
+  }
+
+  GenevalMeasure measure_;
+  std::unique_ptr<Detector> detector_;
+};
+
+}  // namespace
+
+GenevalScore score_geneval(std::string_view metadata_json, std::span<const Detection> detections,
+                           int image_width, int image_height) {
+  const Metadata metadata = parse_metadata(metadata_json);
+  check_boxes(detections, image_width, image_height);
+  Tally tally;
+  std::vector<Objects> groups;
+  for (const Requirement& entry : metadata.include) {
+    const Objects& objects = groups.emplace_back(objects_of(entry, metadata, detections));
+    const std::string name = described(entry);
+    tally.add(!objects.empty(), fmt::format("no {}", entry.class_name));
+    tally.add(
+        static_cast<int64_t>(objects.size()) == entry.count,
+        fmt::format("expected {} {}, found {}", entry.count, entry.class_name, objects.size()));
+    if (!entry.color.empty()) {
+      const auto is_right = [&](const Detection* object) { return object->color == entry.color; };
+      tally.add(!objects.empty() && std::all_of(objects.begin(), objects.end(), is_right),
+                fmt::format("expected {} {}", entry.color, entry.class_name));
+    }
+    if (entry.position) {
+      const Objects& targets = groups[entry.position->target];
+      const bool holds =
+          !objects.empty() && !targets.empty() &&
+          std::all_of(objects.begin(), objects.end(), [&](const Detection* object) {
+            return std::all_of(targets.begin(), targets.end(), [&](const Detection* target) {
+              return stands_in_relation(*object, *target, entry.position->relation);
+            });
+          });
+      tally.add(holds, fmt::format("{} not {} {}", name, entry.position->relation,
+                                   described(metadata.include[entry.position->target])));
+    }
+  }
+  // Entries that share a class have each counted their own colour; an object of a third is surplus
+  // all the same.
+  for (const auto& [class_name, total] : shared_classes(metadata)) {
+    const int64_t found = count_of(class_name, detections);
+    tally.add(found == total,
+              fmt::format("expected {} {} in all, found {}", total, class_name, found));
+  }
+  for (const Requirement& entry : metadata.exclude) {
+    const int64_t found = count_of(entry.class_name, detections);
+    tally.add(found < entry.count, fmt::format("expected fewer than {} {}, found {}", entry.count,
+                                               entry.class_name, found));
+  }
+  return tally.score();
+}
+
+std::unique_ptr<Reward> make_geneval_reward(GenevalMeasure measure,
+                                            std::unique_ptr<Detector> detector) {
+  return std::make_unique<GenevalReward>(measure, std::move(detector));
+}
+
+}  // namespace unigrpo::reward
