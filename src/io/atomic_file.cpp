@@ -52,10 +52,10 @@ void AtomicFile::fail(std::string_view doing, int error) const {
   if (error == ENOSPC || error == EDQUOT) {
     struct statvfs status {};
     const bool known = ::statvfs(folder_of(path_).c_str(), &status) == 0;
-    throw RuntimeFailure("{}: cannot {}: {} ({} needed, {} free)", path_.string(), doing,
-                         std::strerror(error), human_bytes(std::max(expected_bytes_, num_bytes_)),
-                         known ? human_bytes(uint64_t{status.f_bavail} * status.f_frsize)
-                               : "an unknown number of bytes");
+    throw DiskFull("{}: cannot {}: {} ({} needed, {} free)", path_.string(), doing,
+                   std::strerror(error), human_bytes(std::max(expected_bytes_, num_bytes_)),
+                   known ? human_bytes(uint64_t{status.f_bavail} * status.f_frsize)
+                         : "an unknown number of bytes");
   }
   throw RuntimeFailure("{}: cannot {}: {}", path_.string(), doing, std::strerror(error));
 }

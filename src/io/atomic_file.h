@@ -7,12 +7,20 @@
 #include <string>
 #include <string_view>
 
+#include "base/error.h"
+
 namespace unigrpo::io {
+
+/// The failure of a write for want of space (ENOSPC, EDQUOT), which some callers can live with.
+class DiskFull : public RuntimeFailure {
+ public:
+  using RuntimeFailure::RuntimeFailure;
+};
 
 /// A file that appears whole or not at all: bytes go to a temporary file beside it; commit() does
 /// fsync, rename, fsync of the folder. Destroyed before commit(), it leaves nothing behind.
 /// Every failure is a RuntimeFailure naming path and cause; where the disk is full, with the bytes
-/// needed (`expected_bytes` from the caller, or what was written so far) and free.
+/// needed (`expected_bytes` from the caller, or what was written so far) and free, as DiskFull.
 /// Fault points: save.open, save.write, save.fsync, save.rename, save.dirsync.
 class AtomicFile {
  public:
