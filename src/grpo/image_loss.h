@@ -1,0 +1,51 @@
+#pragma once
+
+#include <optional>
+
+#include <ATen/core/Tensor.h>
+
+#include "grpo/config.h"
+
+namespace unigrpo::grpo {
+
+/// Trained denoising steps of one micro-batch. Masked-out entries may hold anything, nan included.
+struct ImageBatch {
+  at::Tensor log_probs;      // [B, S], requires the gradient
+  at::Tensor old_log_probs;  // [B, S], of the rollout
+  at::Tensor mask;           // [B, S] bool
+  at::Tensor advantages;     // [B]
+  at::Tensor log_ratios = {};    // [B, S], ratio_norm only: flow::ratio_norm_log_ratio
+  at::Tensor step_weights = {};  // [B, S], above 0, e.g. 1 / |delta|; undefined = all alike
+  at::Tensor penalty = {};       // [B, S], velocity_mse or latent_kl with gradient; undefined = none
+};
+
+/// Counts of the whole global batch; those of micro-batches and ranks add up.
+struct ImageNormalizer {
+  double num_steps = 0;       // masked in
+  double sum_of_weights = 0;  // of step_weights over those; equal to num_steps without weights
+
+  ImageNormalizer& operator+=(const ImageNormalizer& other);
+};
+
+/// `step_weights` may be undefined.
+ImageNormalizer count_image(const at::Tensor& mask, const at::Tensor& step_weights);
+
+/// Sums over this micro-batch divided by global counts: they add up to the global batch's values.
+/// Scalars; `loss`, `penalty` and `total` carry gradients.
+struct ImageLoss {
+  at::Tensor loss;           // the surrogate, -J_img
+  at::Tensor penalty;        // L_vel (or the latent KL); 0 without
+  at::Tensor total;          // config.weight * loss + config.penalty_weight * penalty
+  at::Tensor approx_kl;      // mean of old - new, nats
+  at::Tensor clip_fraction;  // share of steps with |ratio - 1| > clip_range, on either side
+  at::Tensor ratio_mean;     // of the ratio that is clipped
+  at::Tensor plain_ratio_mean;  // of exp(log_probs - old_log_probs): before RatioNorm
+};
+
+/// FlowGRPO's surrogate without guidance, plus the penalty. Advantages are clipped to
+/// +-advantage_clip (0 = not). Computed in float32 (float64 for float64).
+/// Throws std::invalid_argument for shapes that differ, or ratio_norm without log_ratios.
+ImageLoss image_loss(const ImageLossConfig& config, double advantage_clip, const ImageBatch& batch,
+                     const std::optional<ImageNormalizer>& normalizer = std::nullopt);
+
+}  // namespace unigrpo::grpo
