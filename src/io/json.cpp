@@ -10,6 +10,7 @@
 #include <charconv>
 #include <cmath>
 #include <cstdlib>
+#include <optional>
 #include <string>
 #include <unordered_set>
 #include <utility>
@@ -17,8 +18,6 @@
 
 namespace unigrpo::io {
 namespace {
-
-constexpr size_t kMaxIntegerDigits = 18;  // as many always fit in 64 bits, with a sign too
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
@@ -250,21 +249,21 @@ class Reader {
       skip_digits();
     }
     const std::string_view digits = text_.substr(begin, at_ - begin);
-    if (!integer || (limits_.wide_integers && digits.size() > kMaxIntegerDigits)) {
-      return events_.real(to_real(digits, begin));
+    if (!integer) return events_.real(to_real(digits, begin));
+    if (negative) {
+      if (const auto value = to_integer<int64_t>(digits)) return events_.negative_integer(*value);
+    } else {
+      if (const auto value = to_integer<uint64_t>(digits)) return events_.unsigned_integer(*value);
     }
-    if (negative) return events_.negative_integer(to_integer<int64_t>(digits, begin));
-    events_.unsigned_integer(to_integer<uint64_t>(digits, begin));
+    if (limits_.wide_integers) return events_.real(to_real(digits, begin));
+    fail("integer " + in_quotes(digits, 40) + " does not fit in 64 bits", begin);
   }
 
   template <typename Integer>
-  Integer to_integer(std::string_view digits, size_t begin) const {
+  static std::optional<Integer> to_integer(std::string_view digits) {
     Integer value = 0;
     const auto [stop, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
-    if (error != std::errc()) {
-      fail("integer " + in_quotes(digits, 40) + " does not fit in 64 bits", begin);
-    }
-    return value;
+    return error == std::errc() ? std::optional(value) : std::nullopt;
   }
 
   double to_real(std::string_view digits, size_t begin) const {

@@ -125,10 +125,7 @@ struct SafetensorsFile::Mapping {
   MappedFile file;
 };
 
-SafetensorsFile::SafetensorsFile(const std::filesystem::path& path)
-    : path_(path), mapping_(std::make_unique<Mapping>(path)) {
-  const std::string where = path.string() + ": header";
-  const std::span<const std::byte> file = mapping_->file.bytes();
+Contents read_contents(std::span<const std::byte> file, const std::string& where) {
   const uint64_t length = read_length(file, where);
   const std::span<const std::byte> text = file.subspan(kLengthBytes, length);
   const std::span<const std::byte> buffer = file.subspan(kLengthBytes + length);
@@ -137,13 +134,21 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& path)
   check_sizes(header, where);
   check_layout(header, buffer.size(), where);
 
-  metadata_ = std::move(header.metadata);
-  tensors_.reserve(header.entries.size());
+  Contents contents{.tensors = {}, .metadata = std::move(header.metadata)};
+  contents.tensors.reserve(header.entries.size());
   for (HeaderEntry& entry : header.entries) {
     entry.view.bytes = buffer.subspan(entry.begin, entry.end - entry.begin);
-    tensors_.push_back(std::move(entry.view));
+    contents.tensors.push_back(std::move(entry.view));
   }
-  std::ranges::sort(tensors_, {}, &TensorView::name);
+  std::ranges::sort(contents.tensors, {}, &TensorView::name);
+  return contents;
+}
+
+SafetensorsFile::SafetensorsFile(const std::filesystem::path& path)
+    : path_(path), mapping_(std::make_unique<Mapping>(path)) {
+  Contents contents = read_contents(mapping_->file.bytes(), path.string() + ": header");
+  tensors_ = std::move(contents.tensors);
+  metadata_ = std::move(contents.metadata);
 }
 
 SafetensorsFile::~SafetensorsFile() = default;

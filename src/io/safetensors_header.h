@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -30,6 +31,15 @@ struct Header {
 /// Reads the JSON of a header, space padding included. Checks form only: which fields, which types.
 /// `where` begins every BadInput.
 Header read_header(std::string_view text, const std::string& where);
+
+/// What a whole file holds; the views point into it.
+struct Contents {
+  std::vector<TensorView> tensors;  // in order of name
+  std::map<std::string, std::string> metadata;
+};
+
+/// Reads a file's bytes and applies every rule of the format. `where` begins every BadInput.
+Contents read_contents(std::span<const std::byte> file, const std::string& where);
 
 /// Bytes that a tensor takes; nothing where the product of its dimensions other than 0, or that
 /// times the element size, leaves 64 bits.
