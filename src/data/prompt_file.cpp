@@ -1,0 +1,321 @@
+#include "data/prompt_file.h"
+
+#include "base/error.h"
+#include "base/text.h"
+#include "io/atomic_file.h"
+#include "io/json.h"
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <cmath>
+#include <map>
+#include <set>
+#include <string_view>
+
+namespace unigrpo::data {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr size_t kMaxFileBytes = size_t{256} << 20;
+constexpr size_t kMaxLineBytes = size_t{4} << 20;
+constexpr size_t kMaxPromptBytes = size_t{64} << 10;
+constexpr size_t kMaxShortTextBytes = size_t{4} << 10;  // id, tag, class names, one path
+constexpr size_t kMaxRows = 4'000'000;
+constexpr int64_t kMaxCount = 1'000'000;
+
+// White_Space of Unicode above ASCII, as UTF-8.
+constexpr std::array<std::string_view, 19> kWideSpaces = {
+    "\xC2\x85",     "\xC2\xA0",     "\xE1\x9A\x80", "\xE2\x80\x80", "\xE2\x80\x81",
+    "\xE2\x80\x82", "\xE2\x80\x83", "\xE2\x80\x84", "\xE2\x80\x85", "\xE2\x80\x86",
+    "\xE2\x80\x87", "\xE2\x80\x88", "\xE2\x80\x89", "\xE2\x80\x8A", "\xE2\x80\xA8",
+    "\xE2\x80\xA9", "\xE2\x80\xAF", "\xE2\x81\x9F", "\xE3\x80\x80"};
+
+bool is_blank(std::string_view text) {
+  while (!text.empty()) {
+    const auto c = static_cast<unsigned char>(text.front());
+    // U+001C..U+001F separate records and are blank too, as Python's str.strip has it.
+    if (c == ' ' || (c >= 0x09 && c <= 0x0D) || (c >= 0x1C && c <= 0x1F)) {
+      text.remove_prefix(1);
+      continue;
+    }
+    const auto* space = std::find_if(kWideSpaces.begin(), kWideSpaces.end(),
+                                     [&](std::string_view s) { return text.starts_with(s); });
+    if (space == kWideSpaces.end()) return false;
+    text.remove_prefix(space->size());
+  }
+  return true;
+}
+
+bool is_json_blank(std::string_view line) {
+  return line.find_first_not_of(" \t\r") == std::string_view::npos;
+}
+
+std::string found(const Json& value) {
+  if (value.is_object() || value.is_array() || value.is_null()) return value.type_name();
+  return in_quotes(value.is_string() ? value.get_ref<const std::string&>() : value.dump(), 40);
+}
+
+/// Reads one row's fields; `where` is "file:line".
+class RowReader {
+ public:
+  RowReader(std::string where, const std::filesystem::path& folder)
+      : where_(std::move(where)), folder_(folder) {}
+
+  Prompt read(std::string_view line) const {
+    const Json row = io::parse_json(line, where_);
+    if (!row.is_object()) {
+      throw BadInput("{}: a row must be a JSON object, found {}", where_, row.type_name());
+    }
+    Prompt prompt;
+    Json metadata = Json::object();
+    for (const auto& [name, value] : row.items()) {
+      if (name == "prompt") {
+        prompt.text = string(name, value, kMaxPromptBytes);
+        check_prompt(prompt.text);
+      } else if (name == "id") {
+        prompt.id = string(name, value, kMaxShortTextBytes);
+        if (prompt.id.empty()) throw BadInput("{}: id must not be empty", where_);
+      } else if (name == "seed") {
+        prompt.seed = integer(name, value, 0, std::numeric_limits<int64_t>::max());
+      } else if (name == "weight") {
+        prompt.weight = weight(value);
+      } else if (name == "images") {
+        prompt.images = images(value);
+      } else {
+        check_metadata(name, value);
+        if (name == "tag") prompt.tag = value.get<std::string>();
+        metadata[name] = value;
+      }
+    }
+    if (!row.contains("prompt")) throw BadInput("{}: prompt is missing", where_);
+    prompt.metadata_json = metadata.dump();
+    return prompt;
+  }
+
+  void check_prompt(std::string_view text) const {
+    if (is_blank(text)) throw BadInput("{}: prompt is blank", where_);
+    if (text.size() > kMaxPromptBytes) {
+      throw BadInput("{}: prompt has {} bytes, at most {} are allowed (64 KiB)", where_,
+                     text.size(), kMaxPromptBytes);
+    }
+    if (text.find('\0') != std::string_view::npos) {
+      throw BadInput("{}: prompt holds a NUL character", where_);
+    }
+  }
+
+ private:
+  std::string string(std::string_view name, const Json& value, size_t max_bytes) const {
+    if (!value.is_string()) {
+      throw BadInput("{}: {} must be a string, found {}", where_, name, found(value));
+    }
+    const auto& text = value.get_ref<const std::string&>();
+    if (text.size() > max_bytes) {
+      throw BadInput("{}: {} has {} bytes, at most {} are allowed", where_, name, text.size(),
+                     max_bytes);
+    }
+    if (text.find('\0') != std::string::npos) {
+      throw BadInput("{}: {} holds a NUL character", where_, name);
+    }
+    return text;
+  }
+
+  int64_t integer(std::string_view name, const Json& value, int64_t low, int64_t high) const {
+    const bool fits = value.is_number_unsigned()
+                          ? value.get<uint64_t>() <= static_cast<uint64_t>(high)
+                          : value.is_number_integer();
+    if (!fits || value.get<int64_t>() < low) {
+      throw BadInput("{}: {} must be an integer in {}..{}, found {}", where_, name, low, high,
+                     found(value));
+    }
+    return value.get<int64_t>();
+  }
+
+  double weight(const Json& value) const {
+    const double number = value.is_number() ? value.get<double>() : 0.0;
+    if (!(number > 0) || !std::isfinite(number)) {
+      throw BadInput("{}: weight must be a finite number above 0, found {}", where_, found(value));
+    }
+    return number;
+  }
+
+  const Json& array(std::string_view name, const Json& value) const {
+    if (!value.is_array()) {
+      throw BadInput("{}: {} must be a list, found {}", where_, name, found(value));
+    }
+    return value;
+  }
+
+  std::vector<std::string> images(const Json& value) const {
+    std::vector<std::string> paths;
+    for (const Json& item : array("images", value)) {
+      const std::string path = string(fmt::format("images[{}]", paths.size()), item, kMaxShortTextBytes);
+      if (const std::string why = path_fault(path); !why.empty()) {
+        throw BadInput("{}: images[{}]: {} {}; a relative path inside the dataset folder is expected",
+                       where_, paths.size(), in_quotes(path), why);
+      }
+      paths.push_back((folder_ / path).string());
+    }
+    return paths;
+  }
+
+  // Why a path may lead out of the dataset folder or is none; empty where it is good. What other
+  // systems or a URL decoder would take for a separator or for dots is refused as well.
+  static std::string path_fault(std::string_view path) {
+    if (is_blank(path)) return "is empty";
+    if (path.find('\\') != std::string_view::npos) return "holds a backslash";
+    if (path.front() == '/') return "is absolute";
+    if (path.front() == '~') return "starts in a home folder";
+    if (std::any_of(path.begin(), path.end(),
+                    [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7F; })) {
+      return "holds a control character";
+    }
+    std::string lower(path);
+    for (char& c : lower) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+    for (const char* code : {"%2e", "%2f", "%5c", "%00"}) {
+      if (lower.find(code) != std::string::npos) return "is URL-encoded";
+    }
+    const size_t colon = lower.find(':');
+    if (colon != std::string::npos && colon > 0 &&
+        lower.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789+.-") == colon) {
+      return "is a URL or names a drive";
+    }
+    for (size_t begin = 0; begin <= path.size();) {
+      const size_t end = std::min(path.find('/', begin), path.size());
+      const std::string_view part = path.substr(begin, end - begin);
+      if (part == "..") return "has a '..' part";
+      if (end == path.size() && (part.empty() || part == ".")) return "names a folder";
+      begin = end + 1;
+    }
+    return {};
+  }
+
+  void check_metadata(const std::string& name, const Json& value) const {
+    if (name == "tag") {
+      string(name, value, kMaxShortTextBytes);
+    } else if (name == "reference") {
+      string(name, value, kMaxLineBytes);
+    } else if (name == "tags") {
+      size_t index = 0;
+      for (const Json& item : array(name, value)) {
+        string(fmt::format("tags[{}]", index++), item, kMaxShortTextBytes);
+      }
+    } else if (name == "metadata") {
+      if (!value.is_object()) {
+        throw BadInput("{}: metadata must be an object, found {}", where_, found(value));
+      }
+    } else if (name == "include" || name == "exclude") {
+      size_t index = 0;
+      for (const Json& item : array(name, value)) {
+        check_requirement(fmt::format("{}[{}]", name, index++), item, value.size());
+      }
+    } else {
+      static const std::vector<std::string> known = {
+          "prompt", "id",      "seed",    "weight",    "images", "tag",
+          "tags",   "include", "exclude", "reference", "metadata"};
+      const std::string near = nearest(name, known);
+      throw BadInput("{}: unknown field {}{}", where_, in_quotes(name),
+                     near.empty() ? "" : fmt::format("; did you mean '{}'?", near));
+    }
+  }
+
+  // One entry of GenEval's include or exclude: {class, count, color?, position?: [relation, index]}.
+  void check_requirement(const std::string& name, const Json& value, size_t num_entries) const {
+    if (!value.is_object()) {
+      throw BadInput("{}: {} must be an object, found {}", where_, name, found(value));
+    }
+    for (const auto& [key, item] : value.items()) {
+      const std::string full = name + "." + key;
+      if (key == "class" || key == "color") {
+        if (string(full, item, kMaxShortTextBytes).empty()) {
+          throw BadInput("{}: {} must not be empty", where_, full);
+        }
+      } else if (key == "count") {
+        integer(full, item, 1, kMaxCount);
+      } else if (key == "position") {
+        if (array(full, item).size() != 2) {
+          throw BadInput("{}: {} must be [relation, index], found {} items", where_, full,
+                         item.size());
+        }
+        string(full + "[0]", item[0], kMaxShortTextBytes);
+        integer(full + "[1]", item[1], 0, static_cast<int64_t>(num_entries) - 1);
+      } else {
+        throw BadInput("{}: unknown field {} in {}", where_, in_quotes(key), name);
+      }
+    }
+    for (const char* key : {"class", "count"}) {
+      if (!value.contains(key)) throw BadInput("{}: {}.{} is missing", where_, name, key);
+    }
+  }
+
+  std::string where_;
+  const std::filesystem::path& folder_;
+};
+
+// Rows without an id are called by their index; where a row elsewhere took that for its own, by
+// "row-<index>" (with more dashes until it is free).
+void name_rows(const std::filesystem::path& path, std::vector<Prompt>& prompts) {
+  std::map<std::string, int64_t> line_of_id;
+  for (const Prompt& prompt : prompts) {
+    if (prompt.id.empty()) continue;
+    const auto [other, is_new] = line_of_id.try_emplace(prompt.id, prompt.line);
+    if (!is_new) {
+      throw BadInput("{}:{}: duplicate id {}, line {} has it already", path.string(), prompt.line,
+                     in_quotes(prompt.id), other->second);
+    }
+  }
+  for (Prompt& prompt : prompts) {
+    if (!prompt.id.empty()) continue;
+    prompt.id = std::to_string(prompt.index);
+    std::string dashes = "-";
+    while (line_of_id.contains(prompt.id)) {
+      prompt.id = "row" + dashes + std::to_string(prompt.index);
+      dashes += "-";
+    }
+  }
+}
+
+}  // namespace
+
+std::vector<Prompt> read_prompt_file(const std::filesystem::path& path) {
+  const bool is_json = path.extension() == ".jsonl" || path.extension() == ".json";
+  const std::string text = io::read_text_file(path, kMaxFileBytes);
+  const std::filesystem::path folder = path.parent_path();
+  std::vector<Prompt> prompts;
+  int64_t line_number = 0;
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = std::min(text.find('\n', begin), text.size());
+    std::string_view line = std::string_view(text).substr(begin, end - begin);
+    begin = end + 1;
+    const std::string where = fmt::format("{}:{}", path.string(), ++line_number);
+    if (line.size() > kMaxLineBytes) {
+      throw BadInput("{}: the line has {} bytes, at most {} are allowed for a prompt row", where,
+                     line.size(), kMaxLineBytes);
+    }
+    if (is_json_blank(line)) continue;
+    if (prompts.size() == kMaxRows) {
+      throw BadInput("{}: more than {} prompt rows", where, kMaxRows);
+    }
+    const RowReader reader(where, folder);
+    Prompt prompt;
+    if (is_json) {
+      prompt = reader.read(line);
+    } else {
+      if (line.ends_with('\r')) line.remove_suffix(1);
+      if (!is_valid_utf8(line)) throw BadInput("{}: prompt is not valid UTF-8", where);
+      reader.check_prompt(line);
+      prompt.text = line;
+    }
+    prompt.index = static_cast<int64_t>(prompts.size());
+    prompt.line = line_number;
+    prompts.push_back(std::move(prompt));
+  }
+  if (prompts.empty()) throw BadInput("{}: empty: no prompt rows in the file", path.string());
+  name_rows(path, prompts);
+  return prompts;
+}
+
+}  // namespace unigrpo::data
