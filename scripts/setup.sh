@@ -50,8 +50,12 @@ if [[ ! -x .venv/bin/python ]]; then
   say "making .venv"
   python3 -m venv .venv
 fi
-pip() { .venv/bin/python -m pip --disable-pip-version-check --no-input "$@"; }
-install() { pip install --quiet --progress-bar off "$@"; }
+# pip's remarks (it misses the CUDA wheels that a toolkit stands in for) are shown only when it fails.
+install() {
+  local remarks
+  remarks=$(.venv/bin/python -m pip --disable-pip-version-check --no-input install --quiet --progress-bar off \
+    "$@" 2>&1) || fail "pip failed:"$'\n'"$remarks"
+}
 pinned() { grep -E "^($1)==" requirements.txt; }
 
 if [[ $libraries == toolkit ]]; then

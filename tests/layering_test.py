@@ -30,8 +30,10 @@ ARROWS = {
     "rollout": "policy flow kernels data parallel tensor base",
     "grpo": "rollout reward policy flow optim kernels parallel tensor base",
     "checkpoint": "policy optim parallel tensor io base",
-    "train": "recipe grpo rollout scorers reward policy flow optim checkpoint monitor parallel data tensor io base",
-    "cli": "train recipe grpo rollout scorers reward policy flow optim checkpoint monitor parallel data tensor io base",
+    "train": "recipe grpo rollout scorers reward policy flow optim checkpoint monitor parallel data kernels tensor io"
+             " base",  # kernels: SFT's cross-entropy is gather_log_prob
+    "cli": "train recipe grpo rollout scorers reward policy flow optim checkpoint monitor parallel data kernels tensor io"
+           " base",
 }
 ARROWS = {folder: set(allowed.split()) for folder, allowed in ARROWS.items()}
 

@@ -9,6 +9,8 @@
 #include "base/error.h"
 #include "base/rng.h"
 #include "cli/commands.h"
+#include "data/prompt_file.h"
+#include "data/sentencepiece_trainer.h"
 #include "data/shapes_world.h"
 #include "io/atomic_file.h"
 #include "io/image_codec.h"
@@ -23,6 +25,12 @@ struct ShapesOptions {
   std::string out;
   int64_t examples = 0;
   uint64_t seed = 0;
+};
+
+struct TokenizerOptions {
+  std::vector<std::string> prompts;
+  std::string out;
+  int vocab_size = 400;
 };
 
 /// examples.jsonl in the format of SFT rows, and its images beside it: training prompts in order, without noise.
@@ -60,6 +68,37 @@ int run_shapes(const ShapesOptions& options) {
   return 0;
 }
 
+/// The sentences of SFT with these prompts: each prompt, its plan, and a plan with a mistake, so that every word that a
+/// plan can hold is among them.
+std::vector<std::string> sentences_of(const std::vector<data::Prompt>& prompts) {
+  std::vector<std::string> sentences;
+  for (const data::Prompt& prompt : prompts) {
+    auto line = nlohmann::json::parse(prompt.metadata_json);
+    line["prompt"] = prompt.text;
+    sentences.push_back(prompt.text);
+    for (const double wrong_plan : {0.0, 1.0}) {
+      RandomStream stream({.prompt = static_cast<uint64_t>(prompt.index),
+                           .sample = static_cast<uint64_t>(wrong_plan),
+                           .purpose = Purpose::world_plan});
+      sentences.push_back(shapes::draw_example(line.dump(), {.wrong_plan = wrong_plan}, stream).plan);
+    }
+  }
+  return sentences;
+}
+
+int run_tokenizer(const TokenizerOptions& options) {
+  const fs::path folder = fs::absolute(options.out).parent_path();
+  if (!fs::is_directory(folder)) throw BadInput("{}: there is no folder {}", options.out, folder.string());
+  std::vector<std::string> sentences;
+  for (const std::string& file : options.prompts) {
+    const auto more = sentences_of(data::read_prompt_file(file));
+    sentences.insert(sentences.end(), more.begin(), more.end());
+  }
+  data::train_sentencepiece(sentences, options.vocab_size, options.out);
+  fmt::print("{}: trained on {} sentences\n", options.out, sentences.size());
+  return 0;
+}
+
 }  // namespace
 
 Run declare_data(CLI::App& app) {
@@ -70,7 +109,19 @@ Run declare_data(CLI::App& app) {
   shapes_app->add_option("--examples", shapes_options->examples, "Rendered examples with their plans (default 0)")
       ->check(CLI::Range(int64_t{0}, int64_t{100000}));
   shapes_app->add_option("--seed", shapes_options->seed, "Of the examples (default 0)");
-  return [shapes_options] { return run_shapes(*shapes_options); };
+
+  const auto tokenizer_options = std::make_shared<TokenizerOptions>();
+  CLI::App* tokenizer_app = app.add_subcommand("tokenizer", "Train a SentencePiece model on the world's sentences");
+  tokenizer_app->add_option("--prompts", tokenizer_options->prompts, "Prompt file of the world; may be given again")
+      ->required()
+      ->allow_extra_args(false);
+  tokenizer_app->add_option("--out", tokenizer_options->out, "tokenizer.model to write")->required();
+  tokenizer_app->add_option("--vocab-size", tokenizer_options->vocab_size, "Pieces at most")
+      ->capture_default_str()
+      ->check(CLI::Range(128, 32000));
+  return [shapes_options, tokenizer_options, shapes_app] {
+    return shapes_app->parsed() ? run_shapes(*shapes_options) : run_tokenizer(*tokenizer_options);
+  };
 }
 
 }  // namespace unigrpo::cli

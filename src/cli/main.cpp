@@ -19,13 +19,20 @@ constexpr Command kCommands[] = {
     {"recipe", "Explain every recipe key, or check a recipe and print it in full", &declare_recipe},
     {"data", "Make the embedded world's prompt files, examples and tokenizer", &declare_data},
     {"report", "Write report.html of a run folder", &declare_report},
+#ifdef UNIGRPO_WITH_TORCH
+    {"sft", "Warm start: train the autoencoder, or text and images together", &declare_sft},
+#endif
 };
 
 /// Prints what the user asked for instead of a command (--help, --version); or says what is wrong with the usage.
 int answer_parse_error(const CLI::App& app, const CLI::ParseError& error) {
   if (dynamic_cast<const CLI::Success*>(&error)) return app.exit(error);
-  const auto parsed = app.get_subcommands();
-  const std::string command = parsed.empty() ? "" : " " + parsed.front()->get_name();
+  std::string command;
+  const CLI::App* part = &app;
+  while (!part->get_subcommands().empty()) {
+    part = part->get_subcommands().front();
+    command += " " + part->get_name();
+  }
   throw BadInput("{}; see `unigrpo{} --help`", error.what(), command);
 }
 
@@ -43,20 +50,20 @@ void check_command_name(std::string_view name) {
 int run(int argc, char** argv) {
   CLI::App app("UniGRPO: reinforcement learning for unified text and image models", "unigrpo");
   app.set_version_flag("--version", std::function<std::string()>(version_text), "Print version and devices");
-  app.require_subcommand(1);
+  app.require_subcommand(0, 1);
   app.get_formatter()->column_width(36);
   Run chosen;
   for (const Command& command : kCommands) {
     CLI::App* part = app.add_subcommand(command.name, command.description);
     part->final_callback([&chosen, run = command.declare(*part)] { chosen = run; });
   }
-  if (argc < 2) throw BadInput("no command given; see `unigrpo --help`");
-  if (argv[1][0] != '-') check_command_name(argv[1]);
+  if (argc > 1 && argv[1][0] != '-') check_command_name(argv[1]);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return answer_parse_error(app, error);
   }
+  if (!chosen) throw BadInput("no command given; see `unigrpo --help`");
   const int code = chosen();
   if (std::fflush(stdout) != 0 || std::ferror(stdout)) throw RuntimeFailure("cannot write to stdout");
   return code;

@@ -43,7 +43,7 @@ def blocks_of(path):
             current = (number, line, [])
         elif line.startswith("  ") and current and current[1].startswith("file "):
             current[2].append(line[2:])
-        elif line.strip() and not line.startswith("#"):
+        elif line.strip() and not line.startswith("#"):  # a check
             if not current or current[1].startswith("file "):
                 raise SystemExit(f"{path}:{number}: stands under no command")
             current[2].append(line)
