@@ -66,7 +66,8 @@ class RowReader {
       : where_(std::move(where)), folder_(folder) {}
 
   Prompt read(std::string_view line) const {
-    const Json row = io::parse_json(line, where_);
+    // Integers beyond 64 bits come through as reals, to be refused by the name of their field.
+    const Json row = io::parse_json(line, where_, {.wide_integers = true});
     if (!row.is_object()) {
       throw BadInput("{}: a row must be a JSON object, found {}", where_, row.type_name());
     }

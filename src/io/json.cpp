@@ -20,6 +20,7 @@ namespace unigrpo::io {
 namespace {
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
+bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
 
 // Recursive descent over a text already known to be valid UTF-8; depth is bounded by the limits.
 class Reader {
@@ -55,6 +56,9 @@ class Reader {
     if (at_ == text_.size()) return "end of text";
     size_t end = at_ + 1;
     while (end < text_.size() && (text_[end] & 0xC0) == 0x80) ++end;  // the rest of a character
+    if (is_letter(text_[at_])) {  // a whole word: NaN, undefined, True
+      while (end < text_.size() && is_letter(text_[end])) ++end;
+    }
     return in_quotes(text_.substr(at_, end - at_));
   }
 
@@ -82,7 +86,12 @@ class Reader {
     if (take_word("true")) return events_.boolean(true);
     if (take_word("false")) return events_.boolean(false);
     if (take_word("null")) return events_.null();
-    fail("unexpected " + here() + ", a value was expected", at_);
+    fail("unexpected " + here() + ", a value was expected" + for_key(), at_);
+  }
+
+  // For faults of a value: the key that it, or the list it is in, belongs to.
+  std::string for_key() const {
+    return last_key_.empty() ? std::string() : " for " + in_quotes(last_key_, 40);
   }
 
   bool take_word(std::string_view word) {
@@ -109,12 +118,14 @@ class Reader {
       const size_t key_at = at_;
       count_value();
       std::string name = read_string();
+      const std::string_view key_text = text_.substr(key_at + 1, at_ - key_at - 2);
       if (!names.insert(name).second) fail("duplicate key " + in_quotes(name), key_at);
       events_.key(std::move(name));
       skip_space();
       if (!next_is(':')) fail("unexpected " + here() + ", ':' was expected", at_);
       ++at_;
       skip_space();
+      last_key_ = key_text;
       read_value(depth + 1);
       more = read_separator('}');
     }
@@ -221,7 +232,7 @@ class Reader {
 
   void skip_digits() {
     if (at_ == text_.size() || !is_digit(text_[at_])) {
-      fail("unexpected " + here() + ", a digit was expected", at_);
+      fail("unexpected " + here() + ", a digit was expected" + for_key(), at_);
     }
     while (at_ < text_.size() && is_digit(text_[at_])) ++at_;
   }
@@ -256,7 +267,7 @@ class Reader {
       if (const auto value = to_integer<uint64_t>(digits)) return events_.unsigned_integer(*value);
     }
     if (limits_.wide_integers) return events_.real(to_real(digits, begin));
-    fail("integer " + in_quotes(digits, 40) + " does not fit in 64 bits", begin);
+    fail("integer " + in_quotes(digits, 40) + " does not fit in 64 bits" + for_key(), begin);
   }
 
   template <typename Integer>
@@ -271,7 +282,9 @@ class Reader {
     const auto [stop, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
     // from_chars reports a result too small for double in the same way as one too large.
     if (error != std::errc()) value = std::strtod(std::string(digits).c_str(), nullptr);
-    if (!std::isfinite(value)) fail("number " + in_quotes(digits, 40) + " is out of range", begin);
+    if (!std::isfinite(value)) {
+      fail("number " + in_quotes(digits, 40) + " is out of range" + for_key(), begin);
+    }
     return value;
   }
 
@@ -281,6 +294,7 @@ class Reader {
   JsonEvents& events_;
   size_t at_ = 0;
   size_t num_values_ = 0;
+  std::string_view last_key_;  // as it stands in the text
 };
 
 class TreeBuilder final : public JsonEvents {
