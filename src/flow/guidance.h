@@ -13,7 +13,7 @@ bool guidance_acts(const GuidanceConfig& config, double t);
 struct GuidedVelocities {
   at::Tensor conditional;
   at::Tensor without_text;   // same context, the prompt left out
-  at::Tensor without_image;  // same context, its images left out; undefined unless image_scale > 1
+  at::Tensor without_image = {};  // same context, its images left out; undefined unless image_scale > 1
 };
 
 /// Classifier-free guidance with BAGEL's renormalisation, for `sample` and `eval` only: rollouts and
