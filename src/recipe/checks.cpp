@@ -1,9 +1,9 @@
 #include "recipe/checks.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <map>
-
-#include <fmt/format.h>
 
 namespace unigrpo::recipe {
 
@@ -29,16 +29,18 @@ Finding check_window(const Recipe& recipe, Command) {
   if (!has_segment(recipe, "image") || window.mode == flow::WindowMode::all) return {};
   const bool fixed = window.mode == flow::WindowMode::fixed;
   if (!fixed && window.last > num_steps) {
-    return Conflict{{"rollout.window.last", "rollout.num_steps"},
-                    fmt::format("expected at most rollout.num_steps = {}, got {}", num_steps, window.last)};
+    return Conflict{
+        {"rollout.window.last", "rollout.num_steps"},
+        fmt::format("expected at most rollout.num_steps = {}, got {}", num_steps, window.last)};
   }
   const bool to_the_end = fixed || window.last < 0;
   const int64_t end = to_the_end ? num_steps : window.last;
   if (window.first + window.width > end) {
-    return Conflict{{"rollout.window.width", "rollout.window.first", "rollout.num_steps", "rollout.window.last"},
+    return Conflict{{"rollout.window.width", "rollout.window.first", "rollout.num_steps",
+                     "rollout.window.last"},
                     fmt::format("expected first + width of at most {} = {}, got {} + {}",
-                                to_the_end ? "rollout.num_steps" : "rollout.window.last", end, window.first,
-                                window.width)};
+                                to_the_end ? "rollout.num_steps" : "rollout.window.last", end,
+                                window.first, window.width)};
   }
   return {};
 }
@@ -47,17 +49,20 @@ Finding check_cps(const Recipe& recipe, Command) {
   const auto& sde = recipe.rollout.sde;
   if (sde.kind != flow::SdeKind::cps) return {};
   if (sde.noise_level > 1) {
-    return Conflict{{"rollout.sde.noise_level", "rollout.sde.kind"},
-                    fmt::format("expected at most 1 with rollout.sde.kind = \"cps\", got {}", sde.noise_level)};
+    return Conflict{
+        {"rollout.sde.noise_level", "rollout.sde.kind"},
+        fmt::format("expected at most 1 with rollout.sde.kind = \"cps\", got {}", sde.noise_level)};
   }
   if (recipe.grpo.image.ratio_norm) {
-    return Conflict{{"grpo.image.ratio_norm", "rollout.sde.kind"},
-                    "expected false with rollout.sde.kind = \"cps\" (flow_sde and dance only), got true"};
+    return Conflict{
+        {"grpo.image.ratio_norm", "rollout.sde.kind"},
+        "expected false with rollout.sde.kind = \"cps\" (flow_sde and dance only), got true"};
   }
   // The std of the last step is 0, so it is never trained.
   if (has_segment(recipe, "image") && recipe.rollout.num_steps < 2) {
-    return Conflict{{"rollout.num_steps", "rollout.sde.kind"},
-                    "expected at least 2 with rollout.sde.kind = \"cps\" (its last step has no noise), got 1"};
+    return Conflict{
+        {"rollout.num_steps", "rollout.sde.kind"},
+        "expected at least 2 with rollout.sde.kind = \"cps\" (its last step has no noise), got 1"};
   }
   return {};
 }
@@ -65,7 +70,8 @@ Finding check_cps(const Recipe& recipe, Command) {
 Finding check_something_is_trained(const Recipe& recipe, Command command) {
   if (command == Command::sft) {
     const auto& sft = recipe.sft;
-    if (sft.stage != train::SftStage::joint || sft.text_weight > 0 || sft.image_weight > 0) return {};
+    if (sft.stage != train::SftStage::joint || sft.text_weight > 0 || sft.image_weight > 0)
+      return {};
     return Conflict{{"sft.text_weight", "sft.image_weight"},
                     "expected a weight > 0 here or in sft.image_weight: nothing is trained"};
   }
@@ -74,8 +80,9 @@ Finding check_something_is_trained(const Recipe& recipe, Command command) {
   const auto& grpo = recipe.grpo;
   if ((text && grpo.text.weight > 0) || (image && grpo.image.weight > 0)) return {};
   if (!text) {
-    return Conflict{{"grpo.image.weight", "rollout.program"},
-                    "expected a weight > 0: rollout.program has images only, so nothing is trained"};
+    return Conflict{
+        {"grpo.image.weight", "rollout.program"},
+        "expected a weight > 0: rollout.program has images only, so nothing is trained"};
   }
   if (!image) {
     return Conflict{{"grpo.text.weight", "rollout.program"},
@@ -90,8 +97,8 @@ Finding check_updates(const Recipe& recipe, Command) {
   const int64_t samples = grpo.prompts_per_step * grpo.group_size;
   if (grpo.num_updates <= samples) return {};
   return Conflict{{"grpo.num_updates", "grpo.prompts_per_step", "grpo.group_size"},
-                  fmt::format("expected at most prompts_per_step * group_size = {}, got {}", samples,
-                              grpo.num_updates)};
+                  fmt::format("expected at most prompts_per_step * group_size = {}, got {}",
+                              samples, grpo.num_updates)};
 }
 
 Finding check_terms(const Recipe& recipe, Command command) {
@@ -104,8 +111,8 @@ Finding check_terms(const Recipe& recipe, Command command) {
     const auto [found, is_new] = first_of.emplace(name, i);
     if (!is_new) {
       return Conflict{{key + ".name", key + ".kind"},
-                      fmt::format("expected a name of its own, got \"{}\" as in reward.terms.{}", name,
-                                  found->second)};
+                      fmt::format("expected a name of its own, got \"{}\" as in reward.terms.{}",
+                                  name, found->second)};
     }
     const char* judged = term.kind == reward::RewardKind::format ? "text" : "image";
     if (command == Command::train && !has_segment(recipe, judged)) {
@@ -122,8 +129,8 @@ Finding check_terms(const Recipe& recipe, Command command) {
 }  // namespace
 
 std::optional<Conflict> find_conflict(const Recipe& recipe, Command command) {
-  for (const auto check : {check_program, check_window, check_cps, check_something_is_trained, check_updates,
-                           check_terms}) {
+  for (const auto check : {check_program, check_window, check_cps, check_something_is_trained,
+                           check_updates, check_terms}) {
     if (Finding found = check(recipe, command)) return found;
   }
   return {};

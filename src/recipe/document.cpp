@@ -1,9 +1,9 @@
 #include "recipe/document.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <utility>
-
-#include <fmt/format.h>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -16,7 +16,8 @@ namespace unigrpo::recipe {
 
 namespace {
 
-// toml++ 3.3.0 recurses for every part of a dotted key and dies at some tens of thousands; no recipe needs more.
+// toml++ 3.3.0 recurses for every part of a dotted key and dies at some tens of thousands; no
+// recipe needs more.
 constexpr int kMaxDepth = 32;
 constexpr size_t kMaxShown = 60;  // bytes of a value in a message
 
@@ -84,7 +85,8 @@ class NestingScanner {
         if (!multiline) return;
         ++line_;
         column_ = 0;
-      } else if (c == '\\' && quote == '"' && index_ + 1 < text_.size() && text_[index_ + 1] != '\n') {
+      } else if (c == '\\' && quote == '"' && index_ + 1 < text_.size() &&
+                 text_[index_ + 1] != '\n') {
         step();
       } else if (multiline ? text_.substr(index_, 3) == triple : c == quote) {
         for (int i = 0; i < (multiline ? 3 : 1); ++i) step();
@@ -98,7 +100,8 @@ class NestingScanner {
     if (c == '.' && ++dots_ >= kMaxDepth) return too_deep("parts in a dotted key");
     if (c == '=' || c == ',' || c == '{' || c == '[') dots_ = 0;
     if (c == '[' && blank_line_ && depth_ == 0) header_ = true;
-    if ((c == '[' || c == '{') && ++depth_ > kMaxDepth) return too_deep("brackets inside one another");
+    if ((c == '[' || c == '{') && ++depth_ > kMaxDepth)
+      return too_deep("brackets inside one another");
     if ((c == ']' || c == '}') && depth_ > 0) --depth_;
     if (c != ' ' && c != '\t' && c != '\r') blank_line_ = false;
     return std::nullopt;
@@ -114,8 +117,8 @@ class NestingScanner {
   int64_t column_ = 1;
   int depth_ = 0;
   int dots_ = 0;
-  bool header_ = false;      // inside [a.b] or [[a.b]]
-  bool blank_line_ = true;   // nothing but blanks so far
+  bool header_ = false;     // inside [a.b] or [[a.b]]
+  bool blank_line_ = true;  // nothing but blanks so far
 };
 
 std::optional<Trouble> find_bad_byte(std::string_view text) {
@@ -129,7 +132,8 @@ std::optional<Trouble> find_bad_byte(std::string_view text) {
       int64_t column = 1;
       for (size_t i = 0; i < row.size();) {
         size_t length = 1;
-        while (length <= 4 && i + length <= row.size() && !is_valid_utf8(row.substr(i, length))) ++length;
+        while (length <= 4 && i + length <= row.size() && !is_valid_utf8(row.substr(i, length)))
+          ++length;
         if (length > 4 || i + length > row.size()) break;
         i += length;
         ++column;
@@ -228,7 +232,8 @@ std::string toml_string(std::string_view text) {
 
 std::string key_part(std::string_view key) {
   const bool bare = !key.empty() && std::ranges::all_of(key, [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+           c == '-';
   });
   if (bare && key.size() <= kMaxShown) return std::string(key);
   return describe({{}, std::string(key)});
@@ -249,7 +254,9 @@ std::string describe(const Node& node) {
       while ((static_cast<unsigned char>(value[end]) & 0xC0) == 0x80) --end;
       return toml_string(std::string_view(value).substr(0, end)) + "...";
     }
-    std::string operator()(const std::vector<Node>& items) const { return items.empty() ? "an empty list" : "a list"; }
+    std::string operator()(const std::vector<Node>& items) const {
+      return items.empty() ? "an empty list" : "a list";
+    }
     std::string operator()(const Table&) const { return "a table"; }
     std::string operator()(Date) const { return "a date or time"; }
   };

@@ -35,8 +35,9 @@ struct Entry {
 
 inline constexpr size_t kMaxDocumentBytes = 1 << 20;
 
-/// Parses a whole document. Throws BadInput `name:line:column: ...` for text that is not TOML, not UTF-8, longer than
-/// 1 MiB, or nested so deep (32 brackets, 32 parts of a dotted key) that the TOML library could run out of stack.
+/// Parses a whole document. Throws BadInput `name:line:column: ...` for text that is not TOML, not
+/// UTF-8, longer than 1 MiB, or nested so deep (32 brackets, 32 parts of a dotted key) that the
+/// TOML library could run out of stack.
 Table read_document(std::string_view text, std::string_view name);
 
 /// One TOML value such as `3`, `"a"` or `["a", "b"]`; empty where the text is anything else.

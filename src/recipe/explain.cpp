@@ -1,8 +1,8 @@
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <utility>
-
-#include <fmt/format.h>
 
 #include "base/text.h"
 #include "recipe/document.h"
@@ -16,14 +16,18 @@ namespace {
 struct ValueText {
   std::string operator()(const bool* value) const { return describe({{}, *value}); }
   std::string operator()(const int64_t* value) const { return describe({{}, *value}); }
-  std::string operator()(const double* value) const { return describe({{}, *value}); }  // shortest that reads back
+  std::string operator()(const double* value) const {
+    return describe({{}, *value});
+  }  // shortest that reads back
   std::string operator()(const std::string* value) const { return toml_string(*value); }
   std::string operator()(const std::vector<std::string>* values) const {
     std::vector<std::string> parts;
     for (const std::string& value : *values) parts.push_back(toml_string(value));
     return "[" + join(parts, ", ") + "]";
   }
-  std::string operator()(const EnumRef& value) const { return toml_string(value.name(value.value)); }
+  std::string operator()(const EnumRef& value) const {
+    return toml_string(value.name(value.value));
+  }
 };
 
 std::string value_text(const Field& field, Recipe& recipe, size_t index) {
@@ -67,7 +71,8 @@ std::string table_text(const std::vector<Row>& rows) {
   std::string out;
   for (size_t r = 0; r < rows.size(); ++r) {
     std::string line = "|";
-    for (size_t i = 0; i < rows[r].size(); ++i) line += fmt::format(" {:<{}} |", rows[r][i], widths[i]);
+    for (size_t i = 0; i < rows[r].size(); ++i)
+      line += fmt::format(" {:<{}} |", rows[r][i], widths[i]);
     out += line + "\n";
     if (r > 0) continue;
     line = "|";
@@ -99,9 +104,11 @@ std::string to_toml(const Recipe& recipe) {
 std::string explain() {
   std::string out =
       "# Recipe keys\n\n"
-      "What `unigrpo recipe --explain` prints. A recipe is a TOML file; a key that it leaves out has its default.\n"
+      "What `unigrpo recipe --explain` prints. A recipe is a TOML file; a key that it leaves out "
+      "has its default.\n"
       "`--set key=value` overrides a key from the command line: `--set grpo.group_size=16`,\n"
-      "`--set reward.terms.0.weight=0.5` (N counts from 0). An integer stands for a float, not the reverse; paths are\n"
+      "`--set reward.terms.0.weight=0.5` (N counts from 0). An integer stands for a float, not the "
+      "reverse; paths are\n"
       "relative to the current directory.\n";
   Recipe defaults;
   for (const Section& section : schema()) {
@@ -112,14 +119,15 @@ std::string explain() {
     const char* close = section.is_list() ? "]]" : "]";
     out += fmt::format("\n## {}{}{}: {}\n\n", open, section.key, close, section.meaning);
     if (section.is_list()) {
-      out += fmt::format("A list of tables, {}.\n\n",
-                         (section.required & kForTrain) != 0 ? "at least one for train" : "empty by default");
+      out += fmt::format("A list of tables, {}.\n\n", (section.required & kForTrain) != 0
+                                                          ? "at least one for train"
+                                                          : "empty by default");
     }
     std::vector<Row> rows = {{"key", "type", "default", "range", "meaning"}};
     for (const Field& field : section.fields) {
       const Ref ref = field.at(defaults, 0);
-      rows.push_back({field.key, type_name(field), default_text(field, defaults), range_text(field, ref),
-                      field.meaning});
+      rows.push_back({field.key, type_name(field), default_text(field, defaults),
+                      range_text(field, ref), field.meaning});
     }
     out += table_text(rows);
   }
@@ -139,7 +147,8 @@ std::vector<std::string> differing_keys(const Recipe& a, const Recipe& b) {
     for (size_t i = 0; i < count; ++i) {
       for (const Field& field : section.fields) {
         if (value_text(field, left, i) == value_text(field, right, i)) continue;
-        keys.push_back(section.is_list() ? fmt::format("{}.{}.{}", section.key, i, field.name) : field.key);
+        keys.push_back(section.is_list() ? fmt::format("{}.{}.{}", section.key, i, field.name)
+                                         : field.key);
       }
     }
   }

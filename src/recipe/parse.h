@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "recipe/recipe.h"
@@ -11,10 +12,19 @@ namespace unigrpo::recipe {
 /// Which command reads the recipe: some keys are required by one command only.
 enum class Command { train, sft, check };
 
-/// Reads a recipe file and applies `--set key=value` overrides in order. Strict: an unknown key, a wrong type, a value
-/// out of range or a missing required key throws BadInput `file:line:column: key: ...` with the nearest valid key;
-/// an override's error names the argument (`--set grpo.grop_size=3: ...`).
-Recipe parse(const std::filesystem::path& path, const std::vector<std::string>& overrides, Command command);
+/// Reads a recipe file and applies `--set key=value` overrides in order. Strict: an unknown key, a
+/// wrong type, a value out of range or a missing required key throws BadInput `file:line:column:
+/// key: ...` with the nearest valid key; an override's error names the argument (`--set
+/// grpo.grop_size=3: ...`), a missing key's the file alone. An error in the file comes before one
+/// in an override, and one in a single value before values that do not go together. Lists of tables
+/// are reached by index (`reward.terms.0.weight=0.5`) or replaced whole (`reward.terms=[{kind =
+/// "format"}]`).
+Recipe parse(const std::filesystem::path& path, const std::vector<std::string>& overrides,
+             Command command);
+
+/// The same from a text; `name` stands for the file in messages.
+Recipe parse_text(std::string_view text, const std::string& name,
+                  const std::vector<std::string>& overrides, Command command);
 
 /// The recipe as TOML with every key, in schema order; parse(write) gives the same recipe.
 std::string to_toml(const Recipe& recipe);

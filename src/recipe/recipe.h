@@ -15,7 +15,8 @@
 
 namespace unigrpo::recipe {
 
-/// A whole recipe: one member a module's config. Made by recipe::parse only, so every value is in range.
+/// A whole recipe: one member a module's config. Made by recipe::parse only, so every value is in
+/// range.
 struct Recipe {
   train::RunConfig run;
   policy::PolicyConfig policy;

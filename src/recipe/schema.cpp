@@ -1,11 +1,11 @@
 #include "recipe/schema.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <type_traits>
 #include <utility>
-
-#include <fmt/format.h>
 
 #include "base/text.h"
 
@@ -20,21 +20,23 @@ bool is_word(std::string_view text, std::string_view also) {
   });
 }
 
-constexpr TextRule kFolderName = {
-    [](std::string_view text) {
-      return !text.empty() && text.size() <= 200 && text != "." && text != ".." &&
-             text.find('/') == std::string_view::npos;
-    },
-    "a folder name (1 to 200 bytes, no '/')", ""};
+constexpr TextRule kFolderName = {[](std::string_view text) {
+                                    return !text.empty() && text.size() <= 200 && text != "." &&
+                                           text != ".." && text.find('/') == std::string_view::npos;
+                                  },
+                                  "a folder name (1 to 200 bytes, no '/')", ""};
 constexpr TextRule kMetricName = {
     [](std::string_view text) { return text.size() <= 100 && is_word(text, "_-."); },
     "a name of letters, digits and _ - . (at most 100)", ""};
-constexpr TextRule kNonEmpty = {[](std::string_view text) { return !text.empty(); }, "a non-empty string",
-                                "non-empty strings"};
-constexpr TextRule kSegment = {[](std::string_view text) { return text == "text" || text == "image"; },
-                               "\"text\" or \"image\"", "\"text\" and \"image\""};
+constexpr TextRule kNonEmpty = {[](std::string_view text) { return !text.empty(); },
+                                "a non-empty string", "non-empty strings"};
+constexpr TextRule kSegment = {
+    [](std::string_view text) { return text == "text" || text == "image"; },
+    "\"text\" or \"image\"", "\"text\" and \"image\""};
 
-Limits at_least(double min, double max = std::numeric_limits<double>::infinity()) { return {.min = min, .max = max}; }
+Limits at_least(double min, double max = std::numeric_limits<double>::infinity()) {
+  return {.min = min, .max = max};
+}
 Limits above(double min) { return {.min = min, .above_min = true}; }
 Limits between(double min, double max) { return {.min = min, .max = max}; }
 Limits strictly_between(double min, double max) {
@@ -64,7 +66,8 @@ Ref reference_to(T& value) {
                    },
                    [] {
                      std::vector<std::string> names;
-                     for (const auto& [candidate, name] : EnumNames<T>::names) names.emplace_back(name);
+                     for (const auto& [candidate, name] : EnumNames<T>::names)
+                       names.emplace_back(name);
                      return names;
                    }};
   } else {
@@ -95,7 +98,9 @@ class Builder {
 
   template <typename Items>
   Builder& list_of(Items items, unsigned required = kOptional) {
-    section_.size = [items](const Recipe& recipe) { return items(const_cast<Recipe&>(recipe)).size(); };
+    section_.size = [items](const Recipe& recipe) {
+      return items(const_cast<Recipe&>(recipe)).size();
+    };
     section_.resize = [items](Recipe& recipe, size_t count) { items(recipe).resize(count); };
     section_.required = required;
     return *this;
@@ -122,174 +127,219 @@ std::vector<Section> make_schema() {
 
   std::vector<Section> sections;
   sections.push_back(
-      Builder("run", "the run as a whole", [](Recipe& r, size_t) -> auto& { return r.run; })
+      Builder(
+          "run", "the run as a whole", [](Recipe & r, size_t) -> auto& { return r.run; })
           .row("name", &RunConfig::name, "names the run folder", text(kFolderName))
           .row("dir", &RunConfig::dir, "run folder; empty: runs/<name>")
           .row("seed", &RunConfig::seed, "of every random stream", at_least(0))
           .row("num_steps", &RunConfig::num_steps, "steps of the run", between(1, kMany))
           .row("threads", &RunConfig::threads, "0: all cores", between(0, 4096)));
+  sections.push_back(Builder(
+                         "policy", "the model that is trained",
+                         [](Recipe & r, size_t) -> auto& { return r.policy; })
+                         .row("model", &PolicyConfig::model,
+                              "model folder in the official BAGEL layout", {}, kForTrain)
+                         .row("dtype", &PolicyConfig::dtype,
+                              "of the forward pass; master weights are float32 always")
+                         .row("train", &PolicyConfig::train, "all weights, or LoRA adapters")
+                         .row("freeze", &PolicyConfig::freeze,
+                              "patterns (* and ?) of parameters that stay as they are",
+                              list_or_empty(kNonEmpty)));
   sections.push_back(
-      Builder("policy", "the model that is trained", [](Recipe& r, size_t) -> auto& { return r.policy; })
-          .row("model", &PolicyConfig::model, "model folder in the official BAGEL layout", {}, kForTrain)
-          .row("dtype", &PolicyConfig::dtype, "of the forward pass; master weights are float32 always")
-          .row("train", &PolicyConfig::train, "all weights, or LoRA adapters")
-          .row("freeze", &PolicyConfig::freeze, "patterns (* and ?) of parameters that stay as they are",
-               list_or_empty(kNonEmpty)));
-  sections.push_back(
-      Builder("policy.lora", "adapters, with policy.train = \"lora\"",
-              [](Recipe& r, size_t) -> auto& { return r.policy.lora; })
+      Builder(
+          "policy.lora", "adapters, with policy.train = \"lora\"",
+          [](Recipe & r, size_t) -> auto& { return r.policy.lora; })
           .row("rank", &LoraConfig::rank, "of the two factors", between(1, 4096))
           .row("alpha", &LoraConfig::alpha, "the update is scaled by alpha / rank", above(0))
           .row("dropout", &LoraConfig::dropout, "of the adapter's input", from_below(0, 1))
-          .row("targets", &LoraConfig::targets, "patterns (* and ?) of the weights to adapt", list(kNonEmpty)));
+          .row("targets", &LoraConfig::targets, "patterns (* and ?) of the weights to adapt",
+               list(kNonEmpty)));
+  sections.push_back(Builder(
+                         "data", "prompts", [](Recipe & r, size_t) -> auto& { return r.data; })
+                         .row("prompts", &DataConfig::prompts,
+                              "prompt file (JSONL); sft: not needed with sft.rows", {},
+                              kForTrain | kForSft));
   sections.push_back(
-      Builder("data", "prompts", [](Recipe& r, size_t) -> auto& { return r.data; })
-          .row("prompts", &DataConfig::prompts, "prompt file (JSONL); sft: not needed with sft.rows", {},
-               kForTrain | kForSft));
-  sections.push_back(
-      Builder("rollout", "how samples are drawn", [](Recipe& r, size_t) -> auto& { return r.rollout; })
+      Builder(
+          "rollout", "how samples are drawn", [](Recipe & r, size_t) -> auto& { return r.rollout; })
           .row("program", &RolloutConfig::program, "segments of a sample in order", list(kSegment))
-          .row("num_steps", &RolloutConfig::num_steps, "denoising steps of an image", between(1, 10000))
-          .row("timestep_shift", &RolloutConfig::timestep_shift, "of the time grid; 1: even steps", above(0))
+          .row("num_steps", &RolloutConfig::num_steps, "denoising steps of an image",
+               between(1, 10000))
+          .row("timestep_shift", &RolloutConfig::timestep_shift, "of the time grid; 1: even steps",
+               above(0))
           .row("image_size", &RolloutConfig::image_size, "pixels, square", between(1, 8192))
-          .row("max_tokens", &RolloutConfig::max_tokens, "of a text segment, the end token included",
-               between(1, 1e6))
+          .row("max_tokens", &RolloutConfig::max_tokens,
+               "of a text segment, the end token included", between(1, 1e6))
           .row("temperature", &RolloutConfig::temperature, "of text sampling", above(0))
-          .row("token_budget", &RolloutConfig::token_budget, "tokens that one rollout batch may hold at once",
-               between(1, kMany))
+          .row("token_budget", &RolloutConfig::token_budget,
+               "tokens that one rollout batch may hold at once", between(1, kMany))
           .row("train_guidance", &RolloutConfig::train_guidance,
                "ablation only: guidance in the rollout; 1: none", at_least(1)));
   sections.push_back(
-      Builder("rollout.sde", "the stochastic denoising step",
-              [](Recipe& r, size_t) -> auto& { return r.rollout.sde; })
+      Builder(
+          "rollout.sde", "the stochastic denoising step",
+          [](Recipe & r, size_t) -> auto& { return r.rollout.sde; })
           .row("kind", &SdeConfig::kind, "Flow-GRPO's SDE, coefficients-preserving, or DanceGRPO's")
           .row("noise_level", &SdeConfig::noise_level, "a; cps: at most 1", above(0)));
   sections.push_back(
-      Builder("rollout.window", "which denoising steps are stochastic and trained",
-              [](Recipe& r, size_t) -> auto& { return r.rollout.window; })
-          .row("mode", &WindowConfig::mode, "random: one place per prompt group and step of the run")
+      Builder(
+          "rollout.window", "which denoising steps are stochastic and trained",
+          [](Recipe & r, size_t) -> auto& { return r.rollout.window; })
+          .row("mode", &WindowConfig::mode,
+               "random: one place per prompt group and step of the run")
           .row("width", &WindowConfig::width, "stochastic steps (all: not used)", between(1, 10000))
-          .row("first", &WindowConfig::first, "fixed: first stochastic step; random, sliding: the lowest",
-               between(0, 10000))
-          .row("last", &WindowConfig::last, "random, sliding: end of the range, exclusive; -1: the end",
+          .row("first", &WindowConfig::first,
+               "fixed: first stochastic step; random, sliding: the lowest", between(0, 10000))
+          .row("last", &WindowConfig::last,
+               "random, sliding: end of the range, exclusive; -1: the end",
                or_else(-1, between(1, 10000)))
           .row("stride", &WindowConfig::stride, "sliding: steps of the run before it moves by one",
                between(1, kMany)));
   sections.push_back(
-      Builder("grpo", "batches and updates", [](Recipe& r, size_t) -> auto& { return r.grpo; })
+      Builder(
+          "grpo", "batches and updates", [](Recipe & r, size_t) -> auto& { return r.grpo; })
           .row("prompts_per_step", &GrpoConfig::prompts_per_step, "P", between(1, kSome))
           .row("group_size", &GrpoConfig::group_size, "G: samples a prompt", between(2, kSome))
           .row("num_updates", &GrpoConfig::num_updates,
                "optimizer steps a rollout batch, over disjoint mini-batches", between(1, kSome))
-          .row("micro_batch_tokens", &GrpoConfig::micro_batch_tokens, "tokens in one forward and backward",
-               between(1, kMany)));
+          .row("micro_batch_tokens", &GrpoConfig::micro_batch_tokens,
+               "tokens in one forward and backward", between(1, kMany)));
   sections.push_back(
-      Builder("grpo.advantage", "rewards to advantages",
-              [](Recipe& r, size_t) -> auto& { return r.grpo.advantage; })
-          .row("normalization", &AdvantageConfig::normalization, "what the centred reward is divided by")
+      Builder(
+          "grpo.advantage", "rewards to advantages",
+          [](Recipe & r, size_t) -> auto& { return r.grpo.advantage; })
+          .row("normalization", &AdvantageConfig::normalization,
+               "what the centred reward is divided by")
           .row("combine", &AdvantageConfig::combine, "several reward terms")
           .row("eps", &AdvantageConfig::eps, "added to the standard deviation", at_least(0))
           .row("ddof", &AdvantageConfig::ddof, "of the standard deviation", between(0, 1))
           .row("clip", &AdvantageConfig::clip, "bound of the image loss's advantages", above(0))
-          .row("zero_std", &AdvantageConfig::zero_std, "a group without spread: A = 0, leaves, or is replaced"));
+          .row("zero_std", &AdvantageConfig::zero_std,
+               "a group without spread: A = 0, leaves, or is replaced"));
   sections.push_back(
-      Builder("grpo.text", "text loss", [](Recipe& r, size_t) -> auto& { return r.grpo.text; })
+      Builder(
+          "grpo.text", "text loss", [](Recipe & r, size_t) -> auto& { return r.grpo.text; })
           .row("weight", &TextLossConfig::weight, "0: text is not trained", at_least(0))
-          .row("importance", &TextLossConfig::importance, "ratio of a token, of a sequence (GSPO), or CISPO")
-          .row("aggregation", &TextLossConfig::aggregation, "mean over tokens, over sequences, or Dr.GRPO's")
+          .row("importance", &TextLossConfig::importance,
+               "ratio of a token, of a sequence (GSPO), or CISPO")
+          .row("aggregation", &TextLossConfig::aggregation,
+               "mean over tokens, over sequences, or Dr.GRPO's")
           .row("clip_low", &TextLossConfig::clip_low, "ratios are clipped below 1 - clip_low",
                strictly_between(0, 1))
-          .row("clip_high", &TextLossConfig::clip_high, "ratios are clipped above 1 + clip_high", above(0))
+          .row("clip_high", &TextLossConfig::clip_high, "ratios are clipped above 1 + clip_high",
+               above(0))
           .row("dual_clip", &TextLossConfig::dual_clip, "bound for negative advantages; 0: off",
                or_else(0, above(1)))
-          .row("kl_beta", &TextLossConfig::kl_beta, "weight of the KL to the reference", at_least(0))
+          .row("kl_beta", &TextLossConfig::kl_beta, "weight of the KL to the reference",
+               at_least(0))
           .row("kl_estimator", &TextLossConfig::kl_estimator, "of that KL")
-          .row("max_length", &TextLossConfig::max_length, "fixed_length: the divisor; 0: rollout.max_tokens",
-               between(0, 1e6))
+          .row("max_length", &TextLossConfig::max_length,
+               "fixed_length: the divisor; 0: rollout.max_tokens", between(0, 1e6))
           .row("truncated", &TextLossConfig::truncated, "texts that the length limit cut"));
   sections.push_back(
-      Builder("grpo.image", "image loss", [](Recipe& r, size_t) -> auto& { return r.grpo.image; })
+      Builder(
+          "grpo.image", "image loss", [](Recipe & r, size_t) -> auto& { return r.grpo.image; })
           .row("weight", &ImageLossConfig::weight, "0: images are not trained", at_least(0))
           .row("clip_range", &ImageLossConfig::clip_range, "ratios are clipped to 1 +- clip_range",
                strictly_between(0, 1))
-          .row("ratio_norm", &ImageLossConfig::ratio_norm, "GRPO-Guard's ratios; flow_sde and dance")
+          .row("ratio_norm", &ImageLossConfig::ratio_norm,
+               "GRPO-Guard's ratios; flow_sde and dance")
           .row("step_weight", &ImageLossConfig::step_weight, "of a denoising step in the loss")
           .row("context_gradient", &ImageLossConfig::context_gradient,
                "whether the image loss reaches the text context")
           .row("penalty", &ImageLossConfig::penalty, "what holds the policy near the reference")
           .row("penalty_weight", &ImageLossConfig::penalty_weight, "of the penalty", at_least(0)));
   sections.push_back(
-      Builder("reward", "what a sample is worth", [](Recipe& r, size_t) -> auto& { return r.reward; })
+      Builder(
+          "reward", "what a sample is worth", [](Recipe & r, size_t) -> auto& { return r.reward; })
           .row("on_error", &RewardConfig::on_error, "a term that cannot judge a sample")
-          .row("max_dropped", &RewardConfig::max_dropped, "a step with a larger share dropped stops the run",
-               between(0, 1)));
+          .row("max_dropped", &RewardConfig::max_dropped,
+               "a step with a larger share dropped stops the run", between(0, 1)));
   sections.push_back(
-      Builder("reward.terms", "the reward is the weighted sum of its terms",
-              [](Recipe& r, size_t i) -> auto& { return r.reward.terms[i]; })
-          .list_of([](Recipe& r) -> auto& { return r.reward.terms; }, kForTrain)
-          .row("name", &TermConfig::name, "the metric is reward/<name>; empty: the kind", text(kMetricName))
+      Builder(
+          "reward.terms", "the reward is the weighted sum of its terms",
+          [](Recipe & r, size_t i) -> auto& { return r.reward.terms[i]; })
+          .list_of(
+              [](Recipe & r) -> auto& { return r.reward.terms; }, kForTrain)
+          .row("name", &TermConfig::name, "the metric is reward/<name>; empty: the kind",
+               text(kMetricName))
           .row("kind", &TermConfig::kind, "the judge")
           .row("weight", &TermConfig::weight, "in the sum; 0: logged only")
           .row("measure", &TermConfig::measure, "geneval: strict, soft, or their mean"));
   sections.push_back(
-      Builder("optim", "AdamW", [](Recipe& r, size_t) -> auto& { return r.optim; })
+      Builder(
+          "optim", "AdamW", [](Recipe & r, size_t) -> auto& { return r.optim; })
           .row("lr", &OptimConfig::lr, "learning rate", at_least(0))
           .row("beta1", &OptimConfig::beta1, "decay of the first moment", from_below(0, 1))
           .row("beta2", &OptimConfig::beta2, "decay of the second moment", from_below(0, 1))
           .row("eps", &OptimConfig::eps, "added to the denominator", above(0))
           .row("weight_decay", &OptimConfig::weight_decay, "decoupled", at_least(0))
-          .row("warmup_steps", &OptimConfig::warmup_steps, "steps of linear warm-up", between(0, kMany))
+          .row("warmup_steps", &OptimConfig::warmup_steps, "steps of linear warm-up",
+               between(0, kMany))
           .row("schedule", &OptimConfig::schedule, "after warm-up, to 0 at run.num_steps")
           .row("max_grad_norm", &OptimConfig::max_grad_norm, "0: no clipping", at_least(0))
           .row("on_nonfinite", &OptimConfig::on_nonfinite, "a loss or gradient that is not finite")
-          .row("max_skipped", &OptimConfig::max_skipped, "skipped steps in a row before the run stops",
-               between(0, kMany)));
+          .row("max_skipped", &OptimConfig::max_skipped,
+               "skipped steps in a row before the run stops", between(0, kMany)));
+  sections.push_back(Builder(
+                         "optim.groups",
+                         "parameters with their own rates; the first pattern that fits wins",
+                         [](Recipe & r, size_t i) -> auto& { return r.optim.groups[i]; })
+                         .list_of([](Recipe & r) -> auto& { return r.optim.groups; })
+                         .row("pattern", &GroupConfig::pattern, "of parameter names, * and ?",
+                              text(kNonEmpty), kAlways)
+                         .row("lr", &GroupConfig::lr, "learning rate", at_least(0), kAlways)
+                         .row("weight_decay", &GroupConfig::weight_decay, "-1: optim.weight_decay",
+                              or_else(-1, at_least(0))));
+  sections.push_back(Builder(
+                         "optim.ema", "moving average of the weights",
+                         [](Recipe & r, size_t) -> auto& { return r.optim.ema; })
+                         .row("enabled", &EmaConfig::enabled, "sample, evaluate and export with it")
+                         .row("decay", &EmaConfig::decay, "share of the average that a step keeps",
+                              from_below(0, 1)));
   sections.push_back(
-      Builder("optim.groups", "parameters with their own rates; the first pattern that fits wins",
-              [](Recipe& r, size_t i) -> auto& { return r.optim.groups[i]; })
-          .list_of([](Recipe& r) -> auto& { return r.optim.groups; })
-          .row("pattern", &GroupConfig::pattern, "of parameter names, * and ?", text(kNonEmpty), kAlways)
-          .row("lr", &GroupConfig::lr, "learning rate", at_least(0), kAlways)
-          .row("weight_decay", &GroupConfig::weight_decay, "-1: optim.weight_decay", or_else(-1, at_least(0))));
-  sections.push_back(
-      Builder("optim.ema", "moving average of the weights", [](Recipe& r, size_t) -> auto& { return r.optim.ema; })
-          .row("enabled", &EmaConfig::enabled, "sample, evaluate and export with it")
-          .row("decay", &EmaConfig::decay, "share of the average that a step keeps", from_below(0, 1)));
-  sections.push_back(
-      Builder("checkpoint", "checkpoints", [](Recipe& r, size_t) -> auto& { return r.checkpoint; })
+      Builder(
+          "checkpoint", "checkpoints", [](Recipe & r, size_t) -> auto& { return r.checkpoint; })
           .row("every", &CheckpointConfig::every, "steps; 0: only at the end", between(0, kMany))
-          .row("keep_last", &CheckpointConfig::keep_last, "checkpoints that stay", between(1, kMany))
+          .row("keep_last", &CheckpointConfig::keep_last, "checkpoints that stay",
+               between(1, kMany))
           .row("on_disk_full", &CheckpointConfig::on_disk_full, "a checkpoint that does not fit"));
   sections.push_back(
-      Builder("monitor", "what is shown and measured on the way",
-              [](Recipe& r, size_t) -> auto& { return r.monitor; })
+      Builder(
+          "monitor", "what is shown and measured on the way",
+          [](Recipe & r, size_t) -> auto& { return r.monitor; })
           .row("sample_every", &MonitorConfig::sample_every, "steps between sample grids; 0: never",
                between(0, kMany))
           .row("num_samples", &MonitorConfig::num_samples, "samples a grid", between(1, 4096))
           .row("tensorboard", &MonitorConfig::tensorboard, "write event files")
           .row("report", &MonitorConfig::report, "write report.html at the end")
-          .row("eval_every", &MonitorConfig::eval_every, "steps between evaluations; 0: only before and after",
-               between(0, kMany))
+          .row("eval_every", &MonitorConfig::eval_every,
+               "steps between evaluations; 0: only before and after", between(0, kMany))
           .row("eval_prompts", &MonitorConfig::eval_prompts, "prompt file; empty: no evaluation")
           .row("eval_samples", &MonitorConfig::eval_samples, "images a prompt", between(1, 4096))
           .row("eval_max_prompts", &MonitorConfig::eval_max_prompts, "0: all", between(0, kMany)));
   sections.push_back(
-      Builder("sft", "warm start: unigrpo sft", [](Recipe& r, size_t) -> auto& { return r.sft; })
+      Builder(
+          "sft", "warm start: unigrpo sft", [](Recipe & r, size_t) -> auto& { return r.sft; })
           .row("stage", &SftConfig::stage, "what is trained")
           .row("output", &SftConfig::output, "model folder to write", {}, kForSft)
           .row("batch_size", &SftConfig::batch_size, "samples a step", between(1, kSome))
-          .row("rows", &SftConfig::rows, "SFT rows (JSONL); empty: the embedded world from data.prompts")
-          .row("wrong_plan", &SftConfig::wrong_plan, "embedded world: share of plans made wrong on purpose",
-               between(0, 1))
+          .row("num_examples", &SftConfig::num_examples,
+               "joint: examples drawn from the embedded world, then reused", between(1, kMany))
+          .row("rows", &SftConfig::rows,
+               "SFT rows (JSONL); empty: the embedded world from data.prompts")
+          .row("wrong_plan", &SftConfig::wrong_plan,
+               "embedded world: share of plans made wrong on purpose", between(0, 1))
           .row("wrong_scene", &SftConfig::wrong_scene,
                "embedded world: share of images made to depart from the plan", between(0, 1))
           .row("text_weight", &SftConfig::text_weight, "of the cross-entropy", at_least(0))
           .row("image_weight", &SftConfig::image_weight, "of the velocity MSE", at_least(0))
-          .row("timesteps_per_image", &SftConfig::timesteps_per_image, "noisy copies that share one context",
-               between(1, 1024))
+          .row("timesteps_per_image", &SftConfig::timesteps_per_image,
+               "noisy copies that share one context", between(1, 1024))
           .row("prompt_dropout", &SftConfig::prompt_dropout,
                "share of samples trained without context, for guidance", between(0, 1))
-          .row("kl_weight", &SftConfig::kl_weight, "autoencoder: of the posterior KL", at_least(0)));
+          .row("kl_weight", &SftConfig::kl_weight, "autoencoder: of the posterior KL",
+               at_least(0)));
   return sections;
 }
 
@@ -387,7 +437,9 @@ std::string expectation(const Field& field) {
       return fmt::format("a {}list of {}", limits.non_empty ? "non-empty " : "",
                          limits.rule != nullptr ? limits.rule->many : "strings");
     }
-    std::string operator()(const EnumRef& value) const { return "one of " + join(value.choices(), " | "); }
+    std::string operator()(const EnumRef& value) const {
+      return "one of " + join(value.choices(), " | ");
+    }
   };
   return std::visit(Visitor{limits, number}, field.at(sample, 0));
 }

@@ -22,7 +22,8 @@ struct EnumRef {
 };
 
 /// A value in place: what the key is bound to, and with that its type.
-using Ref = std::variant<bool*, int64_t*, double*, std::string*, std::vector<std::string>*, EnumRef>;
+using Ref =
+    std::variant<bool*, int64_t*, double*, std::string*, std::vector<std::string>*, EnumRef>;
 
 /// What a string must look like, and how an error says so.
 struct TextRule {
@@ -31,8 +32,8 @@ struct TextRule {
   std::string_view many;  // "non-empty strings"
 };
 
-/// What values a key takes besides its type. Numbers: an interval and perhaps one special value outside of it.
-/// Strings and the elements of lists: a rule. Lists: whether they may be empty.
+/// What values a key takes besides its type. Numbers: an interval and perhaps one special value
+/// outside of it. Strings and the elements of lists: a rule. Lists: whether they may be empty.
 struct Limits {
   double min = -std::numeric_limits<double>::infinity();
   double max = std::numeric_limits<double>::infinity();
@@ -47,9 +48,10 @@ struct Limits {
 enum Required : unsigned { kOptional = 0, kForTrain = 1, kForSft = 2, kAlways = 4 };
 
 struct Field {
-  std::string name;                                    // "group_size"
-  std::string key;                                     // "grpo.group_size", "reward.terms.N.weight"
-  std::function<Ref(Recipe& recipe, size_t index)> at;  // index: of the element, in a list of tables
+  std::string name;  // "group_size"
+  std::string key;   // "grpo.group_size", "reward.terms.N.weight"
+  std::function<Ref(Recipe& recipe, size_t index)>
+      at;  // index: of the element, in a list of tables
   std::string meaning;
   Limits limits;
   unsigned required = kOptional;
@@ -67,8 +69,8 @@ struct Section {
   bool is_list() const { return static_cast<bool>(size); }
 };
 
-/// The one table of all keys, in the order in which they are written: it serves parsing, "did you mean", the
-/// explanation, the resolved recipe and the comparison of two recipes.
+/// The one table of all keys, in the order in which they are written: it serves parsing, "did you
+/// mean", the explanation, the resolved recipe and the comparison of two recipes.
 const std::vector<Section>& schema();
 
 const Section* find_section(std::string_view key);
@@ -77,7 +79,8 @@ const Field* find_field(const Section& section, std::string_view name);
 
 /// "integer", "string", "list of strings", "choice".
 std::string type_name(const Field& field);
-/// "an integer >= 2", "one of skip | stop": what an error expected and what the explanation promises.
+/// "an integer >= 2", "one of skip | stop": what an error expected and what the explanation
+/// promises.
 std::string expectation(const Field& field);
 /// The interval alone: ">= 2", "from 0 to 1", "> 0 and < 1"; empty where every number is taken.
 std::string interval(const Limits& limits);

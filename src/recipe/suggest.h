@@ -7,8 +7,9 @@
 
 namespace unigrpo::recipe {
 
-/// "unknown key, did you mean 'grpo.group_size'?", or, where no key of the whole schema is near, what the table that
-/// it stands in has. `key` is dotted; `parent` is that table, nullptr at the top; `is_table`: it holds a table.
+/// "unknown key, did you mean 'grpo.group_size'?", or, where no key of the whole schema is near,
+/// what the table that it stands in has. `key` is dotted; `parent` is that table, nullptr at the
+/// top; `is_table`: it holds a table.
 std::string unknown_key(std::string_view key, const Section* parent, bool is_table);
 
 /// " (did you mean \"token\"?)" where one of an enum's names is near, else nothing.

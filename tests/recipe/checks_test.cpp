@@ -1,0 +1,95 @@
+#include "recipe/checks.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "recipe/support.h"
+
+namespace unigrpo::recipe {
+namespace {
+
+TEST(Checks, NameTheKeysThatDoNotGoTogether) {
+  struct Case {
+    std::string text;
+    std::string message;
+    Command command = Command::check;
+  };
+  std::string many = "[rollout]\nprogram = [\"text\"";
+  for (int i = 0; i < 16; ++i) many += ", \"text\"";
+  const std::vector<Case> cases = {
+      {many + "]\n", "FILE:2:11: rollout.program: expected at most 16 segments, got 17"},
+      {"[rollout.window]\nwidth = 11\n",
+       "FILE:2:9: rollout.window.width: expected first + width of at most rollout.num_steps = 10, "
+       "got 0 + 11"},
+      {"[rollout.window]\nmode = \"fixed\"\nfirst = 9\n",
+       "FILE:3:9: rollout.window.width: expected first + width of at most rollout.num_steps = 10, "
+       "got 9 + 2"},
+      {"[rollout.window]\nfirst = 3\nlast = 4\n",
+       "FILE:2:9: rollout.window.width: expected first + width of at most rollout.window.last = 4, "
+       "got 3 + 2"},
+      {"[rollout]\nnum_steps = 1\n",
+       "FILE:2:13: rollout.window.width: expected first + width of at most rollout.num_steps = 1, "
+       "got 0 + 2"},
+      {"[rollout]\nnum_steps = 4\n[rollout.window]\nmode = \"sliding\"\nlast = 5\n",
+       "FILE:5:8: rollout.window.last: expected at most rollout.num_steps = 4, got 5"},
+      {"[rollout.sde]\nkind = \"cps\"\nnoise_level = 1.5\n",
+       "FILE:3:15: rollout.sde.noise_level: expected at most 1 with rollout.sde.kind = \"cps\", "
+       "got 1.5"},
+      {"[rollout.sde]\nkind = \"cps\"\n[grpo.image]\nratio_norm = true\n",
+       "FILE:4:14: grpo.image.ratio_norm: expected false with rollout.sde.kind = \"cps\" (flow_sde "
+       "and dance only), got "
+       "true"},
+      {"[rollout]\nnum_steps = 1\nwindow.width = 1\nsde.kind = \"cps\"\n",
+       "FILE:2:13: rollout.num_steps: expected at least 2 with rollout.sde.kind = \"cps\" (its "
+       "last step has no noise), "
+       "got 1"},
+      {"[grpo]\ntext.weight = 0\nimage.weight = 0\n",
+       "FILE:2:15: grpo.text.weight: expected a weight > 0 here or in grpo.image.weight: nothing "
+       "is trained"},
+      {"[grpo.image]\nweight = 0\n[rollout]\nprogram = [\"image\"]\n",
+       "FILE:2:10: grpo.image.weight: expected a weight > 0: rollout.program has images only, so "
+       "nothing is trained"},
+      {"[grpo.text]\nweight = 0\n[rollout]\nprogram = [\"text\"]\n",
+       "FILE:2:10: grpo.text.weight: expected a weight > 0: rollout.program has text only, so "
+       "nothing is trained"},
+      {"[sft]\noutput = \"o\"\nrows = \"r\"\ntext_weight = 0\nimage_weight = 0\n",
+       "FILE:4:15: sft.text_weight: expected a weight > 0 here or in sft.image_weight: nothing is "
+       "trained",
+       Command::sft},
+      {"[grpo]\nprompts_per_step = 1\ngroup_size = 2\nnum_updates = 3\n",
+       "FILE:4:15: grpo.num_updates: expected at most prompts_per_step * group_size = 2, got 3"},
+      {"[[reward.terms]]\n[[reward.terms]]\nkind = \"geneval\"\n",
+       "FILE:3:8: reward.terms.1.name: expected a name of its own, got \"geneval\" as in "
+       "reward.terms.0"},
+      {"[[reward.terms]]\nweight = 0\n",
+       "FILE:2:10: reward.terms.0.weight: expected a weight other than 0 in at least one term"},
+      {kShortest + "[rollout]\nprogram = [\"text\"]\n",
+       "FILE:6:8: reward.terms.0.kind: expected \"image\" in rollout.program for kind \"geneval\"",
+       Command::train},
+      {kShortest + "[[reward.terms]]\nkind = \"format\"\n[rollout]\nprogram = [\"image\"]\n",
+       "FILE:8:8: reward.terms.1.kind: expected \"text\" in rollout.program for kind \"format\"",
+       Command::train},
+  };
+  for (const Case& one : cases)
+    EXPECT_EQ(refusal(one.text, {}, one.command), one.message) << one.text;
+}
+
+TEST(Checks, LayAConflictToTheOverrideThatTookPart) {
+  EXPECT_EQ(refusal("[rollout.window]\nwidth = 4\n", {"rollout.num_steps=3"}),
+            "--set rollout.num_steps=3: rollout.window.width: expected first + width of at most "
+            "rollout.num_steps = 3, "
+            "got 0 + 4");
+  EXPECT_EQ(refusal("", {"rollout.num_steps=1"}),
+            "--set rollout.num_steps=1: rollout.window.width: expected first + width of at most "
+            "rollout.num_steps = 1, "
+            "got 0 + 2");
+  EXPECT_EQ(refusal(kShortest, {"reward.terms=[{weight = 0}]"}),
+            "--set reward.terms=[{weight = 0}]: reward.terms.0.weight: expected a weight other "
+            "than 0 in at least one "
+            "term");
+}
+
+}  // namespace
+}  // namespace unigrpo::recipe

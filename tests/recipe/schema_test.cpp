@@ -1,0 +1,110 @@
+#include "recipe/schema.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+#include <string>
+
+#include "recipe/support.h"
+
+namespace unigrpo::recipe {
+namespace {
+
+struct Anything {
+  template <typename T>
+  operator T() const;  // never called: only asks whether an initialiser would fit
+};
+
+/// Members of an aggregate: the largest number of initialisers that it takes.
+template <typename T, typename... Initialisers>
+constexpr size_t num_members() {
+  if constexpr (requires { T{Initialisers{}..., Anything{}}; }) {
+    return num_members<T, Initialisers..., Anything>();
+  } else {
+    return sizeof...(Initialisers);
+  }
+}
+
+/// Rows of a section and sections right below it: each is one member of the config.
+size_t num_bound(const std::string& key) {
+  size_t count = find_section(key)->fields.size();
+  for (const Section& section : schema()) {
+    const size_t dot = section.key.rfind('.');
+    if (dot != std::string::npos && section.key.substr(0, dot) == key) ++count;
+  }
+  return count;
+}
+
+TEST(Schema, BindsEveryMemberOfEveryConfig) {
+  EXPECT_EQ(num_bound("run"), num_members<train::RunConfig>());
+  EXPECT_EQ(num_bound("policy"), num_members<policy::PolicyConfig>());
+  EXPECT_EQ(num_bound("policy.lora"), num_members<policy::LoraConfig>());
+  EXPECT_EQ(num_bound("data"), num_members<data::DataConfig>());
+  EXPECT_EQ(num_bound("rollout"), num_members<rollout::RolloutConfig>());
+  EXPECT_EQ(num_bound("rollout.sde"), num_members<flow::SdeConfig>());
+  EXPECT_EQ(num_bound("rollout.window"), num_members<flow::WindowConfig>());
+  EXPECT_EQ(num_bound("grpo"), num_members<grpo::GrpoConfig>());
+  EXPECT_EQ(num_bound("grpo.advantage"), num_members<grpo::AdvantageConfig>());
+  EXPECT_EQ(num_bound("grpo.text"), num_members<grpo::TextLossConfig>());
+  EXPECT_EQ(num_bound("grpo.image"), num_members<grpo::ImageLossConfig>());
+  EXPECT_EQ(num_bound("reward"), num_members<reward::RewardConfig>());
+  EXPECT_EQ(num_bound("reward.terms"), num_members<reward::TermConfig>());
+  EXPECT_EQ(num_bound("optim"), num_members<optim::OptimConfig>());
+  EXPECT_EQ(num_bound("optim.groups"), num_members<optim::GroupConfig>());
+  EXPECT_EQ(num_bound("optim.ema"), num_members<optim::EmaConfig>());
+  EXPECT_EQ(num_bound("checkpoint"), num_members<checkpoint::CheckpointConfig>());
+  EXPECT_EQ(num_bound("monitor"), num_members<monitor::MonitorConfig>());
+  EXPECT_EQ(num_bound("sft"), num_members<train::SftConfig>());
+  EXPECT_EQ(schema().size(), 19u);
+  const auto tops = std::ranges::count_if(
+      schema(), [](const Section& s) { return s.key.find('.') == s.key.npos; });
+  EXPECT_EQ(static_cast<size_t>(tops), num_members<Recipe>());
+}
+
+TEST(Schema, BindsEachKeyToAMemberOfItsOwn) {
+  Recipe recipe;
+  recipe.reward.terms.resize(1);
+  recipe.optim.groups.resize(1);
+  std::set<std::string> keys;
+  std::set<const void*> places;
+  size_t count = 0;
+  for (const Section& section : schema()) {
+    for (const Field& field : section.fields) {
+      ++count;
+      keys.insert(field.key);
+      places.insert(std::visit(
+          [](const auto& ref) -> const void* {
+            if constexpr (std::is_same_v<std::decay_t<decltype(ref)>, EnumRef>)
+              return ref.value;
+            else
+              return ref;
+          },
+          field.at(recipe, 0)));
+      EXPECT_FALSE(field.meaning.empty()) << field.key;
+    }
+  }
+  EXPECT_EQ(keys.size(), count);
+  EXPECT_EQ(places.size(), count);
+}
+
+TEST(Schema, DefaultsAreInRange) {
+  // The elements' required keys aside: those have no default.
+  EXPECT_EQ(refusal(to_toml(Recipe{})), "accepted");
+}
+
+TEST(Schema, SaysAnIntervalInWords) {
+  EXPECT_EQ(interval({}), "");
+  EXPECT_EQ(interval({.min = 0}), ">= 0");
+  EXPECT_EQ(interval({.min = 0, .max = 1}), "from 0 to 1");
+  EXPECT_EQ(interval({.min = 0, .max = 1, .above_min = true, .below_max = true}), "> 0 and < 1");
+  EXPECT_EQ(interval({.max = 2e6}), "<= 2e6");
+  EXPECT_EQ(interval({.min = 1, .max = 65536}), "from 1 to 65536");
+  EXPECT_FALSE(in_range(std::nan(""), {}));
+  EXPECT_FALSE(in_range(HUGE_VAL, {.min = 0}));
+  EXPECT_TRUE(in_range(-1, {.min = 0, .special = -1}));
+}
+
+}  // namespace
+}  // namespace unigrpo::recipe
