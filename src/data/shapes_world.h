@@ -10,7 +10,8 @@
 #include "base/rng.h"
 #include "io/image.h"
 
-/// The embedded world: coloured shapes on a light background, prompts in GenEval's schema and wording.
+/// The embedded world: coloured shapes on a light background, prompts in GenEval's schema and
+/// wording.
 namespace unigrpo::data::shapes {
 
 enum class Shape { circle, square, triangle, star };
@@ -20,12 +21,13 @@ enum class Relation { left_of, right_of, above, below };
 inline constexpr std::array kShapeNames = {"circle", "square", "triangle", "star"};
 inline constexpr std::array kColorNames = {"red", "green", "blue", "yellow", "purple", "orange"};
 inline constexpr std::array kRelationNames = {"left of", "right of", "above", "below"};
-inline constexpr std::array<std::array<uint8_t, 3>, 6> kColorRgb = {{{220, 40, 40}, {40, 160, 60}, {45, 80, 220},
-                                                                     {240, 210, 40}, {140, 60, 180}, {245, 140, 30}}};
+inline constexpr std::array<std::array<uint8_t, 3>, 6> kColorRgb = {
+    {{220, 40, 40}, {40, 160, 60}, {45, 80, 220}, {240, 210, 40}, {140, 60, 180}, {245, 140, 30}}};
 inline constexpr std::array<uint8_t, 3> kBackgroundRgb = {250, 250, 250};
 inline constexpr int kImageSize = 64;
 
-/// One drawn object. Centre and radius in pixels of a 64x64 image; the shape fits in the circle of that radius.
+/// One drawn object. Centre and radius in pixels of a 64x64 image; the shape fits in the circle of
+/// that radius.
 struct Object {
   Shape shape = Shape::circle;
   Color color = Color::red;
@@ -45,41 +47,47 @@ struct Box {
   double center_y() const { return (top + bottom) / 2; }
 };
 
-/// The smallest box around the drawn shape. Its centre is the object's only for circles and squares.
+/// The smallest box around the drawn shape. Its centre is the object's only for circles and
+/// squares.
 Box bounds(const Object& object);
 
 /// A prompt of the world: its JSONL line (GenEval schema), tag and text.
 struct WorldPrompt {
-  std::string tag;     // single_object, two_object, counting, colors, position, color_attr, compositional
-  std::string text;    // "two red circles left of a blue square"
-  std::string json;    // the line as it stands in a prompt file
+  std::string
+      tag;  // single_object, two_object, counting, colors, position, color_attr, compositional
+  std::string text;  // "two red circles left of a blue square"
+  std::string json;  // the line as it stands in a prompt file
 };
 
 struct WorldSplit {
   std::vector<WorldPrompt> train, validation, test;
 };
 
-/// Every prompt of the world, split as docs/EXPERIMENTS.md says: within each tag, sorted by FNV-1a-64 of the text,
-/// the first 20% (at least 1) go to test, the next 10% to validation, the rest to train. compositional is the
-/// large tag; it is thinned deterministically to `max_compositional` prompts before the split (hash order).
+/// Every prompt of the world, split as docs/EXPERIMENTS.md says: within each tag, sorted by
+/// FNV-1a-64 of the text, the first 20% (at least 1) go to test, the next 10% to validation, the
+/// rest to train. compositional is the large tag; it is thinned deterministically to
+/// `max_compositional` prompts before the split (hash order).
 WorldSplit make_split(int64_t max_compositional = 2000);
 
 /// How far from right the SFT data is made on purpose: probabilities a sample.
 struct NoiseConfig {
-  double wrong_plan = 0.0;    // the plan states a wrong count, colour or side
-  double wrong_scene = 0.0;   // the image departs from the plan: one object missing / extra / recoloured / misplaced
+  double wrong_plan = 0.0;  // the plan states a wrong count, colour or side
+  double wrong_scene =
+      0.0;  // the image departs from the plan: one object missing / extra / recoloured / misplaced
 };
 
-/// One SFT example: the prompt, its plan text and a scene that fits the plan (but for the noise drawn).
+/// One SFT example: the prompt, its plan text and a scene that fits the plan (but for the noise
+/// drawn).
 struct Example {
   std::string prompt;
-  std::string plan;        // "<think> one blue square on the right; two red circles on the left </think>"
-  std::string true_plan;   // the plan without noise, for evaluation with the plan forced
+  std::string plan;  // "<think> one blue square on the right; two red circles on the left </think>"
+  std::string true_plan;  // the plan without noise, for evaluation with the plan forced
   Scene scene;
 };
 
-/// Draws an example for a prompt line (`json` of a WorldPrompt). What the prompt leaves open (colours, classes' places)
-/// is drawn from `stream` and stated in the plan. Throws BadInput for a line outside this world.
+/// Draws an example for a prompt line (`json` of a WorldPrompt). What the prompt leaves open
+/// (colours, classes' places) is drawn from `stream` and stated in the plan. Throws BadInput for a
+/// line outside this world.
 Example draw_example(std::string_view prompt_json, const NoiseConfig& noise, RandomStream& stream);
 
 /// Draws a scene that fits a prompt line exactly (no noise): for tests of the detector.

@@ -143,6 +143,38 @@ TEST(ColorDetector, SeesNothingInEmptyGreyOrNoisyImages) {
   EXPECT_TRUE(detector->detect(degrade(shapes::render({}), 0.5, 20, random)).empty());
 }
 
+TEST(ColorDetector, TakesImagesOfAnySizeAndContent) {
+  const auto detector = make_color_detector();
+  RandomStream random({.seed = 8});
+  for (const auto& [width, height] :
+       {std::pair{8, 8}, {1, 200}, {9, 900}, {900, 9}, {64, 64}, {65, 63}, {97, 40}, {200, 150}}) {
+    for (const int block : {1, 5, 11}) {  // noise, then patches of random colours
+      Image image = {.width = width, .height = height, .pixels = {}};
+      image.pixels.resize(size_t{3} * static_cast<size_t>(width) * static_cast<size_t>(height));
+      for (int y = 0; y < height; ++y) {
+        for (int x = 0; x < width; ++x) {
+          const bool copy_left = x % block != 0, copy_up = y % block != 0;
+          for (int c = 0; c < 3; ++c) {
+            image.at(x, y)[c] = copy_left ? image.at(x - 1, y)[c]
+                                : copy_up ? image.at(x, y - 1)[c]
+                                          : static_cast<uint8_t>(random.below(256));
+          }
+        }
+      }
+      for (const Detection& found : detector->detect(image)) {
+        EXPECT_LT(found.left, found.right);
+        EXPECT_LT(found.top, found.bottom);
+        EXPECT_GE(found.left, 0);
+        EXPECT_LE(found.right, width);
+        EXPECT_GE(found.top, 0);
+        EXPECT_LE(found.bottom, height);
+        EXPECT_GE(found.confidence, 0);
+        EXPECT_LE(found.confidence, 1);
+      }
+    }
+  }
+}
+
 TEST(ColorDetector, BoxesFollowTheImagesOwnSize) {
   const shapes::Scene scene = {{shapes::Shape::square, shapes::Color::red, 20, 40, 10}};
   const Image small = shapes::render(scene);
