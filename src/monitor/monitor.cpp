@@ -25,6 +25,7 @@ struct Monitor::Impl {
   explicit Impl(const Options& options)
       : metrics(prepared_metrics_file(options),
                 options.resume_step >= 0 ? AppendFile::Mode::extend : AppendFile::Mode::create) {
+    log::to_file(options.run_dir / "log.txt");
     if (options.config.tensorboard)
       tensorboard.emplace(options.run_dir / "tensorboard", options.resume_step);
     if (!options.quiet) progress.emplace(stdout_progress(options.num_steps));

@@ -31,8 +31,10 @@ class Monitor {
   /// progress display.
   void phase(const std::string& name);
   void record(const StepRecord& record);
-  /// A line of the log (also to log.txt), printed above the progress display.
+  /// A line of the log, printed above the progress display and appended to log.txt, which the
+  /// constructor opens as the log's file.
   void note(const std::string& line);
+  /// Ends the progress display with a closing line. The report is the caller's to write.
   void finish();
 
  private:

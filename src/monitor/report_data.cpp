@@ -1,0 +1,223 @@
+#include "monitor/report_data.h"
+
+#include "base/error.h"
+#include "io/atomic_file.h"
+#include "io/base64.h"
+#include "io/image_codec.h"
+#include "io/json.h"
+#include "monitor/metrics_file.h"
+#include "monitor/run_folder.h"
+#include "monitor/samples_file.h"
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace unigrpo::monitor {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using Kind = data::SampleSegment::Kind;
+
+// What keeps the file small enough to mail.
+constexpr size_t kMaxGrids = 16;
+constexpr size_t kMaxSamplesAGrid = 16;
+constexpr size_t kMaxPairs = 48;
+constexpr size_t kMaxEmbeddedBytes =
+    200'000;                     // larger images, and those in other formats, are made small
+constexpr int kSmallSide = 256;  // pixels
+
+constexpr std::string_view kPngSignature = "\x89PNG\r\n\x1a\n";
+
+// `most` indices of 0..size-1, evenly spaced, the first and the last among them.
+std::vector<size_t> evenly(size_t size, size_t most) {
+  std::vector<size_t> indices;
+  if (size <= most) {
+    for (size_t i = 0; i < size; ++i) indices.push_back(i);
+  } else {
+    for (size_t i = 0; i < most; ++i) indices.push_back(i * (size - 1) / (most - 1));
+  }
+  return indices;
+}
+
+// Mean over boxes of factor x factor pixels, the last ones cut.
+Image shrink(const Image& image, int factor) {
+  Image small{.width = (image.width + factor - 1) / factor,
+              .height = (image.height + factor - 1) / factor,
+              .pixels = {}};
+  small.pixels.resize(3 * static_cast<size_t>(small.width) * static_cast<size_t>(small.height));
+  for (int y = 0; y < small.height; ++y) {
+    for (int x = 0; x < small.width; ++x) {
+      const int x_end = std::min(image.width, (x + 1) * factor);
+      const int y_end = std::min(image.height, (y + 1) * factor);
+      const int count = (x_end - x * factor) * (y_end - y * factor);
+      for (int channel = 0; channel < 3; ++channel) {
+        int64_t sum = 0;
+        for (int v = y * factor; v < y_end; ++v) {
+          for (int u = x * factor; u < x_end; ++u) sum += image.at(u, v)[channel];
+        }
+        small.at(x, y)[channel] = static_cast<uint8_t>((sum + count / 2) / count);
+      }
+    }
+  }
+  return small;
+}
+
+struct Picture {
+  std::string src;
+  int width;
+  int height;
+};
+
+int big_endian(std::string_view bytes) {
+  uint32_t value = 0;
+  for (const char c : bytes) value = (value << 8) | static_cast<uint8_t>(c);
+  return static_cast<int>(value);
+}
+
+Picture embed(const fs::path& path) {
+  const auto uri = [](const uint8_t* bytes, size_t size) {
+    return "data:image/png;base64," + io::base64_encode({bytes, size});
+  };
+  const std::string file = io::read_text_file(path);
+  if (file.size() <= kMaxEmbeddedBytes && file.size() > 24 && file.starts_with(kPngSignature)) {
+    // The header chunk comes first: 4 bytes length, "IHDR", width, height.
+    const std::string_view view = file;
+    return {uri(reinterpret_cast<const uint8_t*>(file.data()), file.size()),
+            big_endian(view.substr(16, 4)), big_endian(view.substr(20, 4))};
+  }
+  Image image = io::read_image(path);
+  const int factor = (std::max(image.width, image.height) + kSmallSide - 1) / kSmallSide;
+  if (factor > 1) image = shrink(image, factor);
+  const std::vector<uint8_t> png = io::encode_png(image);
+  return {uri(png.data(), png.size()), image.width, image.height};
+}
+
+json sample_json(const StoredSample& stored) {
+  json segments = json::array();
+  for (size_t i = 0; i < stored.images.size(); ++i) {
+    const data::SampleSegment& segment = stored.row.sample.segments[i];
+    if (segment.kind == Kind::text) {
+      segments.push_back({{"text", segment.text}, {"ended", segment.ended}});
+    } else {
+      const Picture picture = embed(stored.images[i]);
+      segments.push_back(
+          {{"src", picture.src}, {"width", picture.width}, {"height", picture.height}});
+    }
+  }
+  const auto or_null = [](const std::optional<double>& value) {
+    return value ? json(*value) : json(nullptr);
+  };
+  json sample = {{"prompt", stored.row.sample.prompt}, {"segments", segments}};
+  if (stored.row.reward || !stored.row.scores.empty())
+    sample["reward"] = or_null(stored.row.reward);
+  for (const auto& [term, score] : stored.row.scores) sample["scores"][term] = or_null(score);
+  for (const auto& [term, reason] : stored.row.reasons) sample["reasons"][term] = reason;
+  return sample;
+}
+
+// A folder without samples.jsonl is one that a killed run did not finish.
+bool complete(const fs::path& folder) { return fs::exists(folder / "samples.jsonl"); }
+
+void add_grids(const fs::path& folder, json& report) {
+  std::map<int64_t, fs::path> found;
+  if (fs::is_directory(folder)) {
+    for (const auto& entry : fs::directory_iterator(folder)) {
+      const int64_t step = parse_step_name(entry.path().filename().string());
+      if (step >= 0 && complete(entry.path())) found[step] = entry.path();
+    }
+  }
+  const std::vector<std::pair<int64_t, fs::path>> all(found.begin(), found.end());
+  report["grids"] = json::array();
+  report["grids_total"] = all.size();
+  for (const size_t index : evenly(all.size(), kMaxGrids)) {
+    const auto& [step, path] = all[index];
+    const std::vector<StoredSample> samples = list_samples(path);
+    json rows = json::array();
+    for (const size_t i : evenly(samples.size(), kMaxSamplesAGrid))
+      rows.push_back(sample_json(samples[i]));
+    report["grids"].push_back(
+        {{"step", step}, {"total", samples.size()}, {"rows", std::move(rows)}});
+  }
+}
+
+void add_pairs(const fs::path& folder, json& report) {
+  report["pairs"] = {{"total", 0}, {"rows", json::array()}};
+  if (!complete(folder / "before") || !complete(folder / "after")) return;
+  const std::vector<StoredSample> before = list_samples(folder / "before");
+  const std::vector<StoredSample> after = list_samples(folder / "after");
+  std::map<std::string, const StoredSample*> after_by_id;
+  for (const StoredSample& sample : after) after_by_id[sample.row.sample.id] = &sample;
+  std::vector<std::pair<const StoredSample*, const StoredSample*>> pairs;
+  for (const StoredSample& sample : before) {
+    const auto found = after_by_id.find(sample.row.sample.id);
+    if (found != after_by_id.end()) pairs.emplace_back(&sample, found->second);
+  }
+  report["pairs"]["total"] = pairs.size();
+  for (const size_t i : evenly(pairs.size(), kMaxPairs)) {
+    report["pairs"]["rows"].push_back(
+        {{"before", sample_json(*pairs[i].first)}, {"after", sample_json(*pairs[i].second)}});
+  }
+}
+
+void check_scores(const json& scores, const std::string& where) {
+  if (!scores.is_object())
+    throw BadInput("{}: expected an object, found {}", where, scores.type_name());
+  for (const char* name : {"strict", "soft"}) {
+    if (!scores.contains(name) || !(scores[name].is_number() || scores[name].is_null())) {
+      throw BadInput("{}.{}: expected a number", where, name);
+    }
+  }
+}
+
+// What `eval --json` writes.
+json read_eval(const fs::path& file) {
+  json eval = io::read_json_file(file);
+  if (!eval.is_object() || !eval.contains("overall"))
+    throw BadInput("{}: missing key \"overall\"", file.string());
+  check_scores(eval["overall"], file.string() + ": overall");
+  if (eval.contains("overall_by_tag"))
+    check_scores(eval["overall_by_tag"], file.string() + ": overall_by_tag");
+  if (!eval.contains("tags")) eval["tags"] = json::object();
+  if (!eval["tags"].is_object()) throw BadInput("{}: tags: expected an object", file.string());
+  for (const auto& [tag, scores] : eval["tags"].items())
+    check_scores(scores, file.string() + ": tags." + tag);
+  return eval;
+}
+
+}  // namespace
+
+json report_data(const fs::path& run_dir) {
+  if (!fs::is_directory(run_dir)) throw BadInput("{}: not a run folder", run_dir.string());
+  if (!fs::exists(run_dir / "metrics.jsonl")) {
+    throw BadInput("{}: not a run folder: no metrics.jsonl", run_dir.string());
+  }
+  const MetricsTable metrics = read_metrics(run_dir / "metrics.jsonl");
+  json columns = json::object();
+  for (const auto& [name, values] : metrics.columns) {
+    json& column = columns[name] = json::array();
+    for (const auto& value : values) column.push_back(value ? json(*value) : json(nullptr));
+  }
+  json report = {{"metrics", {{"steps", metrics.steps}, {"columns", std::move(columns)}}},
+                 {"evals", json::object()},
+                 {"recipe", ""}};
+  report["name"] = fs::weakly_canonical(run_dir).filename().string();
+  if (fs::exists(run_dir / "recipe.toml"))
+    report["recipe"] = io::read_text_file(run_dir / "recipe.toml");
+  for (const char* name : {"before", "after", "before_guided", "after_guided"}) {
+    const fs::path file = run_dir / ("eval_" + std::string(name) + ".json");
+    if (fs::exists(file)) report["evals"][name] = read_eval(file);
+  }
+  add_grids(run_dir / "samples", report);
+  add_pairs(run_dir / "samples", report);
+  return report;
+}
+
+}  // namespace unigrpo::monitor

@@ -1,0 +1,186 @@
+#include "base/error.h"
+#include "io/atomic_file.h"
+#include "io/image_codec.h"
+#include "monitor/monitor.h"
+#include "monitor/report_data.h"
+#include "monitor/run_folder.h"
+#include "monitor/samples_file.h"
+#include "support/temp_folder.h"
+
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include <string>
+#include <vector>
+
+namespace unigrpo::monitor {
+namespace {
+
+using testing::TempFolder;
+
+constexpr const char* kEval =
+    R"({"model": "m", "reward": "geneval", "prompts": "test.jsonl", "num_prompts": 2, "seed": 0, "num_steps": 8,
+        "guidance": 1, "overall": {"strict": 0.5, "soft": 0.75}, "tags": {"colors": {"strict": 0.5, "soft": 0.75,
+        "count": 2}}, "seconds": 3})";
+
+Image image_of(int side) {
+  Image image{.width = side, .height = side, .pixels = {}};
+  image.pixels.resize(3 * static_cast<size_t>(side) * static_cast<size_t>(side));
+  uint32_t state = 1;  // noise, which no encoder makes small
+  for (uint8_t& value : image.pixels)
+    value = static_cast<uint8_t>((state = state * 1664525U + 1013904223U) >> 24);
+  return image;
+}
+
+SampleRow sample_of(const std::string& id, const std::string& prompt, const std::string& text,
+                    int side = 8) {
+  data::SampleSegment thought, picture;
+  thought.text = text;
+  picture.kind = data::SampleSegment::Kind::image;
+  picture.image = image_of(side);
+  SampleRow row;
+  row.sample.id = id;
+  row.sample.prompt = prompt;
+  row.sample.segments = {thought, picture};
+  row.reward = 0.5;
+  return row;
+}
+
+std::string report_of(const TempFolder& folder) {
+  write_report(folder.path());
+  return io::read_text_file(folder.path() / "report.html");
+}
+
+std::string message_of(const std::filesystem::path& folder) {
+  try {
+    write_report(folder);
+  } catch (const BadInput& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+void write_metrics(const TempFolder& folder) {
+  folder.write("metrics.jsonl",
+               "{\"step\": 0, \"reward/mean\": 0.25}\n{\"step\": 1, \"reward/mean\": null}\n");
+}
+
+size_t count(const std::string& text, const std::string& part) {
+  size_t found = 0;
+  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++found;
+  return found;
+}
+
+TEST(Report, RefersToNothingOutsideItself) {
+  const TempFolder folder;
+  write_metrics(folder);
+  write_samples(folder.path() / "samples" / step_name(20),
+                std::vector{sample_of("0/0", "a circle", "one circle")});
+  const std::string report = report_of(folder);
+  EXPECT_EQ(count(report, "https://"), 0U);
+  EXPECT_EQ(count(report, "http://"), 1U);
+  EXPECT_EQ(count(report, "'http://www.w3.org/2000/svg'"), 1U);  // a name, not an address
+  EXPECT_EQ(count(report, "src=\""), 0U);
+  EXPECT_EQ(count(report, "<link"), 0U);
+  EXPECT_EQ(count(report, "default-src 'none'; img-src data:"), 1U);
+  EXPECT_EQ(count(report, "\"src\":\"data:image/png;base64,"), 1U);
+}
+
+TEST(Report, HostileTextStaysText) {
+  const TempFolder folder;
+  folder.write("metrics.jsonl", "{\"step\": 0, \"</script><b>\": 1}\n");
+  folder.write("recipe.toml", "[run]\nname = \"</script><script>alert(0)</script><!--\"\n");
+  write_samples(folder.path() / "samples" / step_name(0),
+                std::vector{sample_of("0/0", "</script><script>alert(1)</script>",
+                                      "<img src=x onerror=alert(2)>\xff @DATA@")});
+  const std::string report = report_of(folder);
+  EXPECT_EQ(count(report, "</script>"), 2U);  // the page's own
+  EXPECT_EQ(count(report, "<script"), 2U);
+  EXPECT_EQ(count(report, "<img"), 0U);
+  EXPECT_EQ(count(report, "<!--"), 0U);
+  EXPECT_EQ(count(report, "\\u003cscript>alert(1)"), 1U);
+  // The script builds the page from text nodes alone.
+  for (const char* sink :
+       {"innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("}) {
+    EXPECT_EQ(count(report, sink), 0U) << sink;
+  }
+}
+
+TEST(ReportData, HoldsMetricsByColumn) {
+  const TempFolder folder;
+  write_metrics(folder);
+  const nlohmann::json data = report_data(folder.path());
+  EXPECT_EQ(data["metrics"]["steps"], (nlohmann::json{0, 1}));
+  EXPECT_EQ(data["metrics"]["columns"]["reward/mean"], (nlohmann::json{0.25, nullptr}));
+}
+
+TEST(ReportData, WhatIsMissingIsEmpty) {
+  const TempFolder folder;
+  write_metrics(folder);
+  folder.write("samples/step_000020/000_00.png", "a killed run left no samples.jsonl");
+  const nlohmann::json data = report_data(folder.path());
+  EXPECT_TRUE(data["evals"].empty());
+  EXPECT_TRUE(data["grids"].empty());
+  EXPECT_TRUE(data["pairs"]["rows"].empty());
+  EXPECT_EQ(data["recipe"], "");
+}
+
+TEST(ReportData, PairsSamplesById) {
+  const TempFolder folder;
+  write_metrics(folder);
+  write_samples(folder.path() / "samples" / "before",
+                std::vector{sample_of("a", "first", "x"), sample_of("b", "second", "x")});
+  write_samples(folder.path() / "samples" / "after",
+                std::vector{sample_of("b", "second", "y"), sample_of("c", "third", "y")});
+  const nlohmann::json pairs = report_data(folder.path())["pairs"];
+  EXPECT_EQ(pairs["total"], 1);
+  EXPECT_EQ(pairs["rows"][0]["before"]["segments"][0]["text"], "x");
+  EXPECT_EQ(pairs["rows"][0]["after"]["segments"][0]["text"], "y");
+  EXPECT_EQ(pairs["rows"][0]["after"]["prompt"], "second");
+}
+
+TEST(ReportData, GridsAreInOrderAndThinnedEvenly) {
+  const TempFolder folder;
+  write_metrics(folder);
+  for (int step = 0; step < 40; ++step) {
+    write_samples(folder.path() / "samples" / step_name(step * 1000),
+                  std::vector{sample_of("0", "p", "t")});
+  }
+  const nlohmann::json data = report_data(folder.path());
+  EXPECT_EQ(data["grids_total"], 40);
+  ASSERT_EQ(data["grids"].size(), 16U);
+  EXPECT_EQ(data["grids"][0]["step"], 0);
+  EXPECT_EQ(data["grids"][15]["step"], 39000);
+}
+
+TEST(ReportData, LargeImagesAreMadeSmall) {
+  const TempFolder folder;
+  write_metrics(folder);
+  write_samples(folder.path() / "samples" / step_name(0),
+                std::vector{sample_of("0", "p", "t", 600), sample_of("1", "p", "t", 64)});
+  const nlohmann::json rows = report_data(folder.path())["grids"][0]["rows"];
+  EXPECT_EQ(rows[0]["segments"][1]["width"],
+            200);  // a third: the smallest whole factor that fits 256
+  EXPECT_EQ(rows[1]["segments"][1]["width"], 64);
+}
+
+TEST(Report, BadInputIsNamed) {
+  const TempFolder folder;
+  EXPECT_EQ(message_of(folder.path()),
+            folder.path().string() + ": not a run folder: no metrics.jsonl");
+  EXPECT_EQ(message_of(folder.path() / "absent"),
+            (folder.path() / "absent").string() + ": not a run folder");
+  EXPECT_FALSE(std::filesystem::exists(folder.path() / "report.html"));
+
+  write_metrics(folder);
+  folder.write("eval_before.json", kEval);
+  EXPECT_EQ(message_of(folder.path()), "no error");
+  const auto file =
+      folder.write("eval_after.json", R"({"overall": {"strict": "high", "soft": 1}})").string();
+  EXPECT_EQ(message_of(folder.path()), file + ": overall.strict: expected a number");
+  folder.write("eval_after.json", R"({"tags": {}})");
+  EXPECT_EQ(message_of(folder.path()), file + ": missing key \"overall\"");
+}
+
+}  // namespace
+}  // namespace unigrpo::monitor
