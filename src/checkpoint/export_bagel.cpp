@@ -1,0 +1,177 @@
+#include "checkpoint/export_bagel.h"
+
+#include <algorithm>
+#include <array>
+#include <string_view>
+#include <unordered_map>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "checkpoint/build_folder.h"
+#include "io/atomic_file.h"
+#include "io/mapped_file.h"
+#include "io/model_folder.h"
+#include "io/safetensors.h"
+#include "tensor/convert.h"
+
+#include <ATen/ATen.h>
+#include <fmt/ranges.h>
+
+namespace unigrpo::checkpoint {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view kWeightsFile = "ema.safetensors";
+constexpr std::string_view kAutoencoderFile = "ae.safetensors";
+constexpr std::string_view kGenerationConfig = "generation_config.json";
+constexpr std::array<std::string_view, 2> kIndexFiles = {"ema.safetensors.index.json", "model.safetensors.index.json"};
+// Whatever else lies in a model folder (a README, samples, caches) is about the source, not about the export.
+constexpr std::array<std::string_view, 14> kCopied = {
+    "config.json",           "llm_config.json",         "vit_config.json",         "preprocessor_config.json",
+    "tokenizer.model",       "tokenizer.json",          "tokenizer_config.json",   "vocab.json",
+    "merges.txt",            "added_tokens.json",       "special_tokens_map.json", "chat_template.jinja",
+    "LICENSE",               "NOTICE"};
+
+void copy_synced(const fs::path& from, const fs::path& to) {
+  const io::MappedFile file(from);
+  io::write_file_atomic(to, file.bytes());
+}
+
+std::optional<fs::path> weights_path(const fs::path& folder) {
+  if (fs::exists(folder / kWeightsFile)) return folder / kWeightsFile;
+  for (const std::string_view index : kIndexFiles) {
+    if (fs::exists(folder / index)) return folder / index;
+  }
+  return std::nullopt;
+}
+
+// Views to write, and the tensors that some of them look into.
+struct Output {
+  std::vector<io::TensorView> views;
+  std::vector<at::Tensor> owned;
+
+  void add(const std::string& name, const at::Tensor& tensor, at::ScalarType type) {
+    owned.push_back(tensor.detach().to(at::kCPU, type).contiguous());
+    views.push_back(tensor::to_view(owned.back(), name));
+  }
+};
+
+at::ScalarType target_type(at::ScalarType own, const ExportOptions& options) {
+  return at::isFloatingType(own) ? options.dtype.value_or(own) : own;
+}
+
+// The source's tensors with values from `weights` where given; `weights` alone where there is no source.
+Output collect(const io::Checkpoint* source, const optim::NamedParameters& weights, const ExportOptions& options) {
+  Output output;
+  if (source == nullptr) {
+    for (const optim::NamedParameter& weight : weights) {
+      output.add(weight.name, weight.tensor, target_type(weight.tensor.scalar_type(), options));
+    }
+    return output;
+  }
+  const std::string where = source->path().string();
+  std::unordered_map<std::string_view, const at::Tensor*> by_name;
+  for (const optim::NamedParameter& weight : weights) {
+    const io::TensorView* view = source->find(weight.name);
+    if (view == nullptr) throw BadInput("{}: has no tensor '{}', which was to be exported", where, weight.name);
+    if (weight.tensor.sizes() != at::IntArrayRef(view->shape)) {
+      throw BadInput("{}: tensor '{}' has shape [{}], the weight to export has [{}]", where, weight.name,
+                     fmt::join(view->shape, ", "), fmt::join(weight.tensor.sizes(), ", "));
+    }
+    by_name.emplace(weight.name, &weight.tensor);
+  }
+  for (const io::TensorView* view : source->tensors()) {
+    const at::ScalarType own = tensor::to_scalar_type(view->dtype);
+    const at::ScalarType type = target_type(own, options);
+    const auto weight = by_name.find(view->name);
+    if (weight != by_name.end()) {
+      output.add(view->name, *weight->second, type);
+    } else if (type == own) {
+      output.views.push_back(*view);
+    } else {
+      output.add(view->name, tensor::to_tensor(*view), type);
+    }
+  }
+  return output;
+}
+
+std::map<std::string, std::string> joined_metadata(const io::Checkpoint* source, const ExportOptions& options) {
+  std::map<std::string, std::string> metadata = options.metadata;
+  if (source != nullptr) metadata.insert(source->metadata().begin(), source->metadata().end());
+  metadata.emplace("format", "pt");  // what transformers' reader asks for
+  return metadata;
+}
+
+void write_weights(const fs::path& folder, const std::vector<io::TensorView>& views, const ExportOptions& options,
+                   const std::map<std::string, std::string>& metadata) {
+  uint64_t total = 0;
+  for (const io::TensorView& view : views) total += view.bytes.size();
+  if (options.shard_bytes == 0 || total <= options.shard_bytes) {
+    io::write_safetensors(folder / kWeightsFile, views, metadata);
+    return;
+  }
+  std::vector<std::vector<io::TensorView>> shards(1);
+  uint64_t filled = 0;
+  for (const io::TensorView& view : views) {
+    if (!shards.back().empty() && filled + view.bytes.size() > options.shard_bytes) {
+      shards.emplace_back();
+      filled = 0;
+    }
+    shards.back().push_back(view);
+    filled += view.bytes.size();
+  }
+  nlohmann::json weight_map = nlohmann::json::object();
+  for (size_t i = 0; i < shards.size(); ++i) {
+    const std::string name = fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
+    for (const io::TensorView& view : shards[i]) weight_map[view.name] = name;
+    io::write_safetensors(folder / name, shards[i], metadata);
+  }
+  const nlohmann::json index = {{"metadata", {{"total_size", total}}}, {"weight_map", weight_map}};
+  io::write_file_atomic(folder / "model.safetensors.index.json", index.dump(2) + "\n");
+}
+
+}  // namespace
+
+void export_bagel(const fs::path& source_model_folder, const fs::path& destination,
+                  const optim::NamedParameters& weights, const ExportOptions& options) {
+  const at::NoGradGuard no_grad;
+  if (!fs::exists(source_model_folder / "config.json")) {
+    throw BadInput("{}: no config.json; not a model folder", source_model_folder.string());
+  }
+  std::optional<io::Checkpoint> source;
+  if (const auto path = weights_path(source_model_folder)) source = io::Checkpoint::open(*path);
+  const io::Checkpoint* source_weights = source ? &*source : nullptr;
+  const Output output = collect(source_weights, weights, options);
+
+  const fs::path autoencoder_path = source_model_folder / kAutoencoderFile;
+  std::optional<io::Checkpoint> autoencoder;
+  if (fs::exists(autoencoder_path)) autoencoder = io::Checkpoint::open(autoencoder_path);
+
+  build_folder(destination, [&](const fs::path& folder) {
+    for (const std::string_view name : kCopied) {
+      if (fs::exists(source_model_folder / name)) copy_synced(source_model_folder / name, folder / name);
+    }
+    if (options.generation_config) {
+      io::write_file_atomic(folder / kGenerationConfig, *options.generation_config);
+    } else if (fs::exists(source_model_folder / kGenerationConfig)) {
+      copy_synced(source_model_folder / kGenerationConfig, folder / kGenerationConfig);
+    }
+    if (!options.autoencoder.empty()) {
+      const io::Checkpoint* original = autoencoder ? &*autoencoder : nullptr;
+      const Output values = collect(original, options.autoencoder, options);
+      io::write_safetensors(folder / kAutoencoderFile, values.views, joined_metadata(original, options));
+    } else if (autoencoder) {
+      copy_synced(autoencoder_path, folder / kAutoencoderFile);
+    }
+    if (!output.views.empty()) {
+      write_weights(folder, output.views, options, joined_metadata(source_weights, options));
+    }
+  });
+}
+
+}  // namespace unigrpo::checkpoint

@@ -1,0 +1,95 @@
+#include "checkpoint/layout.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "io/json.h"
+
+#include <fmt/format.h>
+
+namespace unigrpo::checkpoint {
+namespace {
+
+constexpr std::string_view kFormat = "unigrpo checkpoint";
+constexpr int64_t kVersion = 1;
+constexpr std::string_view kStepPrefix = "step_";
+
+// Of everything but the checksum itself; keys are sorted, so the text is a function of the content.
+std::string checksum(nlohmann::json object) {
+  object.erase("sha256");
+  return sha256_hex(object.dump());
+}
+
+}  // namespace
+
+std::string step_folder_name(int64_t step) { return fmt::format("{}{:06}", kStepPrefix, step); }
+
+std::optional<int64_t> parse_step_folder(std::string_view name) {
+  if (!name.starts_with(kStepPrefix)) return std::nullopt;
+  const std::string_view digits = name.substr(kStepPrefix.size());
+  int64_t step = -1;
+  const auto result = std::from_chars(digits.data(), digits.data() + digits.size(), step);
+  if (result.ec != std::errc() || step < 0 || step_folder_name(step) != name) return std::nullopt;
+  return step;
+}
+
+std::vector<int64_t> list_steps(const std::filesystem::path& folder) {
+  std::vector<int64_t> steps;
+  if (!std::filesystem::is_directory(folder)) return steps;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    if (const auto step = parse_step_folder(entry.path().filename().string())) steps.push_back(*step);
+  }
+  std::sort(steps.begin(), steps.end());
+  return steps;
+}
+
+std::string part_file_name(std::string_view part) { return fmt::format("{}.safetensors", part); }
+
+std::string write_manifest(const Manifest& manifest) {
+  nlohmann::json files = nlohmann::json::array();
+  for (const Manifest::File& file : manifest.files) {
+    files.push_back({{"name", file.name}, {"size", file.size}, {"sha256", file.sha256}});
+  }
+  nlohmann::json object = {{"format", kFormat},
+                           {"version", kVersion},
+                           {"step", manifest.step},
+                           {"world_size", manifest.world_size},
+                           {"recipe_sha256", manifest.recipe_sha256},
+                           {"files", files}};
+  object["sha256"] = checksum(object);
+  return object.dump(2) + "\n";
+}
+
+Manifest read_manifest(const std::filesystem::path& path) {
+  const nlohmann::json object = io::read_json_file(path, {.max_depth = 8}, size_t{16} << 20);
+  const std::string where = path.string();
+  try {
+    if (object.at("sha256").get<std::string>() != checksum(object)) {
+      throw BadInput("{}: its content does not match its own SHA-256; the file is damaged", where);
+    }
+    if (object.at("format").get<std::string>() != kFormat || object.at("version").get<int64_t>() != kVersion) {
+      throw BadInput("{}: not a manifest of '{}', version {}", where, kFormat, kVersion);
+    }
+    Manifest manifest{.step = object.at("step").get<int64_t>(),
+                      .world_size = object.at("world_size").get<int64_t>(),
+                      .recipe_sha256 = object.at("recipe_sha256").get<std::string>()};
+    for (const nlohmann::json& file : object.at("files")) {
+      manifest.files.push_back({.name = file.at("name").get<std::string>(),
+                                .size = file.at("size").get<uint64_t>(),
+                                .sha256 = file.at("sha256").get<std::string>()});
+      const std::string& name = manifest.files.back().name;
+      if (name.empty() || name.find('/') != std::string::npos || name.front() == '.') {
+        throw BadInput("{}: '{}' is not a plain file name", where, name);
+      }
+    }
+    return manifest;
+  } catch (const nlohmann::json::exception& error) {
+    throw BadInput("{}: not a checkpoint's manifest: {}", where, error.what());
+  }
+}
+
+}  // namespace unigrpo::checkpoint

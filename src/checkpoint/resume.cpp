@@ -1,0 +1,132 @@
+#include "checkpoint/resume.h"
+
+#include <charconv>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/fault.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "checkpoint/layout.h"
+#include "io/json.h"
+#include "io/mapped_file.h"
+#include "tensor/convert.h"
+
+#include <ATen/ATen.h>
+
+namespace unigrpo::checkpoint {
+namespace {
+
+void verify(const std::filesystem::path& folder, const Manifest& manifest) {
+  std::set<std::string> expected = {std::string(kManifestFile)};
+  for (const Manifest::File& file : manifest.files) {
+    const std::filesystem::path path = folder / file.name;
+    expected.insert(file.name);
+    fault::point("load.file");
+    const io::MappedFile mapped(path);
+    if (mapped.bytes().size() != file.size) {
+      throw BadInput("{}: has {} bytes, its manifest says {}", path.string(), mapped.bytes().size(), file.size);
+    }
+    const char* text = reinterpret_cast<const char*>(mapped.bytes().data());
+    const std::string found = sha256_hex({text, mapped.bytes().size()});
+    if (found != file.sha256) {
+      throw BadInput("{}: SHA-256 is {}, its manifest says {}; the file is damaged", path.string(), found,
+                     file.sha256);
+    }
+  }
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    if (!expected.contains(entry.path().filename().string())) {
+      throw BadInput("{}: not a file of this checkpoint's manifest", entry.path().string());
+    }
+  }
+}
+
+void read_state(const std::filesystem::path& path, const Manifest& manifest, LoadedCheckpoint& checkpoint) {
+  const nlohmann::json state = io::read_json_file(path);
+  try {
+    checkpoint.recipe_toml = state.at("recipe").get<std::string>();
+    checkpoint.counters = state.at("counters").get<std::map<std::string, std::string>>();
+    if (state.at("step").get<int64_t>() != manifest.step) {
+      throw BadInput("{}: step is not its manifest's {}", path.string(), manifest.step);
+    }
+  } catch (const nlohmann::json::exception& error) {
+    throw BadInput("{}: not a checkpoint's state: {}", path.string(), error.what());
+  }
+}
+
+}  // namespace
+
+const io::SafetensorsFile& LoadedCheckpoint::part(std::string_view name) const {
+  const auto found = parts.find(std::string(name));
+  if (found == parts.end()) throw BadInput("{}: has no {}", folder.string(), part_file_name(name));
+  return found->second;
+}
+
+optim::NamedParameters LoadedCheckpoint::tensors(std::string_view name) const {
+  optim::NamedParameters result;
+  for (const io::TensorView& view : part(name).tensors()) result.push_back({view.name, tensor::to_tensor(view)});
+  return result;
+}
+
+int64_t LoadedCheckpoint::counter(const std::string& name) const {
+  const std::string where = (folder / kStateFile).string();
+  const auto found = counters.find(name);
+  if (found == counters.end()) throw BadInput("{}: counter '{}' is missing", where, name);
+  const std::string& text = found->second;
+  int64_t value = 0;
+  const auto result = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (result.ec != std::errc() || result.ptr != text.data() + text.size()) {
+    throw BadInput("{}: counter '{}' is '{}', a whole number was expected", where, name, text);
+  }
+  return value;
+}
+
+LoadedCheckpoint open_checkpoint(const std::filesystem::path& folder) {
+  const Manifest manifest = read_manifest(folder / kManifestFile);
+  const auto step = parse_step_folder(folder.filename().string());
+  if (step && *step != manifest.step) {
+    throw BadInput("{}: is of step {}, not of the folder's", (folder / kManifestFile).string(), manifest.step);
+  }
+  verify(folder, manifest);
+  LoadedCheckpoint checkpoint{.folder = folder, .step = manifest.step};
+  read_state(folder / kStateFile, manifest, checkpoint);
+  for (const Manifest::File& file : manifest.files) {
+    const std::filesystem::path name = file.name;
+    if (name.extension() != ".safetensors") continue;
+    checkpoint.parts.emplace(name.stem().string(), io::SafetensorsFile(folder / name));
+  }
+  return checkpoint;
+}
+
+std::optional<LoadedCheckpoint> newest_checkpoint(
+    const std::filesystem::path& folder, const std::function<void(const std::filesystem::path&)>& on_damaged) {
+  const std::vector<int64_t> steps = list_steps(folder);
+  std::vector<std::filesystem::path> damaged;
+  std::string first_damage;
+  for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
+    const std::filesystem::path path = folder / step_folder_name(*step);
+    try {
+      LoadedCheckpoint checkpoint = open_checkpoint(path);
+      if (!damaged.empty()) {
+        log::warn(fmt::format("resuming from step {}, not from the newest checkpoint, which does not verify: {}",
+                              checkpoint.step, first_damage));
+      }
+      for (const std::filesystem::path& other : damaged) {
+        if (on_damaged) on_damaged(other);
+      }
+      return checkpoint;
+    } catch (const BadInput& error) {
+      log::warn(error.what());
+      if (first_damage.empty()) first_damage = error.what();
+      damaged.push_back(path);
+    }
+  }
+  if (damaged.empty()) return std::nullopt;
+  throw BadInput("{}: none of {} checkpoints verifies; the newest: {}", folder.string(), damaged.size(), first_damage);
+}
+
+}  // namespace unigrpo::checkpoint

@@ -1,0 +1,127 @@
+#include "checkpoint/export_bagel.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <string>
+
+#include "base/error.h"
+#include "base/fault.h"
+#include "checkpoint/snapshots.h"
+#include "io/model_folder.h"
+#include "io/safetensors.h"
+#include "support/temp_folder.h"
+#include "tensor/convert.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+namespace unigrpo::checkpoint {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::failure_of;
+
+const fs::path kTiny = fs::path(UNIGRPO_TEST_DATA) / "bagel_tiny";
+const std::string kWeight = "language_model.model.layers.0.self_attn.q_proj.weight";
+
+std::string read(const fs::path& path) {
+  std::ostringstream text;
+  text << std::ifstream(path, std::ios::binary).rdbuf();
+  return text.str();
+}
+
+bool same_tensors(const io::Checkpoint& a, const io::Checkpoint& b) {
+  return std::equal(a.tensors().begin(), a.tensors().end(), b.tensors().begin(), b.tensors().end(),
+                    [](const io::TensorView* x, const io::TensorView* y) {
+                      return x->name == y->name && x->dtype == y->dtype && x->shape == y->shape &&
+                             std::equal(x->bytes.begin(), x->bytes.end(), y->bytes.begin(), y->bytes.end());
+                    });
+}
+
+class ExportBagel : public ::testing::Test {
+ protected:
+  testing::TempFolder folder_;
+  fs::path out_ = folder_.path() / "export";
+};
+
+TEST_F(ExportBagel, AnUntouchedRoundTripGivesTheSameBytes) {
+  export_bagel(kTiny, out_, {}, {.metadata = {{"unigrpo.step", "7"}}});
+  for (const char* name : {"config.json", "llm_config.json", "vit_config.json", "vocab.json", "merges.txt",
+                           "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json", "ae.safetensors"}) {
+    EXPECT_EQ(read(kTiny / name), read(out_ / name)) << name;
+  }
+  EXPECT_FALSE(fs::exists(out_ / "golden.json"));
+  const auto found = io::Checkpoint::open(out_ / "ema.safetensors");
+  EXPECT_TRUE(same_tensors(io::Checkpoint::open(kTiny / "ema.safetensors"), found));
+  EXPECT_EQ(found.metadata().at("unigrpo.step"), "7");
+  EXPECT_EQ(found.metadata().at("format"), "pt");
+  // The same tensors handed in as weights change nothing either.
+  optim::NamedParameters weights;
+  for (const io::TensorView* view : found.tensors()) weights.push_back({view->name, tensor::to_tensor(*view)});
+  export_bagel(kTiny, folder_.path() / "second/", weights);
+  EXPECT_TRUE(same_tensors(found, io::Checkpoint::open(folder_.path() / "second" / "ema.safetensors")));
+}
+
+TEST_F(ExportBagel, WritesNewValuesInTheSourcesTypeOrTheOneAskedFor) {
+  const auto source = io::Checkpoint::open(kTiny / "ema.safetensors");
+  const at::Tensor value = at::full(source.find(kWeight)->shape, 0.5, at::kBFloat16);
+  export_bagel(kTiny, out_, {{kWeight, value}}, {.generation_config = "{\"guidance\": 1}\n"});
+  const auto kept = io::Checkpoint::open(out_ / "ema.safetensors");
+  EXPECT_EQ(kept.find(kWeight)->dtype, io::DType::f32);
+  EXPECT_TRUE(at::equal(tensor::to_tensor(*kept.find(kWeight)), value.to(at::kFloat)));
+  EXPECT_EQ(read(out_ / "generation_config.json"), "{\"guidance\": 1}\n");
+  fs::remove_all(out_);
+  export_bagel(kTiny, out_, {{kWeight, value}}, {.dtype = at::kBFloat16});
+  const auto narrow = io::Checkpoint::open(out_ / "ema.safetensors");
+  ASSERT_EQ(narrow.tensors().size(), source.tensors().size());
+  for (const io::TensorView* view : narrow.tensors()) EXPECT_EQ(view->dtype, io::DType::bf16) << view->name;
+  const std::string other = "language_model.lm_head.weight";
+  EXPECT_TRUE(at::equal(tensor::to_tensor(*narrow.find(other)),
+                        tensor::to_tensor(*source.find(other)).to(at::kBFloat16)));
+}
+
+TEST_F(ExportBagel, SplitsOverALimitAndReadsItsOwnShards) {
+  export_bagel(kTiny, out_, {}, {.shard_bytes = 500000});
+  EXPECT_FALSE(fs::exists(out_ / "ema.safetensors"));
+  EXPECT_TRUE(fs::exists(out_ / "model-00004-of-00004.safetensors"));
+  const auto source = io::Checkpoint::open(kTiny / "ema.safetensors");
+  EXPECT_TRUE(same_tensors(source, io::Checkpoint::open(out_ / "model.safetensors.index.json")));
+  export_bagel(out_, folder_.path() / "joined", {});
+  EXPECT_TRUE(same_tensors(source, io::Checkpoint::open(folder_.path() / "joined" / "ema.safetensors")));
+}
+
+TEST_F(ExportBagel, WritesANewAutoencoderAndAModelFromNothing) {
+  fs::create_directories(folder_.path() / "configs");
+  fs::copy_file(kTiny / "config.json", folder_.path() / "configs" / "config.json");
+  export_bagel(folder_.path() / "configs", out_, {{"w", at::ones({2, 3})}},
+               {.dtype = at::kBFloat16, .autoencoder = {{"decoder.conv_in.bias", at::ones({4})}}});
+  EXPECT_EQ(io::Checkpoint::open(out_ / "ema.safetensors").find("w")->dtype, io::DType::bf16);
+  EXPECT_EQ(io::Checkpoint::open(out_ / "ae.safetensors").find("decoder.conv_in.bias")->dtype, io::DType::bf16);
+  const std::string what = failure_of([&] {
+    export_bagel(kTiny, folder_.path() / "x", {}, {.autoencoder = {{"decoder.conv_in.bias", at::ones({4})}}});
+  });
+  EXPECT_NE(what.find("ae.safetensors: tensor 'decoder.conv_in.bias' has shape [64]"), std::string::npos) << what;
+}
+
+TEST_F(ExportBagel, RefusesWhatDoesNotFitAndLeavesNothing) {
+  EXPECT_NE(failure_of([&] { export_bagel(kTiny, out_, {{"no.such", at::ones({2})}}); })
+                .find("ema.safetensors: has no tensor 'no.such'"), std::string::npos);
+  EXPECT_NE(failure_of([&] { export_bagel(kTiny, out_, {{kWeight, at::ones({2})}}); })
+                .find("tensor '" + kWeight + "' has shape [64, 64], the weight to export has [2]"), std::string::npos);
+  EXPECT_NE(failure_of([&] { export_bagel(folder_.path(), out_, {}); }).find("no config.json"), std::string::npos);
+  fault::configure("save.write:4=enospc");
+  EXPECT_NE(failure_of([&] { export_bagel(kTiny, out_, {}); }).find("needed"), std::string::npos);
+  fault::configure("");
+  EXPECT_TRUE(fs::is_empty(folder_.path()));
+  folder_.write("export/README", "mine");
+  EXPECT_NE(failure_of([&] { export_bagel(kTiny, out_, {}); }).find("is not an empty folder"), std::string::npos);
+  EXPECT_EQ(read(out_ / "README"), "mine");
+  fs::remove(out_ / "README");
+  export_bagel(kTiny, out_, {});
+  EXPECT_TRUE(fs::exists(out_ / "ema.safetensors"));
+}
+
+}  // namespace
+}  // namespace unigrpo::checkpoint

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <string>
+
+#include "base/error.h"
+#include "checkpoint/resume.h"
+#include "checkpoint/save.h"
+
+#include <ATen/ATen.h>
+
+namespace unigrpo::testing {
+
+/// A small snapshot whose every value depends on the step.
+inline checkpoint::Snapshot snapshot_of(int64_t step) {
+  const double value = static_cast<double>(step);
+  return {.step = step,
+          .recipe_toml = "[run]\nname = \"test\"\n",
+          .parts = {{"policy", {{"a", at::full({40, 3}, value)}, {"b", at::full({7}, value, at::kBFloat16)}}},
+                    {"optimizer", {{"a.exp_avg", at::full({40, 3}, -value)}, {"a.step", at::full({1}, step, at::kLong)}}},
+                    {"ema", {{"a", at::full({40, 3}, value / 2)}}}},
+          .counters = {{"prompts", std::to_string(step * 8)}}};
+}
+
+/// Whether the checkpoint is `snapshot_of` its step, to the bit.
+inline bool is_whole(const checkpoint::LoadedCheckpoint& found) {
+  const checkpoint::Snapshot expected = snapshot_of(found.step);
+  if (found.recipe_toml != expected.recipe_toml || found.counters != expected.counters) return false;
+  if (found.parts.size() != expected.parts.size()) return false;
+  for (const auto& [part, tensors] : expected.parts) {
+    const optim::NamedParameters read = found.tensors(part);
+    if (read.size() != tensors.size()) return false;
+    for (size_t i = 0; i < read.size(); ++i) {
+      if (read[i].name != tensors[i].name || !at::equal(read[i].tensor, tensors[i].tensor)) return false;
+    }
+  }
+  return true;
+}
+
+/// What a call's BadInput or RuntimeFailure says; empty where it throws neither.
+template <typename F>
+std::string failure_of(F&& call) {
+  try {
+    call();
+  } catch (const BadInput& error) {
+    return error.what();
+  } catch (const RuntimeFailure& error) {
+    return error.what();
+  }
+  return "";
+}
+
+}  // namespace unigrpo::testing
