@@ -1,9 +1,5 @@
 #include "base/fault.h"
 
-#include "base/enum_names.h"
-#include "base/error.h"
-#include "base/text.h"
-
 #include <unistd.h>
 
 #include <cerrno>
@@ -20,6 +16,10 @@
 #include <thread>
 #include <vector>
 
+#include "base/enum_names.h"
+#include "base/error.h"
+#include "base/text.h"
+
 namespace unigrpo {
 namespace fault {
 namespace {
@@ -30,11 +30,11 @@ enum class Action { kill, segv, stop, exit, raise, enospc, eio, short_write, nan
 template <>
 struct EnumNames<fault::Action> {
   using enum fault::Action;
-  static constexpr std::array names = {
-      std::pair{kill, "kill"},     std::pair{segv, "segv"},          std::pair{stop, "stop"},
-      std::pair{exit, "exit"},     std::pair{raise, "throw"},        std::pair{enospc, "enospc"},
-      std::pair{eio, "eio"},       std::pair{short_write, "short"},  std::pair{nan, "nan"},
-      std::pair{delay, "delay"}};
+  static constexpr std::array names = {std::pair{kill, "kill"},   std::pair{segv, "segv"},
+                                       std::pair{stop, "stop"},   std::pair{exit, "exit"},
+                                       std::pair{raise, "throw"}, std::pair{enospc, "enospc"},
+                                       std::pair{eio, "eio"},     std::pair{short_write, "short"},
+                                       std::pair{nan, "nan"},     std::pair{delay, "delay"}};
 };
 
 namespace fault {
@@ -124,19 +124,35 @@ Effect passed(std::string_view name) {
   Effect effect;
   for (const Rule& rule : due_rules(name)) {
     switch (rule.action) {
-      case Action::kill: std::raise(SIGKILL); break;
+      case Action::kill:
+        std::raise(SIGKILL);
+        break;
       case Action::segv:
         std::signal(SIGSEGV, SIG_DFL);
         std::raise(SIGSEGV);
         break;
-      case Action::stop: std::raise(SIGSTOP); break;
-      case Action::exit: _exit(static_cast<int>(ExitCode::failed));
-      case Action::raise: throw RuntimeFailure("fault point {}: thrown on request", name);
-      case Action::enospc: effect.error = ENOSPC; break;
-      case Action::eio: effect.error = EIO; break;
-      case Action::short_write: effect.short_write = true; break;
-      case Action::nan: effect.nan = true; break;
-      case Action::delay: std::this_thread::sleep_for(rule.delay); break;
+      case Action::stop:
+        std::raise(SIGSTOP);
+        break;
+      case Action::exit:
+        _exit(static_cast<int>(ExitCode::failed));
+      case Action::raise:
+        throw RuntimeFailure("fault point {}: thrown on request", name);
+      case Action::enospc:
+        effect.error = ENOSPC;
+        break;
+      case Action::eio:
+        effect.error = EIO;
+        break;
+      case Action::short_write:
+        effect.short_write = true;
+        break;
+      case Action::nan:
+        effect.nan = true;
+        break;
+      case Action::delay:
+        std::this_thread::sleep_for(rule.delay);
+        break;
     }
   }
   return effect;

@@ -13,9 +13,9 @@ namespace unigrpo::fault {
 
 /// What the code at a point has to act out itself.
 struct Effect {
-  int error = 0;              // errno with which the system call "failed": ENOSPC or EIO
-  bool short_write = false;   // write only a part
-  bool nan = false;           // put a NaN into the value at hand
+  int error = 0;             // errno with which the system call "failed": ENOSPC or EIO
+  bool short_write = false;  // write only a part
+  bool nan = false;          // put a NaN into the value at hand
 };
 
 extern std::atomic<bool> enabled;

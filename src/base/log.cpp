@@ -1,7 +1,5 @@
 #include "base/log.h"
 
-#include "base/error.h"
-
 #include <spdlog/pattern_formatter.h>
 #include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/sinks/stdout_sinks.h>
@@ -9,6 +7,8 @@
 
 #include <memory>
 #include <mutex>
+
+#include "base/error.h"
 
 namespace unigrpo::log {
 namespace {

@@ -1,7 +1,5 @@
 #include "base/signals.h"
 
-#include "base/error.h"
-
 #include <signal.h>
 #include <unistd.h>
 
@@ -11,6 +9,8 @@
 #include <cstring>
 #include <utility>
 
+#include "base/error.h"
+
 namespace unigrpo::signals {
 namespace {
 
@@ -18,7 +18,8 @@ constexpr std::array kHandled = {std::pair{SIGINT, "SIGINT"}, std::pair{SIGTERM,
                                  std::pair{SIGHUP, "SIGHUP"}, std::pair{SIGUSR1, "SIGUSR1"}};
 
 std::atomic<int> first_signal{0};
-static_assert(std::atomic<int>::is_always_lock_free, "the handler may only touch lock-free atomics");
+static_assert(std::atomic<int>::is_always_lock_free,
+              "the handler may only touch lock-free atomics");
 
 void on_signal(int signal_number) {
   int none = 0;

@@ -4,8 +4,8 @@
 
 namespace unigrpo::signals {
 
-/// From here on the first SIGINT, SIGTERM, SIGHUP or SIGUSR1 (Slurm's warning) only sets a flag, for
-/// the loop to save and leave; a second one ends the process at once with exit code 130.
+/// From here on the first SIGINT, SIGTERM, SIGHUP or SIGUSR1 (Slurm's warning) only sets a flag,
+/// for the loop to save and leave; a second one ends the process at once with exit code 130.
 void install();
 
 /// True once a signal has come.

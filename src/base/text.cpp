@@ -1,13 +1,13 @@
 #include "base/text.h"
 
-#include "base/sha256.h"
-
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <numeric>
+
+#include "base/sha256.h"
 
 namespace unigrpo {
 namespace {
@@ -94,7 +94,8 @@ std::string human_bytes(uint64_t bytes) {
 }
 
 std::string human_seconds(double seconds) {
-  if (!std::isfinite(seconds) || seconds < 0 || seconds >= 1e15) return fmt::format("{} s", seconds);
+  if (!std::isfinite(seconds) || seconds < 0 || seconds >= 1e15)
+    return fmt::format("{} s", seconds);
   if (seconds < 59.95) return fmt::format("{:.1f} s", seconds);
   auto whole = static_cast<int64_t>(std::llround(seconds));
   if (whole < 3600) return fmt::format("{} min {:02} s", whole / 60, whole % 60);

@@ -1,10 +1,5 @@
 #include "io/atomic_file.h"
 
-#include "base/error.h"
-#include "base/fault.h"
-#include "base/text.h"
-#include "io/mapped_file.h"
-
 #include <fcntl.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -14,6 +9,11 @@
 #include <cerrno>
 #include <cstring>
 #include <utility>
+
+#include "base/error.h"
+#include "base/fault.h"
+#include "base/text.h"
+#include "io/mapped_file.h"
 
 namespace unigrpo::io {
 namespace {
@@ -35,9 +35,7 @@ std::filesystem::path temporary_beside(const std::filesystem::path& path) {
 }  // namespace
 
 AtomicFile::AtomicFile(std::filesystem::path path, uint64_t expected_bytes)
-    : path_(std::move(path)),
-      temporary_(temporary_beside(path_)),
-      expected_bytes_(expected_bytes) {
+    : path_(std::move(path)), temporary_(temporary_beside(path_)), expected_bytes_(expected_bytes) {
   if (const int error = fault::effect("save.open").error) fail("create", error);
   descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   if (descriptor_ < 0) fail("create", errno);

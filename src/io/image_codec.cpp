@@ -1,17 +1,16 @@
 #include "io/image_codec.h"
 
-#include "base/error.h"
-#include "io/atomic_file.h"
-#include "io/image_size.h"
-
+#include <algorithm>
 #include <opencv2/core.hpp>
 #include <opencv2/core/utils/logger.hpp>
 #include <opencv2/imgcodecs.hpp>
 #include <opencv2/imgproc.hpp>
-
-#include <algorithm>
 #include <string>
 #include <utility>
+
+#include "base/error.h"
+#include "io/atomic_file.h"
+#include "io/image_size.h"
 
 namespace unigrpo::io {
 namespace {
@@ -31,8 +30,7 @@ bool is_whole(std::span<const uint8_t> bytes, ImageFormat format) {
 cv::Mat decode(std::span<const uint8_t> bytes, ImageFormat format, const std::string& where) {
   // A decoder's own warnings would break the rule of one error line.
   cv::utils::logging::setLogLevel(cv::utils::logging::LOG_LEVEL_SILENT);
-  const cv::Mat raw(1, static_cast<int>(bytes.size()), CV_8UC1,
-                    const_cast<uint8_t*>(bytes.data()));
+  const cv::Mat raw(1, static_cast<int>(bytes.size()), CV_8UC1, const_cast<uint8_t*>(bytes.data()));
   try {
     return cv::imdecode(raw, format == ImageFormat::jpeg ? cv::IMREAD_COLOR : cv::IMREAD_UNCHANGED);
   } catch (const cv::Exception& cause) {
@@ -95,8 +93,7 @@ Image read_image(const std::filesystem::path& path) {
   const std::span bytes(reinterpret_cast<const uint8_t*>(text.data()), text.size());
   const auto header = read_image_header(bytes);
   if (!header) throw BadInput("{}: not a PNG, JPEG or WebP image", where);
-  if (header->width == 0 || header->height == 0 ||
-      header->width > kMaxPixels / header->height) {
+  if (header->width == 0 || header->height == 0 || header->width > kMaxPixels / header->height) {
     throw BadInput("{}: image of {}x{} pixels, 1 to {} in all are read", where, header->width,
                    header->height, kMaxPixels);
   }

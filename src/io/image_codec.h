@@ -13,9 +13,9 @@ namespace unigrpo::io {
 /// the dimensions.
 std::vector<uint8_t> encode_png(const Image& image);
 
-/// Decodes PNG, JPEG (EXIF orientation applied) or WebP as RGB8; transparency is laid over white, as
-/// BAGEL's official code does. Throws BadInput naming `path`; refuses more than 64 megapixels before
-/// decoding.
+/// Decodes PNG, JPEG (EXIF orientation applied) or WebP as RGB8; transparency is laid over white,
+/// as BAGEL's official code does. Throws BadInput naming `path`; refuses more than 64 megapixels
+/// before decoding.
 Image read_image(const std::filesystem::path& path);
 
 /// Atomic write of a PNG.

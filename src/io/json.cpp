@@ -1,20 +1,19 @@
 #include "io/json.h"
 
-#include "base/error.h"
-#include "base/text.h"
-#include "io/atomic_file.h"
-
-#include <nlohmann/json.hpp>
-
 #include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <cstdlib>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <unordered_set>
 #include <utility>
 #include <vector>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "io/atomic_file.h"
 
 namespace unigrpo::io {
 namespace {
@@ -63,8 +62,8 @@ class Reader {
   }
 
   void skip_space() {
-    while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\t' || text_[at_] == '\n' ||
-                                  text_[at_] == '\r')) {
+    while (at_ < text_.size() &&
+           (text_[at_] == ' ' || text_[at_] == '\t' || text_[at_] == '\n' || text_[at_] == '\r')) {
       ++at_;
     }
   }
@@ -114,7 +113,8 @@ class Reader {
     std::unordered_set<std::string> names;
     bool more = !next_is('}');
     while (more) {
-      if (!next_is('"')) fail("unexpected " + here() + ", a key in double quotes was expected", at_);
+      if (!next_is('"'))
+        fail("unexpected " + here() + ", a key in double quotes was expected", at_);
       const size_t key_at = at_;
       count_value();
       std::string name = read_string();
@@ -334,8 +334,7 @@ void read_json(std::string_view text, std::string_view where, const JsonLimits& 
   Reader(text, where, limits, events).read_document();
 }
 
-nlohmann::json parse_json(std::string_view text, std::string_view where,
-                          const JsonLimits& limits) {
+nlohmann::json parse_json(std::string_view text, std::string_view where, const JsonLimits& limits) {
   TreeBuilder tree;
   read_json(text, where, limits, tree);
   return std::move(tree.root);

@@ -3,17 +3,17 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
-
-#include <nlohmann/json_fwd.hpp>
 
 namespace unigrpo::io {
 
 struct JsonLimits {
-  int max_depth = 64;               // of nested objects and arrays, at most 512
-  size_t max_values = 4'000'000;    // values and keys: bounds the memory that a small file can ask for
-  bool wide_integers = false;       // integers beyond 64 bits arrive as real() (Hugging Face configs)
+  int max_depth = 64;  // of nested objects and arrays, at most 512
+  size_t max_values =
+      4'000'000;               // values and keys: bounds the memory that a small file can ask for
+  bool wide_integers = false;  // integers beyond 64 bits arrive as real() (Hugging Face configs)
 };
 
 /// What a JSON text holds, in its order. Numbers arrive exactly: an integer that does not fit in 64
@@ -34,8 +34,8 @@ class JsonEvents {
   virtual void null() = 0;
 };
 
-/// Reads strict JSON (RFC 8259) without building a tree: valid UTF-8 without byte order mark, no key
-/// twice in one object (after unescaping), no trailing bytes, no NaN, no lone surrogates.
+/// Reads strict JSON (RFC 8259) without building a tree: valid UTF-8 without byte order mark, no
+/// key twice in one object (after unescaping), no trailing bytes, no NaN, no lone surrogates.
 /// Throws BadInput "<where>: invalid JSON: <what> at byte N, line L" (no line in a one-line text);
 /// `where` holds the file name.
 void read_json(std::string_view text, std::string_view where, const JsonLimits& limits,

@@ -1,8 +1,5 @@
 #include "io/mapped_file.h"
 
-#include "base/error.h"
-#include "base/sha256.h"
-
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -11,6 +8,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+
+#include "base/error.h"
+#include "base/sha256.h"
 
 namespace unigrpo::io {
 

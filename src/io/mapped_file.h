@@ -9,8 +9,9 @@
 
 namespace unigrpo::io {
 
-/// Opens a regular file for reading and says how large it is; the descriptor closes with the object.
-/// Throws BadInput (missing, unreadable, not a regular file): a FIFO or a device is never waited on.
+/// Opens a regular file for reading and says how large it is; the descriptor closes with the
+/// object. Throws BadInput (missing, unreadable, not a regular file): a FIFO or a device is never
+/// waited on.
 class InputFile {
  public:
   explicit InputFile(const std::filesystem::path& path);

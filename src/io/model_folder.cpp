@@ -1,14 +1,13 @@
 #include "io/model_folder.h"
 
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <system_error>
+
 #include "base/error.h"
 #include "base/text.h"
 #include "io/json.h"
-
-#include <nlohmann/json.hpp>
-
-#include <algorithm>
-#include <set>
-#include <system_error>
 
 namespace unigrpo::io {
 namespace {
@@ -37,7 +36,8 @@ std::set<std::string> names_with(const fs::path& folder, std::string_view suffix
 // snapshots/<revision>/ as links into blobs/ beside snapshots/: that one is followed.
 void check_link(const fs::path& file, const std::string& where) {
   std::error_code error;
-  const fs::path folder = fs::canonical(file.parent_path().empty() ? "." : file.parent_path(), error);
+  const fs::path folder =
+      fs::canonical(file.parent_path().empty() ? "." : file.parent_path(), error);
   const fs::path target = error ? fs::path() : fs::canonical(file, error);
   if (error) throw BadInput("{}: {}: {}", where, in_quotes(file.string(), 200), error.message());
   const fs::path parent = target.parent_path();
@@ -58,7 +58,8 @@ WeightMap read_weight_map(const fs::path& index) {
       read_json_file(index, {.max_depth = 16, .max_values = 1'000'000}, kMaxIndexBytes);
   if (!root.is_object()) throw BadInput("{}: must be a JSON object with weight_map", where);
   if (root.contains("metadata") && !root.at("metadata").is_object()) {
-    throw BadInput("{}: metadata must be an object, got {}", where, root.at("metadata").type_name());
+    throw BadInput("{}: metadata must be an object, got {}", where,
+                   root.at("metadata").type_name());
   }
   if (!root.contains("weight_map")) throw BadInput("{}: weight_map is missing", where);
   const nlohmann::json& map = root.at("weight_map");
@@ -74,8 +75,10 @@ WeightMap read_weight_map(const fs::path& index) {
     }
     const auto& name = shard.get_ref<const std::string&>();
     if (!is_plain_file_name(name)) {
-      throw BadInput("{}: weight_map: tensor {}: {} is not a plain .safetensors file name in the "
-                     "index's own folder", where, in_quotes(tensor), in_quotes(name));
+      throw BadInput(
+          "{}: weight_map: tensor {}: {} is not a plain .safetensors file name in the "
+          "index's own folder",
+          where, in_quotes(tensor), in_quotes(name));
     }
     weight_map.emplace(tensor, name);
   }
@@ -169,8 +172,10 @@ Checkpoint Checkpoint::open(const fs::path& path) {
     check_link(path / *files.begin(), path.string());
     checkpoint.files_.emplace_back(path / *files.begin());
   } else {
-    throw BadInput("{}: holds {} .safetensors files and no model.safetensors.index.json with a "
-                   "weight_map; one file or an index was expected", path.string(), files.size());
+    throw BadInput(
+        "{}: holds {} .safetensors files and no model.safetensors.index.json with a "
+        "weight_map; one file or an index was expected",
+        path.string(), files.size());
   }
   checkpoint.collect_tensors();
   return checkpoint;
@@ -180,13 +185,13 @@ void Checkpoint::collect_tensors() {
   for (const SafetensorsFile& file : files_) {
     for (const TensorView& view : file.tensors()) tensors_.push_back(&view);
   }
-  std::ranges::sort(tensors_, {}, [](const TensorView* view) { return std::string_view(view->name); });
+  std::ranges::sort(tensors_, {},
+                    [](const TensorView* view) { return std::string_view(view->name); });
 }
 
 const TensorView* Checkpoint::find(std::string_view name) const {
-  const auto found = std::ranges::lower_bound(tensors_, name, {}, [](const TensorView* view) {
-    return std::string_view(view->name);
-  });
+  const auto found = std::ranges::lower_bound(
+      tensors_, name, {}, [](const TensorView* view) { return std::string_view(view->name); });
   return found != tensors_.end() && (*found)->name == name ? *found : nullptr;
 }
 

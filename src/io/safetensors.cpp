@@ -1,23 +1,23 @@
 #include "io/safetensors.h"
 
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+#include <utility>
+
 #include "base/error.h"
 #include "base/text.h"
 #include "io/mapped_file.h"
 #include "io/safetensors_dtypes.h"
 #include "io/safetensors_header.h"
 
-#include <algorithm>
-#include <cstring>
-#include <numeric>
-#include <utility>
-
 namespace unigrpo::io {
 namespace {
 
 uint64_t read_length(std::span<const std::byte> file, const std::string& where) {
   if (file.size() < kLengthBytes) {
-    throw BadInput("{}: file of {} bytes is too short for the 8 bytes of the header's length", where,
-                   file.size());
+    throw BadInput("{}: file of {} bytes is too short for the 8 bytes of the header's length",
+                   where, file.size());
   }
   uint64_t length = 0;
   for (size_t i = 0; i < kLengthBytes; ++i) {
@@ -69,8 +69,10 @@ void check_layout(const Header& header, uint64_t buffer_bytes, const std::string
   for (const HeaderEntry* entry : sorted) {
     const std::string name = in_quotes(entry->view.name);
     if (entry->begin > covered) {
-      throw BadInput("{}: tensor {}: data_offsets [{}, {}] leave a hole in the buffer, which is "
-                     "covered up to byte {}", where, name, entry->begin, entry->end, covered);
+      throw BadInput(
+          "{}: tensor {}: data_offsets [{}, {}] leave a hole in the buffer, which is "
+          "covered up to byte {}",
+          where, name, entry->begin, entry->end, covered);
     }
     if (entry->begin < covered) {
       throw BadInput("{}: tensor {}: data_offsets [{}, {}] overlap those of tensor {}, [{}, {}]",
@@ -78,16 +80,18 @@ void check_layout(const Header& header, uint64_t buffer_bytes, const std::string
                      previous->begin, previous->end);
     }
     if (entry->end > buffer_bytes) {
-      throw BadInput("{}: tensor {}: data_offsets [{}, {}] reach past the end of the file, whose "
-                     "data buffer has size {}; truncated?", where, name, entry->begin, entry->end,
-                     buffer_bytes);
+      throw BadInput(
+          "{}: tensor {}: data_offsets [{}, {}] reach past the end of the file, whose "
+          "data buffer has size {}; truncated?",
+          where, name, entry->begin, entry->end, buffer_bytes);
     }
     covered = entry->end;
     previous = entry;
   }
   if (covered < buffer_bytes) {
-    throw BadInput("{}: data buffer has size {}, tensors cover {}: {} trailing bytes belong to none",
-                   where, buffer_bytes, covered, buffer_bytes - covered);
+    throw BadInput(
+        "{}: data buffer has size {}, tensors cover {}: {} trailing bytes belong to none", where,
+        buffer_bytes, covered, buffer_bytes - covered);
   }
 }
 
@@ -102,18 +106,22 @@ size_t dtype_size(DType dtype) {
     case DType::f8_e5m2:
     case DType::f8_e8m0:
     case DType::f8_e4m3fnuz:
-    case DType::f8_e5m2fnuz: return 1;
+    case DType::f8_e5m2fnuz:
+      return 1;
     case DType::u16:
     case DType::i16:
     case DType::f16:
-    case DType::bf16: return 2;
+    case DType::bf16:
+      return 2;
     case DType::u32:
     case DType::i32:
-    case DType::f32: return 4;
+    case DType::f32:
+      return 4;
     case DType::u64:
     case DType::i64:
     case DType::f64:
-    case DType::c64: return 8;
+    case DType::c64:
+      return 8;
   }
   throw RuntimeFailure("dtype {} has no size", static_cast<int>(dtype));
 }
@@ -129,8 +137,7 @@ Contents read_contents(std::span<const std::byte> file, const std::string& where
   const uint64_t length = read_length(file, where);
   const std::span<const std::byte> text = file.subspan(kLengthBytes, length);
   const std::span<const std::byte> buffer = file.subspan(kLengthBytes + length);
-  Header header =
-      read_header({reinterpret_cast<const char*>(text.data()), text.size()}, where);
+  Header header = read_header({reinterpret_cast<const char*>(text.data()), text.size()}, where);
   check_sizes(header, where);
   check_layout(header, buffer.size(), where);
 
@@ -156,9 +163,8 @@ SafetensorsFile::SafetensorsFile(SafetensorsFile&&) noexcept = default;
 SafetensorsFile& SafetensorsFile::operator=(SafetensorsFile&&) noexcept = default;
 
 const TensorView* SafetensorsFile::find(std::string_view name) const {
-  const auto found = std::ranges::lower_bound(tensors_, name, {}, [](const TensorView& view) {
-    return std::string_view(view.name);
-  });
+  const auto found = std::ranges::lower_bound(
+      tensors_, name, {}, [](const TensorView& view) { return std::string_view(view.name); });
   return found != tensors_.end() && found->name == name ? &*found : nullptr;
 }
 

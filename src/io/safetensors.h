@@ -15,8 +15,25 @@ namespace unigrpo::io {
 /// Element types of the safetensors format that we know, spelled as in a header. The packed ones
 /// below one byte (F4, F6_E2M3, F6_E3M2) are refused by name.
 enum class DType {
-  boolean, u8, i8, u16, i16, f16, bf16, u32, i32, f32, u64, i64, f64, f8_e4m3, f8_e5m2,
-  f8_e8m0, f8_e4m3fnuz, f8_e5m2fnuz, c64
+  boolean,
+  u8,
+  i8,
+  u16,
+  i16,
+  f16,
+  bf16,
+  u32,
+  i32,
+  f32,
+  u64,
+  i64,
+  f64,
+  f8_e4m3,
+  f8_e5m2,
+  f8_e8m0,
+  f8_e4m3fnuz,
+  f8_e5m2fnuz,
+  c64
 };
 
 size_t dtype_size(DType dtype);            // bytes an element
@@ -56,10 +73,10 @@ class SafetensorsFile {
 };
 
 /// Writes tensors to `path` atomically: temporary file in the same folder, fsync, rename, fsync of
-/// the folder. The file is a function of the arguments alone, whatever the order of `tensors`: wider
-/// elements first, then by name, so that every tensor is aligned to its element size (at most 8)
-/// without the gaps that the format forbids. Throws RuntimeFailure where the disk refuses, or for a
-/// name twice, not UTF-8 or reserved, or bytes that do not fit shape and dtype.
+/// the folder. The file is a function of the arguments alone, whatever the order of `tensors`:
+/// wider elements first, then by name, so that every tensor is aligned to its element size (at most
+/// 8) without the gaps that the format forbids. Throws RuntimeFailure where the disk refuses, or
+/// for a name twice, not UTF-8 or reserved, or bytes that do not fit shape and dtype.
 void write_safetensors(const std::filesystem::path& path, std::span<const TensorView> tensors,
                        const std::map<std::string, std::string>& metadata = {});
 

@@ -1,20 +1,21 @@
 #include "io/safetensors_header.h"
 
+#include <algorithm>
+#include <limits>
+#include <utility>
+
 #include "base/enum_names.h"
 #include "base/error.h"
 #include "base/text.h"
 #include "io/json.h"
 #include "io/safetensors_dtypes.h"
 
-#include <algorithm>
-#include <limits>
-#include <utility>
-
 namespace unigrpo::io {
 namespace {
 
 constexpr uint64_t kMaxDimension = (uint64_t{1} << 48) - 1;
 constexpr size_t kMaxRank = 1024;
+constexpr size_t kMaxMetadata = 100'000;
 
 // Follows the events of a header and keeps only what a tensor list needs: a tree of a hostile
 // 100 MB header would take gigabytes.
@@ -84,6 +85,9 @@ class HeaderReader final : public JsonEvents {
 
   void string(std::string&& value) override {
     if (place_ == Place::metadata) {
+      if (header.metadata.size() == kMaxMetadata) {
+        throw BadInput("{}: __metadata__ has more than {} entries", where_, kMaxMetadata);
+      }
       header.metadata.emplace(std::move(name_), std::move(value));
     } else if (place_ == Place::entry && field_ == Field::dtype) {
       const auto dtype = enum_value<DType>(value);
@@ -163,7 +167,8 @@ class HeaderReader final : public JsonEvents {
   // Every place where a value other than the expected one stands; returns where it may stand.
   void scalar(std::string_view what) const {
     switch (place_) {
-      case Place::root: throw BadInput("{}: JSON must be an object, got {}", where_, what);
+      case Place::root:
+        throw BadInput("{}: JSON must be an object, got {}", where_, what);
       case Place::names:
         if (name_ == kMetadataKey) {
           throw BadInput("{}: __metadata__ must be an object of strings, got {}", where_, what);
@@ -172,14 +177,16 @@ class HeaderReader final : public JsonEvents {
       case Place::metadata:
         throw BadInput("{}: __metadata__ must map strings to strings, {} is {}", where_,
                        in_quotes(name_), what);
-      case Place::numbers: fail_entry("{} must hold integers only, got {}", field(), what);
+      case Place::numbers:
+        fail_entry("{} must hold integers only, got {}", field(), what);
       case Place::entry:
         if (field_ == Field::dtype) fail_entry("dtype must be a string, got {}", what);
         if (field_ != Field::other) {
           fail_entry("{} must be an array of integers, got {}", field(), what);
         }
         return;
-      case Place::ignored: return;
+      case Place::ignored:
+        return;
     }
   }
 
@@ -208,7 +215,7 @@ Header read_header(std::string_view text, const std::string& where) {
                    in_quotes(object.substr(last)));
   }
   HeaderReader reader(where);
-  read_json(object, where, {.max_depth = 16, .max_values = 2'000'000}, reader);
+  read_json(object, where, {.max_depth = 16, .max_values = 4'000'000}, reader);
   return std::move(reader.header);
 }
 

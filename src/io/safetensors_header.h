@@ -1,7 +1,5 @@
 #pragma once
 
-#include "io/safetensors.h"
-
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -10,9 +8,11 @@
 #include <string_view>
 #include <vector>
 
+#include "io/safetensors.h"
+
 namespace unigrpo::io {
 
-inline constexpr uint64_t kLengthBytes = 8;             // the header's length, little-endian
+inline constexpr uint64_t kLengthBytes = 8;               // the header's length, little-endian
 inline constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // the format's own limit
 inline constexpr std::string_view kMetadataKey = "__metadata__";
 

@@ -1,14 +1,13 @@
+#include <algorithm>
+#include <array>
+#include <nlohmann/json.hpp>
+#include <tuple>
+
 #include "base/error.h"
 #include "base/text.h"
 #include "io/atomic_file.h"
 #include "io/safetensors.h"
 #include "io/safetensors_header.h"
-
-#include <nlohmann/json.hpp>
-
-#include <algorithm>
-#include <array>
-#include <tuple>
 
 namespace unigrpo::io {
 namespace {
@@ -64,10 +63,9 @@ std::string header_text(const std::vector<const TensorView*>& tensors,
                            fmt::join(view->shape, ", "), dtype_name(view->dtype));
     }
     const uint64_t end = offset + view->bytes.size();
-    members.push_back(fmt::format(
-        "{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}",
-        quote_json(view->name, path), dtype_name(view->dtype), fmt::join(view->shape, ","), offset,
-        end));
+    members.push_back(fmt::format("{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}",
+                                  quote_json(view->name, path), dtype_name(view->dtype),
+                                  fmt::join(view->shape, ","), offset, end));
     offset = end;
   }
   std::string text = fmt::format("{{{}}}", join(members, ","));

@@ -1,11 +1,11 @@
 #include "base/fault.h"
 
-#include "base/error.h"
-
 #include <gtest/gtest.h>
 
 #include <cerrno>
 #include <csignal>
+
+#include "base/error.h"
 
 namespace unigrpo {
 namespace {
@@ -55,8 +55,8 @@ TEST_F(Fault, AppliesToItsRankOnly) {
 }
 
 TEST_F(Fault, RefusesASpecificationItCannotRead) {
-  for (const char* bad : {"a", "a=", "=kill", "a=die", "a:x=kill", "a=delay", "a=kill:3", "a@x=kill",
-                          "a=delay:soon"}) {
+  for (const char* bad : {"a", "a=", "=kill", "a=die", "a:x=kill", "a=delay", "a=kill:3",
+                          "a@x=kill", "a=delay:soon"}) {
     EXPECT_THROW(fault::configure(bad), BadInput) << bad;
   }
 }

@@ -1,13 +1,13 @@
 #include "base/log.h"
 
-#include "base/error.h"
-#include "support/temp_folder.h"
-
 #include <gtest/gtest.h>
 
 #include <fstream>
 #include <iterator>
 #include <regex>
+
+#include "base/error.h"
+#include "support/temp_folder.h"
 
 namespace unigrpo {
 namespace {

@@ -1,8 +1,8 @@
 #include "base/text.h"
 
-#include "base/sha256.h"
-
 #include <gtest/gtest.h>
+
+#include "base/sha256.h"
 
 namespace unigrpo {
 namespace {
@@ -51,8 +51,9 @@ TEST(Text, Patterns) {
 
 TEST(Text, Utf8IsStrict) {
   EXPECT_TRUE(is_valid_utf8("plain \xc3\xa9 \xe6\xb0\xb4 \xf0\x9f\x8e\xa8 \xf4\x8f\xbf\xbf"));
-  for (const char* bad : {"\x80", "\xc0\x80", "\xc1\xbf", "\xe0\x80\x80", "\xed\xa0\x80", "\xe6\xb0",
-                          "\xf0\x80\x80\x80", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xff"}) {
+  for (const char* bad :
+       {"\x80", "\xc0\x80", "\xc1\xbf", "\xe0\x80\x80", "\xed\xa0\x80", "\xe6\xb0",
+        "\xf0\x80\x80\x80", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xff"}) {
     EXPECT_FALSE(is_valid_utf8(bad));
   }
   EXPECT_EQ(valid_utf8_prefix("ab\xff"), 2U);

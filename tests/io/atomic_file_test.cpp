@@ -1,16 +1,16 @@
 #include "io/atomic_file.h"
 
-#include "base/error.h"
-#include "base/fault.h"
-#include "base/text.h"
-#include "io/mapped_file.h"
-#include "support/temp_folder.h"
-
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
 #include <csignal>
 #include <iterator>
+
+#include "base/error.h"
+#include "base/fault.h"
+#include "base/text.h"
+#include "io/mapped_file.h"
+#include "support/temp_folder.h"
 
 namespace unigrpo::io {
 namespace {

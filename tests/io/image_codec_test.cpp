@@ -1,13 +1,13 @@
 #include "io/image_codec.h"
 
+#include <gtest/gtest.h>
+
 #include "base/error.h"
 #include "base/rng.h"
 #include "io/atomic_file.h"
 #include "io/base64.h"
 #include "support/mutate.h"
 #include "support/temp_folder.h"
-
-#include <gtest/gtest.h>
 
 namespace unigrpo::io {
 namespace {

@@ -1,12 +1,13 @@
 #include "io/json.h"
 
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
 #include "base/error.h"
 #include "base/rng.h"
 #include "support/mutate.h"
 #include "support/temp_folder.h"
-
-#include <gtest/gtest.h>
-#include <nlohmann/json.hpp>
 
 namespace unigrpo::io {
 namespace {
@@ -27,7 +28,8 @@ TEST(Json, BuildsTheTree) {
 }
 
 TEST(Json, IntegersStayExact) {
-  const auto tree = parse_json("[18446744073709551615, -9223372036854775808, 9007199254740993]", "f");
+  const auto tree =
+      parse_json("[18446744073709551615, -9223372036854775808, 9007199254740993]", "f");
   EXPECT_EQ(tree[0].get<uint64_t>(), UINT64_MAX);
   EXPECT_EQ(tree[1].get<int64_t>(), INT64_MIN);
   EXPECT_EQ(tree[2].get<int64_t>(), 9007199254740993);
@@ -46,27 +48,76 @@ TEST(Json, RealsAreRoundedCorrectlyOrRefused) {
 }
 
 TEST(Json, StringsAreUnescaped) {
-  EXPECT_EQ(parse_json(R"("\"\\\/\b\f\n\r\t\u0041\u00e9\u6c34\ud83c\udfa8")", "f").get<std::string>(),
-            "\"\\/\b\f\n\r\tA\xc3\xa9\xe6\xb0\xb4\xf0\x9f\x8e\xa8");
+  EXPECT_EQ(
+      parse_json(R"("\"\\\/\b\f\n\r\t\u0041\u00e9\u6c34\ud83c\udfa8")", "f").get<std::string>(),
+      "\"\\/\b\f\n\r\tA\xc3\xa9\xe6\xb0\xb4\xf0\x9f\x8e\xa8");
 }
 
 TEST(Json, ErrorsSayWhere) {
   EXPECT_EQ(refusal("{\n \"a\": 1,\n \"a\": 2}"),
             "f.json: invalid JSON: duplicate key 'a' at byte 12, line 3");
-  EXPECT_EQ(refusal("{\"a\" 1}"), "f.json: invalid JSON: unexpected '1', ':' was expected at byte 5");
+  EXPECT_EQ(refusal("{\"a\" 1}"),
+            "f.json: invalid JSON: unexpected '1', ':' was expected at byte 5");
 }
 
 TEST(Json, RefusesWhatIsNotStrictJson) {
   const std::string nul(1, '\0');
-  for (const std::string& text : std::vector<std::string>{
-           "", " ", nul, "{", "}", "[", "[1", "[1,", "[1,]", "{\"a\":1,}", "{\"a\"}", "{a:1}",
-           "{\"a\":1}x", "{}" + nul, "1 2", "01", "-", "1.", ".5", "1e", "+1", "0x1", "NaN", "nan",
-           "Infinity", "-Infinity", "tru", "True", "nulll", "'a'", "\"a", "\"\\", "\"\\u12\"",
-           "\"\\u12g4\"", "\"\\x41\"", "\"\t\"", "\"\\ud800\"", "\"\\ud800\\u0041\"", "\"\\udc00\"",
-           "\"\\u+123\"", "\"\\u-001\"", "\xEF\xBB\xBF{}", "\"\xff\"", "\"\xc0\x80\"",
-           "\"\xed\xa0\x80\"", "\"\xf4\x90\x80\x80\"", "/**/1", "// x\n1", "{\"a\":1,\"a\":1}",
-           "{\"a\":{\"b\":1,\"\\u0062\":2}}", "[1 2]", "{\"a\":1 \"b\":2}", "{1:2}", "\xc2"}) {
-    EXPECT_EQ(refusal(text).rfind("f.json: invalid JSON: ", 0), 0U) << text << ": " << refusal(text);
+  for (const std::string& text : std::vector<std::string>{"",
+                                                          " ",
+                                                          nul,
+                                                          "{",
+                                                          "}",
+                                                          "[",
+                                                          "[1",
+                                                          "[1,",
+                                                          "[1,]",
+                                                          "{\"a\":1,}",
+                                                          "{\"a\"}",
+                                                          "{a:1}",
+                                                          "{\"a\":1}x",
+                                                          "{}" + nul,
+                                                          "1 2",
+                                                          "01",
+                                                          "-",
+                                                          "1.",
+                                                          ".5",
+                                                          "1e",
+                                                          "+1",
+                                                          "0x1",
+                                                          "NaN",
+                                                          "nan",
+                                                          "Infinity",
+                                                          "-Infinity",
+                                                          "tru",
+                                                          "True",
+                                                          "nulll",
+                                                          "'a'",
+                                                          "\"a",
+                                                          "\"\\",
+                                                          "\"\\u12\"",
+                                                          "\"\\u12g4\"",
+                                                          "\"\\x41\"",
+                                                          "\"\t\"",
+                                                          "\"\\ud800\"",
+                                                          "\"\\ud800\\u0041\"",
+                                                          "\"\\udc00\"",
+                                                          "\"\\u+123\"",
+                                                          "\"\\u-001\"",
+                                                          "\xEF\xBB\xBF{}",
+                                                          "\"\xff\"",
+                                                          "\"\xc0\x80\"",
+                                                          "\"\xed\xa0\x80\"",
+                                                          "\"\xf4\x90\x80\x80\"",
+                                                          "/**/1",
+                                                          "// x\n1",
+                                                          "{\"a\":1,\"a\":1}",
+                                                          "{\"a\":{\"b\":1,\"\\u0062\":2}}",
+                                                          "[1 2]",
+                                                          "{\"a\":1 \"b\":2}",
+                                                          "{1:2}",
+                                                          "\xc2"}) {
+    EXPECT_EQ(refusal(text).rfind("f.json: invalid JSON: ", 0), 0U)
+        << text << ": " << refusal(text);
   }
 }
 

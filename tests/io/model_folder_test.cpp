@@ -1,11 +1,11 @@
 #include "io/model_folder.h"
 
-#include "base/error.h"
-#include "support/temp_folder.h"
-
 #include <gtest/gtest.h>
 
 #include <filesystem>
+
+#include "base/error.h"
+#include "support/temp_folder.h"
 
 namespace unigrpo::io {
 namespace {

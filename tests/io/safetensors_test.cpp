@@ -1,5 +1,11 @@
 #include "io/safetensors.h"
 
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <iterator>
+
 #include "base/error.h"
 #include "base/fault.h"
 #include "base/rng.h"
@@ -10,12 +16,6 @@
 #include "support/malformed_cases.h"
 #include "support/mutate.h"
 #include "support/temp_folder.h"
-
-#include <gtest/gtest.h>
-
-#include <algorithm>
-#include <filesystem>
-#include <iterator>
 
 namespace unigrpo::io {
 namespace {
@@ -87,7 +87,8 @@ struct HeaderCase {
 void PrintTo(const HeaderCase& c, std::ostream* out) { *out << c.name; }
 
 std::string entry(std::string_view dtype, std::string_view shape, std::string_view offsets) {
-  return fmt::format(R"({{"w":{{"dtype":{},"shape":{},"data_offsets":{}}}}})", dtype, shape, offsets);
+  return fmt::format(R"({{"w":{{"dtype":{},"shape":{},"data_offsets":{}}}}})", dtype, shape,
+                     offsets);
 }
 
 std::string two(std::string_view offsets_a, std::string_view offsets_b) {
@@ -151,22 +152,45 @@ std::vector<HeaderCase> bad_headers() {
       {"hole_between", two("[0,4]", "[6,10]"), "0123456789", "hole"},
       {"overlap_all", two("[0,4]", "[0,4]"), "0123", "overlap"},
       {"overlap_part", two("[0,4]", "[2,6]"), "012345", "overlap"},
-      {"empty_inside", R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},)"
-                       R"("e":{"dtype":"U8","shape":[0],"data_offsets":[2,2]}})",
+      {"empty_inside",
+       R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},)"
+       R"("e":{"dtype":"U8","shape":[0],"data_offsets":[2,2]}})",
        "0123", "overlap"},
       {"metadata_null", R"({"__metadata__":null})", "", "__metadata__ must be an object"},
       {"metadata_array", R"({"__metadata__":["a"]})", "", "__metadata__ must be an object"},
       {"metadata_bool", R"({"__metadata__":{"a":true}})", "", "__metadata__ must map strings"},
-      {"metadata_null_value", R"({"__metadata__":{"a":null}})", "", "__metadata__ must map strings"},
+      {"metadata_null_value", R"({"__metadata__":{"a":null}})", "",
+       "__metadata__ must map strings"},
       {"metadata_twice", R"({"__metadata__":{},"__metadata__":{}})", "", "duplicate key"},
       {"metadata_key_twice", R"({"__metadata__":{"a":"1","\u0061":"2"}})", "", "duplicate key 'a'"},
+      {"metadata_flood",
+       [] {
+         std::string text = "{\"__metadata__\":{\"\":\"\"";
+         for (int i = 0; i < 100'000; ++i) text += fmt::format(",\"{}\":\"\"", i);
+         return text + "}}";
+       }(),
+       "", "__metadata__ has more than 100000 entries"},
+      {"shape_flood",
+       entry(
+           "\"U8\"",
+           "[1" +
+               [] {
+                 std::string ones;
+                 for (int i = 0; i < 1100; ++i) ones += ",1";
+                 return ones;
+               }() +
+               "]",
+           "[0,1]"),
+       "x", w + "shape has more than 1024 numbers"},
       {"nesting_bomb", R"({"w":{"x":)" + std::string(100'000, '['), "", "nested deeper"},
       {"nesting_bomb_in_shape", R"({"w":{"shape":)" + std::string(100'000, '['), "", "shape"},
-      {"nesting_bomb_of_objects", [] {
+      {"nesting_bomb_of_objects",
+       [] {
          std::string text;
          for (int i = 0; i < 50'000; ++i) text += "{\"a\":";
          return text;
-       }(), "", "nested deeper"},
+       }(),
+       "", "nested deeper"},
   };
 }
 
@@ -175,8 +199,7 @@ class BadHeader : public ::testing::TestWithParam<HeaderCase> {};
 TEST_P(BadHeader, IsRefusedWithItsReason) {
   const HeaderCase& c = GetParam();
   const TempFolder folder;
-  const std::string message =
-      refusal(folder.write("odd.safetensors", file_of(c.header, c.data)));
+  const std::string message = refusal(folder.write("odd.safetensors", file_of(c.header, c.data)));
   EXPECT_NE(message.find("odd.safetensors: header"), std::string::npos) << message;
   EXPECT_NE(message.find(c.complaint), std::string::npos) << message;
   EXPECT_EQ(message.find('\n'), std::string::npos) << message;
@@ -270,7 +293,9 @@ TEST(Safetensors, TheWriterRefusesWhatItCouldNotReadBack) {
                RuntimeFailure);
   EXPECT_THROW(write_safetensors(path, with([](TensorView& v) { v.name = "v", v.shape = {5}; })),
                RuntimeFailure);
-  EXPECT_THROW(write_safetensors(path, with([](TensorView& v) { v.name = "v", v.shape = {-4, -1}; })),
+  EXPECT_THROW(write_safetensors(path, with([](TensorView& v) {
+                                   v.name = "v", v.shape = {-4, -1};
+                                 })),
                RuntimeFailure);
   EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
 }

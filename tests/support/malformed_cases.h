@@ -1,18 +1,18 @@
 #pragma once
 
-#include "io/atomic_file.h"
-#include "io/json.h"
-
 #include <gtest/gtest.h>
-#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <cctype>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <ostream>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "io/atomic_file.h"
+#include "io/json.h"
 
 namespace unigrpo::testing {
 
@@ -21,7 +21,7 @@ struct MalformedCase {
   std::string id;
   std::filesystem::path path;  // absolute
   bool accept = false;
-  nlohmann::json all;          // the whole line, with names, contents, line, probe, rows, ...
+  nlohmann::json all;  // the whole line, with names, contents, line, probe, rows, ...
 };
 
 inline void PrintTo(const MalformedCase& c, std::ostream* out) { *out << c.id; }
