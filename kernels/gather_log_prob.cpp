@@ -263,6 +263,7 @@ TokenLogProbs gather_log_prob(const at::Tensor& logits, const at::Tensor& ids,
               logits.sizes());
   TORCH_CHECK(ids.dim() == 1 && ids.size(0) == logits.size(0) && ids.scalar_type() == at::kLong,
               "ids must be [N] int64 with N = ", logits.size(0), ", got ", ids.sizes());
+  TORCH_CHECK(ids.device() == logits.device(), "logits and ids must be on one device");
   TORCH_CHECK(temperature > 0, "temperature must be above 0, got ", temperature);
   const auto [log_probs, entropy, log_normalizer] = call_forward(logits, ids, temperature);
   return {log_probs, entropy};

@@ -29,6 +29,9 @@ void check_inputs(const at::Tensor& x, const at::Tensor& velocity, const at::Ten
   TORCH_CHECK(coefficients.scalar_type() == at::kDouble && coefficients.dim() == 2 &&
                   coefficients.size(0) == x.size(0) && coefficients.size(1) == 3,
               "coefficients must be [B, 3] float64, got ", coefficients.sizes());
+  TORCH_CHECK(x.device() == velocity.device() && x.device() == other.device() &&
+                  x.device() == coefficients.device(),
+              "x, velocity, noise (or x_next) and coefficients must be on one device");
 }
 
 /// Finishes a row's log-prob from its sum of squares over `count` elements.
@@ -61,7 +64,6 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> sde_step_cpu(const at::Tensor& x_
                                                             const at::Tensor& noise_in,
                                                             const at::Tensor& coefficients_in,
                                                             bool gaussian) {
-  check_inputs(x_in, velocity_in, noise_in, coefficients_in);
   const at::Tensor x = x_in.contiguous();
   const at::Tensor velocity = velocity_in.contiguous();
   const at::Tensor noise = noise_in.contiguous();
@@ -104,7 +106,6 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> sde_step_cpu(const at::Tensor& x_
 at::Tensor sde_log_prob_cpu(const at::Tensor& x_in, const at::Tensor& velocity_in,
                             const at::Tensor& x_next_in, const at::Tensor& coefficients_in,
                             bool gaussian) {
-  check_inputs(x_in, velocity_in, x_next_in, coefficients_in);
   const at::Tensor x = x_in.contiguous();
   const at::Tensor velocity = velocity_in.contiguous();
   const at::Tensor x_next = x_next_in.contiguous();
@@ -213,12 +214,14 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> sde_step(const at::Tensor& x,
           .findSchemaOrThrow("unigrpo::sde_step", "")
           .typed<std::tuple<at::Tensor, at::Tensor, at::Tensor>(
               const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, bool)>();
+  check_inputs(x, velocity, noise, coefficients);
   const at::NoGradGuard no_grad;
   return op.call(x, velocity, noise, coefficients, gaussian);
 }
 
 at::Tensor sde_log_prob(const at::Tensor& x, const at::Tensor& velocity, const at::Tensor& x_next,
                         const at::Tensor& coefficients, bool gaussian) {
+  check_inputs(x, velocity, x_next, coefficients);
   return call_sde_log_prob(x, velocity, x_next, coefficients, gaussian);
 }
 
