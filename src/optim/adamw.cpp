@@ -5,10 +5,12 @@
 #include <cmath>
 #include <numeric>
 #include <stdexcept>
+#include <tuple>
 #include <unordered_set>
 #include <utility>
 
 #include "base/error.h"
+#include "base/fault.h"
 #include "base/text.h"
 #include "optim/elementwise.h"
 
@@ -85,15 +87,19 @@ AdamW::AdamW(const OptimConfig& config, NamedParameters parameters, UpdateKernel
   }
   for (size_t index = 0; index + 1 < groups_.size(); ++index) {
     if (groups_[index].num_parameters == 0) {
-      throw BadInput("optim.groups[{}].pattern: '{}' fits no trained parameter that an earlier group left", index,
-                     groups_[index].pattern);
+      throw BadInput("optim.groups[{}].pattern: '{}' fits no trained parameter that an earlier group left",
+                     index, groups_[index].pattern);
     }
   }
 }
 
 StepStats AdamW::step(double lr_factor, double grad_scale) {
   const at::NoGradGuard no_grad;
-  return use_library_ ? step_with_library(lr_factor, grad_scale) : step_with_loops(lr_factor, grad_scale);
+  fault::point("optim.before");
+  const StepStats stats =
+      use_library_ ? step_with_library(lr_factor, grad_scale) : step_with_loops(lr_factor, grad_scale);
+  fault::point("optim.after");
+  return stats;
 }
 
 StepStats AdamW::step_with_loops(double lr_factor, double grad_scale) {

@@ -50,7 +50,7 @@ class AdamW {
   AdamW(const OptimConfig& config, NamedParameters parameters, UpdateKernel kernel = UpdateKernel::automatic);
 
   /// One update from the gradients (of the parameter's dtype). `lr_factor`: from the schedule; `grad_scale`:
-  /// from clipping, multiplies the gradients as they are read.
+  /// from clipping, multiplies the gradients as they are read. Fault points: optim.before, optim.after.
   StepStats step(double lr_factor, double grad_scale = 1.0);
 
   /// Drops all gradients.

@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <stdexcept>
 #include <vector>
 
 #include "base/error.h"
+#include "base/fault.h"
 #include "optim/chunks.h"
 #include "optim/elementwise.h"
 
@@ -63,6 +65,9 @@ GradNorm GradClip::check(const NamedParameters& parameters) {
       throw std::invalid_argument("GradClip: the gradient of '" + parameter.name + "' must be float32 or bf16");
     }
     grads.push_back({parameter.name, grad.contiguous()});
+  }
+  if (fault::effect("grad.reduced").nan && !grads.empty()) {
+    grads.front().tensor.flatten()[0] = std::numeric_limits<float>::quiet_NaN();
   }
   const std::vector<double> squares = squares_of(grads);
   GradNorm result;

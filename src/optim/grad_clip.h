@@ -24,6 +24,7 @@ class GradClip {
   /// Global L2 norm over all gradients, accumulated in double and in one order whatever the thread count. The
   /// gradients stay as they are. A norm that is not finite asks to skip the step and counts; throws
   /// RuntimeFailure, naming the parameter, with `on_nonfinite = stop` or after `max_skipped` in a row.
+  /// Fault point: grad.reduced (nan goes into the first gradient).
   GradNorm check(const NamedParameters& parameters);
 
   int64_t skipped() const { return skipped_; }

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "checkpoint/snapshots.h"
 #include "support/temp_folder.h"
 
 #include <gtest/gtest.h>
@@ -21,7 +22,7 @@ TEST(Layout, NamesStepsAndReadsThemBack) {
 }
 
 TEST(Layout, ReadsAManifestBackAndNoticesEveryChange) {
-  const testing::TempFolder folder;
+  const testing::TempFolder folder(testing::fast_folder());
   const Manifest manifest{.step = 20,
                           .world_size = 1,
                           .recipe_sha256 = "ab",

@@ -40,7 +40,7 @@ class Resume : public ::testing::Test {
   }
   std::string failure() const { return failure_of([&] { open_checkpoint(newest_); }); }
 
-  testing::TempFolder root_;
+  testing::TempFolder root_{testing::fast_folder()};
   fs::path older_ = root_.path() / "step_000020";
   fs::path newest_ = root_.path() / "step_000040";
 };

@@ -49,7 +49,7 @@ class CheckpointStoreTest : public ::testing::Test {
     CheckpointStore({folder_.path(), {}}).save(snapshot_of(1));
   }
 
-  testing::TempFolder folder_;
+  testing::TempFolder folder_{testing::fast_folder()};
 };
 
 TEST_F(CheckpointStoreTest, SavesAndFindsTheNewest) {

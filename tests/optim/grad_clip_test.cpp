@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "base/fault.h"
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -80,6 +81,15 @@ TEST(GradClip, StopsAtOnceWhereTheRecipeSaysSo) {
   GradClip clip(config);
   EXPECT_THROW(clip.check(with_grads(at::full({2}, std::numeric_limits<float>::infinity()), at::ones({2}))),
                RuntimeFailure);
+}
+
+TEST(GradClip, ActsOutANanForTests) {
+  const NamedParameters parameters = with_grads(at::ones({2, 2}), at::ones({2}));
+  GradClip clip({});
+  fault::configure("grad.reduced:2=nan");
+  EXPECT_FALSE(clip.check(parameters).skip);
+  EXPECT_EQ(clip.check(parameters).nonfinite, "a");
+  fault::configure("");
 }
 
 }  // namespace
