@@ -1,0 +1,133 @@
+#include "grpo/pack.h"
+
+#include <map>
+
+#include <ATen/ATen.h>
+
+namespace unigrpo::grpo {
+
+using rollout::ImageSegment;
+using rollout::TextSegment;
+using rollout::Trajectory;
+
+int64_t training_tokens(const Trajectory& trajectory) {
+  int64_t tokens = 0;
+  for (const auto& segment : trajectory.segments) {
+    if (const auto* text = std::get_if<TextSegment>(&segment)) {
+      tokens += static_cast<int64_t>(text->ids.size()) + 2;
+    } else {
+      const auto& image = std::get<ImageSegment>(segment);
+      tokens += image.window.width() * (image.grid.num_tokens() + 2);
+    }
+  }
+  return tokens;
+}
+
+std::vector<std::vector<int64_t>> plan_micro_batches(std::span<const Trajectory> trajectories,
+                                                     std::span<const int64_t> rows, int64_t token_budget) {
+  std::vector<std::vector<int64_t>> batches;
+  int64_t used = 0, prompt = -1;
+  for (const int64_t row : rows) {
+    const Trajectory& trajectory = trajectories[row];
+    const bool shares = !batches.empty() && trajectory.prompt_index == prompt;
+    int64_t needed = training_tokens(trajectory);
+    if (!shares) needed += static_cast<int64_t>(trajectory.prefix.size());
+    if (batches.empty() || used + needed > token_budget) {
+      if (shares) needed += static_cast<int64_t>(trajectory.prefix.size());
+      batches.emplace_back();
+      used = 0;
+    }
+    batches.back().push_back(row);
+    used += needed;
+    prompt = trajectory.prompt_index;
+  }
+  return batches;
+}
+
+PackedBatch pack(const policy::UnifiedPolicy& policy, std::span<const Trajectory> trajectories,
+                 std::span<const int64_t> rows, bool detach_context, bool with_unconditional) {
+  PackedBatch packed;
+  packed.rows.assign(rows.begin(), rows.end());
+  packed.batch.detach_context = detach_context;
+  std::map<int64_t, int64_t> prefix_of_prompt;
+  std::vector<policy::TrainSequence> unconditional;
+  std::vector<int64_t> text_rows, text_ids;
+  std::vector<at::Tensor> old_text, entropy, x, x_next, velocity_old, old_image;
+  std::vector<double> t, t_next;
+  int64_t hidden_row = 0;
+  for (size_t r = 0; r < rows.size(); ++r) {
+    const Trajectory& trajectory = trajectories[rows[r]];
+    const auto [slot, fresh] = prefix_of_prompt.try_emplace(trajectory.prompt_index,
+                                                            static_cast<int64_t>(packed.batch.prefixes.size()));
+    if (fresh) packed.batch.prefixes.push_back(trajectory.prefix);
+    policy::TrainSequence sequence{.prefix = slot->second, .blocks = {}};
+    for (const auto& segment : trajectory.segments) {
+      if (const auto* text = std::get_if<TextSegment>(&segment)) {
+        const auto k = static_cast<int64_t>(text->ids.size());
+        std::vector<int64_t> ids = {policy.bos_id()};
+        ids.insert(ids.end(), text->ids.begin(), text->ids.end());
+        if (!text->ended) ids.push_back(policy.eos_id());
+        if (!text->forced) {
+          for (int64_t i = 0; i < k; ++i) text_rows.push_back(hidden_row + i);
+          text_ids.insert(text_ids.end(), text->ids.begin(), text->ids.end());
+          packed.text_lengths.push_back(k);
+          packed.text_segment_row.push_back(static_cast<int64_t>(r));
+          packed.text_ended.push_back(text->ended);
+          old_text.push_back(text->log_probs);
+          entropy.push_back(text->entropy);
+        }
+        hidden_row += static_cast<int64_t>(ids.size());
+        sequence.blocks.push_back(
+            {.kind = policy::TrainBlock::Kind::text, .ids = std::move(ids), .latents = {}, .t = {}, .grid = {}});
+        continue;
+      }
+      const auto& image = std::get<ImageSegment>(segment);
+      const int64_t s = image.window.width();
+      if (s == 0) continue;
+      std::vector<double> times(image.timesteps.begin() + image.window.first,
+                                image.timesteps.begin() + image.window.last + 1);
+      t.insert(t.end(), times.begin(), times.end() - 1);
+      t_next.insert(t_next.end(), times.begin() + 1, times.end());
+      packed.t_max = image.timesteps[1];
+      x.push_back(image.latents.narrow(0, 0, s));
+      x_next.push_back(image.latents.narrow(0, 1, s));
+      velocity_old.push_back(image.velocities);
+      old_image.push_back(image.log_probs);
+      packed.image_widths.push_back(s);
+      packed.image_segment_row.push_back(static_cast<int64_t>(r));
+      policy::TrainBlock block{.kind = policy::TrainBlock::Kind::noisy_image,
+                               .ids = {},
+                               .latents = x.back(),
+                               .t = at::tensor(std::vector<double>(times.begin(), times.end() - 1)).to(at::kFloat),
+                               .grid = image.grid};
+      if (with_unconditional) unconditional.push_back({.prefix = -1, .blocks = {block}});
+      sequence.blocks.push_back(std::move(block));
+    }
+    packed.batch.sequences.push_back(std::move(sequence));
+  }
+  if (!unconditional.empty()) {
+    const auto empty = static_cast<int64_t>(packed.batch.prefixes.size());
+    packed.batch.prefixes.push_back({});
+    for (auto& sequence : unconditional) {
+      sequence.prefix = empty;
+      packed.batch.sequences.push_back(std::move(sequence));
+    }
+  }
+  if (!text_ids.empty()) {
+    packed.text_rows = at::tensor(text_rows, at::kLong);
+    packed.text_ids = at::tensor(text_ids, at::kLong);
+    packed.text_old_log_probs = at::cat(old_text);
+    packed.text_entropy = at::cat(entropy);
+  }
+  if (!x.empty()) {
+    packed.x = at::cat(x);
+    packed.x_next = at::cat(x_next);
+    packed.velocity_old = at::cat(velocity_old);
+    packed.image_old_log_probs = at::cat(old_image);
+    packed.t = at::tensor(t);
+    packed.t_next = at::tensor(t_next);
+  }
+  return packed;
+}
+
+}  // namespace unigrpo::grpo

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+namespace unigrpo::nn {
+
+/// One query block: `num_queries` consecutive-in-order tokens that see the same context.
+///
+/// keys: rows of the key/value pool it may see, context first, its own tokens last (in order).
+/// causal: query i sees the keys up to its own; otherwise it sees all of them.
+struct QueryBlock {
+  std::vector<int64_t> queries;  // rows of the packed sequence, [Lq]
+  std::vector<int64_t> keys;     // rows of the pool, [Lk], Lk >= Lq
+  bool causal = true;
+};
+
+/// Who sees whom, ready for the device: blocks of similar shape are padded into one batch.
+class AttentionLayout {
+ public:
+  /// Every packed row 0..num_rows-1 must be a query of exactly one block. `part_sizes` says how many consecutive blocks
+  /// form a padded batch (blocks of one kind should stand together); empty = all in one.
+  AttentionLayout(std::span<const QueryBlock> blocks, std::span<const int64_t> part_sizes, int64_t num_rows,
+                  at::Device device);
+
+  /// q: [T, H, Dh]; k_pool, v_pool: [R, Hkv, Dh], H a multiple of Hkv. Returns [T, H, Dh]:
+  /// softmax(q k^T / sqrt(Dh)) v over the keys that each query sees.
+  at::Tensor attend(const at::Tensor& q, const at::Tensor& k_pool, const at::Tensor& v_pool) const;
+
+ private:
+  struct Part {
+    int64_t num_blocks = 0, num_queries = 0, num_keys = 0;  // B, Lq, Lk after padding
+    at::Tensor query_index;                                 // [B * Lq]
+    at::Tensor key_index;                                   // [B * Lk]
+    at::Tensor mask;                                        // [B, 1, Lq, Lk] bool, true = visible; undefined = all
+  };
+  std::vector<Part> parts_;
+  at::Tensor output_index_;  // [T]: where each packed row stands among the parts' outputs
+};
+
+}  // namespace unigrpo::nn

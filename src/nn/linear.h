@@ -1,0 +1,34 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include <ATen/core/Tensor.h>
+
+#include "nn/weights.h"
+
+namespace unigrpo::nn {
+
+/// A low-rank update of one weight (LoRA, Hu et al., arXiv 2106.09685): W x + scale * B (A x).
+struct LoraAdapter {
+  at::Tensor a;  // [rank, in]
+  at::Tensor b;  // [out, rank], zero at the start
+  double scale = 1.0;
+};
+
+/// y = x W^T + b, with an optional adapter that a switch shared by the whole model turns off.
+struct Linear {
+  std::string name;   // official name of the module, e.g. "...self_attn.q_proj"
+  at::Tensor weight;  // [out, in]
+  at::Tensor bias;    // [out] or undefined
+  std::unique_ptr<LoraAdapter> lora;
+  const bool* lora_enabled = nullptr;
+
+  /// x: [..., in] -> [..., out].
+  at::Tensor operator()(const at::Tensor& x) const;
+};
+
+/// Takes "<name>.weight" [out, in] and, with `bias`, "<name>.bias" [out].
+Linear take_linear(Weights& weights, const std::string& name, int64_t out, int64_t in, bool bias);
+
+}  // namespace unigrpo::nn

@@ -1,0 +1,12 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace unigrpo::nn {
+
+/// y = x / sqrt(mean(x^2) + eps) * weight over the last dimension, statistics in float32 (Zhang and Sennrich,
+/// arXiv 1910.07467). x: [..., D], weight: [D]; the result has x's dtype. On float32 CPU tensors forward and
+/// backward are one pass each over memory.
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps);
+
+}  // namespace unigrpo::nn

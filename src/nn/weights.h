@@ -1,0 +1,40 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+namespace unigrpo::nn {
+
+/// A model's weights by official name, on their way from a checkpoint into layers.
+///
+/// take() hands a tensor out and checks its shape; left_over() then tells what nobody asked for. A new model has an
+/// `Initializer` instead of a file: what is asked for is made.
+class Weights {
+ public:
+  using Initializer = std::function<at::Tensor(const std::string& name, const std::vector<int64_t>& shape)>;
+
+  /// `source`: the file that errors name.
+  Weights(std::string source, std::map<std::string, at::Tensor> tensors);
+  Weights(std::string source, Initializer initializer);
+
+  /// Throws BadInput naming file and tensor when it is missing or its shape differs from `shape`.
+  at::Tensor take(const std::string& name, const std::vector<int64_t>& shape);
+  bool has(const std::string& name) const { return tensors_.contains(name); }
+  std::vector<std::string> left_over() const;
+  const std::string& source() const { return source_; }
+  const std::map<std::string, at::Tensor>& tensors() const { return tensors_; }
+
+ private:
+  std::string source_;
+  std::map<std::string, at::Tensor> tensors_;
+  Initializer initializer_;
+  std::set<std::string> taken_;
+};
+
+}  // namespace unigrpo::nn

@@ -1,0 +1,136 @@
+#include "policy/mot_transformer.h"
+
+#include <ATen/ATen.h>
+
+#include "nn/norm.h"
+#include "nn/rotary.h"
+
+namespace unigrpo::policy {
+namespace {
+
+/// The packed rows as two streams, one an expert.
+struct Streams {
+  at::Tensor und, gen;  // [U, ...], [T - U, ...]
+};
+
+Streams split_streams(const at::Tensor& x, int64_t num_und) {
+  return {x.narrow(0, 0, num_und), x.narrow(0, num_und, x.size(0) - num_und)};
+}
+
+at::Tensor join(const Streams& streams) {
+  if (streams.gen.size(0) == 0) return streams.und;
+  if (streams.und.size(0) == 0) return streams.gen;
+  return at::cat({streams.und, streams.gen}, 0);
+}
+
+/// Applies f(expert, rows) to each stream that has rows.
+template <typename E, typename F>
+Streams each(const E& und, const E& gen, const Streams& x, const F& f) {
+  Streams y;
+  if (x.und.size(0) > 0) y.und = f(und, x.und);
+  if (x.gen.size(0) > 0) y.gen = f(gen, x.gen);
+  if (!y.und.defined()) y.und = y.gen.narrow(0, 0, 0);
+  if (!y.gen.defined()) y.gen = y.und.narrow(0, 0, 0);
+  return y;
+}
+
+}  // namespace
+
+MotTransformer::Expert MotTransformer::take_expert(const MotConfig& config, nn::Weights& weights, int64_t layer,
+                                                   const std::string& suffix, const bool* lora_enabled) {
+  const std::string base = "language_model.model.layers." + std::to_string(layer) + ".";
+  const int64_t d = config.hidden_size, dh = config.head_dim(), kv = config.num_kv_heads * dh;
+  auto linear = [&](const std::string& name, int64_t out, int64_t in, bool bias) {
+    nn::Linear result = nn::take_linear(weights, base + name, out, in, bias);
+    result.lora_enabled = lora_enabled;
+    return result;
+  };
+  Expert e;
+  e.input_norm = weights.take(base + "input_layernorm" + suffix + ".weight", {d});
+  e.post_attention_norm = weights.take(base + "post_attention_layernorm" + suffix + ".weight", {d});
+  e.q_norm = weights.take(base + "self_attn.q_norm" + suffix + ".weight", {dh});
+  e.k_norm = weights.take(base + "self_attn.k_norm" + suffix + ".weight", {dh});
+  e.q = linear("self_attn.q_proj" + suffix, config.num_heads * dh, d, true);
+  e.k = linear("self_attn.k_proj" + suffix, kv, d, true);
+  e.v = linear("self_attn.v_proj" + suffix, kv, d, true);
+  e.o = linear("self_attn.o_proj" + suffix, d, config.num_heads * dh, false);
+  e.gate = linear("mlp" + suffix + ".gate_proj", config.intermediate_size, d, false);
+  e.up = linear("mlp" + suffix + ".up_proj", config.intermediate_size, d, false);
+  e.down = linear("mlp" + suffix + ".down_proj", d, config.intermediate_size, false);
+  return e;
+}
+
+MotTransformer::MotTransformer(const MotConfig& config, nn::Weights& weights, const bool* lora_enabled)
+    : config_(config) {
+  const std::string base = "language_model.";
+  embed_tokens_ = weights.take(base + "model.embed_tokens.weight", {config.vocab_size, config.hidden_size});
+  lm_head_ = config.tie_word_embeddings ? embed_tokens_
+                                        : weights.take(base + "lm_head.weight", {config.vocab_size, config.hidden_size});
+  norm_ = weights.take(base + "model.norm.weight", {config.hidden_size});
+  norm_gen_ = weights.take(base + "model.norm_moe_gen.weight", {config.hidden_size});
+  for (int64_t i = 0; i < config.num_layers; ++i) {
+    layers_.push_back({take_expert(config, weights, i, "", lora_enabled),
+                       take_expert(config, weights, i, "_moe_gen", lora_enabled)});
+  }
+}
+
+at::Tensor MotTransformer::embed(const at::Tensor& ids) const { return at::embedding(embed_tokens_, ids); }
+
+at::Tensor MotTransformer::logits(const at::Tensor& hidden) const { return at::linear(hidden, lm_head_); }
+
+at::Tensor MotTransformer::forward(const at::Tensor& embeds, const PackedTokens& tokens, KvCache* cache) const {
+  const int64_t dh = config_.head_dim(), num_und = tokens.num_und;
+  const double eps = config_.rms_norm_eps;
+  const nn::RotaryTable rotary = nn::rotary_table(tokens.position_ids, dh, config_.rope_theta);
+  Streams x = split_streams(embeds, num_und);
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const Layer& layer = layers_[i];
+    const Streams h = each(layer.und, layer.gen, x, [&](const Expert& e, const at::Tensor& rows) {
+      return nn::rms_norm(rows, e.input_norm, eps);
+    });
+    auto heads = [&](nn::Linear Expert::*projection, int64_t num_heads) {
+      return each(layer.und, layer.gen, h, [&](const Expert& e, const at::Tensor& rows) {
+        return (e.*projection)(rows).view({rows.size(0), num_heads, dh});
+      });
+    };
+    auto normed = [&](const Streams& s, at::Tensor Expert::*weight) {
+      return join(each(layer.und, layer.gen, s, [&](const Expert& e, const at::Tensor& rows) {
+        return nn::rms_norm(rows, e.*weight, eps);
+      }));
+    };
+    const at::Tensor q = nn::apply_rotary(normed(heads(&Expert::q, config_.num_heads), &Expert::q_norm), rotary);
+    at::Tensor k = nn::apply_rotary(normed(heads(&Expert::k, config_.num_kv_heads), &Expert::k_norm), rotary);
+    at::Tensor v = join(heads(&Expert::v, config_.num_kv_heads));  // [T, Hkv, Dh]
+    if (cache) {
+      const auto layer_index = static_cast<int64_t>(i);
+      cache->keys(layer_index).index_copy_(0, tokens.cache_slots, k);
+      cache->values(layer_index).index_copy_(0, tokens.cache_slots, v);
+      k = cache->keys(layer_index);
+      v = cache->values(layer_index);
+    } else if (tokens.detached_copy) {
+      k = at::cat({k, k.detach()}, 0);
+      v = at::cat({v, v.detach()}, 0);
+    }
+    const at::Tensor mixed = tokens.layout->attend(q, k, v).flatten(1);  // [T, H * Dh]
+    const Streams attended = each(layer.und, layer.gen, split_streams(mixed, num_und),
+                                  [](const Expert& e, const at::Tensor& rows) { return e.o(rows); });
+    x = {x.und + attended.und, x.gen + attended.gen};
+    const Streams fed = each(layer.und, layer.gen, x, [&](const Expert& e, const at::Tensor& rows) {
+      const at::Tensor n = nn::rms_norm(rows, e.post_attention_norm, eps);
+      return e.down(at::silu(e.gate(n)) * e.up(n));
+    });
+    x = {x.und + fed.und, x.gen + fed.gen};
+  }
+  return join(each(norm_, norm_gen_, x,
+                   [&](const at::Tensor& weight, const at::Tensor& rows) { return nn::rms_norm(rows, weight, eps); }));
+}
+
+void MotTransformer::for_each_linear(const std::function<void(nn::Linear&)>& visit) {
+  for (Layer& layer : layers_) {
+    for (Expert* e : {&layer.und, &layer.gen}) {
+      for (nn::Linear* linear : {&e->q, &e->k, &e->v, &e->o, &e->gate, &e->up, &e->down}) visit(*linear);
+    }
+  }
+}
+
+}  // namespace unigrpo::policy

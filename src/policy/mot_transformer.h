@@ -1,0 +1,77 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "nn/attention.h"
+#include "nn/linear.h"
+#include "nn/weights.h"
+#include "policy/kv_cache.h"
+
+namespace unigrpo::policy {
+
+/// Sizes of the language model (llm_config.json, Qwen2's keys).
+struct MotConfig {
+  int64_t hidden_size = 0;
+  int64_t intermediate_size = 0;
+  int64_t num_layers = 0;
+  int64_t num_heads = 0;
+  int64_t num_kv_heads = 0;
+  int64_t vocab_size = 0;
+  double rms_norm_eps = 1e-6;
+  double rope_theta = 1e6;
+  bool tie_word_embeddings = false;
+
+  int64_t head_dim() const { return hidden_size / num_heads; }
+};
+
+/// Tokens of many sequences in one row order: understanding tokens first, then generation (latent) tokens.
+struct PackedTokens {
+  int64_t num_und = 0;                 // rows before this use the understanding weights, the others `_moe_gen`
+  at::Tensor position_ids;             // [T] int64
+  const nn::AttentionLayout* layout = nullptr;
+  at::Tensor cache_slots;              // [T] int64 where there is a cache: rows of the pool to write
+  bool detached_copy = false;          // without a cache: pool rows T..2T-1 are the same keys and values, detached
+};
+
+/// Mixture-of-transformers (BAGEL, arXiv 2505.14683): Qwen2 layers with two sets of weights and one attention.
+class MotTransformer {
+ public:
+  MotTransformer(const MotConfig& config, nn::Weights& weights, const bool* lora_enabled);
+
+  /// ids: [T] int64 -> [T, D].
+  at::Tensor embed(const at::Tensor& ids) const;
+
+  /// embeds: [T, D] in the order of `tokens`. With a cache the new keys and values are written to it and queries see the
+  /// pool (no gradients); without one the pool is the packed rows themselves. Returns the final hidden states [T, D].
+  at::Tensor forward(const at::Tensor& embeds, const PackedTokens& tokens, KvCache* cache) const;
+
+  /// hidden: [T, D] -> [T, V].
+  at::Tensor logits(const at::Tensor& hidden) const;
+
+  const MotConfig& config() const { return config_; }
+  /// Every linear layer, for LoRA.
+  void for_each_linear(const std::function<void(nn::Linear&)>& visit);
+
+ private:
+  struct Expert {
+    at::Tensor input_norm, post_attention_norm, q_norm, k_norm;
+    nn::Linear q, k, v, o, gate, up, down;
+  };
+  struct Layer {
+    Expert und, gen;
+  };
+  static Expert take_expert(const MotConfig& config, nn::Weights& weights, int64_t layer, const std::string& suffix,
+                            const bool* lora_enabled);
+
+  MotConfig config_;
+  at::Tensor embed_tokens_, lm_head_, norm_, norm_gen_;
+  std::vector<Layer> layers_;
+};
+
+}  // namespace unigrpo::policy

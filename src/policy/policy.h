@@ -1,0 +1,113 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "data/tokenizer.h"
+#include "io/image.h"
+#include "policy/kv_cache.h"
+#include "tensor/named_tensor.h"
+
+namespace unigrpo::policy {
+
+/// A grid of latent tokens.
+struct LatentGrid {
+  int64_t height = 0, width = 0;
+  int64_t num_tokens() const { return height * width; }
+  bool operator==(const LatentGrid&) const = default;
+};
+
+/// Writes text: contexts and token ids in, logits out. No gradients.
+class TextPolicy {
+ public:
+  virtual ~TextPolicy() = default;
+  virtual const data::Tokenizer& tokenizer() const = 0;
+  virtual int64_t bos_id() const = 0;  // opens a text block
+  virtual int64_t eos_id() const = 0;  // closes it: the end-of-text action
+
+  virtual Context fork(const Context& parent) = 0;
+  virtual void release(Context& context) = 0;
+  /// Appends ids[i] to rows[i], causally; returns the logits after each row's last token, [B, V] float32.
+  virtual at::Tensor append_text(std::span<Context* const> rows, std::span<const std::vector<int64_t>> ids) = 0;
+};
+
+/// The velocity field over fixed contexts, one evaluation a call. Keeps scratch room in the cache while it lives.
+class Denoiser {
+ public:
+  virtual ~Denoiser() = default;
+  /// latents: [B, L, C] float32, t: [B] in [0, 1] (1 is noise) -> velocity dx/dt [B, L, C] float32.
+  virtual at::Tensor velocity(const at::Tensor& latents, const at::Tensor& t) = 0;
+};
+
+/// Draws images in latent space. No gradients here.
+class ImagePolicy {
+ public:
+  virtual ~ImagePolicy() = default;
+  virtual int64_t latent_channels() const = 0;  // C of a latent token
+  /// The token grid of a square image. Throws BadInput where the model cannot draw that size.
+  virtual LatentGrid grid_for(int64_t image_size) const = 0;
+  virtual std::unique_ptr<Denoiser> denoise(std::span<const Context* const> rows, LatentGrid grid) = 0;
+  /// latents: [B, L, C] -> B images.
+  virtual std::vector<Image> decode(const at::Tensor& latents, LatentGrid grid) = 0;
+};
+
+/// One block of a training sequence, in reading order.
+struct TrainBlock {
+  enum class Kind { text, noisy_image };
+  Kind kind = Kind::text;
+  std::vector<int64_t> ids;  // text: input ids, e.g. bos y_1..y_K eos
+  at::Tensor latents;        // noisy_image: [S, L, C], S noisy states that share the context
+  at::Tensor t;              // noisy_image: [S] float32
+  LatentGrid grid;           // noisy_image
+};
+
+/// A sequence starts with a prefix that other sequences may share (its keys and values are computed once). Text blocks
+/// are seen by all that follows; noisy images by nothing but themselves.
+struct TrainSequence {
+  int64_t prefix = 0;  // index into TrainBatch::prefixes
+  std::vector<TrainBlock> blocks;
+};
+
+struct TrainBatch {
+  std::vector<std::vector<int64_t>> prefixes;  // token ids; may be empty
+  std::vector<TrainSequence> sequences;
+  bool detach_context = false;  // no gradient from images into the text's keys and values
+};
+
+struct TrainOutput {
+  at::Tensor text_hidden;  // [sum of text block lengths, D], sequence by sequence, block by block
+  at::Tensor velocity;     // [sum of S, L, C] float32; all noisy images of a batch have one grid
+};
+
+/// A model that does both over one set of weights.
+class UnifiedPolicy : public TextPolicy, public ImagePolicy {
+ public:
+  /// The packed forward that training differentiates; the same layers as rollouts.
+  virtual TrainOutput forward_train(const TrainBatch& batch) = 0;
+  /// hidden: [T, D] -> logits [T, V].
+  virtual at::Tensor logits(const at::Tensor& hidden) const = 0;
+
+  /// Every parameter by official name (adapters of LoRA as "<module>.lora_A.weight", "<module>.lora_B.weight").
+  virtual NamedTensors parameters() const = 0;
+  /// With LoRA: adapters on or off. Without: must stay on.
+  virtual void enable_adapters(bool on) = 0;
+};
+
+/// Turns a policy's adapters off for a scope: the reference of a LoRA run.
+class AdaptersOff {
+ public:
+  explicit AdaptersOff(UnifiedPolicy& policy) : policy_(policy) { policy_.enable_adapters(false); }
+  ~AdaptersOff() { policy_.enable_adapters(true); }
+  AdaptersOff(const AdaptersOff&) = delete;
+  AdaptersOff& operator=(const AdaptersOff&) = delete;
+
+ private:
+  UnifiedPolicy& policy_;
+};
+
+}  // namespace unigrpo::policy

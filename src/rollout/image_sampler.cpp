@@ -1,0 +1,87 @@
+#include "rollout/image_sampler.h"
+
+#include <ATen/ATen.h>
+
+#include "flow/guidance.h"
+#include "flow/ode_step.h"
+#include "flow/sde_step.h"
+#include "tensor/rng.h"
+
+namespace unigrpo::rollout {
+namespace {
+
+StreamKey with_purpose(StreamKey key, Purpose purpose) {
+  key.purpose = purpose;
+  return key;
+}
+
+}  // namespace
+
+std::vector<ImageSegment> draw_images(policy::ImagePolicy& policy, const RolloutConfig& config,
+                                      std::span<const DrawRequest> rows, double guidance) {
+  const at::NoGradGuard no_grad;
+  const auto b = static_cast<int64_t>(rows.size());
+  const policy::LatentGrid grid = policy.grid_for(config.image_size);
+  const int64_t l = grid.num_tokens(), c = policy.latent_channels();
+  const std::vector<double> times = flow::time_grid(config.num_steps, config.timestep_shift);
+  const flow::GuidanceConfig guide{.text_scale = guidance};
+
+  std::vector<ImageSegment> segments(rows.size());
+  std::vector<const policy::Context*> contexts;
+  std::vector<at::Tensor> initial, noise(rows.size());
+  for (int64_t i = 0; i < b; ++i) {
+    segments[i] = {.grid = grid, .timesteps = times, .window = rows[i].window, .latents = {}, .velocities = {},
+                   .log_probs = {}, .final_latent = {}};
+    contexts.push_back(rows[i].context);
+    initial.push_back(tensor::normal({l, c}, with_purpose(rows[i].key, Purpose::initial_noise)));
+    const int64_t s = rows[i].window.width();
+    noise[i] = tensor::normal({s, l, c}, with_purpose(rows[i].key, Purpose::sde_noise));
+    segments[i].latents = at::empty({s + 1, l, c});
+    segments[i].velocities = at::empty({s, l, c});
+    segments[i].log_probs = at::empty({s});
+  }
+  at::Tensor x = at::stack(initial);  // [B, L, C]
+  const auto conditional = policy.denoise(contexts, grid);
+  const policy::Context nothing;
+  const std::vector<const policy::Context*> empty(rows.size(), &nothing);
+  const auto unconditional = guidance != 1.0 ? policy.denoise(empty, grid) : nullptr;
+
+  for (int64_t step = 0; step < config.num_steps; ++step) {
+    const double t = times[step], t_next = times[step + 1];
+    const at::Tensor at_t = at::full({b}, t, at::kFloat);
+    at::Tensor velocity = conditional->velocity(x, at_t);
+    if (unconditional && flow::guidance_acts(guide, t)) {
+      velocity = flow::guide(guide, {.conditional = velocity,
+                                     .without_text = unconditional->velocity(x, at_t),
+                                     .without_image = {}});
+    }
+    at::Tensor next = flow::ode_step(x, velocity, t, t_next);
+    std::vector<int64_t> stochastic;
+    std::vector<at::Tensor> drawn;
+    for (int64_t i = 0; i < b; ++i) {
+      if (!rows[i].window.contains(step)) continue;
+      stochastic.push_back(i);
+      drawn.push_back(noise[i][step - rows[i].window.first]);
+    }
+    if (!stochastic.empty()) {
+      const at::Tensor index = at::tensor(stochastic, at::kLong);
+      const flow::SdeStep moved =
+          flow::sde_step(config.sde, x.index_select(0, index), velocity.index_select(0, index), at::stack(drawn),
+                         flow::TimeSpan{.t = t, .t_next = t_next, .t_max = times[1]});
+      next.index_copy_(0, index, moved.x_next);
+      for (size_t k = 0; k < stochastic.size(); ++k) {
+        ImageSegment& segment = segments[stochastic[k]];
+        const int64_t s = step - segment.window.first;
+        segment.latents[s].copy_(x[stochastic[k]]);
+        segment.latents[s + 1].copy_(moved.x_next[static_cast<int64_t>(k)]);
+        segment.velocities[s].copy_(velocity[stochastic[k]]);
+        segment.log_probs[s].copy_(moved.log_prob[static_cast<int64_t>(k)]);
+      }
+    }
+    x = next;
+  }
+  for (int64_t i = 0; i < b; ++i) segments[i].final_latent = x[i].clone();
+  return segments;
+}
+
+}  // namespace unigrpo::rollout

@@ -1,0 +1,37 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/rng.h"
+#include "policy/policy.h"
+#include "rollout/trajectory.h"
+
+namespace unigrpo::rollout {
+
+/// One text segment being written: feed `next_input`, take the logits, sample, until it has closed.
+class TextRow {
+ public:
+  TextRow(policy::Context* context, const StreamKey& key, int64_t max_tokens);
+  /// The text is given: it enters the context in one piece and nothing is sampled.
+  TextRow(policy::Context* context, std::vector<int64_t> forced_ids);
+
+  policy::Context* context = nullptr;
+  std::vector<int64_t> next_input;  // ids to append in the next call; empty before the first
+  TextSegment segment;
+  bool closed = false;              // the end token stands in the context
+
+ private:
+  friend void decode_step(policy::TextPolicy&, std::span<TextRow* const>, double);
+  RandomStream stream_;
+  int64_t max_tokens_;
+  std::vector<float> log_probs_, entropy_;
+  bool closing_ = false;
+};
+
+/// One call of the policy for all rows, then one sampled token a row. A row whose last token was its end (or whose length is
+/// used up) gets the end token into its context in the next call and is then `closed`.
+void decode_step(policy::TextPolicy& policy, std::span<TextRow* const> rows, double temperature);
+
+}  // namespace unigrpo::rollout
