@@ -34,7 +34,8 @@ endif()
 
 # at::parallel_for is inline and runs serially in a file compiled without OpenMP.
 find_package(OpenMP REQUIRED COMPONENTS CXX)
-target_link_libraries(unigrpo_torch INTERFACE OpenMP::OpenMP_CXX)
+target_compile_options(unigrpo_torch INTERFACE $<$<COMPILE_LANGUAGE:CXX>:${OpenMP_CXX_FLAGS}>)
+target_link_options(unigrpo_torch INTERFACE ${OpenMP_CXX_FLAGS})  # the run-time library is the wheel's own
 
 # One precompiled ATen/ATen.h, built once and shared.
 file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/generated/torch_pch.cpp
