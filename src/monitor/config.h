@@ -19,6 +19,7 @@ struct MonitorConfig {        // recipe: [monitor]
   std::string eval_prompts;      // prompt file; empty = no evaluation
   int64_t eval_samples = 1;      // images a prompt
   int64_t eval_max_prompts = 0;  // 0 = all
+  double eval_guidance = 0.0;    // above 1: before and after are also scored with this guidance
 };
 
 }  // namespace monitor
