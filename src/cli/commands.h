@@ -26,7 +26,12 @@ Run declare_inspect(CLI::App& app);
 Run declare_recipe(CLI::App& app);
 Run declare_report(CLI::App& app);
 // Of the half with LibTorch.
+Run declare_eval(CLI::App& app);
+Run declare_export(CLI::App& app);
+Run declare_sample(CLI::App& app);
+Run declare_selftest(CLI::App& app);
 Run declare_sft(CLI::App& app);
+Run declare_train(CLI::App& app);
 
 /// Adds `--set key=value`, which may be given many times; the texts end in `overrides`, in order.
 void add_overrides(CLI::App& app, std::vector<std::string>& overrides);

@@ -20,7 +20,12 @@ constexpr Command kCommands[] = {
     {"data", "Make the embedded world's prompt files, examples and tokenizer", &declare_data},
     {"report", "Write report.html of a run folder", &declare_report},
 #ifdef UNIGRPO_WITH_TORCH
+    {"train", "Train a model by a recipe", &declare_train},
     {"sft", "Warm start: train the autoencoder, or text and images together", &declare_sft},
+    {"sample", "Write and draw an answer to a prompt", &declare_sample},
+    {"eval", "Score a model on a prompt file", &declare_eval},
+    {"export", "Write a run's weights as a model folder or a PEFT adapter", &declare_export},
+    {"selftest", "Check the algorithm's numbers against a file of cases", &declare_selftest},
 #endif
 };
 

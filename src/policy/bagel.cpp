@@ -170,6 +170,23 @@ void Bagel::attach_lora(const LoraConfig& lora, uint64_t seed) {
 
 NamedTensors Bagel::parameters() const { return parameters_; }
 
+NamedTensors Bagel::merged() const {
+  const at::NoGradGuard no_grad;
+  std::map<std::string, at::Tensor> changed;
+  llm_->for_each_linear([&](const nn::Linear& linear) {
+    if (!linear.lora) return;
+    const at::Tensor update = at::mm(linear.lora->b.to(at::kFloat), linear.lora->a.to(at::kFloat));
+    changed[linear.name + ".weight"] = (linear.weight.to(at::kFloat) + linear.lora->scale * update);
+  });
+  NamedTensors weights;
+  for (const NamedTensor& parameter : parameters_) {
+    if (parameter.name.find(".lora_") != std::string::npos) continue;
+    const auto found = changed.find(parameter.name);
+    weights.push_back({parameter.name, found == changed.end() ? parameter.tensor.detach() : found->second});
+  }
+  return weights;
+}
+
 at::Device Bagel::device() const { return latent_positions_.device(); }
 
 LatentGrid Bagel::grid_for(int64_t image_size) const {

@@ -54,6 +54,7 @@ class Bagel final : public UnifiedPolicy {
   TrainOutput forward_train(const TrainBatch& batch) override;
   at::Tensor logits(const at::Tensor& hidden) const override { return llm_->logits(hidden); }
   NamedTensors parameters() const override;
+  NamedTensors merged() const override;
   void enable_adapters(bool on) override { adapters_on_ = on; }
 
   const BagelConfig& config() const { return config_; }

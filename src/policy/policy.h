@@ -94,6 +94,8 @@ class UnifiedPolicy : public TextPolicy, public ImagePolicy {
 
   /// Every parameter by official name (adapters of LoRA as "<module>.lora_A.weight", "<module>.lora_B.weight").
   virtual NamedTensors parameters() const = 0;
+  /// The weights of the base's names alone, adapters merged into them: W + scale B A.
+  virtual NamedTensors merged() const = 0;
   /// With LoRA: adapters on or off. Without: must stay on.
   virtual void enable_adapters(bool on) = 0;
 };

@@ -317,7 +317,9 @@ std::vector<Section> make_schema() {
                "steps between evaluations; 0: only before and after", between(0, kMany))
           .row("eval_prompts", &MonitorConfig::eval_prompts, "prompt file; empty: no evaluation")
           .row("eval_samples", &MonitorConfig::eval_samples, "images a prompt", between(1, 4096))
-          .row("eval_max_prompts", &MonitorConfig::eval_max_prompts, "0: all", between(0, kMany)));
+          .row("eval_max_prompts", &MonitorConfig::eval_max_prompts, "0: all", between(0, kMany))
+          .row("eval_guidance", &MonitorConfig::eval_guidance,
+               "above 1: before and after are also scored with this guidance", between(0, 100)));
   sections.push_back(
       Builder(
           "sft", "warm start: unigrpo sft", [](Recipe & r, size_t) -> auto& { return r.sft; })

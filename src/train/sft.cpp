@@ -1,7 +1,5 @@
 #include "train/sft.h"
 
-#include <thread>
-
 #include <ATen/Parallel.h>
 
 #include "io/atomic_file.h"

@@ -1,0 +1,73 @@
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+#include "base/error.h"
+#include "cli/commands.h"
+#include "cli/load_model.h"
+#include "data/prompt.h"
+#include "monitor/samples_file.h"
+#include "rollout/engine.h"
+#include "train/generation_config.h"
+
+namespace unigrpo::cli {
+namespace {
+
+struct Options {
+  std::string model, prompt, out, adapter;
+  std::optional<int64_t> num_steps;
+  std::optional<double> guidance;
+  uint64_t seed = 0;
+  int64_t count = 1;
+};
+
+int run_sample(const Options& options) {
+  if (options.prompt.find_first_not_of(" \t\n") == std::string::npos) throw BadInput("--prompt: expected a text, got a blank one");
+  train::GenerationConfig generation = train::read_generation_config(options.model);
+  if (options.num_steps) generation.num_steps = *options.num_steps;
+  if (options.guidance) generation.guidance = *options.guidance;
+  const auto model = load_model(options.model, options.adapter);
+  rollout::RolloutEngine engine(*model, train::to_rollout_config(generation), options.seed, generation.system_prompt);
+  const data::Prompt prompt{.id = "0", .text = options.prompt, .tag = {}, .images = {}, .seed = {}};
+  const auto trajectories = engine.rollout({.prompts = std::span(&prompt, 1),
+                                            .keys = {0},
+                                            .group_size = options.count,
+                                            .first_sample = 0,
+                                            .step = 0,
+                                            .stochastic = false,
+                                            .guidance = generation.guidance,
+                                            .forced_text = {}});
+  std::vector<monitor::SampleRow> rows;
+  for (const auto& trajectory : trajectories) {
+    rows.push_back({.sample = trajectory.sample, .scores = {}, .reasons = {}, .reward = {}, .advantage = {}});
+    for (const auto& segment : trajectory.sample.segments) {
+      if (segment.kind == data::SampleSegment::Kind::text) std::printf("%s\n", segment.text.c_str());
+    }
+  }
+  monitor::write_samples(options.out, rows);
+  std::printf("%zu sample(s) in %s\n", rows.size(), options.out.c_str());
+  return 0;
+}
+
+}  // namespace
+
+Run declare_sample(CLI::App& app) {
+  const auto options = std::make_shared<Options>();
+  app.add_option("--model", options->model, "Model folder in the official BAGEL layout")->required();
+  app.add_option("--prompt", options->prompt, "What to draw")->required();
+  app.add_option("--out", options->out, "Folder for the PNGs and samples.jsonl")->required();
+  app.add_option("--steps", options->num_steps, "Denoising steps (default: the model's generation_config.json)")
+      ->check(CLI::Range(int64_t{1}, int64_t{10000}));
+  app.add_option("--guidance", options->guidance, "Text guidance; 1 = none")->check(CLI::Range(1.0, 100.0));
+  app.add_option("--seed", options->seed, "Of all noise (default 0)");
+  app.add_option("--count", options->count, "Samples (default 1)")->check(CLI::Range(int64_t{1}, int64_t{10000}));
+  app.add_option("--adapter", options->adapter, "PEFT adapter folder on top of the model");
+  return [options] { return run_sample(*options); };
+}
+
+}  // namespace unigrpo::cli

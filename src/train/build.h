@@ -1,0 +1,25 @@
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "policy/bagel.h"
+#include "recipe/recipe.h"
+
+namespace unigrpo::train {
+
+/// The policy of a recipe and, where a penalty needs one and there are no adapters to turn off, its frozen starting copy.
+struct Policies {
+  std::unique_ptr<policy::Bagel> policy;
+  std::unique_ptr<policy::Bagel> reference;  // null: adapters off, or nothing asks for one
+};
+Policies build_policies(const recipe::Recipe& recipe);
+
+/// The parameters that move: those that require a gradient.
+NamedTensors trained_parameters(const policy::UnifiedPolicy& policy);
+
+/// What a step is, in numbers, as the table that a run starts with.
+std::string describe_step(const recipe::Recipe& recipe, const policy::UnifiedPolicy& policy, int64_t prefix_tokens);
+
+}  // namespace unigrpo::train

@@ -1,0 +1,152 @@
+#include "train/evaluator.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "base/rng.h"
+#include "data/prompt_file.h"
+#include "data/shapes_world.h"
+#include "reward/rewarder.h"
+#include "rollout/engine.h"
+#include "train/prompt_lines.h"
+
+namespace unigrpo::train {
+namespace {
+
+constexpr int64_t kPromptsAtOnce = 96;  // bounds the memory of decoded images
+
+std::vector<data::Prompt> choose_prompts(const EvalOptions& options) {
+  auto prompts = data::read_prompt_file(options.prompts);
+  const auto count = static_cast<int64_t>(prompts.size());
+  if (options.max_prompts == 0 || options.max_prompts >= count) return prompts;
+  std::vector<data::Prompt> chosen;
+  for (int64_t i = 0; i < options.max_prompts; ++i) chosen.push_back(prompts[i * count / options.max_prompts]);
+  return chosen;
+}
+
+double part(const reward::Score& score, const char* name) {
+  const auto found = score.parts.find(name);
+  return found != score.parts.end() ? found->second : score.value.value_or(0.0);
+}
+
+std::string true_plan(const data::Prompt& prompt, uint64_t seed) {
+  RandomStream stream({.seed = seed, .prompt = static_cast<uint64_t>(prompt.index), .purpose = Purpose::world_plan});
+  return data::shapes::draw_example(world_line(prompt), {}, stream).true_plan;
+}
+
+nlohmann::ordered_json tag_json(const TagScore& score) {
+  return {{"strict", score.strict}, {"soft", score.soft}, {"count", score.count}};
+}
+
+}  // namespace
+
+EvalResult evaluate(policy::UnifiedPolicy& policy, const EvalOptions& options) {
+  const auto start = std::chrono::steady_clock::now();
+  const auto prompts = choose_prompts(options);
+  const std::string term(enum_name(options.reward));
+  reward::TermConfig term_config;
+  term_config.kind = options.reward;
+  term_config.measure = reward::GenevalMeasure::strict;
+  reward::RewardConfig reward_config;
+  reward_config.terms = {term_config};
+  reward::Rewarder rewarder(reward_config);
+  rewarder.check_prompts(prompts, options.prompts);
+  rollout::RolloutEngine engine(policy, to_rollout_config(options.generation), options.seed,
+                                options.generation.system_prompt);
+  EvalResult result;
+  for (size_t first = 0; first < prompts.size(); first += kPromptsAtOnce) {
+    const std::span<const data::Prompt> batch =
+        std::span(prompts).subspan(first, std::min<size_t>(kPromptsAtOnce, prompts.size() - first));
+    rollout::RolloutRequest request{.prompts = batch,
+                                    .keys = {},
+                                    .group_size = options.num_samples,
+                                    .first_sample = 0,
+                                    .step = 0,  // training's steps are keyed from 1
+                                    .stochastic = false,
+                                    .guidance = options.generation.guidance,
+                                    .forced_text = {}};
+    for (const data::Prompt& prompt : batch) {
+      request.keys.push_back(static_cast<uint64_t>(prompt.seed.value_or(prompt.index)));
+      if (options.true_plan) request.forced_text.push_back(true_plan(prompt, options.seed));
+    }
+    std::vector<data::Sample> samples;
+    std::vector<int64_t> prompt_of;
+    for (auto& trajectory : engine.rollout(request)) {
+      prompt_of.push_back(trajectory.prompt_index);
+      samples.push_back(std::move(trajectory.sample));
+    }
+    const reward::ScoreTable table = rewarder.score(samples);
+    for (size_t i = 0; i < samples.size(); ++i) {
+      const reward::Score& score = table.scores[i].front();
+      const double share = 1.0 / static_cast<double>(options.num_samples);
+      if (!score.value) ++result.unscored;
+      const data::Prompt& prompt = batch[prompt_of[i]];
+      TagScore& tag = result.tags[prompt.tag];
+      tag.strict += share * (score.value ? part(score, "strict") : 0.0);
+      tag.soft += share * (score.value ? part(score, "soft") : 0.0);
+      if (prompt_of[i] != (i == 0 ? -1 : prompt_of[i - 1])) ++tag.count;
+      if (options.keep_samples < 0 || static_cast<int64_t>(result.samples.size()) < options.keep_samples) {
+        monitor::SampleRow row{.sample = std::move(samples[i]), .scores = {{term, score.value}}, .reasons = {},
+                               .reward = score.value, .advantage = {}};
+        for (const auto& [name, value] : score.parts) row.scores[term + "_" + name] = value;
+        if (!score.reason.empty()) row.reasons[term] = score.reason;
+        result.samples.push_back(std::move(row));
+      }
+    }
+  }
+  for (auto& [name, tag] : result.tags) {
+    result.overall.strict += tag.strict;
+    result.overall.soft += tag.soft;
+    result.overall.count += tag.count;
+    tag.strict /= static_cast<double>(tag.count);
+    tag.soft /= static_cast<double>(tag.count);
+    result.overall_by_tag.strict += tag.strict;
+    result.overall_by_tag.soft += tag.soft;
+    ++result.overall_by_tag.count;
+  }
+  result.overall.strict /= static_cast<double>(result.overall.count);
+  result.overall.soft /= static_cast<double>(result.overall.count);
+  result.overall_by_tag.strict /= static_cast<double>(result.overall_by_tag.count);
+  result.overall_by_tag.soft /= static_cast<double>(result.overall_by_tag.count);
+  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return result;
+}
+
+std::string to_json(const EvalOptions& options, const EvalResult& result) {
+  nlohmann::ordered_json object;
+  object["model"] = options.model;
+  object["reward"] = std::string(enum_name(options.reward));
+  object["prompts"] = options.prompts;
+  object["num_prompts"] = result.overall.count;
+  object["num_samples"] = options.num_samples;
+  object["seed"] = options.seed;
+  object["num_steps"] = options.generation.num_steps;
+  object["guidance"] = options.generation.guidance;
+  object["temperature"] = options.generation.temperature;
+  object["true_plan"] = options.true_plan;
+  object["overall"] = {{"strict", result.overall.strict}, {"soft", result.overall.soft}};
+  object["overall_by_tag"] = {{"strict", result.overall_by_tag.strict}, {"soft", result.overall_by_tag.soft}};
+  object["tags"] = nlohmann::ordered_json::object();
+  for (const auto& [name, tag] : result.tags) object["tags"][name] = tag_json(tag);
+  object["unscored"] = result.unscored;
+  object["seconds"] = result.seconds;
+  return object.dump(2) + "\n";
+}
+
+std::string to_table(const EvalResult& result) {
+  std::string text = fmt::format("{:<16} {:>8} {:>8} {:>8}\n", "tag", "strict", "soft", "prompts");
+  for (const auto& [name, tag] : result.tags) {
+    text += fmt::format("{:<16} {:>8.3f} {:>8.3f} {:>8}\n", name.empty() ? "-" : name, tag.strict, tag.soft, tag.count);
+  }
+  text += fmt::format("{:<16} {:>8.3f} {:>8.3f} {:>8}\n", "mean of prompts", result.overall.strict,
+                      result.overall.soft, result.overall.count);
+  text += fmt::format("{:<16} {:>8.3f} {:>8.3f}\n", "mean of tags", result.overall_by_tag.strict,
+                      result.overall_by_tag.soft);
+  return text;
+}
+
+}  // namespace unigrpo::train

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "monitor/samples_file.h"
+#include "policy/policy.h"
+#include "reward/config.h"
+#include "train/generation_config.h"
+
+namespace unigrpo::train {
+
+/// How a model is scored on a prompt file.
+struct EvalOptions {
+  std::string model;                // shown in the result
+  std::string prompts;              // file
+  reward::RewardKind reward = reward::RewardKind::geneval;
+  GenerationConfig generation;
+  uint64_t seed = 0;
+  int64_t num_samples = 1;          // images a prompt
+  int64_t max_prompts = 0;          // 0 = all; else spread evenly over the file
+  bool true_plan = false;           // embedded world: the first text segment is the right plan instead of the model's own
+  int64_t keep_samples = 0;         // rows to return in EvalResult::samples (-1 = all)
+};
+
+struct TagScore {
+  double strict = 0, soft = 0;  // means over the tag's prompts
+  int64_t count = 0;            // prompts
+};
+
+/// The JSON of `eval --json`, as values. A sample that the reward could not judge counts as 0 and in `unscored`.
+struct EvalResult {
+  TagScore overall, overall_by_tag;
+  std::map<std::string, TagScore> tags;
+  int64_t unscored = 0;
+  double seconds = 0;
+  std::vector<monitor::SampleRow> samples;
+};
+
+/// The same model, options and seed give the same images: noise is a function of (seed, the row's own seed or its index,
+/// sample index). Throws BadInput `file:line` for a prompt that the reward cannot judge.
+EvalResult evaluate(policy::UnifiedPolicy& policy, const EvalOptions& options);
+
+std::string to_json(const EvalOptions& options, const EvalResult& result);
+/// Per-tag table for the terminal.
+std::string to_table(const EvalResult& result);
+
+}  // namespace unigrpo::train

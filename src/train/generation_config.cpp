@@ -1,0 +1,86 @@
+#include "train/generation_config.h"
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "io/atomic_file.h"
+#include "io/json.h"
+
+namespace unigrpo::train {
+namespace {
+
+using nlohmann::json;
+
+template <typename T>
+void read_value(const json& object, const std::string& file, const char* key, const char* expected,
+                bool (json::*is_type)() const noexcept, T& value) {
+  if (!object.contains(key)) return;
+  if (!(object[key].*is_type)()) throw BadInput("{}: '{}' must be {}, got {}", file, key, expected, object[key].dump());
+  value = object[key].get<T>();
+}
+
+void read_count(const json& object, const std::string& file, const char* key, int64_t& value) {
+  read_value(object, file, key, "a positive integer", &json::is_number_integer, value);
+  if (value < 1 || value > 1'000'000) throw BadInput("{}: '{}' must be 1 to 1e6, got {}", file, key, value);
+}
+
+void read_positive(const json& object, const std::string& file, const char* key, double& value) {
+  read_value(object, file, key, "a number", &json::is_number, value);
+  if (!(value > 0)) throw BadInput("{}: '{}' must be above 0, got {}", file, key, value);
+}
+
+}  // namespace
+
+GenerationConfig read_generation_config(const std::filesystem::path& model_folder) {
+  GenerationConfig config;
+  const auto path = model_folder / "generation_config.json";
+  if (!std::filesystem::exists(path)) return config;
+  const std::string file = path.string();
+  const json object = io::parse_json(io::read_text_file(path, size_t{1} << 20), file);
+  if (!object.is_object()) throw BadInput("{}: expected a JSON object", file);
+  if (object.contains("program")) {
+    const json& list = object["program"];
+    if (!list.is_array() || list.empty()) throw BadInput("{}: 'program' must be a list of \"text\" and \"image\"", file);
+    config.program.clear();
+    for (const json& word : list) {
+      if (word != "text" && word != "image") {
+        throw BadInput("{}: 'program' must be a list of \"text\" and \"image\", got {}", file, word.dump());
+      }
+      config.program.push_back(word.get<std::string>());
+    }
+  }
+  read_count(object, file, "image_size", config.image_size);
+  read_count(object, file, "num_steps", config.num_steps);
+  read_count(object, file, "max_tokens", config.max_tokens);
+  read_positive(object, file, "timestep_shift", config.timestep_shift);
+  read_positive(object, file, "temperature", config.temperature);
+  read_positive(object, file, "guidance", config.guidance);
+  read_value(object, file, "system_prompt", "a string", &json::is_string, config.system_prompt);
+  return config;
+}
+
+std::string to_json(const GenerationConfig& config) {
+  nlohmann::ordered_json object;
+  object["program"] = config.program;
+  object["image_size"] = config.image_size;
+  object["num_steps"] = config.num_steps;
+  object["timestep_shift"] = config.timestep_shift;
+  object["max_tokens"] = config.max_tokens;
+  object["temperature"] = config.temperature;
+  object["guidance"] = config.guidance;
+  object["system_prompt"] = config.system_prompt;
+  return object.dump(2) + "\n";
+}
+
+rollout::RolloutConfig to_rollout_config(const GenerationConfig& config) {
+  rollout::RolloutConfig settings;
+  settings.program = config.program;
+  settings.image_size = config.image_size;
+  settings.num_steps = config.num_steps;
+  settings.timestep_shift = config.timestep_shift;
+  settings.max_tokens = config.max_tokens;
+  settings.temperature = config.temperature;
+  return settings;
+}
+
+}  // namespace unigrpo::train

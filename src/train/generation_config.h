@@ -1,0 +1,31 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "rollout/config.h"
+
+namespace unigrpo::train {
+
+/// generation_config.json of a model folder: how the model is meant to be sampled. Keys that are absent keep these defaults;
+/// keys of other tools are passed over.
+struct GenerationConfig {
+  std::vector<std::string> program = {"text", "image"};
+  int64_t image_size = 64;
+  int64_t num_steps = 25;
+  double timestep_shift = 1.0;
+  int64_t max_tokens = 512;
+  double temperature = 1.0;
+  double guidance = 1.0;  // 1 = none
+  std::string system_prompt;
+};
+
+/// Throws BadInput naming file and key; a folder without the file gives the defaults.
+GenerationConfig read_generation_config(const std::filesystem::path& model_folder);
+std::string to_json(const GenerationConfig& config);
+
+/// The rollout settings that sample and eval run with: no SDE, one evaluation a step.
+rollout::RolloutConfig to_rollout_config(const GenerationConfig& config);
+
+}  // namespace unigrpo::train

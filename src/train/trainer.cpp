@@ -1,0 +1,448 @@
+#include "train/trainer.h"
+
+#include <sys/resource.h>
+
+#include <cmath>
+#include <optional>
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+
+#include "base/clock.h"
+#include "base/fault.h"
+#include "base/signals.h"
+#include "base/text.h"
+#include "checkpoint/export_bagel.h"
+#include "checkpoint/save.h"
+#include "data/prompt_file.h"
+#include "data/prompt_sampler.h"
+#include "grpo/advantages.h"
+#include "grpo/update.h"
+#include "io/atomic_file.h"
+#include "monitor/monitor.h"
+#include "monitor/run_folder.h"
+#include "monitor/samples_file.h"
+#include "optim/adamw.h"
+#include "optim/ema.h"
+#include "optim/grad_clip.h"
+#include "optim/schedule.h"
+#include "recipe/parse.h"
+#include "reward/rewarder.h"
+#include "rollout/engine.h"
+#include "train/build.h"
+#include "train/evaluator.h"
+#include "train/generation_config.h"
+
+namespace unigrpo::train {
+namespace {
+
+namespace fs = std::filesystem;
+using recipe::Recipe;
+
+/// Keys that a resumed run may change: how long, how it is watched, how often it is saved.
+bool may_change(const std::string& key) {
+  return key == "run.num_steps" || key == "run.threads" || key.starts_with("monitor.") || key.starts_with("checkpoint.");
+}
+
+void require_same_recipe(const Recipe& recipe, const fs::path& saved) {
+  if (!fs::exists(saved)) return;
+  std::vector<std::string> keys;
+  for (const auto& key : recipe::differing_keys(recipe, recipe::parse(saved, {}, recipe::Command::train))) {
+    if (!may_change(key)) keys.push_back(key);
+  }
+  if (keys.empty()) return;
+  throw BadInput("{}: --resume needs the run's own recipe; these keys differ: {}", saved.string(), join(keys, ", "));
+}
+
+GenerationConfig generation_of(const Recipe& recipe) {
+  GenerationConfig config = read_generation_config(recipe.policy.model);
+  config.program = recipe.rollout.program;
+  config.image_size = recipe.rollout.image_size;
+  config.num_steps = recipe.rollout.num_steps;
+  config.timestep_shift = recipe.rollout.timestep_shift;
+  config.max_tokens = recipe.rollout.max_tokens;
+  config.temperature = recipe.rollout.temperature;
+  config.guidance = 1.0;
+  return config;
+}
+
+double peak_bytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_maxrss) * 1024.0;
+}
+
+std::vector<int64_t> group_ids(std::span<const rollout::Trajectory> trajectories) {
+  std::vector<int64_t> ids;
+  for (const auto& trajectory : trajectories) ids.push_back(trajectory.prompt_index);
+  return ids;
+}
+
+std::vector<data::Sample> samples_of(std::span<const rollout::Trajectory> trajectories) {
+  std::vector<data::Sample> samples;
+  for (const auto& trajectory : trajectories) samples.push_back(trajectory.sample);
+  return samples;
+}
+
+void mean_and_std(const std::vector<double>& values, const std::string& name, std::map<std::string, double>& out) {
+  if (values.empty()) return;
+  double mean = 0, square = 0;
+  for (const double v : values) mean += v / static_cast<double>(values.size());
+  for (const double v : values) square += (v - mean) * (v - mean) / static_cast<double>(values.size());
+  out[name + "/mean"] = mean;
+  out[name + "/std"] = std::sqrt(square);
+}
+
+void reward_metrics(const reward::ScoreTable& scores, const grpo::Advantages& advantages,
+                    std::map<std::string, double>& out) {
+  std::vector<double> rewards;
+  for (const auto& reward : advantages.rewards) {
+    if (reward) rewards.push_back(*reward);
+  }
+  mean_and_std(rewards, "reward", out);
+  std::map<std::string, std::pair<double, double>> sums;  // name -> sum, count
+  for (const auto& row : scores.scores) {
+    for (size_t k = 0; k < scores.terms.size(); ++k) {
+      auto add = [&](const std::string& name, double value) {
+        sums["reward/" + name].first += value;
+        sums["reward/" + name].second += 1;
+      };
+      if (row[k].value) add(scores.terms[k], *row[k].value);
+      for (const auto& [part, value] : row[k].parts) add(scores.terms[k] + "_" + part, value);
+    }
+  }
+  for (const auto& [name, sum] : sums) out[name] = sum.first / sum.second;
+  out["reward/dropped"] = static_cast<double>(advantages.num_dropped);
+  out["advantage/zero_std_ratio"] = advantages.zero_std_ratio();
+}
+
+void rollout_metrics(std::span<const rollout::Trajectory> trajectories, double seconds,
+                     std::map<std::string, double>& out) {
+  double tokens = 0, texts = 0, cut = 0, images = 0, entropy = 0, scored_tokens = 0;
+  for (const auto& trajectory : trajectories) {
+    for (const auto& segment : trajectory.segments) {
+      if (const auto* text = std::get_if<rollout::TextSegment>(&segment)) {
+        tokens += static_cast<double>(text->ids.size());
+        texts += 1;
+        cut += text->ended ? 0 : 1;
+        entropy += text->entropy.sum().item<double>();
+        scored_tokens += static_cast<double>(text->entropy.numel());
+      } else {
+        images += 1;
+      }
+    }
+  }
+  if (texts > 0) {
+    out["text/length"] = tokens / texts;
+    out["text/truncated_ratio"] = cut / texts;
+    out["text/entropy"] = entropy / std::max(scored_tokens, 1.0);
+  }
+  out["throughput/rollout_tokens_per_s"] = tokens / seconds;
+  out["throughput/rollout_images_per_s"] = images / seconds;
+}
+
+/// The run's moving parts and where it stands.
+class Trainer {
+ public:
+  Trainer(const Recipe& recipe, bool resume)
+      : recipe_(recipe),
+        prompts_(data::read_prompt_file(recipe.data.prompts)),
+        rewarder_(recipe.reward),
+        policies_(build_policies(recipe)),
+        policy_(*policies_.policy),
+        generation_(generation_of(recipe)),
+        engine_(policy_, recipe.rollout, static_cast<uint64_t>(recipe.run.seed), generation_.system_prompt),
+        sampler_(prompts_, static_cast<uint64_t>(recipe.run.seed), recipe.grpo.prompts_per_step),
+        trained_(trained_parameters(policy_)),
+        optimizer_(recipe.optim, trained_),
+        clip_(recipe.optim),
+        ema_(recipe.optim.ema, trained_) {
+    rewarder_.check_prompts(prompts_, recipe.data.prompts);
+    policy_.grid_for(recipe.rollout.image_size);
+    if (!recipe.monitor.eval_prompts.empty()) {
+      rewarder_.check_prompts(data::read_prompt_file(recipe.monitor.eval_prompts), recipe.monitor.eval_prompts);
+    }
+    if (resume) require_same_recipe(recipe, fs::path(recipe.run_dir()) / "recipe.toml");
+    folder_.emplace(monitor::RunFolder::open(recipe.run_dir(), resume));
+    io::write_file_atomic(folder_->recipe_file(), recipe::to_toml(recipe));
+    store_.emplace(folder_->checkpoints(), recipe.checkpoint);
+    if (resume) {
+      restore();
+      drop_old_end();
+    }
+    monitor_.emplace(monitor::Monitor::Options{.run_dir = folder_->path(),
+                                               .config = recipe.monitor,
+                                               .num_steps = recipe.run.num_steps,
+                                               .resume_step = resume ? step_ : -1});
+    if (resume) monitor_->note(fmt::format("resumed at step {}", step_));
+  }
+
+  ExitCode run() {
+    signals::install();
+    monitor_->note(describe_step(recipe_, policy_, static_cast<int64_t>(engine_.prefix_ids(prompts_.front()).size())));
+    evaluate_as("before", 1.0);
+    if (recipe_.monitor.eval_guidance > 1) evaluate_as("before_guided", recipe_.monitor.eval_guidance);
+    if (signals::stop_requested()) return interrupted();
+    for (; step_ < recipe_.run.num_steps; ++step_) {
+      if (!train_step()) return interrupted();
+      const int64_t done = step_ + 1;
+      if (recipe_.checkpoint.every > 0 && done % recipe_.checkpoint.every == 0 && done < recipe_.run.num_steps) {
+        monitor_->phase("save");
+        store_->save(snapshot(done));
+      }
+      if (recipe_.monitor.eval_every > 0 && done % recipe_.monitor.eval_every == 0 && done < recipe_.run.num_steps) {
+        evaluate_as(monitor::step_name(done), 1.0);
+      }
+    }
+    store_->save(snapshot(step_));
+    finish();
+    return ExitCode::done;
+  }
+
+ private:
+  /// One turn of the loop. False: a signal came before the update; the step is dropped.
+  bool train_step() {
+    std::map<std::string, double> values;
+    Stopwatch total, phase;
+    auto lap = [&](const char* name) { values[std::string("time/") + name] = phase.restart(); };
+    monitor_->phase("rollout");
+    fault::point("rollout.begin");
+    const data::PromptBatch batch = sampler_.batch(step_);
+    std::vector<rollout::Trajectory> trajectories = roll(batch.prompts, 0);
+    fault::point("rollout.end");
+    if (signals::stop_requested()) return false;
+    rollout_metrics(trajectories, phase.seconds(), values);
+    lap("rollout");
+
+    monitor_->phase("reward");
+    reward::ScoreTable scores = rewarder_.score(samples_of(trajectories));
+    fault::point("advantage");
+    grpo::Advantages advantages = advantages_of(scores, trajectories);
+    if (recipe_.grpo.advantage.zero_std == grpo::ZeroStd::resample && !advantages.zero_std_group_ids.empty()) {
+      resample(advantages, trajectories, scores);
+      advantages = advantages_of(scores, trajectories);
+    }
+    refuse_too_many_dropped(advantages, trajectories.size());
+    reward_metrics(scores, advantages, values);
+    lap("reward");
+
+    monitor_->phase("update");
+    const grpo::UpdateSetup setup{.policy = policy_,
+                                  .reference = policies_.reference.get(),
+                                  .optimizer = optimizer_,
+                                  .clip = clip_,
+                                  .config = recipe_.grpo,
+                                  .rollout = recipe_.rollout};
+    if (!noise_told_) tell_noise(grpo::measure_log_prob_noise(setup, trajectories));
+    const double lr_factor = optim::lr_factor(recipe_.optim, step_, recipe_.run.num_steps);
+    values.merge(grpo::update(setup, trajectories, advantages, lr_factor));
+    if (recipe_.optim.ema.enabled) ema_.update(optimizer_.masters());
+    lap("update");
+
+    values["optim/lr"] = recipe_.optim.lr * lr_factor;
+    values["time/step"] = total.seconds();
+    double tokens = 0;
+    for (const auto& trajectory : trajectories) {
+      for (const auto& segment : trajectory.sample.segments) tokens += static_cast<double>(segment.num_tokens);
+    }
+    values["throughput/tokens_per_s"] = tokens / total.seconds();
+    values["throughput/images_per_s"] = static_cast<double>(trajectories.size()) / total.seconds();
+    values["memory/peak_bytes"] = peak_bytes();
+    monitor_->record({.step = step_, .values = values});
+    if (recipe_.monitor.sample_every > 0 && step_ % recipe_.monitor.sample_every == 0) {
+      write_samples(trajectories, scores, advantages);
+    }
+    return true;
+  }
+
+  std::vector<rollout::Trajectory> roll(std::span<const data::Prompt> prompts, int64_t first_sample) {
+    rollout::RolloutRequest request{.prompts = prompts,
+                                    .keys = {},
+                                    .group_size = recipe_.grpo.group_size,
+                                    .first_sample = first_sample,
+                                    .step = static_cast<uint64_t>(step_) + 1,
+                                    .stochastic = true,
+                                    .guidance = recipe_.rollout.train_guidance,
+                                    .forced_text = {}};
+    // A prompt may come twice in a step; its place keeps the streams apart.
+    for (size_t p = 0; p < prompts.size(); ++p) request.keys.push_back(p);
+    return engine_.rollout(request);
+  }
+
+  grpo::Advantages advantages_of(const reward::ScoreTable& scores, std::span<const rollout::Trajectory> trajectories) {
+    return grpo::compute_advantages(recipe_.grpo.advantage, scores, group_ids(trajectories), recipe_.reward.on_error);
+  }
+
+  /// Groups without spread are drawn once more, from further down the prompt order; those that still have none leave the batch.
+  void resample(const grpo::Advantages& advantages, std::vector<rollout::Trajectory>& trajectories,
+                reward::ScoreTable& scores) {
+    constexpr int64_t kFarAway = int64_t{1} << 40;  // steps that no run reaches
+    const data::PromptBatch spare = sampler_.batch(kFarAway + step_);
+    const auto count = std::min(spare.prompts.size(), advantages.zero_std_group_ids.size());
+    auto fresh = roll(std::span(spare.prompts).first(count), recipe_.grpo.group_size);
+    reward::ScoreTable fresh_scores = rewarder_.score(samples_of(fresh));
+    for (size_t i = 0; i < fresh.size(); ++i) {
+      const int64_t group = advantages.zero_std_group_ids[fresh[i].prompt_index];
+      const auto slot = static_cast<size_t>(group * recipe_.grpo.group_size +
+                                            fresh[i].sample_index - recipe_.grpo.group_size);
+      fresh[i].prompt_index = group;
+      trajectories[slot] = std::move(fresh[i]);
+      scores.scores[slot] = std::move(fresh_scores.scores[i]);
+    }
+  }
+
+  void refuse_too_many_dropped(const grpo::Advantages& advantages, size_t samples) const {
+    if (static_cast<double>(advantages.num_dropped) <= recipe_.reward.max_dropped * static_cast<double>(samples)) return;
+    throw RuntimeFailure("step {}: {} of {} samples have no reward, more than reward.max_dropped = {} allows", step_,
+                         advantages.num_dropped, samples, recipe_.reward.max_dropped);
+  }
+
+  void tell_noise(const grpo::LogProbNoise& noise) {
+    noise_told_ = true;
+    monitor_->note(fmt::format(
+        "log-prob noise between rollout and update: text {:.1e} (clip {} / {}), image {:.1e} (clip {})", noise.text,
+        recipe_.grpo.text.clip_low, recipe_.grpo.text.clip_high, noise.image, recipe_.grpo.image.clip_range));
+    auto warn = [&](double range, double floor, const char* key) {
+      if (range < floor) {
+        monitor_->note(fmt::format("warning: {} = {} is below the measured noise {:.1e}: clipping acts on noise", key,
+                                   range, floor));
+      }
+    };
+    if (recipe_.grpo.text.weight > 0) warn(recipe_.grpo.text.clip_low, noise.text, "grpo.text.clip_low");
+    if (recipe_.grpo.image.weight > 0) warn(recipe_.grpo.image.clip_range, noise.image, "grpo.image.clip_range");
+  }
+
+  void write_samples(std::span<const rollout::Trajectory> trajectories, const reward::ScoreTable& scores,
+                     const grpo::Advantages& advantages) {
+    // One sample of each group in turn, so that the grid shows different prompts.
+    std::vector<monitor::SampleRow> rows;
+    for (int64_t g = 0; g < recipe_.grpo.group_size; ++g) {
+      for (int64_t p = 0; p < recipe_.grpo.prompts_per_step; ++p) {
+        const auto i = static_cast<size_t>(p * recipe_.grpo.group_size + g);
+        if (static_cast<int64_t>(rows.size()) >= recipe_.monitor.num_samples || i >= trajectories.size()) continue;
+        monitor::SampleRow row{.sample = trajectories[i].sample, .scores = {}, .reasons = {},
+                               .reward = advantages.rewards[i], .advantage = advantages.values[i]};
+        for (size_t k = 0; k < scores.terms.size(); ++k) {
+          row.scores[scores.terms[k]] = scores.scores[i][k].value;
+          if (!scores.scores[i][k].reason.empty()) row.reasons[scores.terms[k]] = scores.scores[i][k].reason;
+        }
+        rows.push_back(std::move(row));
+      }
+    }
+    monitor::write_samples(folder_->samples(step_), rows);
+  }
+
+  /// Scores the policy (its averaged weights where EMA is on) on monitor.eval_prompts, unless that stands in the folder.
+  void evaluate_as(const std::string& name, double guidance) {
+    if (recipe_.monitor.eval_prompts.empty() || fs::exists(folder_->eval_file(name))) return;
+    monitor_->phase("eval");
+    std::optional<optim::EmaScope> averaged;
+    if (recipe_.optim.ema.enabled && step_ > 0) averaged.emplace(ema_, trained_);
+    EvalOptions options{.model = recipe_.policy.model,
+                        .prompts = recipe_.monitor.eval_prompts,
+                        .reward = reward::RewardKind::geneval,
+                        .generation = generation_,
+                        .seed = 0,
+                        .num_samples = recipe_.monitor.eval_samples,
+                        .max_prompts = recipe_.monitor.eval_max_prompts,
+                        .true_plan = false,
+                        .keep_samples = name == "before" || name == "after" ? 64 : 0};
+    options.generation.guidance = guidance;
+    const EvalResult result = evaluate(policy_, options);
+    monitor_->note(fmt::format("eval {}: strict {:.3f}, soft {:.3f} on {} prompts x {} ({})", name,
+                               result.overall.strict, result.overall.soft, result.overall.count, options.num_samples,
+                               human_seconds(result.seconds)));
+    io::write_file_atomic(folder_->eval_file(name), to_json(options, result));
+    if (!result.samples.empty()) monitor::write_samples(folder_->samples(name), result.samples);
+  }
+
+  checkpoint::Snapshot snapshot(int64_t steps_done) const {
+    checkpoint::Snapshot state;
+    state.step = steps_done;
+    state.recipe_toml = recipe::to_toml(recipe_);
+    state.parts["policy"] = trained_;
+    state.parts["optimizer"] = optimizer_.state();
+    state.parts["ema"] = ema_.averages();
+    state.counters = {{"ema_updates", std::to_string(ema_.num_updates())},
+                      {"skipped", std::to_string(clip_.skipped())},
+                      {"skipped_in_a_row", std::to_string(clip_.skipped_in_a_row())}};
+    return state;
+  }
+
+  void restore() {
+    const auto loaded = store_->newest();
+    if (!loaded) return;
+    const at::NoGradGuard no_grad;
+    const std::string where = loaded->folder.string();
+    optim::assign(trained_, loaded->tensors("policy"), where + ": policy");
+    optimizer_.load_state(loaded->tensors("optimizer"), where + ": optimizer");
+    ema_.load_state(loaded->tensors("ema"), loaded->counter("ema_updates"), where + ": ema");
+    clip_.restore(loaded->counter("skipped"), loaded->counter("skipped_in_a_row"));
+    step_ = loaded->step;
+  }
+
+  ExitCode interrupted() {
+    monitor_->phase("save");
+    store_->save(snapshot(step_));
+    monitor_->note(fmt::format("{}: stopped after step {}; --resume goes on from here", signals::stop_signal(), step_));
+    monitor_->finish();
+    return ExitCode::interrupted;
+  }
+
+  void finish() {
+    evaluate_as("after", 1.0);
+    if (recipe_.monitor.eval_guidance > 1) evaluate_as("after_guided", recipe_.monitor.eval_guidance);
+    if (!fs::exists(folder_->final_model())) export_final();
+    monitor_->finish();
+    if (recipe_.monitor.report) monitor::write_report(folder_->path());
+  }
+
+  void export_final() {
+    std::optional<optim::EmaScope> averaged;
+    if (recipe_.optim.ema.enabled) averaged.emplace(ema_, trained_);
+    checkpoint::ExportOptions options;
+    options.dtype = recipe_.policy.dtype == policy::DtypeChoice::float32 ? at::kFloat : at::kBFloat16;
+    options.metadata = {{"unigrpo_run", recipe_.run.name}, {"unigrpo_step", std::to_string(step_)}};
+    options.generation_config = to_json(generation_);
+    checkpoint::export_bagel(recipe_.policy.model, folder_->final_model(), policy_.merged(), options);
+  }
+
+  /// What an earlier, shorter end of this run left is out of date once the run goes on.
+  void drop_old_end() {
+    if (step_ >= recipe_.run.num_steps) return;
+    fs::remove_all(folder_->final_model());
+    for (const char* name : {"after", "after_guided"}) {
+      fs::remove(folder_->eval_file(name));
+      fs::remove_all(folder_->samples(name));
+    }
+  }
+
+  const Recipe recipe_;
+  std::vector<data::Prompt> prompts_;
+  reward::Rewarder rewarder_;
+  Policies policies_;
+  policy::Bagel& policy_;
+  GenerationConfig generation_;
+  rollout::RolloutEngine engine_;
+  data::PromptSampler sampler_;
+  NamedTensors trained_;
+  optim::AdamW optimizer_;
+  optim::GradClip clip_;
+  optim::Ema ema_;
+  int64_t step_ = 0;  // finished steps
+  bool noise_told_ = false;
+  std::optional<monitor::RunFolder> folder_;
+  std::optional<checkpoint::CheckpointStore> store_;
+  std::optional<monitor::Monitor> monitor_;
+};
+
+}  // namespace
+
+ExitCode run_training(const Recipe& recipe, bool resume) {
+  if (recipe.run.threads > 0) at::set_num_threads(static_cast<int>(recipe.run.threads));
+  Trainer trainer(recipe, resume);
+  return trainer.run();
+}
+
+}  // namespace unigrpo::train
