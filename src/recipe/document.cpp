@@ -30,10 +30,15 @@ struct Trouble {
   std::string message;
 };
 
-/// Walks the text once, past strings and comments, and stops where keys or brackets nest too deep.
-class NestingScanner {
+bool is_non_ascii(char c) { return static_cast<unsigned char>(c) >= 0x80; }
+
+/// Walks the text once, past strings and comments, and stops at what toml++ must not see: keys or
+/// brackets that nest too deep, and characters beyond ASCII where it looks for blanks.
+class Guard {
  public:
-  explicit NestingScanner(std::string_view text) : text_(text) {}
+  explicit Guard(std::string_view text) : text_(text) {
+    if (text_.starts_with("\xEF\xBB\xBF")) index_ = 3;  // a byte order mark
+  }
 
   std::optional<Trouble> run() {
     while (index_ < text_.size()) {
@@ -44,9 +49,12 @@ class NestingScanner {
         skip_comment();
         continue;
       } else if (c == '"' || c == '\'') {
-        skip_string(c);
+        if (auto trouble = skip_string(c)) return trouble;
         blank_line_ = false;
         continue;
+      } else if (is_non_ascii(c)) {
+        // Besides being wrong it is undefined behaviour in toml++ 3.3.0 (its test for a blank).
+        return trouble_here("not TOML: a non-ASCII character outside of strings and comments");
       } else if (auto trouble = structural(c)) {
         return trouble;
       }
@@ -75,25 +83,55 @@ class NestingScanner {
     while (index_ < text_.size() && text_[index_] != '\n') step();
   }
 
-  void skip_string(char quote) {
+  std::optional<Trouble> skip_string(char quote) {
     const std::string triple(3, quote);
     const bool multiline = text_.substr(index_, 3) == triple;
     for (int i = 0; i < (multiline ? 3 : 1); ++i) step();
     while (index_ < text_.size()) {
       const char c = text_[index_];
       if (c == '\n') {
-        if (!multiline) return;
+        if (!multiline) return std::nullopt;
         ++line_;
         column_ = 0;
-      } else if (c == '\\' && quote == '"' && index_ + 1 < text_.size() &&
-                 text_[index_ + 1] != '\n') {
+      } else if (c == '\\' && quote == '"') {
         step();
+        if (multiline) {
+          if (auto trouble = skip_line_ending_backslash()) return trouble;
+        } else if (index_ < text_.size() && text_[index_] != '\n') {
+          step();
+        }
+        continue;
       } else if (multiline ? text_.substr(index_, 3) == triple : c == quote) {
         for (int i = 0; i < (multiline ? 3 : 1); ++i) step();
-        return;
+        // Two more quotes may belong to the text of a multi-line string.
+        for (int i = 0; multiline && i < 2 && index_ < text_.size() && text_[index_] == quote; ++i)
+          step();
+        return std::nullopt;
       }
       step();
     }
+    return std::nullopt;
+  }
+
+  /// What follows a backslash in a multi-line string: one escaped character, or blanks and line
+  /// ends that the string leaves out. toml++ tests what comes next for being a blank, and does so
+  /// with undefined behaviour where it is not ASCII.
+  std::optional<Trouble> skip_line_ending_backslash() {
+    bool skipped = false;
+    while (index_ < text_.size() &&
+           std::string_view(" \t\r\n").find(text_[index_]) != std::string_view::npos) {
+      if (text_[index_] == '\n') {
+        ++line_;
+        column_ = 0;
+      }
+      step();
+      skipped = true;
+    }
+    if (index_ == text_.size()) return std::nullopt;
+    if (is_non_ascii(text_[index_]))
+      return trouble_here("not TOML: a non-ASCII character after a backslash");
+    if (!skipped) step();
+    return std::nullopt;
   }
 
   std::optional<Trouble> structural(char c) {
@@ -107,8 +145,9 @@ class NestingScanner {
     return std::nullopt;
   }
 
+  Trouble trouble_here(std::string message) const { return {{line_, column_}, std::move(message)}; }
   Trouble too_deep(const char* what) const {
-    return {{line_, column_}, fmt::format("more than {} {}", kMaxDepth, what)};
+    return trouble_here(fmt::format("more than {} {}", kMaxDepth, what));
   }
 
   std::string_view text_;
@@ -178,7 +217,7 @@ Node convert(const toml::node& node) {
 
 std::variant<Table, Trouble> parse_text(std::string_view text) {
   if (auto trouble = find_bad_byte(text)) return *trouble;
-  if (auto trouble = NestingScanner(text).run()) return *trouble;
+  if (auto trouble = Guard(text).run()) return *trouble;
   try {
     return convert_table(toml::parse(text));
   } catch (const toml::parse_error& error) {

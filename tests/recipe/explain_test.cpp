@@ -143,37 +143,12 @@ TEST(Parse, SurvivesMutatedRecipes) {
   base.reward.terms[1].name = "second";
   const std::string good = "# a comment\n" + to_toml(base) + "\n[[reward.terms]]\nname = '''x'''\n";
   ASSERT_EQ(refusal(good), "accepted");
-  static const std::vector<std::string> tokens = {"[",
-                                                  "]",
-                                                  "[[",
-                                                  "]]",
-                                                  "{",
-                                                  "}",
-                                                  "=",
-                                                  ".",
-                                                  ",",
-                                                  "\"",
-                                                  "'",
-                                                  "\"\"\"",
-                                                  "'''",
-                                                  "\n",
-                                                  "#",
-                                                  "\\",
-                                                  "\\u",
-                                                  "0x",
-                                                  "1e",
-                                                  "nan",
-                                                  "-",
-                                                  "_",
-                                                  "\xFF",
-                                                  "\xE2",
-                                                  " ",
-                                                  "\r",
-                                                  "1979-05-27T00:00:00Z",
-                                                  "true",
-                                                  "inf",
-                                                  "a.b",
-                                                  std::string(1, '\0')};
+  // clang-format off
+  static const std::vector<std::string> tokens = {
+      "[", "]", "[[", "]]", "{", "}", "=", ".", ",", "\"", "'", "\"\"\"", "'''", "\n", "#", "\\", "\\u",
+      "\\\n", "0x", "1e", "nan", "inf", "true", "-", "_", "1979-05-27T00:00:00Z", "a.b", " ", "\r",
+      std::string(1, '\0'), "\xFF", "\xE2", "\xC3\xA9", "\xE3\x80\x81"};
+  // clang-format on
   size_t num_accepted = 0;
   for (uint64_t seed = 0; seed < 4000; ++seed) {
     RandomStream draw({.seed = seed, .step = 1});

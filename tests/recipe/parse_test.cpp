@@ -171,6 +171,12 @@ TEST(Parse, RefusesWhatIsNotToml) {
       {"[run]\nname = \"\xC3\xA9\xFF\"\n", "FILE:2:10: not UTF-8"},
       {"\xFF", "FILE:1:1: not UTF-8"},
       {"a = \"\xE2\x82", "FILE:1:6: not UTF-8"},
+      {"[run]\nseed = 1 \xC3\xA9",
+       "FILE:2:10: not TOML: a non-ASCII character outside of strings and"},
+      {"[run]\nseed\xC2\xA0= 1",
+       "FILE:2:5: not TOML: a non-ASCII character outside of strings and"},
+      {"[run]\nname = \"\"\"a\\\n  \xE3\x80\x81\"\"\"",
+       "FILE:3:3: not TOML: a non-ASCII character after a backslash"},
       {std::string("[run]\nna\0me = 1\n", 16), "FILE:2:"},
       {std::string((1 << 20) + 1, '\n'), "FILE: more than 1.0 MiB, not a recipe"},
       {fmt::format("a{}\n", repeat(".", 200000)), "FILE:1:33: more than 32 parts in a dotted key"},
@@ -180,6 +186,8 @@ TEST(Parse, RefusesWhatIsNotToml) {
        "FILE:1:65: more than 32 parts in a dotted key"},
       {fmt::format("a = {}", repeat("[", 100000)),
        "FILE:1:37: more than 32 brackets inside one another"},
+      {fmt::format("a = [\"\"\"b\"\"\"\", {{a{} = 1}}]", repeat(".a", 90000)),
+       "FILE:1:80: more than 32 parts in a dotted key"},
       {fmt::format("a = \"\"\"\n[[[\n\"\"\"\nb = {}", repeat("{", 33)),
        "FILE:4:37: more than 32 brackets inside one another"},
   };
@@ -198,6 +206,10 @@ TEST(Parse, TakesDotsAndBracketsInStringsAndComments) {
   EXPECT_EQ(
       refusal(fmt::format("[run]\ndir = '''{0}'{1}'''\n[data]\nprompts = '{1}'\n", dots, brackets)),
       "accepted");
+  EXPECT_EQ(
+      refusal(fmt::format(
+          "# \xC3\xA9\n[run]\ndir = \"\"\"\xC3\xA9{}\\\n  \\\" a\"\"\"\"\"\nseed = 1.5", brackets)),
+      "FILE:5:8: run.seed: expected an integer >= 0, got 1.5");
   std::string floats = "[policy]\nfreeze = [";
   for (int i = 0; i < 100; ++i) floats += "\n  \"a.b\",  # one.\n";
   EXPECT_EQ(refusal(floats + "]\n"), "accepted");
