@@ -1,17 +1,22 @@
 #include "train/sft.h"
 
+#include <filesystem>
+
 #include <ATen/Parallel.h>
 
+#include "base/error.h"
 #include "io/atomic_file.h"
 #include "monitor/run_folder.h"
 #include "recipe/parse.h"
-#include "train/model_files.h"
 #include "train/sft_stages.h"
 
 namespace unigrpo::train {
 
 void run_sft(const recipe::Recipe& recipe) {
-  require_new_folder(recipe.sft.output, "sft.output");
+  const std::filesystem::path output = recipe.sft.output;
+  if (std::filesystem::exists(output) && !(std::filesystem::is_directory(output) && std::filesystem::is_empty(output))) {
+    throw BadInput("sft.output: {} exists and is not empty; remove it or give another folder", output.string());
+  }
   if (recipe.run.threads > 0) at::set_num_threads(static_cast<int>(recipe.run.threads));
   const auto folder = monitor::RunFolder::open(recipe.run_dir(), false);
   io::write_file_atomic(folder.recipe_file(), recipe::to_toml(recipe));

@@ -4,16 +4,17 @@
 #include <ATen/ATen.h>
 #include <nlohmann/json.hpp>
 
-#include "base/error.h"
+#include "checkpoint/build_folder.h"
 #include "io/atomic_file.h"
+#include "io/safetensors.h"
 #include "monitor/monitor.h"
 #include "monitor/run_folder.h"
 #include "optim/adamw.h"
 #include "optim/grad_clip.h"
 #include "optim/schedule.h"
 #include "policy/bagel.h"
+#include "tensor/convert.h"
 #include "tensor/rng.h"
-#include "train/model_files.h"
 #include "train/sft_data.h"
 #include "train/sft_stages.h"
 
@@ -32,6 +33,25 @@ std::string config_with_scale(const std::filesystem::path& file, double shift, d
   config["vae_config"]["shift_factor"] = shift;
   config["vae_config"]["scale_factor"] = scale;
   return config.dump(2) + "\n";
+}
+
+/// The source's files, with config.json replaced and the weights in bf16.
+void write_autoencoder_folder(const std::filesystem::path& source, const std::filesystem::path& folder,
+                              const NamedTensors& parameters, const std::string& config) {
+  for (const auto& entry : std::filesystem::directory_iterator(source)) {
+    const auto name = entry.path().filename();
+    if (entry.is_regular_file() && name != "ae.safetensors" && name != "config.json") {
+      std::filesystem::copy_file(entry.path(), folder / name);
+    }
+  }
+  NamedTensors stored;
+  for (const NamedTensor& named : parameters) {
+    stored.push_back({named.name, named.tensor.detach().to(at::kBFloat16).contiguous()});
+  }
+  std::vector<io::TensorView> views;
+  for (const NamedTensor& named : stored) views.push_back(tensor::to_view(named.tensor, named.name));
+  io::write_safetensors(folder / "ae.safetensors", views, {{"format", "pt"}});
+  io::write_file_atomic(folder / "config.json", config);
 }
 
 }  // namespace
@@ -85,9 +105,11 @@ void train_autoencoder(const recipe::Recipe& recipe, monitor::Monitor& monitor) 
   const at::NoGradGuard no_grad;
   const at::Tensor latents = autoencoder.posterior(
       to_pixels(render_batch(examples, recipe.run.num_steps * batch, 256))).mean;
-  write_model_folder(source, recipe.sft.output, {{"ae.safetensors", parameters}},
-                     {{"config.json", config_with_scale(source / "config.json", latents.mean().item<double>(),
-                                                        1.0 / latents.std().item<double>())}});
+  const std::string config = config_with_scale(source / "config.json", latents.mean().item<double>(),
+                                               1.0 / latents.std().item<double>());
+  checkpoint::build_folder(recipe.sft.output, [&](const std::filesystem::path& folder) {
+    write_autoencoder_folder(source, folder, parameters, config);
+  });
 }
 
 }  // namespace unigrpo::train

@@ -5,9 +5,9 @@
 
 #include <ATen/ATen.h>
 
-#include "base/error.h"
 #include "base/rng.h"
 #include "base/text.h"
+#include "checkpoint/export_bagel.h"
 #include "flow/matching_loss.h"
 #include "kernels/gather_log_prob.h"
 #include "optim/adamw.h"
@@ -16,7 +16,6 @@
 #include "optim/schedule.h"
 #include "policy/bagel.h"
 #include "tensor/rng.h"
-#include "train/model_files.h"
 #include "train/sft_data.h"
 #include "train/sft_stages.h"
 
@@ -152,7 +151,7 @@ void train_joint(const recipe::Recipe& recipe, monitor::Monitor& monitor) {
   }
   std::optional<optim::EmaScope> averaged;
   if (recipe.optim.ema.enabled) averaged.emplace(ema, trained);
-  write_model_folder(source, sft.output, {{"ema.safetensors", model->parameters()}}, {});
+  checkpoint::export_bagel(source, sft.output, model->merged(), {.dtype = at::kBFloat16});
 }
 
 }  // namespace unigrpo::train
