@@ -1,19 +1,18 @@
 #include "data/bpe_files.h"
 
-#include "base/error.h"
-#include "base/text.h"
-#include "io/atomic_file.h"
-#include "io/json.h"
-
-#include <nlohmann/json.hpp>
-
 #include <algorithm>
 #include <cctype>
 #include <charconv>
+#include <nlohmann/json.hpp>
 #include <string_view>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "io/atomic_file.h"
+#include "io/json.h"
 
 namespace unigrpo::data {
 namespace {
@@ -63,8 +62,9 @@ class TokenTable {
     std::vector<std::string> tokens(id_of_text_.size());
     for (const auto& [id, text] : text_of_id_) {
       if (id >= tokens.size()) {
-        throw BadInput("{}: vocab: id {} of token {} is out of range, expected 0..{} (vocab size - 1)",
-                       where, id, in_quotes(text, 40), tokens.size() - 1);
+        throw BadInput(
+            "{}: vocab: id {} of token {} is out of range, expected 0..{} (vocab size - 1)", where,
+            id, in_quotes(text, 40), tokens.size() - 1);
       }
       tokens[id] = text;
     }
@@ -74,8 +74,8 @@ class TokenTable {
   static void check_text(std::string_view where, const std::string& text) {
     if (text.empty()) throw BadInput("{}: a token is empty", where);
     if (text.size() > kMaxTokenBytes) {
-      throw BadInput("{}: token {} is too long: {} bytes, the limit is {}", where, in_quotes(text, 40),
-                     text.size(), kMaxTokenBytes);
+      throw BadInput("{}: token {} is too long: {} bytes, the limit is {}", where,
+                     in_quotes(text, 40), text.size(), kMaxTokenBytes);
     }
     if (text.find('\0') != std::string::npos) {
       throw BadInput("{}: token {} holds a NUL character", where, in_quotes(text, 40));
@@ -225,9 +225,10 @@ void read_pre_tokenizer(const std::string& where, const Json& config, int depth,
   } else if (type == "Split") {
     files.steps.push_back(read_split(where, config));
   } else {
-    throw BadInput("{}: pre_tokenizer type {} is not supported, expected Whitespace, "
-                   "WhitespaceSplit, ByteLevel, Split or Sequence",
-                   where, in_quotes(type, 40));
+    throw BadInput(
+        "{}: pre_tokenizer type {} is not supported, expected Whitespace, "
+        "WhitespaceSplit, ByteLevel, Split or Sequence",
+        where, in_quotes(type, 40));
   }
 }
 
@@ -283,8 +284,7 @@ void read_merge_list(const std::string& where, const Json& list, const TokenTabl
     if (is_pair) {
       left = item[0].get<std::string>();
       right = item[1].get<std::string>();
-    } else if (!item.is_string() ||
-               !split_merge(item.get_ref<const std::string&>(), left, right)) {
+    } else if (!item.is_string() || !split_merge(item.get_ref<const std::string&>(), left, right)) {
       throw BadInput("{}: merge must be \"left right\" or [\"left\", \"right\"], found {}", here,
                      in_quotes(item.dump(), 60));
     }
@@ -405,7 +405,8 @@ void read_added_tokens_file(const std::filesystem::path& path, TokenTable& table
   for (const auto& [text, id] : root.items()) {
     table.add(where, text, id);
     if (seen.contains(text)) continue;
-    add_unique(where, {.text = text, .id = table.id(text), .special = is_spelled(text)}, seen, files);
+    add_unique(where, {.text = text, .id = table.id(text), .special = is_spelled(text)}, seen,
+               files);
   }
 }
 
@@ -416,9 +417,10 @@ void read_tokenizer_config(const std::filesystem::path& path, TokenTable& table,
   check_object(where, "the file", root);
   const std::string name = string_member(where, root, "tokenizer_class");
   if (name != "Qwen2Tokenizer" && name != "Qwen2TokenizerFast") {
-    throw BadInput("{}: tokenizer_class {} is not supported for vocab.json + merges.txt, expected "
-                   "Qwen2Tokenizer",
-                   where, in_quotes(name, 40));
+    throw BadInput(
+        "{}: tokenizer_class {} is not supported for vocab.json + merges.txt, expected "
+        "Qwen2Tokenizer",
+        where, in_quotes(name, 40));
   }
   files.nfc = true;
   files.byte_level = true;
@@ -428,7 +430,8 @@ void read_tokenizer_config(const std::filesystem::path& path, TokenTable& table,
     const Json& added = root.at("added_tokens_decoder");
     check_object(where, "added_tokens_decoder", added);
     for (const auto& [key, entry] : added.items()) {
-      const std::string here = fmt::format("{}: added_tokens_decoder {}", where, in_quotes(key, 40));
+      const std::string here =
+          fmt::format("{}: added_tokens_decoder {}", where, in_quotes(key, 40));
       uint64_t id = 0;
       const auto [stop, error] = std::from_chars(key.data(), key.data() + key.size(), id);
       if (error != std::errc() || stop != key.data() + key.size()) {

@@ -1,13 +1,13 @@
 #include "data/bpe_tokenizer.h"
 
-#include "base/error.h"
-#include "base/text.h"
-
 #include <algorithm>
 #include <functional>
 #include <queue>
 #include <tuple>
 #include <utility>
+
+#include "base/error.h"
+#include "base/text.h"
 
 namespace unigrpo::data {
 namespace {
@@ -51,7 +51,8 @@ BpeTokenizer::BpeTokenizer(BpeFiles files, std::string_view where)
       is_added_(files_.tokens.size()) {
   id_of_token_.reserve(files_.tokens.size());
   for (size_t id = 0; id < files_.tokens.size(); ++id) {
-    if (files_.is_model_token[id]) id_of_token_.emplace(files_.tokens[id], static_cast<int32_t>(id));
+    if (files_.is_model_token[id])
+      id_of_token_.emplace(files_.tokens[id], static_cast<int32_t>(id));
   }
   rules_.reserve(files_.merges.size());
   for (size_t rank = 0; rank < files_.merges.size(); ++rank) {
@@ -106,7 +107,8 @@ std::vector<int64_t> BpeTokenizer::encode(std::string_view text) const {
     throw BadInput("text of {} bytes is too long to encode, at most {} are allowed", text.size(),
                    kMaxTextBytes);
   }
-  if (!is_valid_utf8(text)) throw BadInput("text to encode is not valid UTF-8: {}", in_quotes(text));
+  if (!is_valid_utf8(text))
+    throw BadInput("text to encode is not valid UTF-8: {}", in_quotes(text));
   std::vector<int64_t> ids;
   split(raw_tokens_, text, ids, [&](std::string_view raw) {
     if (raw.empty()) return;

@@ -1,9 +1,5 @@
 #pragma once
 
-#include "data/bpe_files.h"
-#include "data/pre_tokenizer.h"
-#include "data/tokenizer.h"
-
 #include <cstdint>
 #include <map>
 #include <mutex>
@@ -12,11 +8,16 @@
 #include <unordered_map>
 #include <vector>
 
+#include "data/bpe_files.h"
+#include "data/pre_tokenizer.h"
+#include "data/tokenizer.h"
+
 namespace unigrpo::data {
 
-/// Byte-pair encoding: added tokens are cut out, the rest is normalized, cut into words, and each word's
-/// characters are merged pair by pair, lowest rank first, leftmost of equals first. Special tokens are
-/// those the files call special and those spelled "<|...|>". Safe to call from several threads.
+/// Byte-pair encoding: added tokens are cut out, the rest is normalized, cut into words, and each
+/// word's characters are merged pair by pair, lowest rank first, leftmost of equals first. Special
+/// tokens are those the files call special and those spelled "<|...|>". Safe to call from several
+/// threads.
 class BpeTokenizer final : public Tokenizer {
  public:
   /// `where` names the files in errors. Throws BadInput for a pattern that does not compile.
@@ -25,8 +26,9 @@ class BpeTokenizer final : public Tokenizer {
   int64_t vocab_size() const override { return static_cast<int64_t>(files_.tokens.size()); }
   /// Throws BadInput for text that is not valid UTF-8 or longer than 1 MiB.
   std::vector<int64_t> encode(std::string_view text) const override;
-  /// Leaves out special tokens and ids outside the vocabulary. Byte-level tokens are joined and invalid UTF-8
-  /// becomes U+FFFD; other tokens are joined with spaces (what Hugging Face does without a decoder).
+  /// Leaves out special tokens and ids outside the vocabulary. Byte-level tokens are joined and
+  /// invalid UTF-8 becomes U+FFFD; other tokens are joined with spaces (what Hugging Face does
+  /// without a decoder).
   std::string decode(const std::vector<int64_t>& ids) const override;
   const std::map<std::string, int64_t>& special_tokens() const override { return special_tokens_; }
 
@@ -57,10 +59,11 @@ class BpeTokenizer final : public Tokenizer {
 
   BpeFiles files_;
   PreTokenizer pre_tokenizer_;
-  std::unordered_map<std::string_view, int32_t> id_of_token_;  // the model's own tokens; views into files_
-  std::unordered_map<uint64_t, MergeRule> rules_;              // left id << 32 | right id
-  Finder raw_tokens_;                                          // found before normalization
-  Finder normalized_tokens_;                                   // found after it
+  std::unordered_map<std::string_view, int32_t>
+      id_of_token_;                                // the model's own tokens; views into files_
+  std::unordered_map<uint64_t, MergeRule> rules_;  // left id << 32 | right id
+  Finder raw_tokens_;                              // found before normalization
+  Finder normalized_tokens_;                       // found after it
   std::map<std::string, int64_t> special_tokens_;
   std::vector<bool> is_special_;  // [V]
   std::vector<bool> is_added_;    // [V]

@@ -14,7 +14,7 @@ namespace unigrpo::data {
 namespace {
 
 constexpr size_t kMaxPatternBytes = 4096;
-constexpr uint32_t kMatchLimit = 1'000'000;      // backtracking steps in one match
+constexpr uint32_t kMatchLimit = 1'000'000;  // backtracking steps in one match
 constexpr uint32_t kHeapLimitKib = 64u << 10;
 
 // PCRE2's \s also holds U+180E, which left White_Space in Unicode 6.3.
@@ -52,7 +52,8 @@ class Pattern {
                               PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &offset,
                               nullptr));
     if (!code_) {
-      throw BadInput("{}: pre_tokenizer: pattern {}: {}", where, in_quotes(pattern), message(error));
+      throw BadInput("{}: pre_tokenizer: pattern {}: {}", where, in_quotes(pattern),
+                     message(error));
     }
     limits_.reset(pcre2_match_context_create(nullptr));
     if (!limits_) throw RuntimeFailure("out of memory for a pattern");
@@ -76,7 +77,8 @@ class Pattern {
         throw BadInput("{}: pre_tokenizer: pattern gave up on a text: {}", where_, message(count));
       }
       const PCRE2_SIZE* range = pcre2_get_ovector_pointer(match.get());
-      // \K in a lookaround may put a match's begin behind its end, or before where the search began.
+      // \K in a lookaround may put a match's begin behind its end, or before where the search
+      // began.
       if (range[0] < at || range[1] <= range[0]) {
         at = std::max(at, range[1]);
         if (at < text.size()) at += character_bytes(text.substr(at));
@@ -132,7 +134,8 @@ struct PreTokenizer::Step {
   void cut(std::string word, std::vector<std::string>& words) const {
     const auto add = [&](std::string_view part) {
       if (part.empty()) return;
-      words.push_back(config.to_bytes ? ByteAlphabet::get().to_characters(part) : std::string(part));
+      words.push_back(config.to_bytes ? ByteAlphabet::get().to_characters(part)
+                                      : std::string(part));
     };
     if (config.prefix_space && !word.starts_with(' ')) word.insert(word.begin(), ' ');
     if (!pattern) return add(word);
@@ -217,14 +220,15 @@ std::string ByteAlphabet::to_bytes(std::string_view characters) const {
 }
 
 std::string to_nfc(std::string_view text) {
-  if (std::all_of(text.begin(), text.end(), [](char c) { return static_cast<uint8_t>(c) < 0x80; })) {
+  if (std::all_of(text.begin(), text.end(),
+                  [](char c) { return static_cast<uint8_t>(c) < 0x80; })) {
     return std::string(text);
   }
   utf8proc_uint8_t* result = nullptr;
-  const utf8proc_ssize_t size = utf8proc_map(
-      reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
-      static_cast<utf8proc_ssize_t>(text.size()), &result,
-      static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
+  const utf8proc_ssize_t size =
+      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
+                   static_cast<utf8proc_ssize_t>(text.size()), &result,
+                   static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
   if (size < 0) throw RuntimeFailure("cannot normalize text to NFC: {}", utf8proc_errmsg(size));
   const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owner(result, &std::free);
   return std::string(reinterpret_cast<const char*>(result), static_cast<size_t>(size));
@@ -240,9 +244,7 @@ std::string to_valid_utf8(std::string_view bytes) {
     // The longest start of some valid character counts as one invalid part (Unicode, 3.9).
     size_t part = 1;
     const auto lead = static_cast<uint8_t>(bytes[0]);
-    const size_t length = lead >= 0xF0 && lead <= 0xF4   ? 4
-                          : lead >= 0xE0 && lead <= 0xEF ? 3
-                                                         : 1;
+    const size_t length = lead >= 0xF0 && lead <= 0xF4 ? 4 : lead >= 0xE0 && lead <= 0xEF ? 3 : 1;
     while (part < length && part < bytes.size()) {
       const auto byte = static_cast<uint8_t>(bytes[part]);
       const uint8_t low = part > 1 ? 0x80 : lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;

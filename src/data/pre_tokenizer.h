@@ -15,8 +15,8 @@ struct PreTokenizerStep {
   enum class Keep { matches, gaps, both };  // which parts of the text become words
   std::string pattern;                      // empty: the text is not cut
   Keep keep = Keep::both;
-  bool prefix_space = false;                // put a space before a text that has none, first of all
-  bool to_bytes = false;                    // spell the words in the byte-level alphabet, last of all
+  bool prefix_space = false;  // put a space before a text that has none, first of all
+  bool to_bytes = false;      // spell the words in the byte-level alphabet, last of all
 };
 
 inline constexpr std::string_view kGpt2Pattern =
@@ -29,8 +29,8 @@ PreTokenizerStep whitespace_step();        // words and runs of punctuation
 PreTokenizerStep whitespace_split_step();  // whatever stands between white space
 PreTokenizerStep byte_level_step(bool prefix_space, bool use_gpt2_pattern);
 
-/// Cuts text into words by a list of steps. Patterns are Perl-style with Unicode classes (PCRE2); `\s` means
-/// Unicode's White_Space, as in the tokenizers that these patterns come from.
+/// Cuts text into words by a list of steps. Patterns are Perl-style with Unicode classes (PCRE2);
+/// `\s` means Unicode's White_Space, as in the tokenizers that these patterns come from.
 class PreTokenizer {
  public:
   /// Throws BadInput "<where>: pre_tokenizer: ..." for a pattern that does not compile.
@@ -47,8 +47,8 @@ class PreTokenizer {
   std::string where_;
 };
 
-/// The alphabet in which GPT-2's byte-level BPE spells bytes: printable ones as themselves, the others as the
-/// characters from U+0100 on (GPT-2, encoder.py).
+/// The alphabet in which GPT-2's byte-level BPE spells bytes: printable ones as themselves, the
+/// others as the characters from U+0100 on (GPT-2, encoder.py).
 class ByteAlphabet {
  public:
   static const ByteAlphabet& get();

@@ -1,19 +1,18 @@
 #include "data/prompt_file.h"
 
-#include "base/error.h"
-#include "base/text.h"
-#include "io/atomic_file.h"
-#include "io/json.h"
-
-#include <nlohmann/json.hpp>
-
 #include <algorithm>
 #include <array>
 #include <cctype>
 #include <cmath>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <set>
 #include <string_view>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "io/atomic_file.h"
+#include "io/json.h"
 
 namespace unigrpo::data {
 namespace {
@@ -153,10 +152,12 @@ class RowReader {
   std::vector<std::string> images(const Json& value) const {
     std::vector<std::string> paths;
     for (const Json& item : array("images", value)) {
-      const std::string path = string(fmt::format("images[{}]", paths.size()), item, kMaxShortTextBytes);
+      const std::string path =
+          string(fmt::format("images[{}]", paths.size()), item, kMaxShortTextBytes);
       if (const std::string why = path_fault(path); !why.empty()) {
-        throw BadInput("{}: images[{}]: {} {}; a relative path inside the dataset folder is expected",
-                       where_, paths.size(), in_quotes(path), why);
+        throw BadInput(
+            "{}: images[{}]: {} {}; a relative path inside the dataset folder is expected", where_,
+            paths.size(), in_quotes(path), why);
       }
       paths.push_back((folder_ / path).string());
     }
@@ -214,16 +215,17 @@ class RowReader {
         check_requirement(fmt::format("{}[{}]", name, index++), item, value.size());
       }
     } else {
-      static const std::vector<std::string> known = {
-          "prompt", "id",      "seed",    "weight",    "images", "tag",
-          "tags",   "include", "exclude", "reference", "metadata"};
+      static const std::vector<std::string> known = {"prompt",  "id",        "seed",    "weight",
+                                                     "images",  "tag",       "tags",    "include",
+                                                     "exclude", "reference", "metadata"};
       const std::string near = nearest(name, known);
       throw BadInput("{}: unknown field {}{}", where_, in_quotes(name),
                      near.empty() ? "" : fmt::format("; did you mean '{}'?", near));
     }
   }
 
-  // One entry of GenEval's include or exclude: {class, count, color?, position?: [relation, index]}.
+  // One entry of GenEval's include or exclude: {class, count, color?, position?: [relation,
+  // index]}.
   void check_requirement(const std::string& name, const Json& value, size_t num_entries) const {
     if (!value.is_object()) {
       throw BadInput("{}: {} must be an object, found {}", where_, name, found(value));

@@ -1,12 +1,12 @@
 #include "data/prompt_sampler.h"
 
-#include "base/error.h"
-#include "base/rng.h"
-
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 #include <utility>
+
+#include "base/error.h"
+#include "base/rng.h"
 
 namespace unigrpo::data {
 namespace {
@@ -31,8 +31,8 @@ PromptSampler::PromptSampler(std::vector<Prompt> prompts, uint64_t seed, int64_t
     epoch_length_ = num_prompts;
     return;
   }
-  // The epoch is as long as the weights sum to, so that its length, and with it the place of a step,
-  // is the same in every epoch. Dividing by the largest first keeps the sum finite.
+  // The epoch is as long as the weights sum to, so that its length, and with it the place of a
+  // step, is the same in every epoch. Dividing by the largest first keeps the sum finite.
   double largest = 0;
   for (const Prompt& prompt : prompts_) largest = std::max(largest, prompt.weight);
   double sum = 0;
@@ -46,13 +46,12 @@ PromptSampler::PromptSampler(std::vector<Prompt> prompts, uint64_t seed, int64_t
   shares_.back() = static_cast<double>(epoch_length_);
 }
 
-// Systematic sampling: with one offset u in [0, 1), prompt i gets floor(c_i + u) - floor(c_(i-1) + u)
-// copies, where c is the running sum of the weights. Each count is its weight rounded down or up, with
-// the weight as mean, and the counts sum to the epoch's length.
+// Systematic sampling: with one offset u in [0, 1), prompt i gets floor(c_i + u) - floor(c_(i-1) +
+// u) copies, where c is the running sum of the weights. Each count is its weight rounded down or
+// up, with the weight as mean, and the counts sum to the epoch's length.
 std::vector<int64_t> PromptSampler::epoch_order(int64_t epoch) const {
-  RandomStream stream({.seed = seed_,
-                       .step = static_cast<uint64_t>(epoch),
-                       .purpose = Purpose::prompt_order});
+  RandomStream stream(
+      {.seed = seed_, .step = static_cast<uint64_t>(epoch), .purpose = Purpose::prompt_order});
   std::vector<int64_t> order;
   order.reserve(static_cast<size_t>(epoch_length_));
   if (shares_.empty()) {

@@ -7,10 +7,11 @@
 
 namespace unigrpo::data {
 
-/// Draws the prompts of a step without state: epoch after epoch of seeded permutations, so that step
-/// k's prompts are a function of (prompt set, seed, k, prompts_per_step) alone. An epoch holds every
-/// prompt once where all weights are 1; other weights repeat a prompt in proportion (its weight
-/// rounded up or down at random, with the weight as mean), and an epoch is as long as their sum.
+/// Draws the prompts of a step without state: epoch after epoch of seeded permutations, so that
+/// step k's prompts are a function of (prompt set, seed, k, prompts_per_step) alone. An epoch holds
+/// every prompt once where all weights are 1; other weights repeat a prompt in proportion (its
+/// weight rounded up or down at random, with the weight as mean), and an epoch is as long as their
+/// sum.
 class PromptSampler {
  public:
   /// Throws BadInput where there is no prompt or prompts_per_step is below 1.

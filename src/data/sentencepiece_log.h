@@ -7,7 +7,8 @@ void SetMinLogLevel(int level);
 
 namespace unigrpo::data {
 
-/// Keeps the library's own lines off stderr: errors come back as a status, and are said once, by us.
+/// Keeps the library's own lines off stderr: errors come back as a status, and are said once, by
+/// us.
 inline void silence_sentencepiece() {
   constexpr int kFatalOnly = 3;
   sentencepiece::logging::SetMinLogLevel(kFatalOnly);

@@ -1,8 +1,5 @@
 #include "data/sentencepiece_model.h"
 
-#include "base/error.h"
-#include "base/text.h"
-
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -12,6 +9,9 @@
 #include <optional>
 #include <unordered_map>
 
+#include "base/error.h"
+#include "base/text.h"
+
 namespace unigrpo::data {
 namespace {
 
@@ -19,14 +19,15 @@ using Type = SentencePieceModel::Type;
 using Piece = SentencePieceModel::Piece;
 
 constexpr size_t kMaxPieces = 1'000'000;
-// The library's trie builder recurses once a byte of a piece, and finds at most 1024 pieces that are
-// prefixes of one text.
+// The library's trie builder recurses once a byte of a piece, and finds at most 1024 pieces that
+// are prefixes of one text.
 constexpr size_t kMaxPieceBytes = 1024;
-constexpr size_t kMaxNestedUserSymbols = 64;    // room for prefixes in the library's PrefixMatch
+constexpr size_t kMaxAllPieceBytes = size_t{8} << 20;  // the trie takes some 50 times as much
+constexpr size_t kMaxNestedUserSymbols = 64;  // room for prefixes in the library's PrefixMatch
 constexpr size_t kMaxCharsmapBytes = size_t{8} << 20;
-constexpr int kMaxNestedRules = 32;             // room for prefixes in the library's NormalizePrefix
+constexpr int kMaxNestedRules = 32;  // room for prefixes in the library's NormalizePrefix
 constexpr size_t kMaxReplacementBytes = 1024;
-constexpr int kNumModelTypes = 4;               // unigram, bpe, word, char
+constexpr int kNumModelTypes = 4;  // unigram, bpe, word, char
 
 enum class Wire : uint32_t { varint = 0, fixed64 = 1, bytes = 2, fixed32 = 5 };
 
@@ -58,21 +59,29 @@ class WireReader {
       fail("a bad field number", begin);
     }
     switch (field.wire) {
-      case Wire::varint: field.value = varint(); break;
-      case Wire::fixed64: field.value = fixed(8, begin); break;
-      case Wire::fixed32: field.value = fixed(4, begin); break;
+      case Wire::varint:
+        field.value = varint();
+        break;
+      case Wire::fixed64:
+        field.value = fixed(8, begin);
+        break;
+      case Wire::fixed32:
+        field.value = fixed(4, begin);
+        break;
       case Wire::bytes: {
         const uint64_t size = varint();
         if (size > bytes_.size() - at_) {
-          fail(fmt::format("field {} of {} bytes runs past the end (truncated)", field.number, size),
-               begin);
+          fail(
+              fmt::format("field {} of {} bytes runs past the end (truncated)", field.number, size),
+              begin);
         }
         payload_offset_ = offset_ + at_;
         field.bytes = bytes_.substr(at_, size);
         at_ += size;
         break;
       }
-      default: fail(fmt::format("wire type {}", tag & 7), begin);
+      default:
+        fail(fmt::format("wire type {}", tag & 7), begin);
     }
     return field;
   }
@@ -153,9 +162,10 @@ struct NormalizerSpec {
   bool escape_whitespaces = true;
 };
 
-// A double-array trie (darts-clone) as it stands in a compiled normalizer. From the state `s` a byte b
-// leads to unit s ^ b, if that unit's label is b, and from there to state (s ^ b) ^ offset; where the unit
-// has a leaf, the unit at that state holds the value. Nothing in the library checks these indices.
+// A double-array trie (darts-clone) as it stands in a compiled normalizer. From the state `s` a
+// byte b leads to unit s ^ b, if that unit's label is b, and from there to state (s ^ b) ^ offset;
+// where the unit has a leaf, the unit at that state holds the value. Nothing in the library checks
+// these indices.
 class NormalizerTrie {
  public:
   NormalizerTrie(std::string_view units, std::string_view replacements)
@@ -241,7 +251,8 @@ class NormalizerTrie {
     const uint32_t at = leaf & 0x7FFFFFFF;
     if (at >= replacements_.size()) return "trie value is out of range";
     const std::string_view rest = replacements_.substr(at);
-    const std::string_view text = rest.substr(0, rest.substr(0, kMaxReplacementBytes + 1).find('\0'));
+    const std::string_view text =
+        rest.substr(0, rest.substr(0, kMaxReplacementBytes + 1).find('\0'));
     if (text.size() > kMaxReplacementBytes) return "replacement text is too long";
     if (!is_valid_utf8(text)) return "replacement text is not valid UTF-8";
     return {};
@@ -289,9 +300,9 @@ class ModelReader {
 
   void expect(const Field& field, Wire wire, std::string_view message) const {
     if (field.wire != wire) {
-      throw BadInput("{}: SentencePiece model does not parse: field {} of {} has wire type {}, expected {}",
-                     where_, field.number, message, static_cast<int>(field.wire),
-                     static_cast<int>(wire));
+      throw BadInput(
+          "{}: SentencePiece model does not parse: field {} of {} has wire type {}, expected {}",
+          where_, field.number, message, static_cast<int>(field.wire), static_cast<int>(wire));
     }
   }
 
@@ -309,6 +320,10 @@ class ModelReader {
                kMaxPieceBytes);
         }
         piece.text = field.bytes;
+        all_piece_bytes_ += field.bytes.size();
+        if (all_piece_bytes_ > kMaxAllPieceBytes) {
+          fail("the pieces have more than {} bytes in all", kMaxAllPieceBytes);
+        }
       } else if (field.number == 2) {
         expect(field, Wire::fixed32, "a piece");
         piece.score = std::bit_cast<float>(static_cast<uint32_t>(field.value));
@@ -335,8 +350,12 @@ class ModelReader {
           }
           trainer_.model_type = static_cast<int>(field.value);
           break;
-        case 24: trainer_.treat_whitespace_as_suffix = flag(field, "trainer_spec"); break;
-        case 35: trainer_.byte_fallback = flag(field, "trainer_spec"); break;
+        case 24:
+          trainer_.treat_whitespace_as_suffix = flag(field, "trainer_spec");
+          break;
+        case 35:
+          trainer_.byte_fallback = flag(field, "trainer_spec");
+          break;
         case 44:
           expect(field, Wire::bytes, "trainer_spec");
           if (field.bytes.size() > kMaxPieceBytes || !is_valid_utf8(field.bytes)) {
@@ -344,7 +363,8 @@ class ModelReader {
           }
           trainer_.unk_surface = field.bytes;
           break;
-        default: break;  // how the model was trained
+        default:
+          break;  // how the model was trained
       }
     }
   }
@@ -358,10 +378,17 @@ class ModelReader {
           expect(field, Wire::bytes, "normalizer_spec");
           spec.charsmap = field.bytes;
           break;
-        case 3: spec.add_dummy_prefix = flag(field, "normalizer_spec"); break;
-        case 4: spec.remove_extra_whitespaces = flag(field, "normalizer_spec"); break;
-        case 5: spec.escape_whitespaces = flag(field, "normalizer_spec"); break;
-        default: break;  // its name and the rules it was compiled from
+        case 3:
+          spec.add_dummy_prefix = flag(field, "normalizer_spec");
+          break;
+        case 4:
+          spec.remove_extra_whitespaces = flag(field, "normalizer_spec");
+          break;
+        case 5:
+          spec.escape_whitespaces = flag(field, "normalizer_spec");
+          break;
+        default:
+          break;  // its name and the rules it was compiled from
       }
     }
   }
@@ -391,8 +418,8 @@ class ModelReader {
              in_quotes(piece.text, 40), piece.score);
       }
       if (const auto [other, is_new] = ids.try_emplace(piece.text, id); !is_new) {
-        fail("piece {} {} is a duplicate: already defined as piece {}", id, in_quotes(piece.text, 40),
-             other->second);
+        fail("piece {} {} is a duplicate: already defined as piece {}", id,
+             in_quotes(piece.text, 40), other->second);
       }
       switch (piece.type) {
         case Type::unknown:
@@ -401,15 +428,19 @@ class ModelReader {
           }
           unknown = id;
           break;
-        case Type::byte: check_byte_piece(id, piece, byte_found); break;
-        case Type::control: break;
-        default: any_in_trie = true;
+        case Type::byte:
+          check_byte_piece(id, piece, byte_found);
+          break;
+        case Type::control:
+          break;
+        default:
+          any_in_trie = true;
       }
     }
     if (!unknown) fail("no unknown piece (unk); exactly one is expected");
     if (!any_in_trie) fail("no piece that stands for text");
-    if (trainer_.byte_fallback && std::find(byte_found.begin(), byte_found.end(), false) !=
-                                      byte_found.end()) {
+    if (trainer_.byte_fallback &&
+        std::find(byte_found.begin(), byte_found.end(), false) != byte_found.end()) {
       fail("byte_fallback is on, but not all 256 byte pieces are there");
     }
     check_user_symbols();
@@ -496,6 +527,7 @@ class ModelReader {
 
   std::string_view where_;
   SentencePieceModel model_;
+  size_t all_piece_bytes_ = 0;
   TrainerSpec trainer_;
   NormalizerSpec normalizer_;
   NormalizerSpec denormalizer_;

@@ -1,14 +1,14 @@
 #include "data/sentencepiece_tokenizer.h"
 
+#include <sentencepiece_processor.h>
+
+#include <utility>
+
 #include "base/error.h"
 #include "base/text.h"
 #include "data/sentencepiece_log.h"
 #include "data/sentencepiece_model.h"
 #include "io/atomic_file.h"
-
-#include <sentencepiece_processor.h>
-
-#include <utility>
 
 namespace unigrpo::data {
 namespace {
@@ -58,7 +58,8 @@ std::vector<int64_t> SentencePieceTokenizer::encode(std::string_view text) const
     throw BadInput("text of {} bytes is too long to encode, at most {} are allowed", text.size(),
                    kMaxTextBytes);
   }
-  if (!is_valid_utf8(text)) throw BadInput("text to encode is not valid UTF-8: {}", in_quotes(text));
+  if (!is_valid_utf8(text))
+    throw BadInput("text to encode is not valid UTF-8: {}", in_quotes(text));
   std::vector<int64_t> ids;
   const auto encode_plain = [&](std::string_view plain) {
     if (plain.empty()) return;

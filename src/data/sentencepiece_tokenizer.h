@@ -1,7 +1,5 @@
 #pragma once
 
-#include "data/tokenizer.h"
-
 #include <cstdint>
 #include <filesystem>
 #include <map>
@@ -10,12 +8,15 @@
 #include <string_view>
 #include <vector>
 
+#include "data/tokenizer.h"
+
 namespace unigrpo::data {
 
-/// A SentencePiece `tokenizer.model` (unigram, bpe, word or char). Special tokens are the control and unknown
-/// pieces and the user-defined pieces spelled "<|...|>"; of these, the ones spelled "<|...|>" are recognised
-/// in a text, which SentencePiece alone never does for control pieces. Text between two special tokens is
-/// encoded on its own. decode() leaves out special tokens and ids outside the vocabulary.
+/// A SentencePiece `tokenizer.model` (unigram, bpe, word or char). Special tokens are the control
+/// and unknown pieces and the user-defined pieces spelled "<|...|>"; of these, the ones spelled
+/// "<|...|>" are recognised in a text, which SentencePiece alone never does for control pieces.
+/// Text between two special tokens is encoded on its own. decode() leaves out special tokens and
+/// ids outside the vocabulary.
 class SentencePieceTokenizer final : public Tokenizer {
  public:
   /// Throws BadInput naming the file.
@@ -35,8 +36,9 @@ class SentencePieceTokenizer final : public Tokenizer {
   std::unique_ptr<Library> library_;
   int64_t vocab_size_ = 0;
   std::map<std::string, int64_t> special_tokens_;
-  std::map<std::string, int64_t> spelled_tokens_;  // "<|...|>", cut out of a text before the library sees it
-  std::vector<bool> is_special_;                   // [V]
+  std::map<std::string, int64_t>
+      spelled_tokens_;            // "<|...|>", cut out of a text before the library sees it
+  std::vector<bool> is_special_;  // [V]
 };
 
 }  // namespace unigrpo::data

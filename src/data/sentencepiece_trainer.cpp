@@ -1,9 +1,5 @@
 #include "data/sentencepiece_trainer.h"
 
-#include "base/error.h"
-#include "data/sentencepiece_log.h"
-#include "io/atomic_file.h"
-
 #include <sentencepiece_trainer.h>
 
 #include <cctype>
@@ -12,6 +8,10 @@
 #include <unordered_map>
 #include <utility>
 #include <vector>
+
+#include "base/error.h"
+#include "data/sentencepiece_log.h"
+#include "io/atomic_file.h"
 
 namespace unigrpo::data {
 namespace {
@@ -35,9 +35,10 @@ std::string printable_ascii() {
   return text;
 }
 
-// The library takes its candidate pieces from substrings that occur in two or more distinct words, so that
-// a word which is no part of another, such as "two", could only become a piece in parts. One more sentence
-// "two~" lets the whole word be a candidate; '~' is of another script, so no piece holds it and letters.
+// The library takes its candidate pieces from substrings that occur in two or more distinct words,
+// so that a word which is no part of another, such as "two", could only become a piece in parts.
+// One more sentence "two~" lets the whole word be a candidate; '~' is of another script, so no
+// piece holds it and letters.
 std::vector<std::string> with_word_candidates(std::span<const std::string> sentences) {
   std::set<std::string> words;
   for (const std::string& sentence : sentences) {
@@ -60,7 +61,8 @@ std::vector<std::string> with_word_candidates(std::span<const std::string> sente
 void train_sentencepiece(std::span<const std::string> sentences, int vocab_size,
                          const std::filesystem::path& model_path) {
   silence_sentencepiece();
-  // One thread: the order of summation, and with it the last bits of the scores, depends on their number.
+  // One thread: the order of summation, and with it the last bits of the scores, depends on their
+  // number.
   const std::unordered_map<std::string, std::string> options = {
       {"model_type", "unigram"},
       {"vocab_size", std::to_string(vocab_size)},

@@ -20,9 +20,7 @@ std::unique_ptr<Tokenizer> open_file(const std::filesystem::path& path) {
 std::unique_ptr<Tokenizer> open_tokenizer(const std::filesystem::path& path) {
   std::error_code ignored;
   if (!std::filesystem::is_directory(path, ignored)) return open_file(path);
-  const auto has = [&](const char* name) {
-    return std::filesystem::exists(path / name, ignored);
-  };
+  const auto has = [&](const char* name) { return std::filesystem::exists(path / name, ignored); };
   const bool has_vocab = has("vocab.json");
   const bool has_merges = has("merges.txt");
   if (!(has_vocab && has_merges)) {
@@ -30,12 +28,14 @@ std::unique_ptr<Tokenizer> open_tokenizer(const std::filesystem::path& path) {
       if (has(name)) return open_file(path / name);
     }
     if (!has_vocab && !has_merges) {
-      throw BadInput("{}: no tokenizer in the folder: vocab.json + merges.txt, tokenizer.json or "
-                     "tokenizer.model is expected",
-                     path.string());
+      throw BadInput(
+          "{}: no tokenizer in the folder: vocab.json + merges.txt, tokenizer.json or "
+          "tokenizer.model is expected",
+          path.string());
     }
     throw BadInput("{}: {} is missing beside {}", path.string(),
-                   has_vocab ? "merges.txt" : "vocab.json", has_vocab ? "vocab.json" : "merges.txt");
+                   has_vocab ? "merges.txt" : "vocab.json",
+                   has_vocab ? "vocab.json" : "merges.txt");
   }
   return std::make_unique<BpeTokenizer>(read_vocab_and_merges(path), path.string());
 }

@@ -1,11 +1,11 @@
 #include "data/sentencepiece_trainer.h"
 
+#include <gtest/gtest.h>
+
 #include "base/error.h"
 #include "data/sentencepiece_tokenizer.h"
 #include "io/atomic_file.h"
 #include "support/temp_folder.h"
-
-#include <gtest/gtest.h>
 
 namespace unigrpo::data {
 namespace {
@@ -22,7 +22,8 @@ std::vector<std::string> world_sentences() {
         for (const char* relation : {"left of", "right of", "above", "below"}) {
           sentences.push_back(name + " " + relation + " a blue square");
         }
-        sentences.push_back("<think> one blue square on the right; " + name + " on the left </think>");
+        sentences.push_back("<think> one blue square on the right; " + name +
+                            " on the left </think>");
         sentences.push_back("<think> " + name + " above; one green star below </think>");
       }
     }
@@ -37,7 +38,8 @@ TEST(TrainSentencePiece, GivesWholeWordsAndRoundTrips) {
   train_sentencepiece(sentences, 512, path);
   const SentencePieceTokenizer tokenizer(path);
   EXPECT_EQ(tokenizer.encode("two red circles left of a blue square").size(), 8u);
-  const std::string plan = "<think> one blue square on the right; two red circles on the left </think>";
+  const std::string plan =
+      "<think> one blue square on the right; two red circles on the left </think>";
   EXPECT_EQ(tokenizer.decode(tokenizer.encode(plan)), plan);
   EXPECT_LE(tokenizer.encode(plan).size(), 20u);
   for (const std::string& sentence : sentences) {
