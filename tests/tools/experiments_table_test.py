@@ -1,0 +1,156 @@
+"""The tables of tools/experiments_table.py over run folders made here. usage: experiments_table_test.py"""
+
+import contextlib
+import importlib.util
+import io
+import json
+import pathlib
+import tempfile
+import unittest
+
+TOOL = pathlib.Path(__file__).resolve().parents[2] / "tools" / "experiments_table.py"
+spec = importlib.util.spec_from_file_location("experiments_table", TOOL)
+tool = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(tool)
+
+DOCS = "".join(f"<!-- table:{name} -->\nold\n<!-- /table:{name} -->\ntext between\n"
+               for name in ("base", "demo", "demo_tags", "modalities", "penalties", "guidance"))
+README = "# Head\n<!-- table:demo -->\n<!-- /table:demo -->\ntail\n"
+
+
+def eval_json(strict, soft, samples=4, guidance=1.0, prompts=490):
+    return {"prompts": "test.jsonl", "num_prompts": prompts, "num_samples": samples, "seed": 0, "num_steps": 10,
+            "guidance": guidance, "overall": {"strict": strict, "soft": soft},
+            "tags": {"counting": {"strict": strict, "soft": soft, "count": 2},
+                     "position": {"strict": strict / 2, "soft": soft, "count": 9}}}
+
+
+class ExperimentsTable(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.root = pathlib.Path(self.folder.name)
+        (self.root / "docs").mkdir()
+        self.docs, self.readme = self.root / "docs" / "EXPERIMENTS.md", self.root / "README.md"
+        self.docs.write_text(DOCS)
+        self.readme.write_text(README)
+
+    def tearDown(self):
+        self.folder.cleanup()
+
+    def add_run(self, name, evals, metrics=(), recipe="", torn=""):
+        run = self.root / "runs" / name
+        run.mkdir(parents=True)
+        for key, value in evals.items():
+            (run / f"eval_{key}.json").write_text(json.dumps(value))
+        (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in metrics) + torn)
+        (run / "recipe.toml").write_text(recipe)
+
+    def add_demo(self, seed, after):
+        self.add_run(f"exp_demo_s{seed}", {"before": eval_json(0.5, 0.7), "after": eval_json(after, 0.9),
+                                           "before_guided": eval_json(0.55, 0.7, guidance=2.0),
+                                           "after_guided": eval_json(after + 0.01, 0.9, guidance=2.0)},
+                     [{"step": step} for step in range(100)])
+
+    def call(self, *arguments):
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            code = tool.main(["--root", str(self.root), *arguments])
+        return code, out.getvalue()
+
+    def line(self, document, start):
+        found = [line for line in document.read_text().splitlines() if line.startswith(start)]
+        self.assertEqual(len(found), 1, f"{start!r} in {document.read_text()}")
+        return found[0]
+
+    def test_without_runs_every_row_says_not_run(self):
+        self.assertEqual(self.call()[0], 0)
+        self.assertEqual(self.line(self.docs, "| text only"), "| text only | - | - | not run | not run | - |")
+        self.assertEqual(self.line(self.docs, "| 0 "), "| 0 | not run |" + " - |" * 7)
+        self.assertIn("| none | - | - | not run", self.docs.read_text())
+        self.assertEqual(self.docs.read_text().count("text between"), 6)
+        self.assertNotIn("old", self.docs.read_text())
+        self.assertEqual(self.line(self.readme, "| strict |"), "| strict | - | - | - | not run | not run | not run |")
+        self.assertTrue(self.readme.read_text().endswith("<!-- /table:demo -->\ntail\n"))
+
+    def test_demo_shows_each_seed_and_the_mean_of_those_that_ran(self):
+        self.add_demo(0, 0.75)
+        self.add_demo(2, 0.85)
+        self.call()
+        self.assertEqual(self.line(self.docs, "| 2 "),
+                         "| 2 | 100 | 0.500 | 0.850 | +0.350 | 0.700 | 0.900 | 0.550 | 0.860 |")
+        self.assertEqual(self.line(self.docs, "| mean "),
+                         "| mean | - | 0.500 | 0.800 | +0.300 | 0.700 | 0.900 | 0.550 | 0.810 |")
+        self.assertEqual(self.line(self.docs, "| position "),
+                         "| position | 9 | 0.250 (0.250, not run, 0.250) | 0.400 (0.375, not run, 0.425) | +0.150 "
+                         "| 0.700 | 0.900 |")
+        self.assertEqual(self.line(self.readme, "| strict |"),
+                         "| strict | 0.500 | 0.800 | +0.300 | 0.750 | not run | 0.850 |")
+        self.assertIn("490 test prompts, 4 image(s) each.", self.readme.read_text())
+
+    def test_a_run_without_its_last_evaluation_is_in_no_mean(self):
+        self.add_demo(0, 0.75)
+        self.add_run("exp_demo_s1", {"before": eval_json(0.1, 0.1)}, [{"step": 0}], torn='{"step": 1, "rew')
+        self.call()
+        self.assertEqual(self.line(self.docs, "| 1 "), "| 1 | not run |" + " - |" * 7)
+        self.assertTrue(self.line(self.docs, "| mean ").startswith("| mean | - | 0.500 | 0.750"))
+        self.assertIn("exp_demo_s1: eval_after.json is missing (1 steps done)", self.call("--check")[1])
+
+    def test_penalties_show_the_reward_beside_the_true_score(self):
+        metrics = [{"step": step, "reward/mean": 0.6 + step / 10, "reward/saturation": None if step == 1 else step / 10,
+                    "image/velocity_mse": step / 100} for step in range(10)]
+        recipe = '[grpo.image]\nclip_range = 0.001\npenalty = "velocity_mse"\npenalty_weight = 0.01\n'
+        for seed in range(3):
+            self.add_run(f"exp_hack_velocity_mse_s{seed}",
+                         {"before": eval_json(0.5, 0.7, samples=1), "after": eval_json(0.4, 0.7, samples=1)}, metrics,
+                         recipe)
+        self.call()
+        self.assertEqual(self.line(self.docs, "| velocity MSE"),
+                         "| velocity MSE | 0.01 | 10 | 0.400 (0.400, 0.400, 0.400) | -0.100 (-0.100, -0.100, -0.100) "
+                         "| 0.700 -> 1.400 | 0.167 -> 0.800 | 0.0800 |")
+
+    def test_check_names_what_is_missing_and_what_does_not_fit(self):
+        self.add_demo(0, 0.75)
+        self.add_run("exp_text_only_s0", {"before": eval_json(0.5, 0.7, samples=1, prompts=100),
+                                          "after": eval_json(0.6, 0.7, samples=1)})
+        code, out = self.call("--check", "--seeds", "0")
+        self.assertEqual(code, 1)
+        self.assertIn("exp_base_s0: not run\n", out)
+        self.assertIn("exp_text_only_s0: eval_before.json scored 100 images, at least 400 are wanted\n", out)
+        self.assertIn("exp_text_only_s0: these evaluations were not made alike: after, before\n", out)
+        self.assertIn("docs/EXPERIMENTS.md: the tables are out of date", out)
+        self.assertNotIn("exp_demo_s0", out)
+        self.assertEqual(self.docs.read_text(), DOCS)  # --check writes nothing
+
+    def test_check_is_content_when_all_is_there(self):
+        for row, guided in tool.ROWS.items():
+            names = tool.BASE_EVALS if row == "base" else ("before", "after")
+            evals = {name: eval_json(0.5, 0.7) for name in names}
+            if guided:
+                evals |= {f"{name}_guided": eval_json(0.5, 0.7, guidance=2.0) for name in names}
+            self.add_run(f"exp_{row}_s0", evals)
+        self.call("--seeds", "0")
+        self.assertEqual(self.call("--check", "--seeds", "0"),
+                         (0, "all runs are there and the tables are up to date\n"))
+
+    def test_markers_must_be_there_and_known(self):
+        self.readme.write_text("nothing")
+        with self.assertRaisesRegex(SystemExit, "README.md: expected the markers of table 'demo' once, found them 0"):
+            self.call()
+        self.readme.write_text(README + "<!-- table:other -->\n")
+        with self.assertRaisesRegex(SystemExit, "README.md: there is no table 'other'"):
+            self.call()
+
+    def test_the_documents_of_the_repository_hold_every_table(self):
+        experiments = tool.Experiments(self.root / "runs", ["0"])
+        for name, tables in tool.documents(experiments).items():
+            tool.fill((tool.ROOT / name).read_text(encoding="utf-8"), tables, name)
+
+    def test_a_broken_evaluation_is_named(self):
+        self.add_run("exp_demo_s0", {})
+        (self.root / "runs/exp_demo_s0/eval_after.json").write_text("{")
+        with self.assertRaisesRegex(SystemExit, "eval_after.json: "):
+            self.call()
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,324 @@
+#!/usr/bin/env python3
+"""Rewrites the tables of docs/EXPERIMENTS.md and README.md from the runs that scripts/experiments.sh made.
+
+usage: experiments_table.py [--check] [--runs DIR] [--seeds "0 1 2"] [--root DIR]
+
+Reads runs/exp_<row>_s<seed>/: eval_before.json, eval_after.json, their _guided forms, metrics.jsonl, recipe.toml.
+A table stands between `<!-- table:NAME -->` and `<!-- /table:NAME -->`. A run that is missing is called so, and is
+in no mean. --check writes nothing and prints what is missing, does not fit together or is out of date; exit code 1
+where there is such a thing. Standard library only.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import re
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+MIN_IMAGES = 400
+# Row -> whether its runs are scored with guidance too. `base` has evaluations only.
+ROWS = {"base": False, "demo": True, "joint": True, "text_only": False, "image_only": False,
+        "hack_velocity_mse": False, "hack_latent_kl": False, "hack_none": False, "train_guided": True}
+BASE_EVALS = ("own_plan", "true_plan")
+NOT_RUN = "not run"
+ENDS = 3  # steps that "first" and "last" values of a metric are averaged over
+
+
+class Run:
+    """What one run folder says; every part may be missing."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.evals = {}
+        for path in sorted(folder.glob("eval_*.json")):
+            self.evals[path.stem.removeprefix("eval_")] = read_json(path)
+        self.metrics = read_metrics(folder / "metrics.jsonl")
+        self.recipe = read_recipe(folder / "recipe.toml")
+
+    @property
+    def steps(self):
+        return self.metrics[-1]["step"] + 1 if self.metrics else 0
+
+    def score(self, name, measure="strict"):
+        return self.evals[name]["overall"][measure] if name in self.evals else None
+
+    def metric(self, name, end):
+        """The mean over the first or last steps that have the metric."""
+        values = [row[name] for row in self.metrics if row.get(name) is not None]
+        return mean(values[:ENDS] if end == "first" else values[-ENDS:])
+
+
+def read_json(path):
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SystemExit(f"{path}: {error}")
+
+
+def read_metrics(path):
+    if not path.exists():
+        return []
+    # A line without its newline was torn by a killed process.
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    try:
+        return [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise SystemExit(f"{path}: {error}")
+
+
+def read_recipe(path):
+    """The resolved recipe as {"section.key": text}: one key a line, as we write it."""
+    values, section = {}, ""
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if line.startswith("["):
+                section = line.strip("[]")
+            elif " = " in line:
+                key, value = line.split(" = ", 1)
+                values[f"{section}.{key}"] = value.strip('"')
+    return values
+
+
+def mean(values):
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def number(value, digits=3, sign=False):
+    return "-" if value is None else f"{value:{'+' if sign else ''}.{digits}f}"
+
+
+def difference(after, before):
+    return None if after is None or before is None else after - before
+
+
+def table(header, rows):
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+class Experiments:
+    def __init__(self, runs, seeds):
+        self.seeds = seeds
+        self.runs = {}
+        for row in ROWS:
+            for seed in seeds:
+                folder = runs / f"exp_{row}_s{seed}"
+                if folder.is_dir():
+                    self.runs[row, seed] = Run(folder)
+
+    def run(self, row, seed):
+        return self.runs.get((row, seed))
+
+    def values(self, row, value):
+        """value(run) for every seed; None where the run or the value is missing."""
+        return [value(run) if (run := self.run(row, seed)) else None for seed in self.seeds]
+
+    def scores(self, row, name, measure="strict"):
+        return self.values(row, lambda run: run.score(name, measure))
+
+    def gains(self, row, after="after", before="before"):
+        return self.values(row, lambda run: difference(run.score(after), run.score(before)))
+
+    def steps(self, row):
+        steps = sorted({run.steps for seed in self.seeds if (run := self.run(row, seed)) and "after" in run.evals})
+        return ", ".join(map(str, steps)) or "-"
+
+    def cell(self, values, digits=3, sign=False):
+        """Mean and each seed: 0.712 (0.705, 0.718, 0.713)."""
+        if mean(values) is None:
+            return NOT_RUN
+        each = ", ".join(NOT_RUN if value is None else number(value, digits, sign) for value in values)
+        return f"{number(mean(values), digits, sign)} ({each})"
+
+    def means(self, row, names):
+        return [number(mean(self.scores(row, name))) for name in names]
+
+    # ---- the tables
+
+    def base(self):
+        rows = []
+        for name, label in (("own_plan", "the model's own plan"), ("true_plan", "the right plan given")):
+            rows.append([label, self.cell(self.scores("base", name)), self.cell(self.scores("base", name, "soft"))])
+        return table([f"base model, seeds of the noise {', '.join(self.seeds)}", "strict", "soft"], rows)
+
+    def demo(self):
+        header = ["seed", "steps", "strict before", "strict after", "gain", "soft before", "soft after",
+                  "guided strict before", "guided strict after"]
+        rows = []
+        for seed in self.seeds:
+            run = self.run("demo", seed)
+            if not run or "after" not in run.evals:
+                rows.append([seed, NOT_RUN] + ["-"] * 7)
+                continue
+            rows.append([seed, str(run.steps), number(run.score("before")), number(run.score("after")),
+                         number(difference(run.score("after"), run.score("before")), sign=True),
+                         number(run.score("before", "soft")), number(run.score("after", "soft")),
+                         number(run.score("before_guided")), number(run.score("after_guided"))])
+        columns = [self.scores("demo", "before"), self.scores("demo", "after"), self.gains("demo"),
+                   self.scores("demo", "before", "soft"), self.scores("demo", "after", "soft"),
+                   self.scores("demo", "before_guided"), self.scores("demo", "after_guided")]
+        done = [value is not None for value in columns[1]]
+        of_finished = [[v for v, ok in zip(column, done) if ok] for column in columns]
+        rows.append(["mean", "-"] + [number(mean(column), sign=i == 2) for i, column in enumerate(of_finished)])
+        return table(header, rows) + self.images_note("demo")
+
+    def images_note(self, row):
+        for seed in self.seeds:
+            run = self.run(row, seed)
+            if run and "after" in run.evals:
+                result = run.evals["after"]
+                return f"\n\n{result['num_prompts']} test prompts, {result['num_samples']} image(s) each."
+        return ""
+
+    def demo_tags(self):
+        runs = [self.run("demo", seed) for seed in self.seeds]
+        tags = sorted({tag for run in runs if run for tag in run.evals.get("after", {}).get("tags", {})})
+        header = ["tag", "prompts", "strict before", "strict after", "gain", "soft before", "soft after"]
+        rows = []
+        for tag in tags:
+            def values(name, key):
+                return self.values("demo", lambda run: run.evals.get(name, {}).get("tags", {}).get(tag, {}).get(key))
+            gains = [difference(after, before)
+                     for after, before in zip(values("after", "strict"), values("before", "strict"))]
+            counts = sorted({count for count in values("after", "count") if count is not None})
+            rows.append([tag or "-", ", ".join(map(str, counts)), self.cell(values("before", "strict")),
+                         self.cell(values("after", "strict")), number(mean(gains), sign=True),
+                         number(mean(values("before", "soft"))), number(mean(values("after", "soft")))])
+        return table(header, rows or [[NOT_RUN] + ["-"] * 6])
+
+    def modalities(self):
+        rows = []
+        for row, label in (("joint", "text and image"), ("text_only", "text only"), ("image_only", "image only")):
+            rows.append([label, self.steps(row), number(mean(self.scores(row, "before"))),
+                         self.cell(self.scores(row, "after")), self.cell(self.gains(row), sign=True),
+                         number(mean(self.scores(row, "after", "soft")))])
+        return table(["trained", "steps", "strict before", "strict after", "gain", "soft after"], rows)
+
+    def penalties(self):
+        rows = []
+        for row, label in (("hack_velocity_mse", "velocity MSE"), ("hack_latent_kl", "latent KL"), ("hack_none", "none")):
+            def change(name, digits=3):
+                first = mean(self.values(row, lambda run: run.metric(name, "first")))
+                last = mean(self.values(row, lambda run: run.metric(name, "last")))
+                return "-" if last is None else f"{number(first, digits)} -> {number(last, digits)}"
+            weights = sorted({run.recipe.get("grpo.image.penalty_weight", "-")
+                              for seed in self.seeds if (run := self.run(row, seed))})
+            rows.append([label, ", ".join(weights) or "-", self.steps(row), self.cell(self.scores(row, "after")),
+                         self.cell(self.gains(row), sign=True), change("reward/mean"), change("reward/saturation"),
+                         number(mean(self.values(row, lambda run: run.metric("image/velocity_mse", "last"))), 4)])
+        return table(["penalty", "weight", "steps", "true strict after", "gain", "reward (hackable)", "saturation",
+                      "velocity MSE at the end"], rows)
+
+    def guidance(self):
+        rows = []
+        for row, label in (("joint", "none"), ("train_guided", "in the rollouts")):
+            rows.append([label, self.steps(row), number(mean(self.scores(row, "before"))),
+                         self.cell(self.scores(row, "after")), number(mean(self.scores(row, "before_guided"))),
+                         self.cell(self.scores(row, "after_guided"))])
+        return table(["guidance in training", "steps", "unguided before", "unguided after", "guided before",
+                      "guided after"], rows)
+
+    def readme_demo(self):
+        def line(label, before, after, measure="strict"):
+            b, a = self.scores("demo", before, measure), self.scores("demo", after, measure)
+            b = [None if y is None else x for x, y in zip(b, a)]
+            gain = [difference(y, x) for x, y in zip(b, a)]
+            each = [NOT_RUN if value is None else number(value) for value in a]
+            return [label, number(mean(b)), number(mean(a)), number(mean(gain), sign=True)] + each
+        rows = [line("strict", "before", "after"), line("soft", "before", "after", "soft"),
+                line("strict, sampled with guidance", "before_guided", "after_guided")]
+        return table(["GenEval score on the test prompts", "base", "after UniGRPO", "gain"] +
+                     [f"seed {seed}" for seed in self.seeds], rows) + self.images_note("demo")
+
+    # ---- what is missing
+
+    def problems(self):
+        for row, guided in ROWS.items():
+            for seed in self.seeds:
+                name, run = f"exp_{row}_s{seed}", self.run(row, seed)
+                if not run:
+                    yield f"{name}: not run"
+                    continue
+                wanted = BASE_EVALS if row == "base" else ("before", "after")
+                if guided:
+                    wanted += ("before_guided", "after_guided")
+                for missing in [part for part in wanted if part not in run.evals]:
+                    done = "" if row == "base" else f" ({run.steps} steps done)"
+                    yield f"{name}: eval_{missing}.json is missing{done}"
+                yield from (f"{name}: {problem}" for problem in unfit_evals(run))
+
+
+def unfit_evals(run):
+    """Evaluations over too few images, or not made alike."""
+    protocols = {}
+    for name, result in run.evals.items():
+        images = result["num_prompts"] * result["num_samples"]
+        if images < MIN_IMAGES:
+            yield f"eval_{name}.json scored {images} images, at least {MIN_IMAGES} are wanted"
+        guided = name.endswith("_guided")
+        protocols.setdefault(tuple(result[key] for key in ("prompts", "num_prompts", "num_samples", "seed", "num_steps")) +
+                             ((result["guidance"],) if guided else ()), []).append(name)
+    lengths = {len(key) for key in protocols}
+    for length in lengths:
+        alike = [names for key, names in protocols.items() if len(key) == length]
+        if len(alike) > 1:
+            yield "these evaluations were not made alike: " + ", ".join(sorted(sum(alike, [])))
+
+
+def fill(text, tables, where):
+    """The document with every table written anew."""
+    for name in re.findall(r"<!-- table:(\w+) -->", text):
+        if name not in tables:
+            raise SystemExit(f"{where}: there is no table '{name}'; there are {', '.join(tables)}")
+    for name, make in tables.items():
+        pattern = re.compile(rf"(<!-- table:{name} -->\n).*?(<!-- /table:{name} -->)", re.DOTALL)
+        content = make() + "\n"
+        text, count = pattern.subn(lambda match: match.group(1) + content + match.group(2), text)
+        if count != 1:
+            raise SystemExit(f"{where}: expected the markers of table '{name}' once, found them {count} times")
+    return text
+
+
+def documents(experiments):
+    e = experiments
+    return {
+        "docs/EXPERIMENTS.md": {"base": e.base, "demo": e.demo, "demo_tags": e.demo_tags, "modalities": e.modalities,
+                                "penalties": e.penalties, "guidance": e.guidance},
+        "README.md": {"demo": e.readme_demo},
+    }
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description="Tables of docs/EXPERIMENTS.md and README.md from the runs.")
+    parser.add_argument("--check", action="store_true", help="write nothing, print what is missing or out of date")
+    parser.add_argument("--root", type=pathlib.Path, default=ROOT, help="the repository")
+    parser.add_argument("--runs", type=pathlib.Path, help="folder of the runs (default: ROOT/runs)")
+    parser.add_argument("--seeds", default="0 1 2", help='seeds of every row (default "0 1 2")')
+    options = parser.parse_args(arguments)
+    experiments = Experiments(options.runs or options.root / "runs", options.seeds.split())
+
+    problems = list(experiments.problems())
+    for name, tables in documents(experiments).items():
+        path = options.root / name
+        old = path.read_text(encoding="utf-8")
+        new = fill(old, tables, name)
+        if new == old:
+            continue
+        if options.check:
+            problems.append(f"{name}: the tables are out of date; run tools/experiments_table.py")
+        else:
+            temporary = path.with_name(path.name + ".tmp")
+            temporary.write_text(new, encoding="utf-8")
+            os.replace(temporary, path)
+            print(f"{name}: tables written")
+    if options.check:
+        print("\n".join(problems) or "all runs are there and the tables are up to date")
+        return 1 if problems else 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
