@@ -3,11 +3,6 @@
 function(unigrpo_module name)
   cmake_parse_arguments(arg "TORCH" "" "DEPENDS;PRIVATE" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cpp)
-  if(NOT sources)  # bootstrapping: the folder has no source yet
-    add_library(unigrpo_${name} INTERFACE)
-    target_include_directories(unigrpo_${name} INTERFACE ${PROJECT_SOURCE_DIR}/src)
-    return()
-  endif()
   add_library(unigrpo_${name} STATIC ${sources})
   target_include_directories(unigrpo_${name} PUBLIC ${PROJECT_SOURCE_DIR}/src)
   target_link_libraries(unigrpo_${name} PRIVATE unigrpo_warnings)
