@@ -1,0 +1,112 @@
+#include "nn/linear.h"
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include "base/error.h"
+#include "support/tensors.h"
+#include "tensor/rng.h"
+
+namespace unigrpo::nn {
+namespace {
+
+using testing::close;
+using testing::message_of;
+
+void expect_plain_linear(const std::vector<int64_t>& lead, int64_t in, int64_t out, bool with_bias) {
+  std::vector<int64_t> shape = lead;
+  shape.push_back(in);
+  const at::Tensor x = tensor::normal(shape, {.seed = 1}).requires_grad_();
+  const at::Tensor weight = tensor::normal({out, in}, {.seed = 2}).requires_grad_();
+  const at::Tensor bias = with_bias ? tensor::normal({out}, {.seed = 3}).requires_grad_() : at::Tensor();
+  const at::Tensor got = linear(x, weight, bias), want = at::linear(x, weight, bias);
+  const double tolerance = 1e-5 * std::sqrt(static_cast<double>(in));  // float32, `in` summands
+  ASSERT_TRUE(close(got, want, tolerance));
+  const at::Tensor upstream = tensor::normal(want.sizes(), {.seed = 4});
+  std::vector<at::Tensor> inputs = {x, weight};
+  if (with_bias) inputs.push_back(bias);
+  const auto grads = torch::autograd::grad({(got * upstream).sum()}, inputs);
+  const auto want_grads = torch::autograd::grad({(want * upstream).sum()}, inputs);
+  for (size_t i = 0; i < inputs.size(); ++i) EXPECT_TRUE(close(grads[i], want_grads[i], 2e-4, 1e-4)) << i;
+}
+
+TEST(Linear, ValuesAndGradientsAreThoseOfThePlainProduct) {
+  expect_plain_linear({7}, 33, 5, true);
+  expect_plain_linear({1}, 16, 16, false);
+  expect_plain_linear({3, 4}, 24, 40, true);
+  expect_plain_linear({260}, 64, 160, false);
+  expect_plain_linear({0}, 8, 4, true);
+  expect_plain_linear({1}, 1, 1, true);
+}
+
+TEST(Linear, ReadsStridedInputAndStridedGradients) {
+  const at::Tensor x = tensor::normal({16, 6}, {.seed = 5}).t().detach().requires_grad_();  // [6, 16]
+  const at::Tensor weight = tensor::normal({8, 16}, {.seed = 6}).requires_grad_();
+  const at::Tensor got = linear(x, weight, at::Tensor()), want = at::mm(x, weight.t());
+  EXPECT_TRUE(close(got, want, 1e-5));
+  const auto grads = torch::autograd::grad({got.sum()}, {x, weight});  // the gradient has strides of 0
+  const auto want_grads = torch::autograd::grad({want.sum()}, {x, weight});
+  EXPECT_TRUE(close(grads[0], want_grads[0], 1e-5));
+  EXPECT_TRUE(close(grads[1], want_grads[1], 1e-5));
+}
+
+TEST(Linear, AFrozenWeightStillPassesTheGradientOn) {
+  const at::Tensor x = tensor::normal({4, 8}, {.seed = 7}).requires_grad_();
+  const at::Tensor weight = tensor::normal({3, 8}, {.seed = 8});
+  const at::Tensor grad = torch::autograd::grad({linear(x, weight, at::Tensor()).sum()}, {x}).at(0);
+  EXPECT_TRUE(close(grad, weight.sum(0).expand({4, 8}), 1e-5));
+}
+
+class LoraLinear : public ::testing::Test {
+ protected:
+  LoraLinear() {
+    layer.weight = tensor::normal({6, 8}, {.seed = 9});
+    layer.bias = tensor::normal({6}, {.seed = 10});
+    layer.lora = std::make_unique<LoraAdapter>();
+    layer.lora->a = tensor::normal({2, 8}, {.seed = 11}).requires_grad_();
+    layer.lora->b = tensor::normal({6, 2}, {.seed = 12}).requires_grad_();
+    layer.lora->scale = 1.5;
+    layer.lora_enabled = &enabled;
+  }
+  at::Tensor base() const { return at::linear(x, layer.weight, layer.bias); }
+
+  bool enabled = true;
+  Linear layer;
+  const at::Tensor x = tensor::normal({5, 8}, {.seed = 13});
+};
+
+TEST_F(LoraLinear, AddsTheScaledProductOfItsFactors) {
+  const at::Tensor merged = layer.weight + 1.5 * at::mm(layer.lora->b, layer.lora->a);
+  EXPECT_TRUE(close(layer(x), at::linear(x, merged, layer.bias), 2e-5));
+}
+
+TEST_F(LoraLinear, SwitchedOffItIsTheBase) {
+  enabled = false;
+  EXPECT_TRUE(close(layer(x), base(), 1e-5));
+}
+
+TEST_F(LoraLinear, WithBZeroItIsTheBaseAndOnlyBHasAGradient) {
+  layer.lora->b = at::zeros({6, 2}).requires_grad_();
+  const at::Tensor y = layer(x);
+  EXPECT_TRUE(close(y, base(), 1e-5));
+  const auto grads = torch::autograd::grad({y.square().sum()}, {layer.lora->a, layer.lora->b});
+  EXPECT_EQ(grads[0].abs().max().item<double>(), 0);
+  EXPECT_GT(grads[1].abs().max().item<double>(), 0);
+}
+
+TEST(TakeLinear, NamesTheTensorThatIsMissingOrOfAnotherShape) {
+  Weights weights("m/ema.safetensors", std::map<std::string, at::Tensor>{{"q.weight", at::zeros({4, 3})}});
+  EXPECT_EQ(message_of<BadInput>([&] { take_linear(weights, "q", 4, 2, false); }),
+            "m/ema.safetensors: tensor 'q.weight' has shape [4, 3], the config asks for [4, 2]");
+  EXPECT_EQ(message_of<BadInput>([&] { take_linear(weights, "q", 4, 3, true); }),
+            "m/ema.safetensors: tensor 'q.bias' is missing (expected shape [4])");
+}
+
+}  // namespace
+}  // namespace unigrpo::nn
