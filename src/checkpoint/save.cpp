@@ -129,6 +129,7 @@ bool CheckpointStore::save(const Snapshot& snapshot) {
   const std::filesystem::path destination = folder_ / step_folder_name(snapshot.step);
   if (std::filesystem::exists(destination)) {
     log::info(fmt::format("{} is committed already", destination.string()));
+    keep_last();  // a run that was killed in between had not come to it
     return true;
   }
   const uint64_t needed = bytes_needed(snapshot);

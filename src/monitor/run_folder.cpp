@@ -29,8 +29,13 @@ constexpr std::string_view kStepPrefix = "step_";
 constexpr std::array kNamesOfARun = {"recipe.toml", "log.txt",     "metrics.jsonl",
                                      "tensorboard", "checkpoints", "samples"};
 
+// ".<name>.tmp-<id>": a file or folder that was being written when its process died.
+bool is_leftover(const std::string& name) {
+  return name.starts_with('.') && name.find(".tmp-") != std::string::npos;
+}
+
 struct Contents {
-  bool empty = true;  // but for a lock file
+  bool empty = true;  // but for a lock file and leftovers
   bool known = false;
 };
 
@@ -40,13 +45,30 @@ Contents look_into(const fs::path& folder) {
   for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
        entry.increment(error)) {
     const std::string name = entry->path().filename().string();
-    if (name == kLockName) continue;
+    if (name == kLockName || is_leftover(name)) continue;
     contents.empty = false;
     contents.known |=
         std::find(kNamesOfARun.begin(), kNamesOfARun.end(), name) != kNamesOfARun.end();
   }
   if (error) throw BadInput("{}: cannot read the run folder: {}", folder.string(), error.message());
   return contents;
+}
+
+void remove_leftovers(const fs::path& folder) {
+  std::vector<fs::path> leftovers;
+  for (fs::recursive_directory_iterator entry(folder), end; entry != end; ++entry) {
+    if (!is_leftover(entry->path().filename().string())) continue;
+    leftovers.push_back(entry->path());
+    entry.disable_recursion_pending();
+  }
+  for (const fs::path& path : leftovers) {
+    std::error_code error;
+    fs::remove_all(path, error);
+    if (error) {
+      log::warn(fmt::format("{}: cannot remove what a dead run left: {}", path.string(),
+                            error.message()));
+    }
+  }
 }
 
 // Folders made on the way, removed again (while empty) unless kept.
@@ -150,6 +172,7 @@ RunFolder RunFolder::open(const fs::path& path, bool resume) {
   folder.path_ = path;
   folder.lock_ = take_lock(path);
   made.keep();
+  remove_leftovers(path);
   return folder;
 }
 

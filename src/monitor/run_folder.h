@@ -18,7 +18,7 @@ int64_t parse_step_name(const std::string& name);
 class RunFolder {
  public:
   /// resume = false: `path` must be missing or empty. resume = true: missing, empty, or a run
-  /// folder. Throws BadInput naming the path: not empty, not a folder, no run folder, its parent
+  /// folder. What a killed process was writing (".<name>.tmp-<id>") is removed. Throws BadInput naming the path: not empty, not a folder, no run folder, its parent
   /// unwritable, or in use by another process. On an error nothing that was made here is left.
   static RunFolder open(const std::filesystem::path& path, bool resume);
   ~RunFolder();

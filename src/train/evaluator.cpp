@@ -33,6 +33,15 @@ double part(const reward::Score& score, const char* name) {
   return found != score.parts.end() ? found->second : score.value.value_or(0.0);
 }
 
+reward::Rewarder judge(reward::RewardKind kind) {
+  reward::TermConfig term;
+  term.kind = kind;
+  term.measure = reward::GenevalMeasure::strict;
+  reward::RewardConfig config;
+  config.terms = {term};
+  return reward::Rewarder(config);
+}
+
 std::string true_plan(const data::Prompt& prompt, uint64_t seed) {
   RandomStream stream({.seed = seed, .prompt = static_cast<uint64_t>(prompt.index), .purpose = Purpose::world_plan});
   return data::shapes::draw_example(world_line(prompt), {}, stream).true_plan;
@@ -48,12 +57,7 @@ EvalResult evaluate(policy::UnifiedPolicy& policy, const EvalOptions& options) {
   const auto start = std::chrono::steady_clock::now();
   const auto prompts = choose_prompts(options);
   const std::string term(enum_name(options.reward));
-  reward::TermConfig term_config;
-  term_config.kind = options.reward;
-  term_config.measure = reward::GenevalMeasure::strict;
-  reward::RewardConfig reward_config;
-  reward_config.terms = {term_config};
-  reward::Rewarder rewarder(reward_config);
+  reward::Rewarder rewarder = judge(options.reward);
   rewarder.check_prompts(prompts, options.prompts);
   rollout::RolloutEngine engine(policy, to_rollout_config(options.generation), options.seed,
                                 options.generation.system_prompt);
@@ -114,6 +118,10 @@ EvalResult evaluate(policy::UnifiedPolicy& policy, const EvalOptions& options) {
   result.overall_by_tag.soft /= static_cast<double>(result.overall_by_tag.count);
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return result;
+}
+
+void check_eval_prompts(const std::string& file, reward::RewardKind reward) {
+  judge(reward).check_prompts(data::read_prompt_file(file), file);
 }
 
 std::string to_json(const EvalOptions& options, const EvalResult& result) {

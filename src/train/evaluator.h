@@ -43,6 +43,9 @@ struct EvalResult {
 /// sample index). Throws BadInput `file:line` for a prompt that the reward cannot judge.
 EvalResult evaluate(policy::UnifiedPolicy& policy, const EvalOptions& options);
 
+/// Throws BadInput `file:line` for a prompt of the file that the reward cannot judge.
+void check_eval_prompts(const std::string& file, reward::RewardKind reward);
+
 std::string to_json(const EvalOptions& options, const EvalResult& result);
 /// Per-tag table for the terminal.
 std::string to_table(const EvalResult& result);

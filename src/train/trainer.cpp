@@ -40,6 +40,8 @@ namespace {
 namespace fs = std::filesystem;
 using recipe::Recipe;
 
+constexpr auto kEvalReward = reward::RewardKind::geneval;  // of monitor.eval_prompts, whatever is trained on
+
 /// Keys that a resumed run may change: how long, how it is watched, how often it is saved.
 bool may_change(const std::string& key) {
   return key == "run.num_steps" || key == "run.threads" || key.starts_with("monitor.") || key.starts_with("checkpoint.");
@@ -161,7 +163,7 @@ class Trainer {
     rewarder_.check_prompts(prompts_, recipe.data.prompts);
     policy_.grid_for(recipe.rollout.image_size);
     if (!recipe.monitor.eval_prompts.empty()) {
-      rewarder_.check_prompts(data::read_prompt_file(recipe.monitor.eval_prompts), recipe.monitor.eval_prompts);
+      check_eval_prompts(recipe.monitor.eval_prompts, kEvalReward);
     }
     if (resume) require_same_recipe(recipe, fs::path(recipe.run_dir()) / "recipe.toml");
     folder_.emplace(monitor::RunFolder::open(recipe.run_dir(), resume));
@@ -185,7 +187,7 @@ class Trainer {
     if (recipe_.monitor.eval_guidance > 1) evaluate_as("before_guided", recipe_.monitor.eval_guidance);
     if (signals::stop_requested()) return interrupted();
     for (; step_ < recipe_.run.num_steps; ++step_) {
-      if (!train_step()) return interrupted();
+      if (signals::stop_requested() || !train_step()) return interrupted();
       const int64_t done = step_ + 1;
       if (recipe_.checkpoint.every > 0 && done % recipe_.checkpoint.every == 0 && done < recipe_.run.num_steps) {
         monitor_->phase("save");
@@ -341,7 +343,7 @@ class Trainer {
     if (recipe_.optim.ema.enabled && step_ > 0) averaged.emplace(ema_, trained_);
     EvalOptions options{.model = recipe_.policy.model,
                         .prompts = recipe_.monitor.eval_prompts,
-                        .reward = reward::RewardKind::geneval,
+                        .reward = kEvalReward,
                         .generation = generation_,
                         .seed = 0,
                         .num_samples = recipe_.monitor.eval_samples,

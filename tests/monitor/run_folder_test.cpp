@@ -57,6 +57,21 @@ TEST(RunFolder, ALockFileAloneIsAnEmptyFolder) {
   EXPECT_EQ(message_of(temp.path() / "run", false), "no error");
 }
 
+TEST(RunFolder, WhatAKilledProcessWasWritingIsRemoved) {
+  const TempFolder temp;
+  temp.write("run/.recipe.toml.tmp-17-0", "x");  // alone: killed at the very first file
+  EXPECT_EQ(message_of(temp.path() / "run", true), "no error");
+  EXPECT_FALSE(std::filesystem::exists(temp.path() / "run/.recipe.toml.tmp-17-0"));
+  temp.write("run/recipe.toml", "x");
+  temp.write("run/.final.tmp-17/config.json", "x");
+  temp.write("run/samples/step_000000/.000_00.png.tmp-17-3", "x");
+  temp.write("run/samples/step_000000/000_00.png", "x");
+  EXPECT_EQ(message_of(temp.path() / "run", true), "no error");
+  EXPECT_FALSE(std::filesystem::exists(temp.path() / "run/.final.tmp-17"));
+  EXPECT_FALSE(std::filesystem::exists(temp.path() / "run/samples/step_000000/.000_00.png.tmp-17-3"));
+  EXPECT_TRUE(std::filesystem::exists(temp.path() / "run/samples/step_000000/000_00.png"));
+}
+
 TEST(RunFolder, DoesNotResumeWhatIsNoRun) {
   const TempFolder temp;
   temp.write("photos/cat.jpg", "x");
