@@ -233,6 +233,8 @@ UpdateStats update(const UpdateSetup& setup, std::span<const Trajectory> traject
           add_to(stats, "image/velocity_mse", image.penalty.item<double>());
         } else if (config.image.penalty == flow::Penalty::latent_kl) {
           add_to(stats, "image/latent_kl", image.penalty.item<double>());
+          const at::Tensor drift = flow::velocity_mse(now.velocity.detach(), reference.velocity);
+          add_to(stats, "image/velocity_mse", drift.sum().item<double>() / image_counts.num_steps);
         }
       }
       if (u == 0) {  // the weights are still the rollout's

@@ -16,7 +16,6 @@ enum class TrainMode { full, lora };
 struct LoraConfig {                       // recipe: [policy.lora]
   int64_t rank = 32;
   double alpha = 64;
-  double dropout = 0.0;
   std::vector<std::string> targets = {"*_proj.weight", "*_proj_moe_gen.weight"};  // weights to adapt, * and ?
 };
 

@@ -18,9 +18,16 @@ bool has_segment(const Recipe& recipe, const char* kind) {
 Finding check_program(const Recipe& recipe, Command) {
   constexpr size_t kMaxSegments = 16;
   const size_t count = recipe.rollout.program.size();
-  if (count <= kMaxSegments) return {};
-  return Conflict{{"rollout.program"},
-                  fmt::format("expected at most {} segments, got {}", kMaxSegments, count)};
+  if (count > kMaxSegments) {
+    return Conflict{{"rollout.program"},
+                    fmt::format("expected at most {} segments, got {}", kMaxSegments, count)};
+  }
+  // Drawn images do not enter the context yet, so nothing may come after one.
+  for (size_t i = 0; i + 1 < count; ++i) {
+    if (recipe.rollout.program[i] != "image") continue;
+    return Conflict{{"rollout.program"}, "expected an image as the last segment only"};
+  }
+  return {};
 }
 
 Finding check_window(const Recipe& recipe, Command) {

@@ -382,8 +382,6 @@ void check_required(Recipe& recipe, const Origins& origins, Command command,
     }
     for (const Field& field : section.fields) {
       if (!is_needed(field.required, command)) continue;
-      if (field.key == "data.prompts" && command == Command::sft && !recipe.sft.rows.empty())
-        continue;
       const auto ref = field.at(recipe, 0);
       const auto* const* text = std::get_if<std::string*>(&ref);
       if (text == nullptr || !(*text)->empty()) continue;

@@ -151,13 +151,12 @@ std::vector<Section> make_schema() {
           [](Recipe & r, size_t) -> auto& { return r.policy.lora; })
           .row("rank", &LoraConfig::rank, "of the two factors", between(1, 4096))
           .row("alpha", &LoraConfig::alpha, "the update is scaled by alpha / rank", above(0))
-          .row("dropout", &LoraConfig::dropout, "of the adapter's input", from_below(0, 1))
           .row("targets", &LoraConfig::targets, "patterns (* and ?) of the weights to adapt",
                list(kNonEmpty)));
   sections.push_back(Builder(
                          "data", "prompts", [](Recipe & r, size_t) -> auto& { return r.data; })
                          .row("prompts", &DataConfig::prompts,
-                              "prompt file (JSONL); sft: not needed with sft.rows", {},
+                              "prompt file (JSONL)", {},
                               kForTrain | kForSft));
   sections.push_back(
       Builder(
@@ -328,8 +327,6 @@ std::vector<Section> make_schema() {
           .row("batch_size", &SftConfig::batch_size, "samples a step", between(1, kSome))
           .row("num_examples", &SftConfig::num_examples,
                "joint: examples drawn from the embedded world, then reused", between(1, kMany))
-          .row("rows", &SftConfig::rows,
-               "SFT rows (JSONL); empty: the embedded world from data.prompts")
           .row("wrong_plan", &SftConfig::wrong_plan,
                "embedded world: share of plans made wrong on purpose", between(0, 1))
           .row("wrong_scene", &SftConfig::wrong_scene,

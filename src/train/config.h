@@ -26,7 +26,6 @@ struct SftConfig {                        // recipe: [sft]
   std::string output;                     // model folder to write
   int64_t batch_size = 64;
   int64_t num_examples = 20000;           // joint: size of the pool that the embedded world draws, then reused
-  std::string rows;                       // SFT rows (JSONL); empty = the embedded world from data.prompts
   double wrong_plan = 0.0;                // embedded world: share of plans made wrong on purpose
   double wrong_scene = 0.0;               // embedded world: share of images made to depart from the plan
   double text_weight = 1.0;               // cross-entropy

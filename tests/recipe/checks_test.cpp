@@ -54,8 +54,8 @@ TEST(Checks, NameTheKeysThatDoNotGoTogether) {
       {"[grpo.text]\nweight = 0\n[rollout]\nprogram = [\"text\"]\n",
        "FILE:2:10: grpo.text.weight: expected a weight > 0: rollout.program has text only, so "
        "nothing is trained"},
-      {"[sft]\noutput = \"o\"\nrows = \"r\"\ntext_weight = 0\nimage_weight = 0\n",
-       "FILE:4:15: sft.text_weight: expected a weight > 0 here or in sft.image_weight: nothing is "
+      {"[sft]\noutput = \"o\"\ntext_weight = 0\nimage_weight = 0\n[data]\nprompts = \"p\"\n",
+       "FILE:3:15: sft.text_weight: expected a weight > 0 here or in sft.image_weight: nothing is "
        "trained",
        Command::sft},
       {"[grpo]\nprompts_per_step = 1\ngroup_size = 2\nnum_updates = 3\n",

@@ -168,6 +168,14 @@ TEST(Parse, RefusesWhatIsNotToml) {
       {"[run]\nname = \"a\n", "FILE:2:"},
       {"[run]\nseed = 99999999999999999999\n", "FILE:2:"},
       {"run\n", "FILE:1:"},
+      {"[run]\nseed = 12\"\xC3\xA9\"", "FILE:2:10: not TOML: a quote out of place"},
+      {"[run]\nseed = 1.'\xC3\xA9'", "FILE:2:10: not TOML: a quote out of place"},
+      {"[policy]\nfreeze = [1, 1.'\xC3\xA9']", "FILE:2:16: not TOML: a quote out of place"},
+      {"[=a]\n", "FILE:1:2: not TOML: expected a key after the bracket"},
+      {"run.seed = 1\n [[ .a]]\n", "FILE:2:5: not TOML: expected a key after the bracket"},
+      {"[\n", "FILE:1:2: not TOML: expected a key after the bracket"},
+      {"[", "FILE:1:"},
+      {"[]", "FILE:1:"},
       {"[run]\nname = \"\xC3\xA9\xFF\"\n", "FILE:2:10: not UTF-8"},
       {"\xFF", "FILE:1:1: not UTF-8"},
       {"a = \"\xE2\x82", "FILE:1:6: not UTF-8"},
@@ -256,7 +264,7 @@ TEST(Parse, NamesAMissingKeyWithoutALine) {
             "FILE: policy.model: missing (string: model folder in the official BAGEL layout)");
   EXPECT_EQ(
       train("[policy]\nmodel = \"m\"\n"),
-      "FILE: data.prompts: missing (string: prompt file (JSONL); sft: not needed with sft.rows)");
+      "FILE: data.prompts: missing (string: prompt file (JSONL))");
   EXPECT_EQ(
       train("[policy]\nmodel = \"m\"\n[data]\nprompts = \"p\"\n"),
       "FILE: reward.terms: missing (list of tables: the reward is the weighted sum of its terms)");
@@ -268,10 +276,9 @@ TEST(Parse, NamesAMissingKeyWithoutALine) {
   EXPECT_EQ(train(kShortest), "accepted");
   EXPECT_EQ(
       sft(""),
-      "FILE: data.prompts: missing (string: prompt file (JSONL); sft: not needed with sft.rows)");
-  EXPECT_EQ(sft("[sft]\nrows = \"r\"\n"),
+      "FILE: data.prompts: missing (string: prompt file (JSONL))");
+  EXPECT_EQ(sft("[data]\nprompts = \"p\"\n"),
             "FILE: sft.output: missing (string: model folder to write)");
-  EXPECT_EQ(sft("[sft]\nrows = \"r\"\noutput = \"o\"\n"), "accepted");
   EXPECT_EQ(sft("[sft]\noutput = \"o\"\n[data]\nprompts = \"p\"\n"), "accepted");
   EXPECT_EQ(refusal(""), "accepted");
 }
@@ -297,6 +304,9 @@ TEST(Parse, TakesEveryWritingOfAValue) {
       "[run]\nname = \"\\u00e9\"",
       "[run]\nname = \"\xC3\xA9\"",
       "\"run\".'seed' = 1",
+      "run = {'seed' = 1, \"name\" = \"a\"}",
+      "[\"grpo\" . 'text']\nweight = 1",
+      "reward.terms = [\n  {name = 'a', \"weight\" = 1}, {\"name\" = 'b'},\n]\n'run'.\"seed\" = 1",
       "[ run ]\nseed = 1",
       "[grpo]\n[grpo.text]\n[grpo.image]",
       "[grpo.text]\n[grpo]\ngroup_size = 4",
@@ -308,7 +318,7 @@ TEST(Parse, TakesEveryWritingOfAValue) {
       "[rollout.window]\nlast = 10\nfirst = 8",
       "[rollout.window]\nmode = \"all\"\nwidth = 99",
       "[rollout]\nprogram = [\"text\"]\nnum_steps = 1",
-      "[rollout]\nprogram = [\"text\", \"image\", \"text\", \"image\"]",
+      "[rollout]\nprogram = [\"text\", \"text\", \"image\"]",
       "[rollout.sde]\nkind = \"cps\"\nnoise_level = 1",
       "[grpo.text]\ndual_clip = 0",
       "[grpo.text]\ndual_clip = 3",
