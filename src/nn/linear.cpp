@@ -14,7 +14,7 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 // oneDNN's matrix product behind PyTorch's own op. For the narrow layers of a small model it runs at more than twice the
-// speed of the sgemm behind at::linear (bench/linear.cpp). Forward only, hence the Function below.
+// speed of the sgemm behind at::linear (docs/BENCHMARKS.md). Forward only, hence the Function below.
 using OneDnnLinear = at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, std::string_view,
                                 c10::List<std::optional<at::Scalar>>, std::optional<std::string_view>);
 
