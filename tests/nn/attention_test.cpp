@@ -1,11 +1,11 @@
 #include "nn/attention.h"
 
-#include <stdexcept>
-#include <vector>
-
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
+
+#include <stdexcept>
+#include <vector>
 
 #include "support/tensors.h"
 #include "tensor/rng.h"
@@ -27,18 +27,20 @@ QueryBlock block(std::vector<int64_t> queries, std::vector<int64_t> context, boo
 }
 
 /// Query by query and head by head, in float64.
-at::Tensor brute_force(const std::vector<QueryBlock>& blocks, const at::Tensor& q, const at::Tensor& k,
-                       const at::Tensor& v) {
+at::Tensor brute_force(const std::vector<QueryBlock>& blocks, const at::Tensor& q,
+                       const at::Tensor& k, const at::Tensor& v) {
   const int64_t heads = q.size(1), share = heads / k.size(1);
   std::vector<at::Tensor> rows(q.size(0) * heads);
   for (const QueryBlock& b : blocks) {
     const size_t context = b.keys.size() - b.queries.size();
     for (size_t i = 0; i < b.queries.size(); ++i) {
-      std::vector<int64_t> seen(b.keys.begin(), b.keys.begin() + static_cast<int64_t>(b.causal ? context + i + 1
-                                                                                               : b.keys.size()));
+      std::vector<int64_t> seen(
+          b.keys.begin(),
+          b.keys.begin() + static_cast<int64_t>(b.causal ? context + i + 1 : b.keys.size()));
       const at::Tensor index = at::tensor(seen, at::kLong);
       for (int64_t h = 0; h < heads; ++h) {
-        const at::Tensor keys = k.select(1, h / share).index_select(0, index).to(at::kDouble);  // [Lk, Dh]
+        const at::Tensor keys =
+            k.select(1, h / share).index_select(0, index).to(at::kDouble);  // [Lk, Dh]
         const at::Tensor values = v.select(1, h / share).index_select(0, index).to(at::kDouble);
         const at::Tensor scores = at::mv(keys, q[b.queries[i]][h].to(at::kDouble)) /
                                   std::sqrt(static_cast<double>(q.size(2)));
@@ -49,8 +51,8 @@ at::Tensor brute_force(const std::vector<QueryBlock>& blocks, const at::Tensor& 
   return at::stack(rows).view({q.size(0), heads, q.size(2)});
 }
 
-void expect_brute_force(const std::vector<QueryBlock>& blocks, const std::vector<int64_t>& parts, int64_t num_rows,
-                        int64_t heads, int64_t kv_heads) {
+void expect_brute_force(const std::vector<QueryBlock>& blocks, const std::vector<int64_t>& parts,
+                        int64_t num_rows, int64_t heads, int64_t kv_heads) {
   constexpr int64_t kDim = 8;
   const at::Tensor q = tensor::normal({num_rows, heads, kDim}, {.seed = 1}).requires_grad_();
   const at::Tensor k = tensor::normal({num_rows, kv_heads, kDim}, {.seed = 2}).requires_grad_();
@@ -64,7 +66,8 @@ void expect_brute_force(const std::vector<QueryBlock>& blocks, const std::vector
   for (size_t i = 0; i < 3; ++i) EXPECT_TRUE(close(grads[i], want_grads[i], 2e-5)) << "qkv"[i];
 }
 
-/// Two prefixes of 5 and 3 tokens, texts of 4, 1 and 6 tokens under them, image blocks of 6 under prefix and text.
+/// Two prefixes of 5 and 3 tokens, texts of 4, 1 and 6 tokens under them, image blocks of 6 under
+/// prefix and text.
 std::vector<QueryBlock> ragged_blocks() {
   const auto first = range(0, 5), second = range(5, 8);
   auto under = [](std::vector<int64_t> context, const std::vector<int64_t>& more) {
@@ -77,7 +80,8 @@ std::vector<QueryBlock> ragged_blocks() {
           block(range(12, 13), first, true),
           block(range(13, 19), second, true),
           block(range(19, 25), under(first, range(8, 12)), false),
-          block(range(25, 31), under(first, range(8, 12)), false),  // a second noisy state of the same image
+          block(range(25, 31), under(first, range(8, 12)),
+                false),  // a second noisy state of the same image
           block(range(31, 37), under(second, range(13, 19)), false)};
 }
 
@@ -85,7 +89,9 @@ TEST(Attention, RaggedBlocksInPartsMatchTheLoop) {
   expect_brute_force(ragged_blocks(), {2, 3, 3}, 37, 4, 4);
 }
 
-TEST(Attention, EverythingInOnePaddedPartMatchesTheLoop) { expect_brute_force(ragged_blocks(), {}, 37, 4, 4); }
+TEST(Attention, EverythingInOnePaddedPartMatchesTheLoop) {
+  expect_brute_force(ragged_blocks(), {}, 37, 4, 4);
+}
 
 TEST(Attention, GroupedQueryHeadsShareTheirKeys) {
   expect_brute_force(ragged_blocks(), {2, 3, 3}, 37, 4, 2);
@@ -97,11 +103,14 @@ TEST(Attention, FullBlocksOfOneShapeNeedNoMask) {
 }
 
 TEST(Attention, FullBlocksWithOneKeyLengthButOtherQueryLengths) {
-  expect_brute_force({block(range(0, 4), {}, false), block(range(4, 6), {0, 1}, false)}, {}, 6, 2, 1);
+  expect_brute_force({block(range(0, 4), {}, false), block(range(4, 6), {0, 1}, false)}, {}, 6, 2,
+                     1);
 }
 
 TEST(Attention, QueriesMayStandInAnyRows) {
-  expect_brute_force({block({5, 0, 3}, {}, true), block({4, 1}, {5, 0}, false), block({2}, {}, true)}, {1, 2}, 6, 2, 2);
+  expect_brute_force(
+      {block({5, 0, 3}, {}, true), block({4, 1}, {5, 0}, false), block({2}, {}, true)}, {1, 2}, 6,
+      2, 2);
 }
 
 TEST(Attention, RefusesARowInNoBlockAndABlockWithoutItsOwnKeys) {

@@ -1,10 +1,10 @@
 #include "nn/gather_rows.h"
 
-#include <vector>
-
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
+
+#include <vector>
 
 #include "support/tensors.h"
 #include "tensor/rng.h"
@@ -20,7 +20,8 @@ void expect_like_index_select(const at::Tensor& rows_in, const at::Tensor& index
   EXPECT_TRUE(close(got, want, 0));
   const at::Tensor upstream = tensor::normal(want.sizes(), {.seed = 9}).to(rows.scalar_type());
   EXPECT_TRUE(close(torch::autograd::grad({(got * upstream).sum()}, {rows}).at(0),
-                    torch::autograd::grad({(want * upstream).sum()}, {rows}).at(0), 1e-6));  // another order of sums
+                    torch::autograd::grad({(want * upstream).sum()}, {rows}).at(0),
+                    1e-6));  // another order of sums
 }
 
 const at::Tensor kRepeats = at::tensor(std::vector<int64_t>{4, 0, 0, 6, 4, 4, 1}, at::kLong);

@@ -1,13 +1,13 @@
 #include "nn/linear.h"
 
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
+
 #include <map>
 #include <memory>
 #include <string>
 #include <vector>
-
-#include <ATen/ATen.h>
-#include <gtest/gtest.h>
-#include <torch/csrc/autograd/autograd.h>
 
 #include "base/error.h"
 #include "support/tensors.h"
@@ -19,12 +19,14 @@ namespace {
 using testing::close;
 using testing::message_of;
 
-void expect_plain_linear(const std::vector<int64_t>& lead, int64_t in, int64_t out, bool with_bias) {
+void expect_plain_linear(const std::vector<int64_t>& lead, int64_t in, int64_t out,
+                         bool with_bias) {
   std::vector<int64_t> shape = lead;
   shape.push_back(in);
   const at::Tensor x = tensor::normal(shape, {.seed = 1}).requires_grad_();
   const at::Tensor weight = tensor::normal({out, in}, {.seed = 2}).requires_grad_();
-  const at::Tensor bias = with_bias ? tensor::normal({out}, {.seed = 3}).requires_grad_() : at::Tensor();
+  const at::Tensor bias =
+      with_bias ? tensor::normal({out}, {.seed = 3}).requires_grad_() : at::Tensor();
   const at::Tensor got = linear(x, weight, bias), want = at::linear(x, weight, bias);
   const double tolerance = 1e-5 * std::sqrt(static_cast<double>(in));  // float32, `in` summands
   ASSERT_TRUE(close(got, want, tolerance));
@@ -33,7 +35,8 @@ void expect_plain_linear(const std::vector<int64_t>& lead, int64_t in, int64_t o
   if (with_bias) inputs.push_back(bias);
   const auto grads = torch::autograd::grad({(got * upstream).sum()}, inputs);
   const auto want_grads = torch::autograd::grad({(want * upstream).sum()}, inputs);
-  for (size_t i = 0; i < inputs.size(); ++i) EXPECT_TRUE(close(grads[i], want_grads[i], 2e-4, 1e-4)) << i;
+  for (size_t i = 0; i < inputs.size(); ++i)
+    EXPECT_TRUE(close(grads[i], want_grads[i], 2e-4, 1e-4)) << i;
 }
 
 TEST(Linear, ValuesAndGradientsAreThoseOfThePlainProduct) {
@@ -46,11 +49,13 @@ TEST(Linear, ValuesAndGradientsAreThoseOfThePlainProduct) {
 }
 
 TEST(Linear, ReadsStridedInputAndStridedGradients) {
-  const at::Tensor x = tensor::normal({16, 6}, {.seed = 5}).t().detach().requires_grad_();  // [6, 16]
+  const at::Tensor x =
+      tensor::normal({16, 6}, {.seed = 5}).t().detach().requires_grad_();  // [6, 16]
   const at::Tensor weight = tensor::normal({8, 16}, {.seed = 6}).requires_grad_();
   const at::Tensor got = linear(x, weight, at::Tensor()), want = at::mm(x, weight.t());
   EXPECT_TRUE(close(got, want, 1e-5));
-  const auto grads = torch::autograd::grad({got.sum()}, {x, weight});  // the gradient has strides of 0
+  const auto grads =
+      torch::autograd::grad({got.sum()}, {x, weight});  // the gradient has strides of 0
   const auto want_grads = torch::autograd::grad({want.sum()}, {x, weight});
   EXPECT_TRUE(close(grads[0], want_grads[0], 1e-5));
   EXPECT_TRUE(close(grads[1], want_grads[1], 1e-5));
@@ -101,7 +106,8 @@ TEST_F(LoraLinear, WithBZeroItIsTheBaseAndOnlyBHasAGradient) {
 }
 
 TEST(TakeLinear, NamesTheTensorThatIsMissingOrOfAnotherShape) {
-  Weights weights("m/ema.safetensors", std::map<std::string, at::Tensor>{{"q.weight", at::zeros({4, 3})}});
+  Weights weights("m/ema.safetensors",
+                  std::map<std::string, at::Tensor>{{"q.weight", at::zeros({4, 3})}});
   EXPECT_EQ(message_of<BadInput>([&] { take_linear(weights, "q", 4, 2, false); }),
             "m/ema.safetensors: tensor 'q.weight' has shape [4, 3], the config asks for [4, 2]");
   EXPECT_EQ(message_of<BadInput>([&] { take_linear(weights, "q", 4, 3, true); }),

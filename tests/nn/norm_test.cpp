@@ -1,10 +1,10 @@
 #include "nn/norm.h"
 
-#include <vector>
-
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
+
+#include <vector>
 
 #include "support/tensors.h"
 #include "tensor/rng.h"
@@ -33,14 +33,15 @@ TEST_P(RmsNormShapes, ValuesAndGradientsAreThoseOfTheDefinition) {
   const at::Tensor wd = weight.detach().to(at::kDouble).requires_grad_();
   const at::Tensor want = plain(xd, wd, 1e-6);
   const auto want_grads = torch::autograd::grad({(want * upstream).sum()}, {xd, wd});
-  EXPECT_TRUE(close(y, want, 2e-6, 2e-6));                    // float32, up to 1000 summands
+  EXPECT_TRUE(close(y, want, 2e-6, 2e-6));  // float32, up to 1000 summands
   EXPECT_TRUE(close(got[0], want_grads[0], 5e-6, 1e-5));
-  EXPECT_TRUE(close(got[1], want_grads[1], 2e-4, 1e-5));      // a sum over up to 1300 rows
+  EXPECT_TRUE(close(got[1], want_grads[1], 2e-4, 1e-5));  // a sum over up to 1300 rows
 }
 
 INSTANTIATE_TEST_SUITE_P(OddAndEven, RmsNormShapes,
                          ::testing::Values(std::vector<int64_t>{1, 1}, std::vector<int64_t>{7, 33},
-                                           std::vector<int64_t>{3, 5, 4, 16}, std::vector<int64_t>{1300, 64},
+                                           std::vector<int64_t>{3, 5, 4, 16},
+                                           std::vector<int64_t>{1300, 64},
                                            std::vector<int64_t>{2, 1000}));
 
 TEST(RmsNorm, ReadsStridedInputAndStridedGradients) {

@@ -1,11 +1,11 @@
 #include "nn/weights.h"
 
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
 #include <map>
 #include <string>
 #include <vector>
-
-#include <ATen/ATen.h>
-#include <gtest/gtest.h>
 
 namespace unigrpo::nn {
 namespace {

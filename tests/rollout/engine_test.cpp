@@ -1,0 +1,279 @@
+#include "rollout/engine.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "flow/ode_step.h"
+#include "grpo/update.h"
+#include "optim/adamw.h"
+#include "support/tensors.h"
+#include "support/tiny_rollout.h"
+
+namespace unigrpo::rollout {
+namespace {
+
+using testing::close;
+using testing::prompts;
+using testing::request;
+using testing::tiny_rollout;
+
+constexpr double kSame = 1e-5;  // float32; other batches sum in other orders
+
+class Engine : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    model = testing::tiny_bagel().release();
+    testing::make_texts_end(*model);
+  }
+  static void TearDownTestSuite() { delete model; }
+
+  static std::vector<Trajectory> roll(const RolloutConfig& config, const RolloutRequest& what,
+                                      uint64_t seed = 11) {
+    return RolloutEngine(*model, config, seed, "").rollout(what);
+  }
+  static const TextSegment& text(const Trajectory& t, size_t segment = 0) {
+    return std::get<TextSegment>(t.segments.at(segment));
+  }
+  static const ImageSegment& image(const Trajectory& t, size_t segment = 1) {
+    return std::get<ImageSegment>(t.segments.at(segment));
+  }
+  static void expect_same(const Trajectory& a, const Trajectory& b) {
+    ASSERT_EQ(a.segments.size(), b.segments.size());
+    EXPECT_EQ(a.prefix, b.prefix);
+    EXPECT_EQ(a.sample.id, b.sample.id);
+    for (size_t s = 0; s < a.segments.size(); ++s) {
+      ASSERT_EQ(a.segments[s].index(), b.segments[s].index());
+      if (std::holds_alternative<TextSegment>(a.segments[s])) {
+        EXPECT_EQ(text(a, s).ids, text(b, s).ids) << a.sample.id;
+        EXPECT_EQ(text(a, s).ended, text(b, s).ended);
+        EXPECT_TRUE(close(text(a, s).log_probs, text(b, s).log_probs, kSame));
+        EXPECT_TRUE(close(text(a, s).entropy, text(b, s).entropy, kSame));
+      } else {
+        EXPECT_EQ(image(a, s).window.first, image(b, s).window.first);
+        EXPECT_TRUE(close(image(a, s).latents, image(b, s).latents, kSame));
+        EXPECT_TRUE(close(image(a, s).final_latent, image(b, s).final_latent, kSame));
+        EXPECT_TRUE(close(image(a, s).log_probs, image(b, s).log_probs, kSame));
+      }
+    }
+  }
+
+  static policy::Bagel* model;
+  const std::vector<data::Prompt> three =
+      prompts({"a red circle", "two squares beside a star", "a star"});
+};
+policy::Bagel* Engine::model = nullptr;
+
+TEST_F(Engine, TrajectoriesComeGroupByGroupWithWhatTrainingNeeds) {
+  const auto all = roll(tiny_rollout(), request(three, 4));
+  ASSERT_EQ(all.size(), 12U);
+  int ended = 0;
+  for (size_t i = 0; i < all.size(); ++i) {
+    const Trajectory& t = all[i];
+    EXPECT_EQ(t.prompt_index, static_cast<int64_t>(i / 4));
+    EXPECT_EQ(t.sample_index, static_cast<int64_t>(i % 4));
+    EXPECT_EQ(t.sample.id, std::to_string(i / 4) + "/" + std::to_string(i % 4));
+    ASSERT_EQ(t.segments.size(), 2U);
+    const auto k = static_cast<int64_t>(text(t).ids.size());
+    EXPECT_EQ(text(t).log_probs.sizes(), (at::IntArrayRef{k}));
+    EXPECT_EQ(text(t).entropy.sizes(), (at::IntArrayRef{k}));
+    EXPECT_LE(text(t).log_probs.max().item<double>(), 0);
+    ended += text(t).ended ? 1 : 0;
+    EXPECT_EQ(text(t).ended, text(t).ids.back() == model->eos_id());
+    EXPECT_EQ(t.sample.segments[0].num_tokens, k);
+    EXPECT_EQ(image(t).latents.sizes(), (at::IntArrayRef{3, 16, 64}));
+    EXPECT_EQ(image(t).window.width(), 2);
+    EXPECT_EQ(image(t).window.first, image(all[i / 4 * 4]).window.first)
+        << "a group shares its window";
+    EXPECT_EQ(t.sample.segments[1].image.width, 64);
+    EXPECT_EQ(t.sample.segments[1].image.pixels.size(), 64U * 64 * 3);
+  }
+  EXPECT_GT(ended, 0);  // make_texts_end: both kinds are there
+  EXPECT_LT(ended, 12);
+}
+
+TEST_F(Engine, TheTokenBudgetDoesNotChangeTheResult) {
+  RolloutConfig config = tiny_rollout();
+  const auto all = roll(config, request(three, 4));
+  for (const int64_t budget : {1, 60, 150, 400}) {
+    config.token_budget = budget;
+    const auto some = roll(config, request(three, 4));
+    for (size_t i = 0; i < all.size(); ++i) expect_same(some[i], all[i]);
+  }
+}
+
+TEST_F(Engine, TheOrderAndCompanyOfGroupsDoNotChangeAGroup) {
+  const auto all = roll(tiny_rollout(), request(three, 4));
+  const std::vector<data::Prompt> swapped = {three[2], three[0]};
+  const auto some = roll(tiny_rollout(), request(swapped, 4));
+  for (size_t g = 0; g < 4; ++g) {
+    expect_same(some[g], all[8 + g]);
+    expect_same(some[4 + g], all[g]);
+  }
+}
+
+TEST_F(Engine, LaterSamplesOfAGroupAreThoseOfALargerGroup) {
+  const auto all = roll(tiny_rollout(), request(three, 4));
+  RolloutRequest later = request(three, 2);
+  later.first_sample = 2;
+  const auto some = roll(tiny_rollout(), later);
+  for (size_t p = 0; p < 3; ++p) {
+    for (size_t g = 0; g < 2; ++g) expect_same(some[p * 2 + g], all[p * 4 + 2 + g]);
+  }
+}
+
+TEST_F(Engine, SeedStepAndSampleEachMakeAnotherEpisode) {
+  const auto base = roll(tiny_rollout(), request(three, 2));
+  RolloutRequest other_step = request(three, 2);
+  other_step.step = 2;
+  const auto step = roll(tiny_rollout(), other_step),
+             seed = roll(tiny_rollout(), request(three, 2), 12);
+  const at::Tensor one = image(base[0]).final_latent;
+  for (const Trajectory* other : {&base[1], &step[0], &seed[0]}) {
+    EXPECT_GT((image(*other).final_latent - one).abs().max().item<double>(), 0.1);
+  }
+}
+
+TEST_F(Engine, LogProbsAreThoseOfTheTrainingForward) {
+  for (const flow::SdeKind kind :
+       {flow::SdeKind::flow_sde, flow::SdeKind::cps, flow::SdeKind::dance}) {
+    for (const double temperature : {1.0, 0.7}) {
+      RolloutConfig config = tiny_rollout();
+      config.sde.kind = kind;
+      config.temperature = temperature;
+      config.window.mode = flow::WindowMode::all;
+      const auto all = roll(config, request(three, 4));
+      grpo::GrpoConfig grpo_config;
+      optim::OptimConfig optim_config;
+      optim::AdamW optimizer(optim_config, {});
+      optim::GradClip clip(optim_config);
+      const grpo::LogProbNoise noise = grpo::measure_log_prob_noise({.policy = *model,
+                                                                     .optimizer = optimizer,
+                                                                     .clip = clip,
+                                                                     .config = grpo_config,
+                                                                     .rollout = config},
+                                                                    all);
+      EXPECT_LT(noise.text, kSame) << enum_name(kind);
+      EXPECT_LT(noise.image, kSame) << enum_name(kind);
+    }
+  }
+}
+
+TEST_F(Engine, ATextThatTheLimitCutsHasNoEndTokenAmongItsActions) {
+  RolloutConfig config = tiny_rollout();
+  config.max_tokens = 2;
+  int cut = 0;
+  for (const Trajectory& t : roll(config, request(three, 6))) {
+    EXPECT_LE(text(t).ids.size(), 2U);
+    EXPECT_EQ(t.sample.segments[0].ended, text(t).ended);
+    if (text(t).ended) continue;
+    ++cut;
+    EXPECT_EQ(text(t).ids.size(), 2U);
+    EXPECT_NE(text(t).ids.back(), model->eos_id());
+  }
+  EXPECT_GT(cut, 0);
+}
+
+TEST_F(Engine, WithoutStochasticStepsNothingIsTrainedAndTheWalkIsTheOde) {
+  RolloutRequest ode = request(three, 1);
+  ode.stochastic = false;
+  const auto all = roll(tiny_rollout(), ode);
+  const Trajectory& t = all[1];
+  EXPECT_EQ(image(t).window.width(), 0);
+  EXPECT_EQ(image(t).log_probs.numel(), 0);
+  EXPECT_EQ(image(t).latents.sizes(), (at::IntArrayRef{1, 16, 64}));
+  // The same walk by hand, from the same noise.
+  policy::Context context;
+  policy::Context* row = &context;
+  std::vector<int64_t> ids = t.prefix;
+  ids.push_back(model->bos_id());
+  ids.insert(ids.end(), text(t).ids.begin(), text(t).ids.end());
+  if (!text(t).ended) ids.push_back(model->eos_id());
+  model->append_text(std::span<policy::Context* const>(&row, 1), std::span(&ids, 1));
+  const policy::Context* reader = &context;
+  const auto denoiser = model->denoise(std::span(&reader, 1), {4, 4});
+  at::Tensor x = tensor::normal({1, 16, 64}, {.seed = 11,
+                                              .step = 1,
+                                              .prompt = 1,
+                                              .sample = 0,
+                                              .segment = 1,
+                                              .purpose = Purpose::initial_noise});
+  for (int64_t i = 0; i < 4; ++i) {
+    const double now = image(t).timesteps[i], next = image(t).timesteps[i + 1];
+    x = flow::ode_step(x, denoiser->velocity(x, at::full({1}, now, at::kFloat)), now, next);
+  }
+  EXPECT_TRUE(close(image(t).final_latent, x[0], 1e-4));  // four steps of float32
+  model->release(context);
+}
+
+TEST_F(Engine, ForcedTextStandsWhereTheSampledOneWouldAndIsNoAction) {
+  RolloutRequest forced = request(three, 2);
+  forced.forced_text = {"a star", "a circle and a star", "two"};
+  const auto all = roll(tiny_rollout(), forced);
+  for (size_t i = 0; i < all.size(); ++i) {
+    std::vector<int64_t> want = model->tokenizer().encode(forced.forced_text[i / 2]);
+    want.push_back(model->eos_id());
+    EXPECT_EQ(text(all[i]).ids, want);
+    EXPECT_TRUE(text(all[i]).forced);
+    EXPECT_TRUE(text(all[i]).ended);
+  }
+  // It is read by the image: another text, another picture from the same noise.
+  const auto sampled = roll(tiny_rollout(), request(three, 2));
+  EXPECT_GT(
+      (image(all[0]).final_latent - image(sampled[0]).final_latent).abs().max().item<double>(),
+      1e-3);
+}
+
+TEST_F(Engine, GuidanceOfOneIsNoneAndMoreChangesThePicture) {
+  const auto plain = roll(tiny_rollout(), request(three, 1));
+  RolloutRequest guided = request(three, 1);
+  guided.guidance = 1.0;
+  const auto one = roll(tiny_rollout(), guided);
+  guided.guidance = 4.0;
+  const auto four = roll(tiny_rollout(), guided);
+  for (size_t i = 0; i < 3; ++i) {
+    EXPECT_TRUE(close(image(one[i]).final_latent, image(plain[i]).final_latent, 0));
+    EXPECT_EQ(text(four[i]).ids, text(plain[i]).ids);
+    EXPECT_GT(
+        (image(four[i]).final_latent - image(plain[i]).final_latent).abs().max().item<double>(),
+        1e-3);
+  }
+}
+
+TEST_F(Engine, ProgramsMayBeTextOnlyImageOnlyOrLonger) {
+  RolloutConfig config = tiny_rollout();
+  config.program = {"text"};
+  for (const Trajectory& t : roll(config, request(three, 2))) EXPECT_EQ(t.segments.size(), 1U);
+  config.program = {"image"};
+  for (const Trajectory& t : roll(config, request(three, 2)))
+    EXPECT_EQ(image(t, 0).window.width(), 2);
+  config.program = {"text", "image", "text", "image"};
+  const auto long_ones = roll(config, request(three, 2));
+  config.token_budget = 100;
+  const auto in_small_batches = roll(config, request(three, 2));
+  for (size_t i = 0; i < long_ones.size(); ++i) {
+    EXPECT_EQ(long_ones[i].segments.size(), 4U);
+    EXPECT_EQ(long_ones[i].sample.segments.size(), 4U);
+    expect_same(in_small_batches[i], long_ones[i]);
+  }
+}
+
+TEST_F(Engine, ASystemPromptIsABlockBeforeThePrompt) {
+  const RolloutEngine plain(*model, tiny_rollout(), 0, ""),
+      told(*model, tiny_rollout(), 0, "draw it");
+  const auto prompt = plain.prefix_ids(three[0]), both = told.prefix_ids(three[0]);
+  EXPECT_EQ(prompt.front(), model->bos_id());
+  EXPECT_EQ(prompt.back(), model->eos_id());
+  std::vector<int64_t> want = {model->bos_id()};
+  for (const int64_t id : model->tokenizer().encode("draw it")) want.push_back(id);
+  want.push_back(model->eos_id());
+  want.insert(want.end(), prompt.begin(), prompt.end());
+  EXPECT_EQ(both, want);
+}
+
+}  // namespace
+}  // namespace unigrpo::rollout
