@@ -21,7 +21,7 @@ void read_value(const json& object, const std::string& file, const char* key, co
 
 void read_count(const json& object, const std::string& file, const char* key, int64_t& value) {
   read_value(object, file, key, "a positive integer", &json::is_number_integer, value);
-  if (value < 1 || value > 1'000'000) throw BadInput("{}: '{}' must be 1 to 1e6, got {}", file, key, value);
+  if (value < 1 || value > 1'000'000) throw BadInput("{}: '{}' must be 1 to 1e6, got {}", file, key, object.at(key).dump());
 }
 
 void read_positive(const json& object, const std::string& file, const char* key, double& value) {

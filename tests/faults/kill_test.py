@@ -1,0 +1,113 @@
+"""Kills a training run wherever it may be and resumes it: the end must be the uninterrupted run's, bit for bit.
+
+usage: kill_test.py UNIGRPO DATA    UNIGRPO: the binary; DATA: tests/data
+"""
+
+import concurrent.futures
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
+import tiny_run  # noqa: E402
+
+BINARY = DATA = ""
+NUM_STEPS = 4
+SEED = int(os.environ.get("UNIGRPO_TEST_SEED", "0"))
+
+# Every kind of place, early and late. The numbers are passes through the point.
+POINTS = ["save.open:1", "save.write:1", "save.rename:1", "save.dirsync:1",  # recipe.toml, the first file of all
+          "save.open:6", "save.write:9", "save.fsync:11", "save.rename:14", "save.dirsync:10", "save.write:23",
+          "save.rename:28", "save.rename:29", "save.rename:30",  # in final/, and the report
+          "save.manifest:1", "save.manifest:3", "save.commit:1", "save.commit:4", "save.trash:1", "save.trash:3",
+          "rollout.begin:1", "rollout.begin:3", "rollout.end:2", "advantage:2", "optim.before:2", "optim.after:3"]
+
+
+class Killed(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.holder = tempfile.TemporaryDirectory(prefix="unigrpo-kill-")
+        cls.reference = cls.fresh("reference")
+        start = time.monotonic()
+        result = tiny_run.run(BINARY, "train", "tiny.toml", cwd=cls.reference)
+        cls.length_s = time.monotonic() - start
+        assert result.returncode == 0, result.stderr
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.holder.cleanup()
+
+    @classmethod
+    def fresh(cls, name):
+        folder = pathlib.Path(cls.holder.name) / name
+        folder.mkdir()
+        tiny_run.write_inputs(folder, DATA, num_steps=NUM_STEPS)
+        return folder
+
+    def problems_after_resuming(self, folder):
+        """Resumes to the end and compares with the run that was left alone."""
+        result = tiny_run.run(BINARY, "train", "tiny.toml", "--resume", cwd=folder)
+        if result.returncode != 0:
+            return [f"--resume ended with {result.returncode}: {result.stderr[-500:]}"]
+        problems = list(tiny_run.differences(folder / "runs/tiny", self.reference / "runs/tiny"))
+        shutil.rmtree(folder)
+        return problems
+
+    def in_parallel(self, check, cases):
+        """check(case) -> problems; a process computes on one core."""
+        with concurrent.futures.ThreadPoolExecutor(max_workers=min(2, os.cpu_count() or 1)) as pool:
+            for case, problems in zip(cases, pool.map(check, cases)):
+                for problem in problems:
+                    print(f"{case}: {problem}")
+                with self.subTest(case):
+                    self.assertEqual(problems, [])
+
+    def test_at_ten_random_moments(self):
+        def check(number):
+            folder = self.fresh(f"moment-{number}")
+            delay_s = random.Random(f"{SEED}/{number}").uniform(0, self.length_s)
+            process = subprocess.Popen(tiny_run.command(BINARY, "train", "tiny.toml"), cwd=folder,
+                                       env=tiny_run.environment(), stdin=subprocess.DEVNULL,
+                                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            try:
+                process.wait(delay_s)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            return self.problems_after_resuming(folder)
+
+        print(f"seed {SEED}, a run takes {self.length_s:.2f} s")
+        self.in_parallel(check, range(10))
+
+    def test_at_named_points(self):
+        def check(point):
+            folder = self.fresh("point-" + point.replace(":", "-"))
+            killed = tiny_run.run(BINARY, "train", "tiny.toml", cwd=folder, fault=f"{point}=kill")
+            if killed.returncode != -signal.SIGKILL:
+                return [f"was not killed but ended with {killed.returncode}: {killed.stderr[-500:]}"]
+            return self.problems_after_resuming(folder)
+
+        self.in_parallel(check, POINTS)
+
+    def test_again_and_again(self):
+        """Each life ends further on: one in reading the checkpoint, one between commit and clearing up."""
+        folder = self.fresh("again")
+        arguments = ["train", "tiny.toml"]
+        for fault in ["advantage:2=kill", "load.file:2=kill", "optim.after:2=kill", "save.trash:1=kill",
+                      "save.dirsync:8=kill"]:
+            killed = tiny_run.run(BINARY, *arguments, cwd=folder, fault=fault)
+            self.assertEqual(killed.returncode, -signal.SIGKILL, f"{fault}: {killed.stderr}")
+            arguments = ["train", "tiny.toml", "--resume"]
+        self.assertEqual(self.problems_after_resuming(folder), [])
+
+
+if __name__ == "__main__":
+    BINARY, DATA = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
+    unittest.main(argv=[sys.argv[0], *sys.argv[3:]], verbosity=1)

@@ -1,0 +1,89 @@
+"""Asks a training run to stop: it leaves with exit code 130 and a checkpoint, and goes on as if nothing had been.
+
+usage: signal_test.py UNIGRPO DATA    UNIGRPO: the binary; DATA: tests/data
+"""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
+import tiny_run  # noqa: E402
+
+BINARY = DATA = ""
+
+
+class Signals(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.holder = tempfile.TemporaryDirectory(prefix="unigrpo-signal-")
+        cls.reference = cls.fresh("reference")
+        result = tiny_run.run(BINARY, "train", "tiny.toml", cwd=cls.reference)
+        assert result.returncode == 0, result.stderr
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.holder.cleanup()
+
+    @classmethod
+    def fresh(cls, name):
+        folder = pathlib.Path(cls.holder.name) / name
+        folder.mkdir()
+        # Checkpoints only at the end, so that the one found is the signal's.
+        tiny_run.write_inputs(folder, DATA)
+        recipe = (folder / "tiny.toml").read_text()
+        (folder / "tiny.toml").write_text(recipe.replace("every = 1\nkeep_last = 2", "every = 0\nkeep_last = 1"))
+        return folder
+
+    def interrupted(self, folder, point, signals):
+        """Stands still at `point`, gets `signals` and goes on. Returns (exit code, stderr)."""
+        process = subprocess.Popen(tiny_run.command(BINARY, "train", "tiny.toml"), cwd=folder,
+                                   env=tiny_run.environment(f"{point}=stop"), stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        _, status = os.waitpid(process.pid, os.WUNTRACED)
+        self.assertTrue(os.WIFSTOPPED(status), f"{point} was not reached")
+        for number in signals:
+            process.send_signal(number)
+        process.send_signal(signal.SIGCONT)
+        _, stderr = process.communicate(timeout=tiny_run.TIMEOUT_S)
+        return process.returncode, stderr
+
+    def check(self, name, point, number, finished_steps):
+        folder = self.fresh(name)
+        code, stderr = self.interrupted(folder, point, [number])
+        self.assertEqual(code, 130, stderr)
+        steps = [path.name for path in (folder / "runs/tiny/checkpoints").iterdir() if path.name != ".lock"]
+        self.assertEqual(steps, [f"step_{finished_steps:06}"])
+        self.assertIn(number.name, (folder / "runs/tiny/log.txt").read_text())
+        self.assertEqual([row["step"] for row in tiny_run.metrics_of(folder / "runs/tiny")],
+                         list(range(finished_steps)))
+        self.assertFalse((folder / "runs/tiny/final").exists())
+        resumed = tiny_run.run(BINARY, "train", "tiny.toml", "--resume", cwd=folder)
+        self.assertEqual(resumed.returncode, 0, resumed.stderr)
+        self.assertEqual(list(tiny_run.differences(folder / "runs/tiny", self.reference / "runs/tiny")), [])
+
+    def test_in_a_rollout_the_step_is_dropped(self):
+        self.check("rollout", "rollout.begin:3", signal.SIGTERM, 2)
+
+    def test_in_an_update_the_step_is_finished(self):
+        self.check("update", "optim.before:2", signal.SIGINT, 2)
+
+    def test_before_the_first_step(self):
+        self.check("first", "rollout.begin:1", signal.SIGUSR1, 0)
+
+    def test_a_second_signal_ends_at_once_and_loses_nothing_that_was_saved(self):
+        folder = self.fresh("twice")
+        code, stderr = self.interrupted(folder, "rollout.begin:2", [signal.SIGTERM, signal.SIGINT])
+        self.assertEqual(code, 130, stderr)
+        resumed = tiny_run.run(BINARY, "train", "tiny.toml", "--resume", cwd=folder)
+        self.assertEqual(resumed.returncode, 0, resumed.stderr)
+        self.assertEqual(list(tiny_run.differences(folder / "runs/tiny", self.reference / "runs/tiny")), [])
+
+
+if __name__ == "__main__":
+    BINARY, DATA = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
+    unittest.main(argv=[sys.argv[0], *sys.argv[3:]], verbosity=1)

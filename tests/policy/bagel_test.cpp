@@ -1,0 +1,299 @@
+#include "policy/bagel.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "support/tensors.h"
+#include "support/tiny_bagel.h"
+
+namespace unigrpo::policy {
+namespace {
+
+using testing::close;
+using testing::tiny_bagel;
+
+constexpr LatentGrid kGrid{4, 4};
+constexpr double kSame = 1e-5;  // float32: the cached and the packed forward sum in other orders
+
+/// `count` ids from 3 on, another run of them for each seed.
+std::vector<int64_t> some_ids(int64_t count, int64_t seed) {
+  std::vector<int64_t> ids;
+  for (int64_t i = 0; i < count; ++i) ids.push_back(3 + (seed * 31 + i * 7) % 390);
+  return ids;
+}
+
+TrainBlock text(std::vector<int64_t> ids) {
+  return {
+      .kind = TrainBlock::Kind::text, .ids = std::move(ids), .latents = {}, .t = {}, .grid = {}};
+}
+
+TrainBlock noisy(const at::Tensor& latents, const std::vector<double>& t) {
+  return {.kind = TrainBlock::Kind::noisy_image,
+          .ids = {},
+          .latents = latents,
+          .t = at::tensor(t).to(at::kFloat),
+          .grid = kGrid};
+}
+
+at::Tensor noise(int64_t states, uint64_t seed) {
+  return tensor::normal({states, 16, 64}, {.seed = seed});
+}
+
+/// Two prefixes; five sequences: texts of several lengths, images of one to three states, a text
+/// after an image, no text.
+TrainBatch ragged_batch() {
+  TrainBatch batch;
+  batch.prefixes = {some_ids(9, 1), some_ids(3, 2)};
+  batch.sequences.resize(5);
+  batch.sequences[0] = {.prefix = 0,
+                        .blocks = {text(some_ids(5, 3)), noisy(noise(2, 1), {1.0, 0.7})}};
+  batch.sequences[1] = {.prefix = 0,
+                        .blocks = {text(some_ids(1, 4)), noisy(noise(3, 2), {0.9, 0.5, 0.1})}};
+  batch.sequences[2] = {.prefix = 1, .blocks = {noisy(noise(1, 3), {0.4}), text(some_ids(7, 5))}};
+  batch.sequences[3] = {
+      .prefix = 1,
+      .blocks = {text(some_ids(12, 6)), text(some_ids(2, 7)), noisy(noise(2, 4), {0.3, 0.2})}};
+  batch.sequences[4] = {.prefix = 1, .blocks = {noisy(noise(1, 5), {1.0})}};
+  return batch;
+}
+
+Context read(Bagel& model, const Context& parent, const std::vector<int64_t>& ids) {
+  Context context = model.fork(parent);
+  Context* row = &context;
+  model.append_text(std::span<Context* const>(&row, 1), std::span(&ids, 1));
+  return context;
+}
+
+TEST(Bagel, TheCachedPathSaysWhatTheTrainingForwardSays) {
+  const at::NoGradGuard no_grad;
+  const auto model = tiny_bagel();
+  const TrainBatch batch = ragged_batch();
+  const TrainOutput out = model->forward_train(batch);
+  const at::Tensor logits = model->logits(out.text_hidden);
+  std::vector<Context> prefixes;
+  for (const auto& ids : batch.prefixes) prefixes.push_back(read(*model, {}, ids));
+  int64_t row = 0, state = 0;
+  for (const TrainSequence& sequence : batch.sequences) {
+    Context context = model->fork(prefixes[sequence.prefix]);
+    Context* reader = &context;
+    for (const TrainBlock& block : sequence.blocks) {
+      if (block.kind == TrainBlock::Kind::text) {
+        for (const int64_t id : block.ids) {  // token by token, as sampling does
+          const std::vector<int64_t> one = {id};
+          const at::Tensor cached =
+              model->append_text(std::span<Context* const>(&reader, 1), std::span(&one, 1));
+          EXPECT_TRUE(close(cached[0], logits[row], kSame)) << "text row " << row;
+          ++row;
+        }
+        continue;
+      }
+      const Context* seen = &context;
+      const auto denoiser = model->denoise(std::span(&seen, 1), kGrid);
+      for (int64_t s = 0; s < block.latents.size(0); ++s, ++state) {
+        const at::Tensor cached =
+            denoiser->velocity(block.latents.narrow(0, s, 1), block.t.narrow(0, s, 1));
+        EXPECT_TRUE(close(cached[0], out.velocity[state], kSame)) << "image state " << state;
+      }
+    }
+    model->release(context);
+  }
+  EXPECT_EQ(row, out.text_hidden.size(0));
+  EXPECT_EQ(state, out.velocity.size(0));
+}
+
+TEST(Bagel, RowsOfACachedBatchDoNotSeeEachOther) {
+  const auto model = tiny_bagel();
+  std::vector<Context> together(3), alone(3);
+  std::vector<Context*> rows;
+  std::vector<std::vector<int64_t>> ids;
+  for (int64_t i = 0; i < 3; ++i) {
+    rows.push_back(&together[i]);
+    ids.push_back(some_ids(2 + 5 * i, 10 + i));
+  }
+  const at::Tensor batch = model->append_text(rows, ids);
+  std::vector<const Context*> readers;
+  for (const Context& context : together) readers.push_back(&context);
+  const at::Tensor x = noise(3, 9), t = at::tensor(std::vector<float>{0.9F, 0.5F, 0.2F});
+  const at::Tensor v = model->denoise(readers, kGrid)->velocity(x, t);
+  for (int64_t i = 0; i < 3; ++i) {
+    Context* row = &alone[i];
+    const at::Tensor one =
+        model->append_text(std::span<Context* const>(&row, 1), std::span(&ids[i], 1));
+    EXPECT_TRUE(close(batch[i], one[0], kSame));
+    const Context* reader = row;
+    EXPECT_TRUE(close(v[i],
+                      model->denoise(std::span(&reader, 1), kGrid)
+                          ->velocity(x.narrow(0, i, 1), t.narrow(0, i, 1))[0],
+                      kSame));
+  }
+}
+
+TEST(Bagel, ANoisyImageIsSeenByNoLaterToken) {
+  const at::NoGradGuard no_grad;
+  const auto model = tiny_bagel();
+  TrainBatch batch{.prefixes = {some_ids(4, 1)}, .sequences = {{}}};
+  batch.sequences[0].blocks = {noisy(noise(1, 1), {0.5}), text(some_ids(6, 2))};
+  const at::Tensor with_one = model->forward_train(batch).text_hidden;
+  batch.sequences[0].blocks[0] = noisy(noise(1, 2), {0.9});
+  EXPECT_TRUE(close(model->forward_train(batch).text_hidden, with_one, kSame));
+}
+
+/// Gradients of the parameters from the images' part of a loss.
+std::map<std::string, at::Tensor> image_gradients(Bagel& model, bool detach) {
+  TrainBatch batch = ragged_batch();
+  batch.detach_context = detach;
+  for (NamedTensor& p : model.parameters()) p.tensor.mutable_grad().reset();
+  const TrainOutput out = model.forward_train(batch);
+  const at::Tensor upstream = tensor::normal(out.velocity.sizes(), {.seed = 77});
+  (out.velocity * upstream).sum().backward();
+  std::map<std::string, at::Tensor> grads;
+  for (const NamedTensor& p : model.parameters()) {
+    if (p.tensor.grad().defined()) grads[p.name] = p.tensor.grad().clone();
+  }
+  return grads;
+}
+
+/// The same gradients with context that carries none: keys and values from the cache.
+at::Tensor detached_velocity(Bagel& model) {
+  const at::NoGradGuard no_grad;
+  TrainBatch batch = ragged_batch();
+  batch.detach_context = true;
+  return model.forward_train(batch).velocity;
+}
+
+TEST(Bagel, DetachedContextChangesNoValueAndCutsTheGradientIntoTheText) {
+  const auto model = tiny_bagel();
+  at::Tensor full_velocity;
+  {
+    const at::NoGradGuard no_grad;
+    full_velocity = model->forward_train(ragged_batch()).velocity;
+  }
+  EXPECT_TRUE(close(detached_velocity(*model), full_velocity, kSame));
+  const auto full = image_gradients(*model, false), cut = image_gradients(*model, true);
+
+  // Embeddings of text are reached through the context alone; those of the image boundaries through
+  // the block itself.
+  const std::string embed = "language_model.model.embed_tokens.weight";
+  at::Tensor rows_full = full.at(embed).abs().sum(1), rows_cut = cut.at(embed).abs().sum(1);
+  const TrainBatch batch = ragged_batch();
+  double reached = 0;
+  for (const int64_t id : batch.prefixes[0]) {
+    reached += rows_full[id].item<double>();
+    EXPECT_EQ(rows_cut[id].item<double>(), 0) << id;
+  }
+  EXPECT_GT(reached, 0);
+  EXPECT_GT(rows_cut.max().item<double>(), 0);
+
+  // The image's own weights are trained as before in the last layer, whose hidden states nobody
+  // reads again.
+  for (const char* name :
+       {"llm2vae.weight", "language_model.model.layers.2.self_attn.q_proj_moe_gen.weight",
+        "language_model.model.layers.2.mlp_moe_gen.down_proj.weight"}) {
+    EXPECT_TRUE(close(cut.at(name), full.at(name), 1e-4, 1e-4)) << name;
+  }
+  // Keys of text in the last layer are reached through the boundary tokens alone now.
+  const std::string key = "language_model.model.layers.2.self_attn.k_proj.weight";
+  EXPECT_GT((cut.at(key) - full.at(key)).abs().max().item<double>(),
+            1e-3 * full.at(key).abs().max().item<double>());
+}
+
+TEST(Bagel, DetachedContextLeavesTheTextsOwnGradientAlone) {
+  const auto model = tiny_bagel();
+  auto text_gradient = [&](bool detach) {
+    TrainBatch batch = ragged_batch();
+    batch.detach_context = detach;
+    const TrainOutput out = model->forward_train(batch);
+    const at::Tensor loss = model->logits(out.text_hidden).log_softmax(-1).select(1, 5).sum();
+    return torch::autograd::grad(
+               {loss}, {testing::parameter(
+                           *model, "language_model.model.layers.0.self_attn.v_proj.weight")})
+        .at(0);
+  };
+  EXPECT_TRUE(close(text_gradient(true), text_gradient(false), 1e-4, 1e-4));
+}
+
+TEST(Bagel, RoomInTheCacheComesBack) {
+  const auto model = tiny_bagel();
+  Context context = read(*model, {}, some_ids(20, 1));
+  const std::vector<int64_t> slots = context.slots;
+  const Context* reader = &context;
+  std::vector<int64_t> scratch;
+  for (int round = 0; round < 3; ++round) {
+    const auto denoiser = model->denoise(std::span(&reader, 1), kGrid);
+    denoiser->velocity(noise(1, 1), at::ones({1}));
+  }
+  Context after = read(*model, {}, some_ids(1, 2));
+  // Three denoisers of 18 tokens lived and went; the next block handed out is the one behind the
+  // context's.
+  EXPECT_EQ(after.slots[0] / KvCache::kBlockTokens, slots.back() / KvCache::kBlockTokens + 1);
+  model->release(after);
+  model->release(context);
+}
+
+class Lora : public ::testing::Test {
+ protected:
+  static at::Tensor outputs(Bagel& model) {
+    const at::NoGradGuard no_grad;
+    const TrainOutput out = model.forward_train(ragged_batch());
+    return at::cat({model.logits(out.text_hidden).flatten(), out.velocity.flatten()});
+  }
+};
+
+TEST_F(Lora, StartsAtTheBase) {
+  EXPECT_TRUE(close(outputs(*tiny_bagel(TrainMode::lora)), outputs(*tiny_bagel()), kSame));
+}
+
+TEST_F(Lora, AdaptersOffIsTheBaseAndTheScopeEndsIt) {
+  const auto model = tiny_bagel(TrainMode::lora);
+  const at::Tensor base = outputs(*model);
+  testing::randomize_adapters(*model);
+  const at::Tensor adapted = outputs(*model);
+  EXPECT_GT((adapted - base).abs().max().item<double>(), 1e-2);
+  {
+    const AdaptersOff off(*model);
+    EXPECT_TRUE(close(outputs(*model), base, kSame));
+  }
+  EXPECT_TRUE(close(outputs(*model), adapted, 0));
+}
+
+TEST_F(Lora, MergedWeightsAreTheAdaptedModel) {
+  const auto model = tiny_bagel(TrainMode::lora), plain = tiny_bagel();
+  testing::randomize_adapters(*model);
+  const NamedTensors merged = model->merged();
+  EXPECT_EQ(merged.size(), plain->parameters().size());
+  {
+    const at::NoGradGuard no_grad;
+    for (const NamedTensor& weight : merged)
+      testing::parameter(*plain, weight.name).copy_(weight.tensor);
+  }
+  const at::Tensor want = outputs(*model);
+  EXPECT_TRUE(close(outputs(*plain), want, kSame * want.abs().max().item<double>()));
+}
+
+TEST_F(Lora, OnlyAdaptersAreTrained) {
+  const auto model = tiny_bagel(TrainMode::lora);
+  int64_t adapters = 0;
+  for (const NamedTensor& p : model->parameters()) {
+    const bool adapter = p.name.find(".lora_") != std::string::npos;
+    EXPECT_EQ(p.tensor.requires_grad(), adapter) << p.name;
+    adapters += adapter ? 1 : 0;
+  }
+  EXPECT_EQ(adapters, 2 * 2 * 7 * 3);  // A and B, both experts, seven projections, three layers
+}
+
+TEST(Bagel, GridsFitTheModel) {
+  const auto model = tiny_bagel();
+  EXPECT_EQ(model->grid_for(64), kGrid);
+  EXPECT_EQ(model->grid_for(128), (LatentGrid{8, 8}));
+  for (const int64_t size : {0, 8, 65, 144}) EXPECT_THROW(model->grid_for(size), BadInput) << size;
+}
+
+}  // namespace
+}  // namespace unigrpo::policy

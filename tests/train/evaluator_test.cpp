@@ -1,0 +1,158 @@
+#include "train/evaluator.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "base/error.h"
+#include "support/temp_folder.h"
+#include "support/tensors.h"
+#include "support/tiny_bagel.h"
+
+namespace unigrpo::train {
+namespace {
+
+using testing::message_of;
+using testing::TempFolder;
+
+constexpr const char* kRows =
+    "{\"prompt\": \"a star\", \"tag\": \"single_object\", \"include\": [{\"class\": \"star\", "
+    "\"count\": 1}]}\n"
+    "{\"prompt\": \"two stars\", \"tag\": \"counting\", \"include\": [{\"class\": \"star\", "
+    "\"count\": 2}]}\n"
+    "{\"prompt\": \"a red circle\", \"tag\": \"colors\", \"include\": [{\"class\": \"circle\", "
+    "\"count\": 1, \"color\": "
+    "\"red\"}]}\n"
+    "{\"prompt\": \"a square\", \"tag\": \"single_object\", \"include\": [{\"class\": \"square\", "
+    "\"count\": 1}]}\n";
+
+class Evaluator : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() { model = testing::tiny_bagel().release(); }
+  static void TearDownTestSuite() { delete model; }
+
+  EvalOptions options() const {
+    EvalOptions o;
+    o.model = "tiny";
+    o.prompts = temp.write("p.jsonl", kRows).string();
+    o.generation.num_steps = 3;
+    o.generation.max_tokens = 4;
+    o.keep_samples = -1;
+    return o;
+  }
+  /// The JSON without the seconds.
+  static nlohmann::json steady(const EvalOptions& o, const EvalResult& result) {
+    nlohmann::json object = nlohmann::json::parse(to_json(o, result));
+    EXPECT_GT(object["seconds"].get<double>(), 0);
+    object.erase("seconds");
+    return object;
+  }
+  static const Image& picture(const EvalResult& result, size_t row) {
+    return *result.samples.at(row).sample.last_image();
+  }
+
+  static policy::Bagel* model;
+  const TempFolder temp;
+};
+policy::Bagel* Evaluator::model = nullptr;
+
+TEST_F(Evaluator, TheSameSeedGivesTheSameImagesAndJsonAnotherSeedOthers) {
+  EvalOptions o = options();
+  const EvalResult first = evaluate(*model, o), again = evaluate(*model, o);
+  EXPECT_EQ(steady(o, first), steady(o, again));
+  o.seed = 1;
+  const EvalResult other = evaluate(*model, o);
+  ASSERT_EQ(first.samples.size(), 4U);
+  for (size_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(picture(first, i).pixels, picture(again, i).pixels);
+    EXPECT_NE(picture(first, i).pixels, picture(other, i).pixels);
+  }
+}
+
+TEST_F(Evaluator, APromptsImageDoesNotDependOnTheRestOfTheFile) {
+  const EvalOptions o = options();
+  const EvalResult all = evaluate(*model, o);
+  EvalOptions half = o;
+  half.max_prompts = 2;  // rows 0 and 2, spread over the file
+  const EvalResult some = evaluate(*model, half);
+  ASSERT_EQ(some.samples.size(), 2U);
+  EXPECT_EQ(some.samples[1].sample.prompt, "a red circle");
+  for (size_t i = 0; i < 2; ++i) {
+    const Image &a = picture(some, i), &b = picture(all, 2 * i);
+    ASSERT_EQ(a.pixels.size(), b.pixels.size());
+    for (size_t k = 0; k < a.pixels.size(); ++k)
+      ASSERT_NEAR(a.pixels[k], b.pixels[k], 1);  // a grey level of rounding
+  }
+}
+
+TEST_F(Evaluator, CountsPromptsNotImagesAndAveragesOverBoth) {
+  EvalOptions o = options();
+  o.num_samples = 3;
+  o.reward = reward::RewardKind::saturation;
+  const EvalResult result = evaluate(*model, o);
+  EXPECT_EQ(result.samples.size(), 12U);
+  EXPECT_EQ(result.overall.count, 4);
+  EXPECT_EQ(result.tags.at("single_object").count, 2);
+  EXPECT_EQ(result.tags.at("counting").count, 1);
+  EXPECT_EQ(result.overall_by_tag.count, 3);
+  double overall = 0, single = 0;
+  for (size_t i = 0; i < 12; ++i) {
+    overall += *result.samples[i].reward / 12;
+    if (i / 3 == 0 || i / 3 == 3) single += *result.samples[i].reward / 6;
+  }
+  EXPECT_NEAR(result.overall.strict, overall, 1e-12);
+  EXPECT_NEAR(result.tags.at("single_object").strict, single, 1e-12);
+  EXPECT_NEAR(result.overall_by_tag.strict,
+              (result.tags.at("single_object").strict + result.tags.at("counting").strict +
+               result.tags.at("colors").strict) /
+                  3,
+              1e-12);
+  EXPECT_EQ(result.unscored, 0);
+}
+
+TEST_F(Evaluator, TheJsonHoldsWhatItsReadersExpect) {
+  EvalOptions o = options();
+  o.keep_samples = 0;
+  const EvalResult result = evaluate(*model, o);
+  EXPECT_TRUE(result.samples.empty());
+  const nlohmann::json object = steady(o, result);
+  EXPECT_EQ(object["model"], "tiny");
+  EXPECT_EQ(object["reward"], "geneval");
+  EXPECT_EQ(object["prompts"], o.prompts);
+  EXPECT_EQ(object["num_prompts"], 4);
+  EXPECT_EQ(object["seed"], 0);
+  EXPECT_EQ(object["num_steps"], 3);
+  EXPECT_EQ(object["guidance"], 1.0);
+  for (const char* part : {"overall", "overall_by_tag"}) {
+    EXPECT_TRUE(object[part]["strict"].is_number()) << part;
+    EXPECT_TRUE(object[part]["soft"].is_number()) << part;
+  }
+  EXPECT_EQ(object["tags"]["single_object"]["count"], 2);
+}
+
+TEST_F(Evaluator, TheTruePlanStandsInForTheModelsOwnText) {
+  EvalOptions o = options();
+  o.true_plan = true;
+  const EvalResult result = evaluate(*model, o);
+  const EvalResult own = evaluate(*model, options());
+  EXPECT_NE(result.samples[0].sample.segments[0].text, own.samples[0].sample.segments[0].text);
+  EXPECT_NE(result.samples[2].sample.segments[0].text.find("red"), std::string::npos)
+      << result.samples[2].sample.segments[0].text;
+}
+
+TEST_F(Evaluator, NamesTheLineThatTheRewardCannotJudge) {
+  EvalOptions o = options();
+  o.prompts = temp.write("bad.jsonl", std::string(kRows) + "{\"prompt\": \"x\"}\n").string();
+  const std::string message = message_of<BadInput>([&] { evaluate(*model, o); });
+  EXPECT_TRUE(message.starts_with(o.prompts + ":5: ")) << message;
+  EXPECT_EQ(message_of<BadInput>([&] { check_eval_prompts(o.prompts, o.reward); }), message);
+  EXPECT_EQ(
+      message_of<BadInput>([&] { check_eval_prompts(o.prompts, reward::RewardKind::saturation); }),
+      "nothing");
+}
+
+}  // namespace
+}  // namespace unigrpo::train
