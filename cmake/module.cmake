@@ -39,5 +39,6 @@ function(unigrpo_test name)
     set(arg_LABELS unit)
   endif()
   add_test(NAME ${name} COMMAND test_${name} --gtest_brief=1)
-  set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT})
+  # One OpenMP thread a test: ctest runs several at once, and threads that wait for a busy core spin.
+  set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT} ENVIRONMENT OMP_NUM_THREADS=1)
 endfunction()
