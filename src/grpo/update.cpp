@@ -27,10 +27,6 @@ struct Recomputed {
 
 bool trains_text(const GrpoConfig& config) { return config.text.weight > 0; }
 bool trains_images(const GrpoConfig& config) { return config.image.weight > 0; }
-bool needs_reference(const GrpoConfig& config) {
-  return (trains_images(config) && config.image.penalty != flow::Penalty::none) ||
-         (trains_text(config) && config.text.kl_beta > 0);
-}
 
 flow::TimeSpans spans_of(const PackedBatch& packed) {
   return {.t = packed.t, .t_next = packed.t_next, .t_max = packed.t_max};
@@ -108,6 +104,11 @@ at::Tensor step_weights(const GrpoConfig& config, const PackedBatch& packed) {
 void add_to(UpdateStats& stats, const std::string& name, double value) { stats[name] += value; }
 
 }  // namespace
+
+bool needs_reference(const GrpoConfig& config) {
+  return (trains_images(config) && config.image.penalty != flow::Penalty::none) ||
+         (trains_text(config) && config.text.kl_beta > 0);
+}
 
 std::vector<std::vector<std::vector<int64_t>>> plan_update(const GrpoConfig& config,
                                                            std::span<const Trajectory> trajectories,

@@ -16,6 +16,9 @@
 
 namespace unigrpo::grpo {
 
+/// Whether a term of the loss compares with the reference policy.
+bool needs_reference(const GrpoConfig& config);
+
 /// What an update needs beside the batch. `reference`: the frozen starting policy; null = the policy itself with its adapters
 /// off. Neither is asked where no penalty needs it.
 struct UpdateSetup {

@@ -6,15 +6,14 @@
 #include <fmt/format.h>
 
 #include "flow/time_grid.h"
+#include "grpo/update.h"
 
 namespace unigrpo::train {
 
 Policies build_policies(const recipe::Recipe& recipe) {
   const auto seed = static_cast<uint64_t>(recipe.run.seed);
   Policies policies{.policy = policy::Bagel::load(recipe.policy, seed), .reference = nullptr};
-  const bool asked = (recipe.grpo.image.weight > 0 && recipe.grpo.image.penalty != flow::Penalty::none) ||
-                     (recipe.grpo.text.weight > 0 && recipe.grpo.text.kl_beta > 0);
-  if (asked && recipe.policy.train == policy::TrainMode::full) {
+  if (grpo::needs_reference(recipe.grpo) && recipe.policy.train == policy::TrainMode::full) {
     policy::PolicyConfig frozen = recipe.policy;
     frozen.freeze = {"*"};
     policies.reference = policy::Bagel::load(frozen, seed);
