@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes the runs of docs/EXPERIMENTS.md one after the other, in runs/exp_<row>_s<seed>, then its tables. A finished
-# run is skipped, an unfinished one goes on where it stopped: call it again until it says that all runs are there.
+# run (in runs/, or kept in docs/experiments.json by another machine; --again makes those anew) is skipped, an unfinished one
+# goes on where it stopped: call it again until it says that all runs are there.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -11,12 +12,13 @@ usage: scripts/experiments.sh [--seeds "0 1 2"] [--only ROW]... [--steps N] [--s
   --only ROW       this row alone; may be given again
   --steps N        steps of the short rows, that is of all but demo (default 30, about 4 minutes on 2 cores)
   --set KEY=VALUE  a recipe key of every run; may be given again
+  --again          make runs anew that only docs/experiments.json has
   --dry-run        print the commands, one a run, and run nothing
 rows: ${rows[*]%%|*}
 END
 }
 
-seeds="0 1 2" steps=30 dry_run=no only=() extra=()
+seeds="0 1 2" steps=30 dry_run=no again=no only=() extra=()
 # Both penalties pull alike on average: over the times that shapes_demo.toml trains, the latent KL is |v - v_ref|^2
 # times 0.13 in the mean (0.01 at the noisy end, 0.37 at the last).
 velocity_mse_weight=0.01
@@ -54,6 +56,7 @@ while (($#)); do
     --only) only+=("$2"); shift 2 ;;
     --steps) steps=$2; shift 2 ;;
     --set) extra+=("$2"); shift 2 ;;
+    --again) again=yes; shift ;;
     --dry-run) dry_run=yes; shift ;;
     --help | -h) usage; exit 0 ;;
     *) usage >&2; exit 2 ;;
@@ -77,6 +80,9 @@ if [[ $dry_run == no && ! -x $unigrpo ]]; then
 fi
 
 failed=()
+# Whether another machine made the run, and its results are kept.
+kept() { [[ $again == no && ! -e runs/$1 ]] && python3 tools/experiments_table.py --finished "$1"; }
+
 # Prints a command as one could type it, and runs it unless this is a dry run. A run that was interrupted ends all.
 run() {
   local name=$1 code=0
@@ -123,7 +129,9 @@ for seed in $seeds; do
   for row in "${rows[@]}"; do
     IFS='|' read -r row_name recipe keys <<<"$row"
     if ((${#only[@]})) && [[ " ${only[*]} " != *" $row_name "* ]]; then continue; fi
-    if [[ $row_name == base ]]; then
+    if kept "exp_${row_name}_s$seed"; then
+      echo "# exp_${row_name}_s$seed: kept in docs/experiments.json"
+    elif [[ $row_name == base ]]; then
       evaluate_base "exp_base_s$seed" "$seed"
     else
       train "exp_${row_name}_s$seed" "$recipe" "$keys" "$seed"

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Rewrites the tables of docs/EXPERIMENTS.md and README.md from the runs that scripts/experiments.sh made.
 
-usage: experiments_table.py [--check] [--runs DIR] [--seeds "0 1 2"] [--root DIR]
+usage: experiments_table.py [--check | --finished NAME] [--runs DIR] [--seeds "0 1 2"] [--root DIR]
 
-Reads runs/exp_<row>_s<seed>/: eval_before.json, eval_after.json, their _guided forms, metrics.jsonl, recipe.toml.
+Reads runs/exp_<row>_s<seed>/: eval_before.json, eval_after.json, their _guided forms, metrics.jsonl, recipe.toml. What the
+tables need of a finished run is kept in docs/experiments.json, so that another machine goes on from there: a run that is not
+in runs/ is taken from it. --finished only says by its exit code whether that file has the run.
 A table stands between `<!-- table:NAME -->` and `<!-- /table:NAME -->`. A run that is missing is called so, and is
 in no mean. --check writes nothing and prints what is missing, does not fit together or is out of date; exit code 1
 where there is such a thing. Standard library only.
@@ -26,28 +28,54 @@ NOT_RUN = "not run"
 ENDS = 3  # steps that "first" and "last" values of a metric are averaged over
 
 
+# What docs/experiments.json keeps of a run beside its evaluations.
+METRICS = ("reward/mean", "reward/saturation", "image/velocity_mse")
+RECIPE_KEYS = ("grpo.image.penalty_weight",)
+
+
 class Run:
-    """What one run folder says; every part may be missing."""
+    """What one run folder says, or what was kept of it; every part may be missing."""
 
-    def __init__(self, folder):
-        self.folder = folder
-        self.evals = {}
-        for path in sorted(folder.glob("eval_*.json")):
-            self.evals[path.stem.removeprefix("eval_")] = read_json(path)
-        self.metrics = read_metrics(folder / "metrics.jsonl")
-        self.recipe = read_recipe(folder / "recipe.toml")
+    def __init__(self, evals, steps, metrics, recipe):
+        self.evals = evals      # name -> the JSON of `eval --json`
+        self.steps = steps
+        self.metrics = metrics  # name -> [mean of the first steps, mean of the last]
+        self.recipe = recipe
 
-    @property
-    def steps(self):
-        return self.metrics[-1]["step"] + 1 if self.metrics else 0
+    @classmethod
+    def of_folder(cls, folder):
+        evals = {path.stem.removeprefix("eval_"): read_json(path) for path in sorted(folder.glob("eval_*.json"))}
+        rows = read_metrics(folder / "metrics.jsonl")
+        metrics = {}
+        for name in METRICS:
+            values = [row[name] for row in rows if row.get(name) is not None]
+            if values:
+                metrics[name] = [mean(values[:ENDS]), mean(values[-ENDS:])]
+        recipe = read_recipe(folder / "recipe.toml")
+        return cls(evals, rows[-1]["step"] + 1 if rows else 0, metrics,
+                   {key: recipe[key] for key in RECIPE_KEYS if key in recipe})
+
+    @classmethod
+    def of_json(cls, kept):
+        return cls(kept["evals"], kept["steps"], kept["metrics"], kept["recipe"])
+
+    def to_json(self):
+        return {"steps": self.steps, "metrics": self.metrics, "recipe": self.recipe, "evals": self.evals}
 
     def score(self, name, measure="strict"):
         return self.evals[name]["overall"][measure] if name in self.evals else None
 
     def metric(self, name, end):
         """The mean over the first or last steps that have the metric."""
-        values = [row[name] for row in self.metrics if row.get(name) is not None]
-        return mean(values[:ENDS] if end == "first" else values[-ENDS:])
+        ends = self.metrics.get(name)
+        return None if ends is None else ends[0 if end == "first" else 1]
+
+    def missing(self, row):
+        """Evaluations that a finished run of this row has and this one has not."""
+        wanted = BASE_EVALS if row == "base" else ("before", "after")
+        if ROWS[row]:
+            wanted += ("before_guided", "after_guided")
+        return [name for name in wanted if name not in self.evals]
 
 
 def read_json(path):
@@ -100,14 +128,19 @@ def table(header, rows):
 
 
 class Experiments:
-    def __init__(self, runs, seeds):
+    def __init__(self, runs, seeds, kept):
         self.seeds = seeds
+        self.kept = dict(kept)
         self.runs = {}
         for row in ROWS:
             for seed in seeds:
-                folder = runs / f"exp_{row}_s{seed}"
-                if folder.is_dir():
-                    self.runs[row, seed] = Run(folder)
+                name = f"exp_{row}_s{seed}"
+                if (runs / name).is_dir():
+                    self.runs[row, seed] = Run.of_folder(runs / name)
+                    if not self.runs[row, seed].missing(row):
+                        self.kept[name] = self.runs[row, seed].to_json()
+                elif name in kept:
+                    self.runs[row, seed] = Run.of_json(kept[name])
 
     def run(self, row, seed):
         return self.runs.get((row, seed))
@@ -236,16 +269,13 @@ class Experiments:
     # ---- what is missing
 
     def problems(self):
-        for row, guided in ROWS.items():
+        for row in ROWS:
             for seed in self.seeds:
                 name, run = f"exp_{row}_s{seed}", self.run(row, seed)
                 if not run:
                     yield f"{name}: not run"
                     continue
-                wanted = BASE_EVALS if row == "base" else ("before", "after")
-                if guided:
-                    wanted += ("before_guided", "after_guided")
-                for missing in [part for part in wanted if part not in run.evals]:
+                for missing in run.missing(row):
                     done = "" if row == "base" else f" ({run.steps} steps done)"
                     yield f"{name}: eval_{missing}.json is missing{done}"
                 yield from (f"{name}: {problem}" for problem in unfit_evals(run))
@@ -291,14 +321,25 @@ def documents(experiments):
     }
 
 
+def replace(path, text):
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(description="Tables of docs/EXPERIMENTS.md and README.md from the runs.")
     parser.add_argument("--check", action="store_true", help="write nothing, print what is missing or out of date")
+    parser.add_argument("--finished", metavar="NAME", help="say whether docs/experiments.json has the run")
     parser.add_argument("--root", type=pathlib.Path, default=ROOT, help="the repository")
     parser.add_argument("--runs", type=pathlib.Path, help="folder of the runs (default: ROOT/runs)")
     parser.add_argument("--seeds", default="0 1 2", help='seeds of every row (default "0 1 2")')
     options = parser.parse_args(arguments)
-    experiments = Experiments(options.runs or options.root / "runs", options.seeds.split())
+    keep = options.root / "docs" / "experiments.json"
+    kept = read_json(keep) if keep.exists() else {}
+    if options.finished:
+        return 0 if options.finished in kept else 1
+    experiments = Experiments(options.runs or options.root / "runs", options.seeds.split(), kept)
 
     problems = list(experiments.problems())
     for name, tables in documents(experiments).items():
@@ -310,10 +351,13 @@ def main(arguments=None):
         if options.check:
             problems.append(f"{name}: the tables are out of date; run tools/experiments_table.py")
         else:
-            temporary = path.with_name(path.name + ".tmp")
-            temporary.write_text(new, encoding="utf-8")
-            os.replace(temporary, path)
+            replace(path, new)
             print(f"{name}: tables written")
+    if experiments.kept != kept:
+        if options.check:
+            problems.append("docs/experiments.json: finished runs are missing; run tools/experiments_table.py")
+        else:
+            replace(keep, json.dumps(experiments.kept, indent=1, sort_keys=True) + "\n")
     if options.check:
         print("\n".join(problems) or "all runs are there and the tables are up to date")
         return 1 if problems else 0

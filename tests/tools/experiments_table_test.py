@@ -5,6 +5,7 @@ import importlib.util
 import io
 import json
 import pathlib
+import shutil
 import tempfile
 import unittest
 
@@ -71,6 +72,20 @@ class ExperimentsTable(unittest.TestCase):
         self.assertNotIn("old", self.docs.read_text())
         self.assertEqual(self.line(self.readme, "| strict |"), "| strict | - | - | - | not run | not run | not run |")
         self.assertTrue(self.readme.read_text().endswith("<!-- /table:demo -->\ntail\n"))
+
+    def test_finished_runs_are_kept_for_other_machines(self):
+        self.add_demo(0, 0.75)
+        self.add_run("exp_demo_s1", {})  # not finished
+        self.call()
+        text = self.docs.read_text()
+        shutil.rmtree(self.root / "runs")
+        self.assertEqual(self.call("--finished", "exp_demo_s0")[0], 0)
+        self.assertEqual(self.call("--finished", "exp_demo_s1")[0], 1)
+        self.call()
+        self.assertEqual(self.docs.read_text(), text)
+        self.add_demo(0, 0.95)  # made again: the folder counts
+        self.call()
+        self.assertIn("| 0 | 100 | 0.500 | 0.950 |", self.docs.read_text())
 
     def test_demo_shows_each_seed_and_the_mean_of_those_that_ran(self):
         self.add_demo(0, 0.75)
@@ -141,7 +156,7 @@ class ExperimentsTable(unittest.TestCase):
             self.call()
 
     def test_the_documents_of_the_repository_hold_every_table(self):
-        experiments = tool.Experiments(self.root / "runs", ["0"])
+        experiments = tool.Experiments(self.root / "runs", ["0"], {})
         for name, tables in tool.documents(experiments).items():
             tool.fill((tool.ROOT / name).read_text(encoding="utf-8"), tables, name)
 
