@@ -32,8 +32,8 @@ ARROWS = {
     "checkpoint": "policy optim parallel tensor io base",
     "train": "recipe grpo rollout scorers reward policy flow optim checkpoint monitor parallel data kernels tensor io"
              " base",  # kernels: SFT's cross-entropy is gather_log_prob
-    "cli": "train recipe grpo rollout scorers reward policy flow optim checkpoint monitor parallel data kernels tensor io"
-           " base",
+    "cli": "train recipe grpo rollout scorers reward policy flow optim checkpoint monitor parallel nn data kernels tensor io"
+           " base",  # kernels, nn: the selftests
 }
 ARROWS = {folder: set(allowed.split()) for folder, allowed in ARROWS.items()}
 

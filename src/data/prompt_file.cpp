@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "io/atomic_file.h"
+#include "io/image_codec.h"
 #include "io/json.h"
 
 namespace unigrpo::data {
@@ -319,6 +320,12 @@ std::vector<Prompt> read_prompt_file(const std::filesystem::path& path) {
   if (prompts.empty()) throw BadInput("{}: empty: no prompt rows in the file", path.string());
   name_rows(path, prompts);
   return prompts;
+}
+
+std::vector<Image> read_prompt_images(const Prompt& prompt) {
+  std::vector<Image> images;
+  for (const std::string& path : prompt.images) images.push_back(io::read_image(path));
+  return images;
 }
 
 }  // namespace unigrpo::data

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "data/prompt.h"
+#include "io/image.h"
 
 namespace unigrpo::data {
 
@@ -11,5 +12,8 @@ namespace unigrpo::data {
 /// line of text. Strict, see docs/FORMATS.md. Throws BadInput `file:line: ...`; an empty file is an
 /// error.
 std::vector<Prompt> read_prompt_file(const std::filesystem::path& path);
+
+/// The pictures of a prompt, in order. Throws BadInput naming the file that cannot be read.
+std::vector<Image> read_prompt_images(const Prompt& prompt);
 
 }  // namespace unigrpo::data

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/hash.h"
 #include "io/atomic_file.h"
 #include "io/json.h"
 
@@ -637,15 +638,6 @@ void write_world(const std::filesystem::path& folder, const WorldSplit& split) {
   write("train.jsonl", split.train);
   write("validation.jsonl", split.validation);
   write("test.jsonl", split.test);
-}
-
-uint64_t fnv1a64(std::string_view text) {
-  uint64_t hash = 0xcbf29ce484222325ULL;
-  for (const char c : text) {
-    hash ^= static_cast<unsigned char>(c);
-    hash *= 0x100000001b3ULL;
-  }
-  return hash;
 }
 
 }  // namespace unigrpo::data::shapes

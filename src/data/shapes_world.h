@@ -99,6 +99,4 @@ Image render(const Scene& scene);
 /// Writes train.jsonl, validation.jsonl, test.jsonl to a folder.
 void write_world(const std::filesystem::path& folder, const WorldSplit& split);
 
-uint64_t fnv1a64(std::string_view text);
-
 }  // namespace unigrpo::data::shapes

@@ -17,7 +17,7 @@ int64_t training_tokens(const Trajectory& trajectory) {
       tokens += static_cast<int64_t>(text->ids.size()) + 2;
     } else {
       const auto& image = std::get<ImageSegment>(segment);
-      tokens += image.window.width() * (image.grid.num_tokens() + 2);
+      tokens += image.window.width() * (image.grid.num_tokens() + 2) + policy::num_tokens(image.context);
     }
   }
   return tokens;
@@ -31,9 +31,9 @@ std::vector<std::vector<int64_t>> plan_micro_batches(std::span<const Trajectory>
     const Trajectory& trajectory = trajectories[row];
     const bool shares = !batches.empty() && trajectory.prompt_index == prompt;
     int64_t needed = training_tokens(trajectory);
-    if (!shares) needed += static_cast<int64_t>(trajectory.prefix.size());
+    if (!shares) needed += policy::num_tokens(trajectory.prefix);
     if (batches.empty() || used + needed > token_budget) {
-      if (shares) needed += static_cast<int64_t>(trajectory.prefix.size());
+      if (shares) needed += policy::num_tokens(trajectory.prefix);
       batches.emplace_back();
       used = 0;
     }
@@ -61,7 +61,13 @@ PackedBatch pack(const policy::UnifiedPolicy& policy, std::span<const Trajectory
                                                             static_cast<int64_t>(packed.batch.prefixes.size()));
     if (fresh) packed.batch.prefixes.push_back(trajectory.prefix);
     policy::TrainSequence sequence{.prefix = slot->second, .blocks = {}};
-    for (const auto& segment : trajectory.segments) {
+    int64_t texts = 0, images = 0;
+    for (size_t index = 0; index < trajectory.segments.size(); ++index) {
+      const auto& segment = trajectory.segments[index];
+      const PackedBatch::Place place{.row = static_cast<int64_t>(r),
+                                     .segment = static_cast<int64_t>(index),
+                                     .sequence = static_cast<int64_t>(packed.batch.sequences.size()),
+                                     .block = static_cast<int64_t>(sequence.blocks.size())};
       if (const auto* text = std::get_if<TextSegment>(&segment)) {
         const auto k = static_cast<int64_t>(text->ids.size());
         std::vector<int64_t> ids = {policy.bos_id()};
@@ -73,35 +79,37 @@ PackedBatch pack(const policy::UnifiedPolicy& policy, std::span<const Trajectory
           packed.text_lengths.push_back(k);
           packed.text_segment_row.push_back(static_cast<int64_t>(r));
           packed.text_ended.push_back(text->ended);
+          packed.text_round.push_back(texts);
           old_text.push_back(text->log_probs);
           entropy.push_back(text->entropy);
         }
+        ++texts;
+        packed.places.push_back(place);
         hidden_row += static_cast<int64_t>(ids.size());
-        sequence.blocks.push_back(
-            {.kind = policy::TrainBlock::Kind::text, .ids = std::move(ids), .latents = {}, .t = {}, .grid = {}});
+        sequence.blocks.push_back(policy::text_block(std::move(ids)));
         continue;
       }
       const auto& image = std::get<ImageSegment>(segment);
-      const int64_t s = image.window.width();
-      if (s == 0) continue;
-      std::vector<double> times(image.timesteps.begin() + image.window.first,
-                                image.timesteps.begin() + image.window.last + 1);
-      t.insert(t.end(), times.begin(), times.end() - 1);
-      t_next.insert(t_next.end(), times.begin() + 1, times.end());
-      packed.t_max = image.timesteps[1];
-      x.push_back(image.latents.narrow(0, 0, s));
-      x_next.push_back(image.latents.narrow(0, 1, s));
-      velocity_old.push_back(image.velocities);
-      old_image.push_back(image.log_probs);
-      packed.image_widths.push_back(s);
-      packed.image_segment_row.push_back(static_cast<int64_t>(r));
-      policy::TrainBlock block{.kind = policy::TrainBlock::Kind::noisy_image,
-                               .ids = {},
-                               .latents = x.back(),
-                               .t = at::tensor(std::vector<double>(times.begin(), times.end() - 1)).to(at::kFloat),
-                               .grid = image.grid};
-      if (with_unconditional) unconditional.push_back({.prefix = -1, .blocks = {block}});
-      sequence.blocks.push_back(std::move(block));
+      if (const int64_t s = image.window.width(); s > 0) {
+        const std::vector<double> times(image.timesteps.begin() + image.window.first,
+                                        image.timesteps.begin() + image.window.last + 1);
+        t.insert(t.end(), times.begin(), times.end() - 1);
+        t_next.insert(t_next.end(), times.begin() + 1, times.end());
+        packed.t_max = image.timesteps[1];
+        x.push_back(image.latents.narrow(0, 0, s));
+        x_next.push_back(image.latents.narrow(0, 1, s));
+        velocity_old.push_back(image.velocities);
+        old_image.push_back(image.log_probs);
+        packed.image_widths.push_back(s);
+        packed.image_segment_row.push_back(static_cast<int64_t>(r));
+        packed.image_round.push_back(images);
+        packed.places.push_back(place);
+        const at::Tensor at_t = at::tensor(std::vector<double>(times.begin(), times.end() - 1)).to(at::kFloat);
+        sequence.blocks.push_back(policy::noisy_image_block(x.back(), at_t, image.grid));
+        if (with_unconditional) unconditional.push_back({.prefix = -1, .blocks = {sequence.blocks.back()}});
+      }
+      ++images;
+      sequence.blocks.insert(sequence.blocks.end(), image.context.begin(), image.context.end());
     }
     packed.batch.sequences.push_back(std::move(sequence));
   }

@@ -27,6 +27,7 @@ struct PackedBatch {
   at::Tensor text_ids;        // [sum K] those actions
   std::vector<int64_t> text_lengths;        // K of each segment
   std::vector<int64_t> text_segment_row;    // index into `rows`
+  std::vector<int64_t> text_round;          // how many texts the trajectory had before
   std::vector<bool> text_ended;
   at::Tensor text_old_log_probs;            // [sum K]
   at::Tensor text_entropy;                  // [sum K]
@@ -37,7 +38,15 @@ struct PackedBatch {
   at::Tensor image_old_log_probs;           // [R]
   std::vector<int64_t> image_widths;        // S of each segment
   std::vector<int64_t> image_segment_row;
+  std::vector<int64_t> image_round;         // how many images the trajectory had before
   double t_max = 1;
+
+  // Which block of which sequence holds a segment's actions.
+  struct Place {
+    int64_t row = 0, segment = 0;    // trajectories[rows[row]].segments[segment]
+    int64_t sequence = 0, block = 0; // of batch
+  };
+  std::vector<Place> places;
 };
 
 /// `with_unconditional`: also the same noisy states under the empty context, after all others (guidance in training).

@@ -2,9 +2,11 @@
 
 #include <filesystem>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "data/image_resize.h"
 #include "policy/autoencoder.h"
 #include "policy/config.h"
 #include "policy/mot_transformer.h"
@@ -15,6 +17,8 @@ namespace unigrpo::policy {
 
 /// What config.json, llm_config.json and vit_config.json of a BAGEL folder say.
 struct BagelConfig {
+  static constexpr int64_t kTimeFeatures = 256;  // of the official TimestepEmbedder
+
   MotConfig llm;
   VisionConfig vit;
   AutoencoderConfig vae;
@@ -25,6 +29,10 @@ struct BagelConfig {
 
   int64_t latent_channels() const { return latent_patch_size * latent_patch_size * vae.z_channels; }
   int64_t pixels_per_token() const { return vae.downsample() * latent_patch_size; }
+  /// How pictures are resized for the autoencoder and, from there, for the vision tower. With the official sizes these are
+  /// the official rules: 512..1024 pixels in steps of 16, and 224..980 in steps of 14.
+  data::ImageSizeRule latents_rule() const;
+  data::ImageSizeRule vision_rule() const;
 };
 
 /// Throws BadInput naming file and key.
@@ -48,6 +56,8 @@ class Bagel final : public UnifiedPolicy {
 
   int64_t latent_channels() const override { return config_.latent_channels(); }
   LatentGrid grid_for(int64_t image_size) const override;
+  std::vector<std::vector<Block>> read_images(std::span<const Image> images, bool with_latents) override;
+  void append_images(std::span<Context* const> rows, std::span<const Block> blocks) override;
   std::unique_ptr<Denoiser> denoise(std::span<const Context* const> rows, LatentGrid grid) override;
   std::vector<Image> decode(const at::Tensor& latents, LatentGrid grid) override;
 
@@ -56,6 +66,8 @@ class Bagel final : public UnifiedPolicy {
   NamedTensors parameters() const override;
   NamedTensors merged() const override;
   void enable_adapters(bool on) override { adapters_on_ = on; }
+  uint64_t adapter_state() const override;
+  uint64_t weights_version() const override;
 
   const BagelConfig& config() const { return config_; }
   const Autoencoder& autoencoder() const { return *autoencoder_; }
@@ -70,6 +82,9 @@ class Bagel final : public UnifiedPolicy {
   void attach_lora(const LoraConfig& lora, uint64_t seed);
   /// latents: [N, L, C], t: [N] -> embeddings of the latent tokens [N * L, D].
   at::Tensor embed_latents(const at::Tensor& latents, const at::Tensor& t, LatentGrid grid) const;
+  /// Clean images as tokens, [sum of their tokens, D], block by block; neighbours of one size are computed together.
+  at::Tensor embed_clean_latents(std::span<const Block* const> blocks) const;
+  at::Tensor embed_vision(std::span<const Block* const> blocks) const;
   at::Device device() const;
 
   BagelConfig config_;
@@ -84,6 +99,9 @@ class Bagel final : public UnifiedPolicy {
   KvCache cache_;
   int64_t bos_ = 0, eos_ = 0, image_start_ = 0, image_end_ = 0;
 };
+
+/// RGB8 images of one size -> [B, 3, height, width] float32 in [-1, 1].
+at::Tensor to_pixels(std::span<const Image> images);
 
 /// Opens ae.safetensors of a folder in float32. Throws BadInput naming file and tensor.
 std::unique_ptr<Autoencoder> load_autoencoder(const std::filesystem::path& folder, const AutoencoderConfig& config);

@@ -17,6 +17,7 @@ Context KvCache::fork(const Context& parent) const {
   Context child;
   child.slots = parent.slots;
   child.position = parent.position;
+  child.digest = parent.digest;
   return child;
 }
 

@@ -5,6 +5,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "policy/context_digest.h"
+
 namespace unigrpo::policy {
 
 /// What one row has read so far: where its keys and values stand, and the next rotary position.
@@ -14,6 +16,7 @@ struct Context {
   std::vector<int64_t> blocks;  // blocks that this context owns
   int64_t tail_used = 0;        // tokens used in its last own block
   int64_t position = 0;         // rotary position of the next token or image block
+  ContextDigest digest;         // of what it has read
 };
 
 /// Keys and values of all layers in one pool a layer, handed out in blocks of tokens and reused.

@@ -10,17 +10,11 @@
 
 #include "data/tokenizer.h"
 #include "io/image.h"
+#include "policy/block.h"
 #include "policy/kv_cache.h"
 #include "tensor/named_tensor.h"
 
 namespace unigrpo::policy {
-
-/// A grid of latent tokens.
-struct LatentGrid {
-  int64_t height = 0, width = 0;
-  int64_t num_tokens() const { return height * width; }
-  bool operator==(const LatentGrid&) const = default;
-};
 
 /// Writes text: contexts and token ids in, logits out. No gradients.
 class TextPolicy {
@@ -36,6 +30,9 @@ class TextPolicy {
   virtual at::Tensor append_text(std::span<Context* const> rows, std::span<const std::vector<int64_t>> ids) = 0;
 };
 
+/// A text as the ids of a block: bos, its tokens, eos.
+std::vector<int64_t> block_ids(const TextPolicy& policy, const std::string& text);
+
 /// The velocity field over fixed contexts, one evaluation a call. Keeps scratch room in the cache while it lives.
 class Denoiser {
  public:
@@ -44,44 +41,39 @@ class Denoiser {
   virtual at::Tensor velocity(const at::Tensor& latents, const at::Tensor& t) = 0;
 };
 
-/// Draws images in latent space. No gradients here.
+/// Reads images into contexts and draws them in latent space. No gradients here.
 class ImagePolicy {
  public:
   virtual ~ImagePolicy() = default;
   virtual int64_t latent_channels() const = 0;  // C of a latent token
   /// The token grid of a square image. Throws BadInput where the model cannot draw that size.
   virtual LatentGrid grid_for(int64_t image_size) const = 0;
+  /// How images enter a context, image by image: as VAE tokens (the posterior mean; left out where nothing is drawn) and as
+  /// vision tokens, resized by the model's own rule. Throws BadInput for an image that the model cannot read.
+  virtual std::vector<std::vector<Block>> read_images(std::span<const Image> images, bool with_latents) = 0;
+  /// Appends blocks[i], an image of one kind for all, to rows[i].
+  virtual void append_images(std::span<Context* const> rows, std::span<const Block> blocks) = 0;
   virtual std::unique_ptr<Denoiser> denoise(std::span<const Context* const> rows, LatentGrid grid) = 0;
   /// latents: [B, L, C] -> B images.
   virtual std::vector<Image> decode(const at::Tensor& latents, LatentGrid grid) = 0;
 };
 
-/// One block of a training sequence, in reading order.
-struct TrainBlock {
-  enum class Kind { text, noisy_image };
-  Kind kind = Kind::text;
-  std::vector<int64_t> ids;  // text: input ids, e.g. bos y_1..y_K eos
-  at::Tensor latents;        // noisy_image: [S, L, C], S noisy states that share the context
-  at::Tensor t;              // noisy_image: [S] float32
-  LatentGrid grid;           // noisy_image
-};
-
-/// A sequence starts with a prefix that other sequences may share (its keys and values are computed once). Text blocks
-/// are seen by all that follows; noisy images by nothing but themselves.
+/// A sequence starts with a prefix that other sequences may share (its keys and values are computed once).
 struct TrainSequence {
   int64_t prefix = 0;  // index into TrainBatch::prefixes
-  std::vector<TrainBlock> blocks;
+  std::vector<Block> blocks;
 };
 
 struct TrainBatch {
-  std::vector<std::vector<int64_t>> prefixes;  // token ids; may be empty
+  std::vector<std::vector<Block>> prefixes;  // a prefix may be empty; no noisy images
   std::vector<TrainSequence> sequences;
-  bool detach_context = false;  // no gradient from images into the text's keys and values
+  bool detach_context = false;  // no gradient from noisy images into the keys and values of their context
 };
 
 struct TrainOutput {
   at::Tensor text_hidden;  // [sum of text block lengths, D], sequence by sequence, block by block
   at::Tensor velocity;     // [sum of S, L, C] float32; all noisy images of a batch have one grid
+  std::vector<std::vector<ContextDigest>> digests;  // [sequences][blocks]: what had been read once each block was placed
 };
 
 /// A model that does both over one set of weights.
@@ -98,6 +90,10 @@ class UnifiedPolicy : public TextPolicy, public ImagePolicy {
   virtual NamedTensors merged() const = 0;
   /// With LoRA: adapters on or off. Without: must stay on.
   virtual void enable_adapters(bool on) = 0;
+  /// A fingerprint of the adapters: how many, on or off.
+  virtual uint64_t adapter_state() const = 0;
+  /// Changes with every write to a parameter.
+  virtual uint64_t weights_version() const = 0;
 };
 
 /// Turns a policy's adapters off for a scope: the reference of a LoRA run.

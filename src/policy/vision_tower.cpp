@@ -43,20 +43,20 @@ at::Tensor VisionTower::normalize(const LayerNorm& norm, const at::Tensor& x) co
   return at::layer_norm(x, {config_.hidden_size}, norm.weight, norm.bias, config_.layer_norm_eps);
 }
 
-at::Tensor VisionTower::features(const at::Tensor& image) const {
-  const int64_t height = image.size(1) / config_.patch_size, width = image.size(2) / config_.patch_size;
+at::Tensor VisionTower::features(const at::Tensor& images) const {
+  const int64_t height = images.size(2) / config_.patch_size, width = images.size(3) / config_.patch_size;
   const at::Tensor ids =
-      nn::grid_position_ids(height, width, config_.image_size / config_.patch_size).to(image.device());
-  const at::Tensor patches = nn::patchify(image.unsqueeze(0), config_.patch_size).squeeze(0);
-  at::Tensor x = patch_embedding_(patches) + position_embedding_.index_select(0, ids);  // [N, Dv]
-  const int64_t n = x.size(0), heads = config_.num_heads;
+      nn::grid_position_ids(height, width, config_.image_size / config_.patch_size).to(images.device());
+  const at::Tensor patches = nn::patchify(images, config_.patch_size).to(position_embedding_.scalar_type());
+  at::Tensor x = patch_embedding_(patches) + position_embedding_.index_select(0, ids);  // [B, N, Dv]
+  const int64_t b = x.size(0), n = x.size(1), heads = config_.num_heads;
   for (const Layer& layer : layers_) {
     const at::Tensor h = normalize(layer.norm1, x);
     auto split = [&](const nn::Linear& projection) {
-      return projection(h).view({1, n, heads, -1}).transpose(1, 2);  // [1, H, N, Dh]
+      return projection(h).view({b, n, heads, -1}).transpose(1, 2);  // [B, H, N, Dh]
     };
     const at::Tensor mixed = at::scaled_dot_product_attention(split(layer.q), split(layer.k), split(layer.v));
-    x = x + layer.out(mixed.transpose(1, 2).reshape({n, -1}));
+    x = x + layer.out(mixed.transpose(1, 2).reshape({b, n, -1}));
     x = x + layer.fc2(at::gelu(layer.fc1(normalize(layer.norm2, x)), "tanh"));
   }
   return normalize(post_, x);

@@ -27,10 +27,10 @@ class VisionTower {
  public:
   VisionTower(const VisionConfig& config, int64_t llm_hidden_size, int64_t max_patches_per_side, nn::Weights& weights);
 
-  /// image: [3, height, width], normalised, sides divisible by patch_size. Returns features [N, Dv] after the last
+  /// images: [B, 3, height, width], normalised, sides divisible by patch_size. Returns features [B, N, Dv] after the last
   /// layer norm, N = patches.
-  at::Tensor features(const at::Tensor& image) const;
-  /// Connector plus position embedding: [N, Dv] -> [N, D], for a patch grid `height` x `width`.
+  at::Tensor features(const at::Tensor& images) const;
+  /// Connector plus position embedding: [B, N, Dv] -> [B, N, D], for a patch grid `height` x `width`.
   at::Tensor connect(const at::Tensor& features, int64_t height, int64_t width) const;
 
   const VisionConfig& config() const { return config_; }

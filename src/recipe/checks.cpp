@@ -22,11 +22,6 @@ Finding check_program(const Recipe& recipe, Command) {
     return Conflict{{"rollout.program"},
                     fmt::format("expected at most {} segments, got {}", kMaxSegments, count)};
   }
-  // Drawn images do not enter the context yet, so nothing may come after one.
-  for (size_t i = 0; i + 1 < count; ++i) {
-    if (recipe.rollout.program[i] != "image") continue;
-    return Conflict{{"rollout.program"}, "expected an image as the last segment only"};
-  }
   return {};
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <deque>
+#include <iterator>
 #include <list>
 #include <memory>
 #include <stdexcept>
@@ -9,28 +10,287 @@
 
 #include <ATen/ATen.h>
 
+#include "base/error.h"
+#include "data/prompt_file.h"
 #include "rollout/image_sampler.h"
 #include "rollout/text_decoder.h"
 
 namespace unigrpo::rollout {
 namespace {
 
+using policy::Block;
+
 constexpr int64_t kDecodeBatch = 64;  // images decoded together
 
-void append_block(const policy::TextPolicy& policy, const std::string& text, std::vector<int64_t>& ids) {
-  ids.push_back(policy.bos_id());
-  const auto body = policy.tokenizer().encode(text);
-  ids.insert(ids.end(), body.begin(), body.end());
-  ids.push_back(policy.eos_id());
+bool draws(const RolloutConfig& config) { return std::ranges::find(config.program, "image") != config.program.end(); }
+
+/// Appends row i's blocks to contexts[i], in calls as large as the kinds allow.
+void append_blocks(policy::UnifiedPolicy& policy, std::span<policy::Context* const> contexts,
+                   std::span<const std::vector<Block>* const> blocks) {
+  size_t depth = 0;
+  for (const auto* list : blocks) depth = std::max(depth, list->size());
+  for (size_t k = 0; k < depth; ++k) {
+    std::vector<policy::Context*> readers;
+    std::vector<std::vector<int64_t>> ids;
+    for (size_t i = 0; i < blocks.size(); ++i) {
+      if (k >= blocks[i]->size() || (*blocks[i])[k].kind != Block::Kind::text) continue;
+      readers.push_back(contexts[i]);
+      ids.push_back((*blocks[i])[k].ids);
+    }
+    if (!readers.empty()) policy.append_text(readers, ids);
+    for (const Block::Kind kind : {Block::Kind::latents, Block::Kind::vision}) {
+      readers.clear();
+      std::vector<Block> images;
+      for (size_t i = 0; i < blocks.size(); ++i) {
+        if (k >= blocks[i]->size() || (*blocks[i])[k].kind != kind) continue;
+        readers.push_back(contexts[i]);
+        images.push_back((*blocks[i])[k]);
+      }
+      if (!readers.empty()) policy.append_images(readers, images);
+    }
+  }
 }
 
 /// An episode on its way through the program.
 struct Row {
   Trajectory trajectory;
   policy::Context context;
-  StreamKey key;            // segment and purpose are set at each use
+  StreamKey key;  // segment and purpose are set at each use
   flow::WindowRequest window;
   std::unique_ptr<TextRow> text;
+};
+
+/// One call of rollout(): rows wait, write, draw, and write again until the program ends.
+class Episodes {
+ public:
+  Episodes(policy::UnifiedPolicy& policy, const RolloutConfig& config, uint64_t seed, const RolloutRequest& request)
+      : policy_(policy),
+        config_(config),
+        request_(request),
+        seed_(seed),
+        grid_(draws(config) ? policy.grid_for(config.image_size) : policy::LatentGrid{}),
+        prefixes_(request.prompts.size()),
+        rows_left_(request.prompts.size(), request.group_size) {}
+
+  void add_group(int64_t p, const std::vector<Block>& prefix) {
+    const data::Prompt& prompt = request_.prompts[p];
+    for (int64_t g = 0; g < request_.group_size; ++g) {
+      Row& row = rows_.emplace_back();
+      const int64_t sample = request_.first_sample + g;
+      row.trajectory.prompt_index = p;
+      row.trajectory.sample_index = sample;
+      row.trajectory.prefix = prefix;
+      row.trajectory.sample.id = prompt.id + "/" + std::to_string(sample);
+      row.trajectory.sample.prompt = prompt.text;
+      row.trajectory.sample.metadata_json = prompt.metadata_json;
+      row.trajectory.sample.seed = static_cast<int64_t>(seed_);
+      row.key = {.seed = seed_,
+                 .step = request_.step,
+                 .prompt = request_.keys[p],
+                 .sample = static_cast<uint64_t>(sample)};
+      row.window = {.kind = config_.sde.kind,
+                    .num_steps = config_.num_steps,
+                    .seed = seed_,
+                    .step = request_.step,
+                    .prompt = request_.keys[p]};
+      waiting_.push_back(&row);
+    }
+  }
+
+  std::vector<Trajectory> run() {
+    while (!waiting_.empty() || !writing_.empty() || !drawing_.empty()) {
+      admit();
+      write();
+      draw();
+    }
+    decode_rest();
+    std::vector<Trajectory> trajectories;
+    for (Row& row : rows_) trajectories.push_back(std::move(row.trajectory));
+    return trajectories;
+  }
+
+ private:
+  /// Tokens that a row may come to hold in the cache.
+  int64_t tokens_of(const Row& row) const {
+    int64_t tokens = policy::num_tokens(row.trajectory.prefix);
+    const int64_t image = 2 * (grid_.num_tokens() + 2);  // as VAE tokens, and about as many of the vision tower
+    int64_t texts = 0;
+    for (size_t s = 0; s < config_.program.size(); ++s) {
+      if (config_.program[s] == "text") ++texts;
+      if (config_.program[s] == "image" && s + 1 < config_.program.size()) tokens += image;
+    }
+    return tokens + std::max<int64_t>(texts, 1) * (config_.max_tokens + 2);
+  }
+
+  int64_t tokens_held() const {
+    int64_t tokens = 0;
+    for (const Row* row : writing_) tokens += tokens_of(*row);
+    for (const Row* row : drawing_) tokens += tokens_of(*row);
+    return tokens;
+  }
+
+  /// Admits rows while the budget has room; at least one, or nothing would ever move. Prefixes are read with the first row of
+  /// their group and given back with the last.
+  void admit() {
+    int64_t used = tokens_held();
+    std::vector<policy::Context*> fresh;
+    std::vector<const std::vector<Block>*> fresh_blocks;
+    std::vector<Row*> admitted;
+    while (!waiting_.empty() && (used + tokens_of(*waiting_.front()) <= config_.token_budget ||
+                                 (writing_.empty() && drawing_.empty() && admitted.empty()))) {
+      Row* row = waiting_.front();
+      waiting_.pop_front();
+      used += tokens_of(*row);
+      admitted.push_back(row);
+      policy::Context* prefix = &prefixes_[row->trajectory.prompt_index];
+      if (prefix->slots.empty() && (fresh.empty() || fresh.back() != prefix)) {
+        fresh.push_back(prefix);
+        fresh_blocks.push_back(&row->trajectory.prefix);
+      }
+    }
+    if (!fresh.empty()) append_blocks(policy_, fresh, fresh_blocks);
+    for (Row* row : admitted) {
+      row->context = policy_.fork(prefixes_[row->trajectory.prompt_index]);
+      advance(*row);
+    }
+  }
+
+  /// Sends a row to the next segment of the program, or ends it.
+  void advance(Row& row) {
+    const size_t segment = row.trajectory.segments.size();
+    if (segment == config_.program.size()) {
+      policy_.release(row.context);
+      const int64_t p = row.trajectory.prompt_index;
+      if (--rows_left_[p] == 0) policy_.release(prefixes_[p]);
+      return;
+    }
+    row.key.segment = segment;
+    if (config_.program[segment] == "image") {
+      drawing_.push_back(&row);
+      return;
+    }
+    if (segment == 0 && !request_.forced_text.empty()) {
+      auto ids = policy_.tokenizer().encode(request_.forced_text.at(row.trajectory.prompt_index));
+      ids.push_back(policy_.eos_id());
+      row.text = std::make_unique<TextRow>(&row.context, std::move(ids));
+    } else {
+      StreamKey key = row.key;
+      key.purpose = Purpose::text_sampling;
+      row.text = std::make_unique<TextRow>(&row.context, key, config_.max_tokens);
+    }
+    writing_.push_back(&row);
+  }
+
+  /// One token for every row that writes.
+  void write() {
+    if (writing_.empty()) return;
+    std::vector<TextRow*> active;
+    for (Row* row : writing_) active.push_back(row->text.get());
+    decode_step(policy_, active, config_.temperature);
+    for (auto it = writing_.begin(); it != writing_.end();) {
+      Row& row = **it;
+      if (!row.text->closed) {
+        ++it;
+        continue;
+      }
+      it = writing_.erase(it);
+      TextSegment& segment = row.text->segment;
+      segment.conditions = conditions_of(row.context.digest, segment, config_, policy_);
+      data::SampleSegment& shown = row.trajectory.sample.segments.emplace_back();
+      shown.kind = data::SampleSegment::Kind::text;
+      shown.text = policy_.tokenizer().decode(segment.ids);
+      shown.num_tokens = static_cast<int64_t>(segment.ids.size());
+      shown.ended = segment.ended;
+      row.trajectory.segments.emplace_back(std::move(segment));
+      row.text.reset();
+      advance(row);
+    }
+  }
+
+  /// Draws in full batches, and what is left once nobody is going to join.
+  void draw() {
+    const int64_t most = std::max<int64_t>(1, config_.token_budget / (grid_.num_tokens() + 2));
+    const bool no_room = waiting_.empty() || tokens_held() + tokens_of(*waiting_.front()) > config_.token_budget;
+    // Writing rows may join, among them those that have just drawn and go on with the program.
+    while (static_cast<int64_t>(drawing_.size()) >= most || (no_room && writing_.empty() && !drawing_.empty())) {
+      const auto count = std::min(static_cast<int64_t>(drawing_.size()), most);
+      const std::vector<Row*> batch(drawing_.begin(), drawing_.begin() + count);
+      drawing_.erase(drawing_.begin(), drawing_.begin() + count);
+      std::vector<DrawRequest> draws;
+      for (Row* row : batch) {
+        row->window.segment = row->key.segment;
+        draws.push_back({.context = &row->context,
+                         .key = row->key,
+                         .window = request_.stochastic ? flow::choose_window(config_.window, row->window)
+                                                       : flow::SdeWindow{}});
+      }
+      auto drawn = draw_images(policy_, config_, draws, request_.guidance);
+      for (size_t i = 0; i < batch.size(); ++i) {
+        drawn[i].conditions = conditions_of(batch[i]->context.digest, drawn[i], config_, policy_);
+        batch[i]->trajectory.sample.segments.emplace_back().kind = data::SampleSegment::Kind::image;
+        batch[i]->trajectory.segments.emplace_back(std::move(drawn[i]));
+      }
+      if (batch.front()->trajectory.segments.size() < config_.program.size()) look_at(batch);
+      for (Row* row : batch) advance(*row);
+    }
+  }
+
+  /// The images that rows have just drawn enter their contexts.
+  void look_at(std::span<Row* const> batch) {
+    std::vector<std::pair<data::SampleSegment*, const ImageSegment*>> pictures;
+    for (Row* row : batch) pictures.push_back(picture_of(*row, row->trajectory.segments.size() - 1));
+    decode(pictures);
+    std::vector<Image> images;
+    for (const auto& [shown, segment] : pictures) images.push_back(shown->image);
+    auto blocks = policy_.read_images(images, /*with_latents=*/true);
+    std::vector<policy::Context*> contexts;
+    std::vector<const std::vector<Block>*> lists;
+    for (size_t i = 0; i < batch.size(); ++i) {
+      auto& segment = std::get<ImageSegment>(batch[i]->trajectory.segments.back());
+      segment.context = std::move(blocks[i]);
+      contexts.push_back(&batch[i]->context);
+      lists.push_back(&segment.context);
+    }
+    append_blocks(policy_, contexts, lists);
+  }
+
+  std::pair<data::SampleSegment*, const ImageSegment*> picture_of(Row& row, size_t segment) {
+    return {&row.trajectory.sample.segments[segment], &std::get<ImageSegment>(row.trajectory.segments[segment])};
+  }
+
+  void decode(std::span<const std::pair<data::SampleSegment*, const ImageSegment*>> pictures) {
+    for (size_t first = 0; first < pictures.size(); first += kDecodeBatch) {
+      const size_t last = std::min(pictures.size(), first + kDecodeBatch);
+      std::vector<at::Tensor> latents;
+      for (size_t i = first; i < last; ++i) latents.push_back(pictures[i].second->final_latent);
+      auto images = policy_.decode(at::stack(latents), grid_);
+      for (size_t i = first; i < last; ++i) pictures[i].first->image = std::move(images[i - first]);
+    }
+  }
+
+  /// Latents become pictures for those who judge and look.
+  void decode_rest() {
+    std::vector<std::pair<data::SampleSegment*, const ImageSegment*>> pictures;
+    for (Row& row : rows_) {
+      for (size_t s = 0; s < row.trajectory.segments.size(); ++s) {
+        if (!std::holds_alternative<ImageSegment>(row.trajectory.segments[s])) continue;
+        const auto picture = picture_of(row, s);
+        if (picture.first->image.pixels.empty()) pictures.push_back(picture);
+      }
+    }
+    decode(pictures);
+  }
+
+  policy::UnifiedPolicy& policy_;
+  const RolloutConfig& config_;
+  const RolloutRequest& request_;
+  uint64_t seed_;
+  policy::LatentGrid grid_;
+  std::deque<Row> rows_;  // addresses stay
+  std::vector<policy::Context> prefixes_;
+  std::vector<int64_t> rows_left_;
+  std::list<Row*> waiting_, writing_;
+  std::vector<Row*> drawing_;
 };
 
 }  // namespace
@@ -39,179 +299,29 @@ RolloutEngine::RolloutEngine(policy::UnifiedPolicy& policy, const RolloutConfig&
                              std::string system_prompt)
     : policy_(policy), config_(config), seed_(seed), system_prompt_(std::move(system_prompt)) {}
 
-std::vector<int64_t> RolloutEngine::prefix_ids(const data::Prompt& prompt) const {
-  std::vector<int64_t> ids;
-  if (!system_prompt_.empty()) append_block(policy_, system_prompt_, ids);
-  append_block(policy_, prompt.text, ids);
-  return ids;
+std::vector<Block> RolloutEngine::prefix(const data::Prompt& prompt) const {
+  std::vector<Block> blocks;
+  if (!system_prompt_.empty()) blocks.push_back(policy::text_block(policy::block_ids(policy_, system_prompt_)));
+  const std::vector<Image> images = data::read_prompt_images(prompt);
+  for (size_t i = 0; i < images.size(); ++i) {
+    try {
+      auto read = policy_.read_images(std::span(&images[i], 1), draws(config_));
+      std::ranges::move(read.front(), std::back_inserter(blocks));
+    } catch (const BadInput& error) {
+      throw BadInput("{}: {}", prompt.images[i], error.what());
+    }
+  }
+  blocks.push_back(policy::text_block(policy::block_ids(policy_, prompt.text)));
+  return blocks;
 }
 
 std::vector<Trajectory> RolloutEngine::rollout(const RolloutRequest& request) {
-  const auto num_prompts = static_cast<int64_t>(request.prompts.size());
-  if (static_cast<int64_t>(request.keys.size()) != num_prompts) {
-    throw std::invalid_argument("rollout: one key a prompt");
+  if (request.keys.size() != request.prompts.size()) throw std::invalid_argument("rollout: one key a prompt");
+  Episodes episodes(policy_, config_, seed_, request);
+  for (size_t p = 0; p < request.prompts.size(); ++p) {
+    episodes.add_group(static_cast<int64_t>(p), prefix(request.prompts[p]));
   }
-  const policy::LatentGrid grid = policy_.grid_for(config_.image_size);
-  const int64_t block_tokens = grid.num_tokens() + 2;
-
-  // Prefixes are read a few groups ahead of their rows and given back with the last of them.
-  std::deque<Row> rows;  // addresses stay
-  std::vector<policy::Context> prefixes(num_prompts);
-  std::vector<std::vector<int64_t>> prefix_ids_of(num_prompts);
-  std::vector<int64_t> rows_left(num_prompts, request.group_size);
-  std::list<Row*> waiting, writing;
-  std::vector<Row*> drawing;
-  for (int64_t p = 0; p < num_prompts; ++p) {
-    const data::Prompt& prompt = request.prompts[p];
-    prefix_ids_of[p] = prefix_ids(prompt);
-    for (int64_t g = 0; g < request.group_size; ++g) {
-      Row& row = rows.emplace_back();
-      const int64_t sample = request.first_sample + g;
-      row.trajectory.prompt_index = p;
-      row.trajectory.sample_index = sample;
-      row.trajectory.prefix = prefix_ids_of[p];
-      row.trajectory.sample.id = prompt.id + "/" + std::to_string(sample);
-      row.trajectory.sample.prompt = prompt.text;
-      row.trajectory.sample.metadata_json = prompt.metadata_json;
-      row.trajectory.sample.seed = static_cast<int64_t>(seed_);
-      row.key = {.seed = seed_, .step = request.step, .prompt = request.keys[p], .sample = static_cast<uint64_t>(sample)};
-      row.window = {.kind = config_.sde.kind,
-                    .num_steps = config_.num_steps,
-                    .seed = seed_,
-                    .step = request.step,
-                    .prompt = request.keys[p]};
-      waiting.push_back(&row);
-    }
-  }
-
-  auto finish = [&](Row& row) {
-    policy_.release(row.context);
-    if (--rows_left[row.trajectory.prompt_index] == 0) policy_.release(prefixes[row.trajectory.prompt_index]);
-  };
-  // Sends a row to the next segment of the program, or ends it.
-  auto advance = [&](Row& row) {
-    const size_t segment = row.trajectory.segments.size();
-    if (segment == config_.program.size()) {
-      finish(row);
-      return;
-    }
-    row.key.segment = segment;
-    if (config_.program[segment] == "image") {
-      drawing.push_back(&row);
-      return;
-    }
-    const auto p = row.trajectory.prompt_index;
-    if (segment == 0 && !request.forced_text.empty()) {
-      auto ids = policy_.tokenizer().encode(request.forced_text.at(p));
-      ids.push_back(policy_.eos_id());
-      row.text = std::make_unique<TextRow>(&row.context, std::move(ids));
-    } else {
-      StreamKey key = row.key;
-      key.purpose = Purpose::text_sampling;
-      row.text = std::make_unique<TextRow>(&row.context, key, config_.max_tokens);
-    }
-    writing.push_back(&row);
-  };
-  auto row_tokens = [&](const Row& row) {
-    return static_cast<int64_t>(row.trajectory.prefix.size()) + config_.max_tokens + 2;
-  };
-
-  while (!waiting.empty() || !writing.empty() || !drawing.empty()) {
-    // Admit rows while the budget has room; at least one, or nothing would ever move.
-    int64_t used = 0;
-    for (const Row* row : writing) used += row_tokens(*row);
-    std::vector<int64_t> fresh_prefixes;
-    std::vector<Row*> admitted;
-    while (!waiting.empty() && (used + row_tokens(*waiting.front()) <= config_.token_budget ||
-                                (writing.empty() && admitted.empty() && drawing.empty()))) {
-      Row* row = waiting.front();
-      waiting.pop_front();
-      used += row_tokens(*row);
-      admitted.push_back(row);
-      const int64_t p = row->trajectory.prompt_index;
-      if (prefixes[p].slots.empty() && (fresh_prefixes.empty() || fresh_prefixes.back() != p)) fresh_prefixes.push_back(p);
-    }
-    if (!fresh_prefixes.empty()) {
-      std::vector<policy::Context*> contexts;
-      std::vector<std::vector<int64_t>> ids;
-      for (const int64_t p : fresh_prefixes) {
-        contexts.push_back(&prefixes[p]);
-        ids.push_back(prefix_ids_of[p]);
-      }
-      policy_.append_text(contexts, ids);
-    }
-    for (Row* row : admitted) {
-      row->context = policy_.fork(prefixes[row->trajectory.prompt_index]);
-      advance(*row);
-    }
-
-    if (!writing.empty()) {
-      std::vector<TextRow*> active;
-      for (Row* row : writing) active.push_back(row->text.get());
-      decode_step(policy_, active, config_.temperature);
-      for (auto it = writing.begin(); it != writing.end();) {
-        Row& row = **it;
-        if (!row.text->closed) {
-          ++it;
-          continue;
-        }
-        it = writing.erase(it);
-        row.trajectory.segments.emplace_back(std::move(row.text->segment));
-        row.text.reset();
-        advance(row);
-      }
-    }
-
-    const int64_t draw_rows = std::max<int64_t>(1, config_.token_budget / block_tokens);
-    const bool last_call = writing.empty() && (waiting.empty() || used + row_tokens(*waiting.front()) > config_.token_budget);
-    while (static_cast<int64_t>(drawing.size()) >= draw_rows || (last_call && !drawing.empty())) {
-      const auto count = std::min<size_t>(drawing.size(), draw_rows);
-      const std::vector<Row*> batch(drawing.begin(), drawing.begin() + static_cast<int64_t>(count));
-      drawing.erase(drawing.begin(), drawing.begin() + static_cast<int64_t>(count));
-      std::vector<DrawRequest> draws;
-      for (Row* row : batch) {
-        row->window.segment = row->key.segment;
-        draws.push_back({.context = &row->context,
-                         .key = row->key,
-                         .window = request.stochastic ? flow::choose_window(config_.window, row->window)
-                                                      : flow::SdeWindow{}});
-      }
-      auto drawn = draw_images(policy_, config_, draws, request.guidance);
-      for (size_t i = 0; i < batch.size(); ++i) {
-        batch[i]->trajectory.segments.emplace_back(std::move(drawn[i]));
-        advance(*batch[i]);
-      }
-    }
-  }
-
-  // Latents become pictures, and ids text, for those who judge and look.
-  std::vector<std::pair<data::SampleSegment*, const ImageSegment*>> pictures;
-  for (Row& row : rows) {
-    data::Sample& sample = row.trajectory.sample;
-    sample.segments.resize(row.trajectory.segments.size());
-    for (size_t s = 0; s < sample.segments.size(); ++s) {
-      data::SampleSegment& shown = sample.segments[s];
-      if (const auto* text = std::get_if<TextSegment>(&row.trajectory.segments[s])) {
-        shown.kind = data::SampleSegment::Kind::text;
-        shown.text = policy_.tokenizer().decode(text->ids);
-        shown.num_tokens = static_cast<int64_t>(text->ids.size());
-        shown.ended = text->ended;
-      } else {
-        shown.kind = data::SampleSegment::Kind::image;
-        pictures.emplace_back(&shown, &std::get<ImageSegment>(row.trajectory.segments[s]));
-      }
-    }
-  }
-  for (size_t first = 0; first < pictures.size(); first += kDecodeBatch) {
-    const size_t last = std::min(pictures.size(), first + kDecodeBatch);
-    std::vector<at::Tensor> latents;
-    for (size_t i = first; i < last; ++i) latents.push_back(pictures[i].second->final_latent);
-    auto images = policy_.decode(at::stack(latents), grid);
-    for (size_t i = first; i < last; ++i) pictures[i].first->image = std::move(images[i - first]);
-  }
-  std::vector<Trajectory> trajectories;
-  for (Row& row : rows) trajectories.push_back(std::move(row.trajectory));
-  return trajectories;
+  return episodes.run();
 }
 
 }  // namespace unigrpo::rollout

@@ -27,16 +27,21 @@ struct RolloutRequest {
 
 /// Samples groups of episodes by the recipe's program. The result depends on (policy, config, seed, request) alone; how many
 /// rows run together follows from config.token_budget, never from free memory or time.
+///
+/// A drawn image that others follow is decoded, read again by the policy's own rule for pictures and appended to the context
+/// as VAE tokens (posterior mean) and vision tokens; what follows attends to both.
 class RolloutEngine {
  public:
   /// `system_prompt`: text block before every prompt; empty = none.
   RolloutEngine(policy::UnifiedPolicy& policy, const RolloutConfig& config, uint64_t seed, std::string system_prompt);
 
-  /// P x G trajectories, group by group, images decoded.
+  /// P x G trajectories, group by group, images decoded. Throws BadInput naming the file of a prompt's image that cannot be
+  /// read.
   std::vector<Trajectory> rollout(const RolloutRequest& request);
 
-  /// Token ids of a prompt's prefix: [system block] prompt block, a block being bos ids eos.
-  std::vector<int64_t> prefix_ids(const data::Prompt& prompt) const;
+  /// What an episode has read before its first segment: [system block] [the prompt's images] prompt block. Images come as VAE
+  /// tokens only where the program draws.
+  std::vector<policy::Block> prefix(const data::Prompt& prompt) const;
 
  private:
   policy::UnifiedPolicy& policy_;

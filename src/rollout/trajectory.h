@@ -9,6 +9,7 @@
 #include "data/sample.h"
 #include "flow/time_grid.h"
 #include "policy/policy.h"
+#include "rollout/conditions.h"
 
 namespace unigrpo::rollout {
 
@@ -19,6 +20,7 @@ struct TextSegment {
   at::Tensor entropy;        // [K] float32
   bool ended = false;        // false: the length limit cut it
   bool forced = false;       // given, not sampled: never trained on
+  Conditions conditions = {};
 };
 
 /// A drawn image: the stochastic steps first..last-1 of the grid are its actions.
@@ -30,6 +32,8 @@ struct ImageSegment {
   at::Tensor velocities;    // [S, L, C] float32, of the rollout's policy (with guidance where the rollout had it)
   at::Tensor log_probs;     // [S] float32, mean over latent elements
   at::Tensor final_latent;  // [L, C]
+  std::vector<policy::Block> context = {};  // as what the finished image is read by later segments; empty where none follows
+  Conditions conditions = {};
 };
 
 using Segment = std::variant<TextSegment, ImageSegment>;
@@ -38,7 +42,7 @@ using Segment = std::variant<TextSegment, ImageSegment>;
 struct Trajectory {
   int64_t prompt_index = 0;             // in the batch, 0..P-1: the group
   int64_t sample_index = 0;             // in the group, 0..G-1
-  std::vector<int64_t> prefix;          // token ids read before the first segment
+  std::vector<policy::Block> prefix;    // read before the first segment
   std::vector<Segment> segments;
   data::Sample sample;
 };

@@ -61,6 +61,10 @@ at::Tensor to_tensor(const io::TensorView& view, at::Device device) {
   return to_tensor(view, to_scalar_type(view.dtype), device);
 }
 
+at::Tensor index_tensor(const std::vector<int64_t>& values, at::Device device) {
+  return at::tensor(values, at::kLong).to(device);
+}
+
 io::TensorView to_view(const at::Tensor& tensor, std::string name) {
   if (!tensor.defined() || !tensor.is_cpu() || !tensor.is_contiguous()) {
     throw std::invalid_argument(

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
+#include <vector>
 
 #include <ATen/core/Tensor.h>
 
@@ -18,6 +20,9 @@ at::Tensor to_tensor(const io::TensorView& view, at::ScalarType target,
                      at::Device device = at::kCPU);
 /// The same, keeping the view's own element type.
 at::Tensor to_tensor(const io::TensorView& view, at::Device device = at::kCPU);
+
+/// Numbers of rows, positions or ids: [N] int64 on `device`.
+at::Tensor index_tensor(const std::vector<int64_t>& values, at::Device device = at::kCPU);
 
 /// A view of a contiguous CPU tensor's bytes, for the writer; the tensor must outlive it.
 /// Throws std::invalid_argument for a tensor on another device or with other strides.

@@ -5,6 +5,7 @@
 #include <ATen/Parallel.h>
 
 #include "base/error.h"
+#include "base/memory.h"
 #include "io/atomic_file.h"
 #include "monitor/run_folder.h"
 #include "recipe/parse.h"
@@ -17,6 +18,7 @@ void run_sft(const recipe::Recipe& recipe) {
   if (std::filesystem::exists(output) && !(std::filesystem::is_directory(output) && std::filesystem::is_empty(output))) {
     throw BadInput("sft.output: {} exists and is not empty; remove it or give another folder", output.string());
   }
+  keep_freed_memory();
   if (recipe.run.threads > 0) at::set_num_threads(static_cast<int>(recipe.run.threads));
   const auto folder = monitor::RunFolder::open(recipe.run_dir(), false);
   io::write_file_atomic(folder.recipe_file(), recipe::to_toml(recipe));

@@ -80,7 +80,7 @@ void train_autoencoder(const recipe::Recipe& recipe, monitor::Monitor& monitor) 
   for (int64_t step = 0; step < recipe.run.num_steps; ++step) {
     const auto start = std::chrono::steady_clock::now();
     monitor.phase("update");
-    const at::Tensor pixels = to_pixels(render_batch(examples, step * batch, batch));
+    const at::Tensor pixels = policy::to_pixels(render_batch(examples, step * batch, batch));
     const auto posterior = autoencoder.posterior(pixels);
     const at::Tensor noise = tensor::normal(
         posterior.mean.sizes(),
@@ -104,7 +104,7 @@ void train_autoencoder(const recipe::Recipe& recipe, monitor::Monitor& monitor) 
   // Measured on images that training did not see.
   const at::NoGradGuard no_grad;
   const at::Tensor latents = autoencoder.posterior(
-      to_pixels(render_batch(examples, recipe.run.num_steps * batch, 256))).mean;
+      policy::to_pixels(render_batch(examples, recipe.run.num_steps * batch, 256))).mean;
   const std::string config = config_with_scale(source / "config.json", latents.mean().item<double>(),
                                                1.0 / latents.std().item<double>());
   checkpoint::build_folder(recipe.sft.output, [&](const std::filesystem::path& folder) {

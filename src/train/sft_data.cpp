@@ -2,8 +2,6 @@
 
 #include <numeric>
 
-#include <ATen/ATen.h>
-
 #include "base/error.h"
 #include "base/rng.h"
 #include "data/prompt_file.h"
@@ -22,14 +20,6 @@ data::shapes::Example ShapesExamples::draw(int64_t index) const {
   const int64_t line = batch_indices(index, 1, count, seed_).front();
   RandomStream stream({.seed = seed_, .sample = static_cast<uint64_t>(index), .purpose = Purpose::world_scene});
   return data::shapes::draw_example(lines_[line], noise_, stream);
-}
-
-at::Tensor to_pixels(const std::vector<Image>& images) {
-  const int64_t b = static_cast<int64_t>(images.size()), h = images.front().height, w = images.front().width;
-  at::Tensor bytes = at::empty({b, h, w, 3}, at::kByte);
-  auto* out = bytes.mutable_data_ptr<uint8_t>();
-  for (const Image& image : images) out = std::copy(image.pixels.begin(), image.pixels.end(), out);
-  return bytes.permute({0, 3, 1, 2}).to(at::kFloat).div(127.5).sub(1.0).contiguous();
 }
 
 std::vector<int64_t> batch_indices(int64_t step, int64_t batch_size, int64_t pool, uint64_t seed) {

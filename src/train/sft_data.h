@@ -4,8 +4,6 @@
 #include <string>
 #include <vector>
 
-#include <ATen/core/Tensor.h>
-
 #include "data/shapes_world.h"
 #include "recipe/recipe.h"
 
@@ -23,9 +21,6 @@ class ShapesExamples {
   data::shapes::NoiseConfig noise_;
   uint64_t seed_;
 };
-
-/// images -> [B, 3, height, width] float32 in [-1, 1].
-at::Tensor to_pixels(const std::vector<Image>& images);
 
 /// Order of examples in training: step k's batch is a slice of seeded permutations of 0..pool-1, epoch after epoch.
 std::vector<int64_t> batch_indices(int64_t step, int64_t batch_size, int64_t pool, uint64_t seed);

@@ -29,13 +29,6 @@ struct EncodedPool {
   policy::LatentGrid grid;
 };
 
-std::vector<int64_t> text_block(const policy::UnifiedPolicy& model, const std::string& text) {
-  std::vector<int64_t> ids = {model.bos_id()};
-  for (const int64_t id : model.tokenizer().encode(text)) ids.push_back(id);
-  ids.push_back(model.eos_id());
-  return ids;
-}
-
 EncodedPool encode_pool(const policy::Bagel& model, const ShapesExamples& examples, int64_t size, int64_t image_size) {
   constexpr int64_t kEncodeBatch = 64;
   EncodedPool pool;
@@ -45,11 +38,11 @@ EncodedPool encode_pool(const policy::Bagel& model, const ShapesExamples& exampl
     std::vector<Image> images;
     for (int64_t i = first; i < std::min(size, first + kEncodeBatch); ++i) {
       const data::shapes::Example example = examples.draw(i);
-      pool.prompts.push_back(text_block(model, example.prompt));
-      pool.plans.push_back(text_block(model, example.plan));
+      pool.prompts.push_back(policy::block_ids(model, example.prompt));
+      pool.plans.push_back(policy::block_ids(model, example.plan));
       images.push_back(data::shapes::render(example.scene));
     }
-    latents.push_back(model.encode_images(to_pixels(images)));
+    latents.push_back(model.encode_images(policy::to_pixels(images)));
   }
   pool.latents = at::cat(latents, 0);
   return pool;
@@ -107,15 +100,14 @@ void train_joint(const recipe::Recipe& recipe, monitor::Monitor& monitor) {
       policy::TrainSequence sequence;
       if (!dropped) {
         sequence.prefix = static_cast<int64_t>(batch.prefixes.size());
-        batch.prefixes.push_back(pool.prompts[index]);
+        batch.prefixes.push_back({policy::text_block(pool.prompts[index])});
         const auto& plan = pool.plans[index];
         for (size_t k = 0; k + 1 < plan.size(); ++k) {
           target_rows.push_back(text_row + static_cast<int64_t>(k));
           targets.push_back(plan[k + 1]);
         }
         text_row += static_cast<int64_t>(plan.size());
-        sequence.blocks.push_back(
-            {.kind = policy::TrainBlock::Kind::text, .ids = plan, .latents = {}, .t = {}, .grid = {}});
+        sequence.blocks.push_back(policy::text_block(plan));
       }
       const at::Tensor latents = pool.latents[index].unsqueeze(0).expand({copies, -1, -1});  // [S, L, C]
       const at::Tensor n = tensor::normal(latents.sizes(), {.seed = seed,
@@ -123,11 +115,7 @@ void train_joint(const recipe::Recipe& recipe, monitor::Monitor& monitor) {
                                                             .sample = clean.size(),
                                                             .purpose = Purpose::sft_noise});
       const at::Tensor t = draw_times(copies, recipe.rollout.timestep_shift, stream);
-      sequence.blocks.push_back({.kind = policy::TrainBlock::Kind::noisy_image,
-                                 .ids = {},
-                                 .latents = flow::noisy_latents(latents, n, t),
-                                 .t = t,
-                                 .grid = pool.grid});
+      sequence.blocks.push_back(policy::noisy_image_block(flow::noisy_latents(latents, n, t), t, pool.grid));
       clean.push_back(latents);
       noise.push_back(n);
       batch.sequences.push_back(std::move(sequence));

@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/fault.h"
+#include "base/memory.h"
 #include "base/signals.h"
 #include "base/text.h"
 #include "checkpoint/export_bagel.h"
@@ -182,7 +183,7 @@ class Trainer {
 
   ExitCode run() {
     signals::install();
-    monitor_->note(describe_step(recipe_, policy_, static_cast<int64_t>(engine_.prefix_ids(prompts_.front()).size())));
+    monitor_->note(describe_step(recipe_, policy_, policy::num_tokens(engine_.prefix(prompts_.front()))));
     evaluate_as("before", 1.0);
     if (recipe_.monitor.eval_guidance > 1) evaluate_as("before_guided", recipe_.monitor.eval_guidance);
     if (signals::stop_requested()) return interrupted();
@@ -442,6 +443,7 @@ class Trainer {
 }  // namespace
 
 ExitCode run_training(const Recipe& recipe, bool resume) {
+  keep_freed_memory();
   if (recipe.run.threads > 0) at::set_num_threads(static_cast<int>(recipe.run.threads));
   Trainer trainer(recipe, resume);
   return trainer.run();

@@ -21,7 +21,7 @@ using testing::close;
 Trajectory made_up(int64_t prompt, int64_t prefix, int64_t num_text, int64_t width) {
   Trajectory t;
   t.prompt_index = prompt;
-  t.prefix.assign(prefix, 7);
+  t.prefix = {policy::text_block(std::vector<int64_t>(static_cast<size_t>(prefix), 7))};
   TextSegment text;
   text.ids.assign(num_text, 9);
   t.segments.emplace_back(text);

@@ -29,28 +29,33 @@ std::vector<int64_t> some_ids(int64_t count, int64_t seed) {
   return ids;
 }
 
-TrainBlock text(std::vector<int64_t> ids) {
-  return {
-      .kind = TrainBlock::Kind::text, .ids = std::move(ids), .latents = {}, .t = {}, .grid = {}};
-}
+Block text(std::vector<int64_t> ids) { return text_block(std::move(ids)); }
 
-TrainBlock noisy(const at::Tensor& latents, const std::vector<double>& t) {
-  return {.kind = TrainBlock::Kind::noisy_image,
-          .ids = {},
-          .latents = latents,
-          .t = at::tensor(t).to(at::kFloat),
-          .grid = kGrid};
+Block noisy(const at::Tensor& latents, const std::vector<double>& t) {
+  return noisy_image_block(latents, at::tensor(t).to(at::kFloat), kGrid);
 }
 
 at::Tensor noise(int64_t states, uint64_t seed) {
   return tensor::normal({states, 16, 64}, {.seed = seed});
 }
 
+Block clean(LatentGrid grid, uint64_t seed) {
+  return {.kind = Block::Kind::latents,
+          .latents = tensor::normal({grid.num_tokens(), 64}, {.seed = seed}),
+          .grid = grid};
+}
+
+Block seen(LatentGrid grid, uint64_t seed) {
+  return {.kind = Block::Kind::vision,
+          .pixels = tensor::normal({3, grid.height * 14, grid.width * 14}, {.seed = seed}).clamp(-1, 1),
+          .grid = grid};
+}
+
 /// Two prefixes; five sequences: texts of several lengths, images of one to three states, a text
 /// after an image, no text.
 TrainBatch ragged_batch() {
   TrainBatch batch;
-  batch.prefixes = {some_ids(9, 1), some_ids(3, 2)};
+  batch.prefixes = {{text(some_ids(9, 1))}, {text(some_ids(3, 2))}};
   batch.sequences.resize(5);
   batch.sequences[0] = {.prefix = 0,
                         .blocks = {text(some_ids(5, 3)), noisy(noise(2, 1), {1.0, 0.7})}};
@@ -64,6 +69,25 @@ TrainBatch ragged_batch() {
   return batch;
 }
 
+/// Images everywhere: a prefix with an image to edit, another with one to look at, sequences that draw, look at what they drew
+/// and draw again. Sizes differ.
+TrainBatch interleaved_batch() {
+  TrainBatch batch;
+  batch.prefixes = {{clean({4, 4}, 1), seen({4, 3}, 2), text(some_ids(6, 1))},
+                    {seen({2, 2}, 3), text(some_ids(9, 2))},
+                    {text(some_ids(4, 3))}};
+  batch.sequences = {
+      {.prefix = 0, .blocks = {text(some_ids(5, 4)), noisy(noise(2, 1), {1.0, 0.7})}},
+      {.prefix = 1, .blocks = {text(some_ids(3, 5))}},
+      {.prefix = 2,
+       .blocks = {text(some_ids(7, 6)), noisy(noise(2, 2), {0.9, 0.5}), clean({4, 4}, 4), seen({4, 4}, 5),
+                  text(some_ids(2, 7)), noisy(noise(1, 3), {0.4})}},
+      {.prefix = 2,
+       .blocks = {text(some_ids(1, 8)), noisy(noise(1, 4), {0.9}), clean({2, 3}, 6), seen({1, 5}, 7),
+                  text(some_ids(8, 9)), noisy(noise(2, 5), {0.8, 0.1})}}};
+  return batch;
+}
+
 Context read(Bagel& model, const Context& parent, const std::vector<int64_t>& ids) {
   Context context = model.fork(parent);
   Context* row = &context;
@@ -71,41 +95,119 @@ Context read(Bagel& model, const Context& parent, const std::vector<int64_t>& id
   return context;
 }
 
-TEST(Bagel, TheCachedPathSaysWhatTheTrainingForwardSays) {
+/// Runs a batch through the cache, block by block and text token by token as sampling does, and compares with the packed
+/// forward.
+void expect_cached_equals_packed(Bagel& model, const TrainBatch& batch) {
   const at::NoGradGuard no_grad;
-  const auto model = tiny_bagel();
-  const TrainBatch batch = ragged_batch();
-  const TrainOutput out = model->forward_train(batch);
-  const at::Tensor logits = model->logits(out.text_hidden);
-  std::vector<Context> prefixes;
-  for (const auto& ids : batch.prefixes) prefixes.push_back(read(*model, {}, ids));
+  const TrainOutput out = model.forward_train(batch);
+  const at::Tensor logits = model.logits(out.text_hidden);
   int64_t row = 0, state = 0;
-  for (const TrainSequence& sequence : batch.sequences) {
-    Context context = model->fork(prefixes[sequence.prefix]);
+  auto append = [&](Context& context, const Block& block, bool compare) {
     Context* reader = &context;
-    for (const TrainBlock& block : sequence.blocks) {
-      if (block.kind == TrainBlock::Kind::text) {
-        for (const int64_t id : block.ids) {  // token by token, as sampling does
-          const std::vector<int64_t> one = {id};
-          const at::Tensor cached =
-              model->append_text(std::span<Context* const>(&reader, 1), std::span(&one, 1));
-          EXPECT_TRUE(close(cached[0], logits[row], kSame)) << "text row " << row;
-          ++row;
-        }
-        continue;
+    const std::span<Context* const> one_row(&reader, 1);
+    if (block.kind == Block::Kind::text) {
+      for (const int64_t id : block.ids) {
+        const std::vector<int64_t> one = {id};
+        const at::Tensor cached = model.append_text(one_row, std::span(&one, 1));
+        if (!compare) continue;
+        EXPECT_TRUE(close(cached[0], logits[row], kSame)) << "text row " << row;
+        ++row;
       }
-      const Context* seen = &context;
-      const auto denoiser = model->denoise(std::span(&seen, 1), kGrid);
+    } else if (block.kind == Block::Kind::noisy_image) {
+      const Context* eye = &context;
+      const auto denoiser = model.denoise(std::span(&eye, 1), kGrid);
       for (int64_t s = 0; s < block.latents.size(0); ++s, ++state) {
-        const at::Tensor cached =
-            denoiser->velocity(block.latents.narrow(0, s, 1), block.t.narrow(0, s, 1));
+        const at::Tensor cached = denoiser->velocity(block.latents.narrow(0, s, 1), block.t.narrow(0, s, 1));
         EXPECT_TRUE(close(cached[0], out.velocity[state], kSame)) << "image state " << state;
       }
+    } else {
+      model.append_images(one_row, std::span(&block, 1));
     }
-    model->release(context);
+  };
+  std::vector<Context> prefixes(batch.prefixes.size());
+  for (size_t p = 0; p < prefixes.size(); ++p) {
+    for (const Block& block : batch.prefixes[p]) append(prefixes[p], block, false);
   }
+  for (const TrainSequence& sequence : batch.sequences) {
+    Context context = model.fork(prefixes[sequence.prefix]);
+    for (const Block& block : sequence.blocks) append(context, block, true);
+    model.release(context);
+  }
+  for (Context& prefix : prefixes) model.release(prefix);
   EXPECT_EQ(row, out.text_hidden.size(0));
   EXPECT_EQ(state, out.velocity.size(0));
+}
+
+TEST(Bagel, TheCachedPathSaysWhatTheTrainingForwardSays) {
+  expect_cached_equals_packed(*tiny_bagel(), ragged_batch());
+}
+
+TEST(Bagel, ItDoesWithImagesInTheContextToo) { expect_cached_equals_packed(*tiny_bagel(), interleaved_batch()); }
+
+TEST(Bagel, ContextImagesOfManyRowsAreReadTogetherAsAlone) {
+  const auto model = tiny_bagel();
+  const std::vector<Block> kinds[] = {{clean({4, 4}, 1), clean({2, 3}, 2), clean({2, 3}, 3)},
+                                      {seen({4, 3}, 1), seen({4, 3}, 2), seen({1, 2}, 3)}};
+  for (const auto& blocks : kinds) {
+    std::vector<Context> together(3);
+    std::vector<Context*> rows;
+    for (int64_t i = 0; i < 3; ++i) {
+      together[i] = read(*model, {}, some_ids(1 + 4 * i, i));
+      rows.push_back(&together[i]);
+    }
+    model->append_images(rows, blocks);
+    for (int64_t i = 0; i < 3; ++i) {
+      Context alone = read(*model, {}, some_ids(1 + 4 * i, i));
+      Context* row = &alone;
+      model->append_images(std::span<Context* const>(&row, 1), std::span(&blocks[i], 1));
+      EXPECT_EQ(alone.position, together[i].position);
+      const std::vector<int64_t> next = {5};
+      const at::Tensor want = model->append_text(std::span<Context* const>(&row, 1), std::span(&next, 1));
+      const at::Tensor got = model->append_text(std::span<Context* const>(&rows[i], 1), std::span(&next, 1));
+      EXPECT_TRUE(close(got, want, kSame));
+    }
+  }
+}
+
+TEST(Bagel, ImagesInTheContextCarryGradientsToTheTower) {
+  const auto model = tiny_bagel();
+  const TrainOutput out = model->forward_train(interleaved_batch());
+  const NamedTensors parameters = model->parameters();
+  const at::Tensor tower =
+      testing::parameter(*model, "vit_model.vision_model.encoder.layers.0.mlp.fc1.weight").requires_grad_();
+  EXPECT_TRUE(out.text_hidden.requires_grad());
+  const TrainOutput again = model->forward_train(interleaved_batch());
+  const at::Tensor grad = torch::autograd::grad({again.velocity.square().sum()}, {tower}).at(0);
+  EXPECT_GT(grad.abs().max().item<double>(), 0);
+}
+
+TEST(Bagel, APictureIsReadByTheModelsOwnSizeRules) {
+  const auto model = tiny_bagel();  // latents: 64..128 in steps of 16; vision: 112 in steps of 14
+  Image wide{.width = 90, .height = 40, .pixels = std::vector<uint8_t>(90 * 40 * 3, 200)};
+  const std::vector<Image> two = {wide, {.width = 64, .height = 64, .pixels = std::vector<uint8_t>(64 * 64 * 3, 9)}};
+  const auto blocks = model->read_images(two, /*with_latents=*/true);
+  ASSERT_EQ(blocks[0].size(), 2U);
+  EXPECT_EQ(blocks[0][0].kind, Block::Kind::latents);
+  EXPECT_EQ(blocks[0][0].grid, (LatentGrid{4, 8}));  // 144 x 64 is shrunk to 128 x 64
+  EXPECT_EQ(blocks[0][0].latents.sizes(), (at::IntArrayRef{32, 64}));
+  EXPECT_EQ(blocks[0][1].grid, (LatentGrid{4, 8}));  // 224 x 112, over 112: half
+  EXPECT_EQ(blocks[1][0].grid, kGrid);
+  EXPECT_EQ(blocks[1][1].pixels.sizes(), (at::IntArrayRef{3, 112, 112}));
+  EXPECT_EQ(model->read_images(two, false)[0].size(), 1U);
+  const Image thread{.width = 10000, .height = 1, .pixels = std::vector<uint8_t>(30000, 0)};
+  EXPECT_THROW(model->read_images(std::span(&thread, 1), true), BadInput);
+}
+
+TEST(Bagel, TheOfficialSizesGiveTheOfficialRules) {
+  BagelConfig config;
+  config.vae.ch_mult = {1, 2, 4, 4};
+  config.vit.patch_size = 14;
+  EXPECT_EQ(config.latents_rule().max_size, 1024);
+  EXPECT_EQ(config.latents_rule().min_size, 512);
+  EXPECT_EQ(config.latents_rule().stride, 16);
+  EXPECT_EQ(config.vision_rule().max_size, 980);
+  EXPECT_EQ(config.vision_rule().min_size, 224);
+  EXPECT_EQ(config.vision_rule().stride, 14);
 }
 
 TEST(Bagel, RowsOfACachedBatchDoNotSeeEachOther) {
@@ -138,7 +240,7 @@ TEST(Bagel, RowsOfACachedBatchDoNotSeeEachOther) {
 TEST(Bagel, ANoisyImageIsSeenByNoLaterToken) {
   const at::NoGradGuard no_grad;
   const auto model = tiny_bagel();
-  TrainBatch batch{.prefixes = {some_ids(4, 1)}, .sequences = {{}}};
+  TrainBatch batch{.prefixes = {{text(some_ids(4, 1))}}, .sequences = {{}}};
   batch.sequences[0].blocks = {noisy(noise(1, 1), {0.5}), text(some_ids(6, 2))};
   const at::Tensor with_one = model->forward_train(batch).text_hidden;
   batch.sequences[0].blocks[0] = noisy(noise(1, 2), {0.9});
@@ -184,7 +286,7 @@ TEST(Bagel, DetachedContextChangesNoValueAndCutsTheGradientIntoTheText) {
   at::Tensor rows_full = full.at(embed).abs().sum(1), rows_cut = cut.at(embed).abs().sum(1);
   const TrainBatch batch = ragged_batch();
   double reached = 0;
-  for (const int64_t id : batch.prefixes[0]) {
+  for (const int64_t id : batch.prefixes[0].front().ids) {
     reached += rows_full[id].item<double>();
     EXPECT_EQ(rows_cut[id].item<double>(), 0) << id;
   }

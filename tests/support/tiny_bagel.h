@@ -49,8 +49,7 @@ inline void make_texts_end(policy::Bagel& model) {
   std::vector<int64_t> ids = {model.bos_id()};
   for (int64_t i = 3; i < 60; ++i) ids.push_back(i * 6);
   policy::TrainBatch batch{.prefixes = {{}}, .sequences = {{}}};
-  batch.sequences[0].blocks.push_back(
-      {.kind = policy::TrainBlock::Kind::text, .ids = ids, .latents = {}, .t = {}, .grid = {}});
+  batch.sequences[0].blocks.push_back(policy::text_block(ids));
   const at::Tensor mean = model.forward_train(batch).text_hidden.mean(0);
   parameter(model, "language_model.lm_head.weight")[model.eos_id()].copy_(
       mean * (5.0 / mean.square().sum().item<double>()));

@@ -30,7 +30,7 @@ TEST(ShapesBase, DecodedImagesReadAsTheScenesThatWereEncoded) {
     const auto line = world_line(prompts[static_cast<size_t>(i) * prompts.size() / kImages]);
     images.push_back(data::shapes::render(data::shapes::draw_scene(line, stream)));
   }
-  const auto decoded = model->decode(model->encode_images(to_pixels(images)), model->grid_for(64));
+  const auto decoded = model->decode(model->encode_images(policy::to_pixels(images)), model->grid_for(64));
   int64_t right = 0;
   for (int64_t i = 0; i < kImages; ++i) {
     const auto& prompt = prompts[static_cast<size_t>(i) * prompts.size() / kImages];
