@@ -20,6 +20,7 @@ namespace {
 
 struct Options {
   std::string model, prompt, out, adapter;
+  std::vector<std::string> images;
   std::optional<int64_t> num_steps;
   std::optional<double> guidance;
   uint64_t seed = 0;
@@ -33,7 +34,7 @@ int run_sample(const Options& options) {
   if (options.guidance) generation.guidance = *options.guidance;
   const auto model = load_model(options.model, options.adapter);
   rollout::RolloutEngine engine(*model, train::to_rollout_config(generation), options.seed, generation.system_prompt);
-  const data::Prompt prompt{.id = "0", .text = options.prompt, .tag = {}, .images = {}, .seed = {}};
+  const data::Prompt prompt{.id = "0", .text = options.prompt, .tag = {}, .images = options.images, .seed = {}};
   const auto trajectories = engine.rollout({.prompts = std::span(&prompt, 1),
                                             .keys = {0},
                                             .group_size = options.count,
@@ -59,7 +60,9 @@ int run_sample(const Options& options) {
 Run declare_sample(CLI::App& app) {
   const auto options = std::make_shared<Options>();
   app.add_option("--model", options->model, "Model folder in the official BAGEL layout")->required();
-  app.add_option("--prompt", options->prompt, "What to draw")->required();
+  app.add_option("--prompt", options->prompt, "What to draw, to change or to answer")->required();
+  app.add_option("--image", options->images, "Picture that the prompt is about; may be given again")
+      ->allow_extra_args(false);
   app.add_option("--out", options->out, "Folder for the PNGs and samples.jsonl")->required();
   app.add_option("--steps", options->num_steps, "Denoising steps (default: the model's generation_config.json)")
       ->check(CLI::Range(int64_t{1}, int64_t{10000}));

@@ -395,7 +395,10 @@ UpdateStats update(const UpdateSetup& setup, std::span<const Trajectory> traject
       if (loss.defined() && loss.requires_grad()) loss.backward();
     }
     const optim::GradNorm norm = setup.clip.check(setup.optimizer.parameters());
-    if (!norm.skip) setup.optimizer.step(lr_factor, norm.scale);
+    if (!norm.skip) {
+      const optim::StepStats moved = setup.optimizer.step(lr_factor, norm.scale);
+      if (moved.num_bf16 > 0) stats["optim/lost_updates"] += moved.lost_ratio();
+    }
     setup.optimizer.zero_grad();
     stats["optim/grad_norm"] += norm.norm;
     ++optimizer_steps;

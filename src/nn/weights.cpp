@@ -3,6 +3,7 @@
 #include <utility>
 
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 
 #include "base/error.h"
 
@@ -29,7 +30,8 @@ at::Tensor Weights::take(const std::string& name, const std::vector<int64_t>& sh
   if (initializer_ && !tensors_.contains(name)) tensors_.emplace(name, initializer_(name, shape));
   const auto found = tensors_.find(name);
   if (found == tensors_.end()) {
-    throw BadInput("{}: tensor '{}' is missing (expected shape {})", source_, name, shape_text(shape));
+    missing_.insert(name);
+    return at::empty(shape, at::TensorOptions(at::kMeta).dtype(at::kFloat));
   }
   if (found->second.sizes() != at::IntArrayRef(shape)) {
     throw BadInput("{}: tensor '{}' has shape {}, the config asks for {}", source_, name,
@@ -39,12 +41,27 @@ at::Tensor Weights::take(const std::string& name, const std::vector<int64_t>& sh
   return found->second;
 }
 
-std::vector<std::string> Weights::left_over() const {
-  std::vector<std::string> names;
+void Weights::finish() const {
+  std::vector<std::string> left_over;
   for (const auto& [name, tensor] : tensors_) {
-    if (!taken_.contains(name)) names.push_back(name);
+    if (!taken_.contains(name)) left_over.push_back(name);
   }
-  return names;
+  if (missing_.empty() && left_over.empty()) return;
+  constexpr size_t kShown = 20;
+  std::string problems;
+  auto list = [&](size_t count, const char* what, const auto& names) {
+    if (count == 0) return;
+    problems += fmt::format("{}{} tensor(s) {}: ", problems.empty() ? "" : "; ", count, what);
+    size_t shown = 0;
+    for (const std::string& name : names) {
+      if (shown == kShown) break;
+      problems += (shown++ == 0 ? "" : ", ") + name;
+    }
+    if (shown < count) problems += fmt::format(" and {} more", count - shown);
+  };
+  list(missing_.size(), "missing", missing_);
+  list(left_over.size(), "that the config does not ask for", left_over);
+  throw BadInput("{}: {}", source_, problems);
 }
 
 }  // namespace unigrpo::nn

@@ -13,8 +13,8 @@ namespace unigrpo::nn {
 
 /// A model's weights by official name, on their way from a checkpoint into layers.
 ///
-/// take() hands a tensor out and checks its shape; left_over() then tells what nobody asked for. A new model has an
-/// `Initializer` instead of a file: what is asked for is made.
+/// take() hands a tensor out and checks its shape; finish() then throws where tensors were missing or nobody asked for some,
+/// with all their names. A new model has an `Initializer` instead of a file: what is asked for is made.
 class Weights {
  public:
   using Initializer = std::function<at::Tensor(const std::string& name, const std::vector<int64_t>& shape)>;
@@ -23,10 +23,12 @@ class Weights {
   Weights(std::string source, std::map<std::string, at::Tensor> tensors);
   Weights(std::string source, Initializer initializer);
 
-  /// Throws BadInput naming file and tensor when it is missing or its shape differs from `shape`.
+  /// A missing tensor comes as a placeholder without memory, until finish() tells. Throws BadInput naming file and tensor
+  /// where its shape differs from `shape`.
   at::Tensor take(const std::string& name, const std::vector<int64_t>& shape);
   bool has(const std::string& name) const { return tensors_.contains(name); }
-  std::vector<std::string> left_over() const;
+  /// Throws BadInput naming the file, the tensors that are missing and those that are left over.
+  void finish() const;
   const std::string& source() const { return source_; }
   const std::map<std::string, at::Tensor>& tensors() const { return tensors_; }
 
@@ -34,7 +36,7 @@ class Weights {
   std::string source_;
   std::map<std::string, at::Tensor> tensors_;
   Initializer initializer_;
-  std::set<std::string> taken_;
+  std::set<std::string> taken_, missing_;
 };
 
 }  // namespace unigrpo::nn

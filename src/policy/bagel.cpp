@@ -35,24 +35,21 @@ std::map<std::string, at::Tensor> read_tensors(const std::filesystem::path& path
   return tensors;
 }
 
-void refuse_left_over(const nn::Weights& weights) {
-  const auto names = weights.left_over();
-  if (names.empty()) return;
-  throw BadInput("{}: {} tensor(s) that the config does not ask for, the first is '{}'", weights.source(), names.size(),
-                 names.front());
-}
-
 std::filesystem::path weights_path(const std::filesystem::path& folder) {
-  if (std::filesystem::exists(folder / "ema.safetensors")) return folder / "ema.safetensors";
-  for (const char* index : {"ema.safetensors.index.json", "model.safetensors.index.json"}) {
-    if (std::filesystem::exists(folder / index)) return folder / index;
-  }
+  if (const auto found = find_weights(folder)) return *found;
   throw BadInput("{}: no ema.safetensors (or *.safetensors.index.json) in this model folder", folder.string());
 }
 
 bool ends_with(const std::string& text, std::string_view tail) { return text.ends_with(tail); }
 
 }  // namespace
+
+std::optional<std::filesystem::path> find_weights(const std::filesystem::path& folder) {
+  for (const char* name : {"ema.safetensors", "ema.safetensors.index.json", "model.safetensors.index.json"}) {
+    if (std::filesystem::exists(folder / name)) return folder / name;
+  }
+  return std::nullopt;
+}
 
 at::Tensor initial_weight(const BagelConfig& config, const std::string& name, const std::vector<int64_t>& shape,
                           uint64_t seed) {
@@ -77,7 +74,7 @@ std::unique_ptr<Autoencoder> load_autoencoder(const std::filesystem::path& folde
   const auto path = folder / "ae.safetensors";
   nn::Weights weights(path.string(), read_tensors(path, at::kFloat));
   auto autoencoder = std::make_unique<Autoencoder>(config, weights);
-  refuse_left_over(weights);
+  weights.finish();
   return autoencoder;
 }
 
@@ -96,6 +93,7 @@ std::unique_ptr<Bagel> Bagel::load(const PolicyConfig& config, uint64_t seed) {
     parameter.tensor.set_requires_grad(full && !frozen);
   }
   if (!full) model->attach_lora(config.lora, seed);
+  model->llm_->set_recompute(config.recompute);
   return model;
 }
 
@@ -118,14 +116,13 @@ Bagel::Bagel(const BagelConfig& config, nn::Weights weights, std::unique_ptr<Aut
       autoencoder_(std::move(autoencoder)),
       tokenizer_(std::move(tokenizer)),
       cache_(config.llm.num_layers, config.llm.num_kv_heads, config.llm.head_dim(), at::TensorOptions(at::kFloat)) {
-  const int64_t d = config.llm.hidden_size, c = config.latent_channels();
-  vae2llm_ = nn::take_linear(weights, "vae2llm", d, c, true);
-  llm2vae_ = nn::take_linear(weights, "llm2vae", c, d, true);
-  time_fc1_ = nn::take_linear(weights, "time_embedder.mlp.0", d, BagelConfig::kTimeFeatures, true);
-  time_fc2_ = nn::take_linear(weights, "time_embedder.mlp.2", d, d, true);
-  latent_positions_ =
-      weights.take("latent_pos_embed.pos_embed", {config.max_latent_size * config.max_latent_size, d});
-  refuse_left_over(weights);
+  Ends ends = take_ends(config, weights);
+  vae2llm_ = std::move(ends.vae2llm);
+  llm2vae_ = std::move(ends.llm2vae);
+  time_fc1_ = std::move(ends.time_fc1);
+  time_fc2_ = std::move(ends.time_fc2);
+  latent_positions_ = ends.latent_positions;
+  weights.finish();
   for (const auto& [name, tensor] : weights.tensors()) parameters_.push_back({name, tensor});
   cache_ = KvCache(config.llm.num_layers, config.llm.num_kv_heads, config.llm.head_dim(), latent_positions_.options());
   if (tokenizer_->vocab_size() > config.llm.vocab_size) {
@@ -136,6 +133,34 @@ Bagel::Bagel(const BagelConfig& config, nn::Weights weights, std::unique_ptr<Aut
   eos_ = special_id(*tokenizer_, "<|im_end|>", folder);
   image_start_ = special_id(*tokenizer_, "<|vision_start|>", folder);
   image_end_ = special_id(*tokenizer_, "<|vision_end|>", folder);
+}
+
+Bagel::Ends Bagel::take_ends(const BagelConfig& config, nn::Weights& weights) {
+  const int64_t d = config.llm.hidden_size, c = config.latent_channels();
+  Ends ends;
+  ends.vae2llm = nn::take_linear(weights, "vae2llm", d, c, true);
+  ends.llm2vae = nn::take_linear(weights, "llm2vae", c, d, true);
+  ends.time_fc1 = nn::take_linear(weights, "time_embedder.mlp.0", d, BagelConfig::kTimeFeatures, true);
+  ends.time_fc2 = nn::take_linear(weights, "time_embedder.mlp.2", d, d, true);
+  ends.latent_positions =
+      weights.take("latent_pos_embed.pos_embed", {config.max_latent_size * config.max_latent_size, d});
+  return ends;
+}
+
+NamedTensors Bagel::shapes(const BagelConfig& config) {
+  const auto nothing = [](const std::string&, const std::vector<int64_t>& shape) {
+    return at::empty(shape, at::TensorOptions(at::kMeta).dtype(at::kFloat));
+  };
+  nn::Weights weights("config", nothing), autoencoder("config", nothing);
+  const bool on = true;
+  const MotTransformer llm(config.llm, weights, &on);
+  const VisionTower vision(config.vit, config.llm.hidden_size, config.vit_max_patches_per_side, weights);
+  take_ends(config, weights);
+  const Autoencoder vae(config.vae, autoencoder);
+  NamedTensors shapes;
+  for (const auto& [name, tensor] : weights.tensors()) shapes.push_back({name, tensor});
+  for (const auto& [name, tensor] : autoencoder.tensors()) shapes.push_back({"autoencoder." + name, tensor});
+  return shapes;
 }
 
 void Bagel::attach_lora(const LoraConfig& lora, uint64_t seed) {

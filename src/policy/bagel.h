@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -38,6 +39,9 @@ struct BagelConfig {
 /// Throws BadInput naming file and key.
 BagelConfig read_bagel_config(const std::filesystem::path& folder);
 
+/// The file that opens the folder's weights: ema.safetensors, or the index of its shards; nothing where there are none.
+std::optional<std::filesystem::path> find_weights(const std::filesystem::path& folder);
+
 /// BAGEL (Deng et al., arXiv 2505.14683): one mixture-of-transformers that writes text and draws by flow matching.
 class Bagel final : public UnifiedPolicy {
  public:
@@ -46,6 +50,10 @@ class Bagel final : public UnifiedPolicy {
   static std::unique_ptr<Bagel> load(const PolicyConfig& config, uint64_t seed);
   /// A folder without ema.safetensors: fresh float32 weights (see initial_weight), keyed by `seed`.
   static std::unique_ptr<Bagel> create(const std::filesystem::path& folder, uint64_t seed);
+
+  /// Every weight of a model of these sizes by its official name, without memory (meta tensors); `autoencoder.` before those
+  /// of ae.safetensors.
+  static NamedTensors shapes(const BagelConfig& config);
 
   const data::Tokenizer& tokenizer() const override { return *tokenizer_; }
   int64_t bos_id() const override { return bos_; }
@@ -79,6 +87,12 @@ class Bagel final : public UnifiedPolicy {
   friend class BagelDenoiser;
   Bagel(const BagelConfig& config, nn::Weights weights, std::unique_ptr<Autoencoder> autoencoder,
         std::unique_ptr<data::Tokenizer> tokenizer, const std::filesystem::path& folder);
+  /// Takes the weights that belong to no part of their own: latents in and out, time.
+  struct Ends {
+    nn::Linear vae2llm, llm2vae, time_fc1, time_fc2;
+    at::Tensor latent_positions;
+  };
+  static Ends take_ends(const BagelConfig& config, nn::Weights& weights);
   void attach_lora(const LoraConfig& lora, uint64_t seed);
   /// latents: [N, L, C], t: [N] -> embeddings of the latent tokens [N * L, D].
   at::Tensor embed_latents(const at::Tensor& latents, const at::Tensor& t, LatentGrid grid) const;

@@ -63,10 +63,10 @@ at::Tensor Bagel::append_text(std::span<Context* const> rows, std::span<const st
     blocks.push_back(std::move(block));
     last.push_back(static_cast<int64_t>(flat.size()) - 1);
   }
-  const nn::AttentionLayout layout(blocks, {}, static_cast<int64_t>(flat.size()), device());
+  const auto layout = std::make_shared<const nn::AttentionLayout>(blocks, std::vector<int64_t>{}, static_cast<int64_t>(flat.size()), device());
   const PackedTokens tokens{.num_und = static_cast<int64_t>(flat.size()),
                             .position_ids = index_tensor(positions, device()),
-                            .layout = &layout,
+                            .layout = layout,
                             .cache_slots = index_tensor(slots, device())};
   const at::Tensor hidden = llm_->forward(llm_->embed(index_tensor(flat, device())), tokens, &cache_);
   return llm_->logits(hidden.index_select(0, index_tensor(last, device()))).to(at::kFloat);
@@ -95,11 +95,11 @@ void Bagel::append_images(std::span<Context* const> rows, std::span<const Block>
     ++rows[i]->position;
   }
   const auto num_rows = static_cast<int64_t>(placed.positions.size());
-  const nn::AttentionLayout layout(placed.blocks, {}, num_rows, device());
+  const auto layout = std::make_shared<const nn::AttentionLayout>(placed.blocks, std::vector<int64_t>{}, num_rows, device());
   const bool latents = kind == Block::Kind::latents;
   const PackedTokens tokens{.num_und = latents ? 2 * static_cast<int64_t>(rows.size()) : num_rows,
                             .position_ids = index_tensor(placed.positions, device()),
-                            .layout = &layout,
+                            .layout = layout,
                             .cache_slots = index_tensor(placed.slots, device())};
   const at::Tensor embeds = at::cat({llm_->embed(index_tensor(boundary, device())),
                                      latents ? embed_clean_latents(images) : embed_vision(images)},
@@ -122,11 +122,11 @@ class BagelDenoiser final : public Denoiser {
       boundary.insert(boundary.end(), {model.image_start_, model.image_end_});
     }
     const ImageRows placed = place_images(readers, std::vector<int64_t>(rows.size(), grid.num_tokens()));
-    layout_ = std::make_unique<nn::AttentionLayout>(placed.blocks, std::span<const int64_t>{},
+    const auto layout = std::make_shared<const nn::AttentionLayout>(placed.blocks, std::vector<int64_t>{},
                                                     static_cast<int64_t>(placed.positions.size()), model.device());
     packed_ = {.num_und = 2 * b,
                .position_ids = index_tensor(placed.positions, model.device()),
-               .layout = layout_.get(),
+               .layout = layout,
                .cache_slots = index_tensor(placed.slots, model.device())};
     const at::NoGradGuard no_grad;
     boundary_ = model.llm_->embed(index_tensor(boundary, model.device()));
@@ -149,7 +149,6 @@ class BagelDenoiser final : public Denoiser {
   Bagel& model_;
   LatentGrid grid_;
   std::vector<Context> scratch_;
-  std::unique_ptr<nn::AttentionLayout> layout_;
   PackedTokens packed_;
   at::Tensor boundary_;
 };

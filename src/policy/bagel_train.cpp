@@ -167,10 +167,10 @@ class Placement {
 
 TrainOutput Bagel::forward_train(const TrainBatch& batch) {
   const Placement placed(batch, image_start_, image_end_);
-  const nn::AttentionLayout layout(placed.blocks, placed.part_sizes, placed.num_rows, device());
+  const auto layout = std::make_shared<const nn::AttentionLayout>(placed.blocks, placed.part_sizes, placed.num_rows, device());
   const PackedTokens tokens{.num_und = placed.num_und,
                             .position_ids = index_tensor(placed.position_ids, device()),
-                            .layout = &layout,
+                            .layout = layout,
                             .cache_slots = {},
                             .detached_copy = batch.detach_context};
   at::Tensor und = llm_->embed(index_tensor(placed.und_ids, device()));

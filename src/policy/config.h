@@ -24,6 +24,7 @@ struct PolicyConfig {                     // recipe: [policy]
   DtypeChoice dtype = DtypeChoice::float32;
   TrainMode train = TrainMode::full;
   std::vector<std::string> freeze = {"vit_model.*", "connector.*", "vit_pos_embed.*", "latent_pos_embed.*"};
+  bool recompute = false;                 // activations of each layer: less memory, one more forward
   LoraConfig lora;
 };
 

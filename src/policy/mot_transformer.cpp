@@ -1,40 +1,37 @@
 #include "policy/mot_transformer.h"
 
+#include <tuple>
+#include <utility>
+
 #include <ATen/ATen.h>
 
 #include "nn/norm.h"
-#include "nn/rotary.h"
+#include "nn/recompute.h"
 
 namespace unigrpo::policy {
-namespace {
 
-/// The packed rows as two streams, one an expert.
-struct Streams {
+struct MotTransformer::Streams {
   at::Tensor und, gen;  // [U, ...], [T - U, ...]
+
+  static Streams split(const at::Tensor& x, int64_t num_und) {
+    return {x.narrow(0, 0, num_und), x.narrow(0, num_und, x.size(0) - num_und)};
+  }
+  at::Tensor join() const {
+    if (gen.size(0) == 0) return und;
+    if (und.size(0) == 0) return gen;
+    return at::cat({und, gen}, 0);
+  }
+  /// f(expert, rows) of each stream that has rows.
+  template <typename E, typename F>
+  Streams each(const E& und_expert, const E& gen_expert, const F& f) const {
+    Streams y;
+    if (und.size(0) > 0) y.und = f(und_expert, und);
+    if (gen.size(0) > 0) y.gen = f(gen_expert, gen);
+    if (!y.und.defined()) y.und = y.gen.narrow(0, 0, 0);
+    if (!y.gen.defined()) y.gen = y.und.narrow(0, 0, 0);
+    return y;
+  }
 };
-
-Streams split_streams(const at::Tensor& x, int64_t num_und) {
-  return {x.narrow(0, 0, num_und), x.narrow(0, num_und, x.size(0) - num_und)};
-}
-
-at::Tensor join(const Streams& streams) {
-  if (streams.gen.size(0) == 0) return streams.und;
-  if (streams.und.size(0) == 0) return streams.gen;
-  return at::cat({streams.und, streams.gen}, 0);
-}
-
-/// Applies f(expert, rows) to each stream that has rows.
-template <typename E, typename F>
-Streams each(const E& und, const E& gen, const Streams& x, const F& f) {
-  Streams y;
-  if (x.und.size(0) > 0) y.und = f(und, x.und);
-  if (x.gen.size(0) > 0) y.gen = f(gen, x.gen);
-  if (!y.und.defined()) y.und = y.gen.narrow(0, 0, 0);
-  if (!y.gen.defined()) y.gen = y.und.narrow(0, 0, 0);
-  return y;
-}
-
-}  // namespace
 
 MotTransformer::Expert MotTransformer::take_expert(const MotConfig& config, nn::Weights& weights, int64_t layer,
                                                    const std::string& suffix, const bool* lora_enabled) {
@@ -78,51 +75,66 @@ at::Tensor MotTransformer::embed(const at::Tensor& ids) const { return at::embed
 
 at::Tensor MotTransformer::logits(const at::Tensor& hidden) const { return at::linear(hidden, lm_head_); }
 
-at::Tensor MotTransformer::forward(const at::Tensor& embeds, const PackedTokens& tokens, KvCache* cache) const {
-  const int64_t dh = config_.head_dim(), num_und = tokens.num_und;
+MotTransformer::Streams MotTransformer::run_layer(size_t index, const Streams& x, const PackedTokens& tokens,
+                                                  const nn::RotaryTable& rotary, KvCache* cache) const {
+  const int64_t dh = config_.head_dim();
   const double eps = config_.rms_norm_eps;
-  const nn::RotaryTable rotary = nn::rotary_table(tokens.position_ids, dh, config_.rope_theta);
-  Streams x = split_streams(embeds, num_und);
-  for (size_t i = 0; i < layers_.size(); ++i) {
-    const Layer& layer = layers_[i];
-    const Streams h = each(layer.und, layer.gen, x, [&](const Expert& e, const at::Tensor& rows) {
-      return nn::rms_norm(rows, e.input_norm, eps);
+  const Layer& layer = layers_[index];
+  auto each = [&](const Streams& s, const auto& f) { return s.each(layer.und, layer.gen, f); };
+  const Streams h =
+      each(x, [&](const Expert& e, const at::Tensor& rows) { return nn::rms_norm(rows, e.input_norm, eps); });
+  auto heads = [&](nn::Linear Expert::*projection, int64_t num_heads) {
+    return each(h, [&](const Expert& e, const at::Tensor& rows) {
+      return (e.*projection)(rows).view({rows.size(0), num_heads, dh});
     });
-    auto heads = [&](nn::Linear Expert::*projection, int64_t num_heads) {
-      return each(layer.und, layer.gen, h, [&](const Expert& e, const at::Tensor& rows) {
-        return (e.*projection)(rows).view({rows.size(0), num_heads, dh});
-      });
-    };
-    auto normed = [&](const Streams& s, at::Tensor Expert::*weight) {
-      return join(each(layer.und, layer.gen, s, [&](const Expert& e, const at::Tensor& rows) {
-        return nn::rms_norm(rows, e.*weight, eps);
-      }));
-    };
-    const at::Tensor q = nn::apply_rotary(normed(heads(&Expert::q, config_.num_heads), &Expert::q_norm), rotary);
-    at::Tensor k = nn::apply_rotary(normed(heads(&Expert::k, config_.num_kv_heads), &Expert::k_norm), rotary);
-    at::Tensor v = join(heads(&Expert::v, config_.num_kv_heads));  // [T, Hkv, Dh]
-    if (cache) {
-      const auto layer_index = static_cast<int64_t>(i);
-      cache->keys(layer_index).index_copy_(0, tokens.cache_slots, k);
-      cache->values(layer_index).index_copy_(0, tokens.cache_slots, v);
-      k = cache->keys(layer_index);
-      v = cache->values(layer_index);
-    } else if (tokens.detached_copy) {
-      k = at::cat({k, k.detach()}, 0);
-      v = at::cat({v, v.detach()}, 0);
-    }
-    const at::Tensor mixed = tokens.layout->attend(q, k, v).flatten(1);  // [T, H * Dh]
-    const Streams attended = each(layer.und, layer.gen, split_streams(mixed, num_und),
-                                  [](const Expert& e, const at::Tensor& rows) { return e.o(rows); });
-    x = {x.und + attended.und, x.gen + attended.gen};
-    const Streams fed = each(layer.und, layer.gen, x, [&](const Expert& e, const at::Tensor& rows) {
-      const at::Tensor n = nn::rms_norm(rows, e.post_attention_norm, eps);
-      return e.down(at::silu(e.gate(n)) * e.up(n));
-    });
-    x = {x.und + fed.und, x.gen + fed.gen};
+  };
+  auto normed = [&](const Streams& s, at::Tensor Expert::*weight) {
+    return each(s, [&](const Expert& e, const at::Tensor& rows) { return nn::rms_norm(rows, e.*weight, eps); }).join();
+  };
+  const at::Tensor q = nn::apply_rotary(normed(heads(&Expert::q, config_.num_heads), &Expert::q_norm), rotary);
+  at::Tensor k = nn::apply_rotary(normed(heads(&Expert::k, config_.num_kv_heads), &Expert::k_norm), rotary);
+  at::Tensor v = heads(&Expert::v, config_.num_kv_heads).join();  // [T, Hkv, Dh]
+  if (cache) {
+    const auto layer_index = static_cast<int64_t>(index);
+    cache->keys(layer_index).index_copy_(0, tokens.cache_slots, k);
+    cache->values(layer_index).index_copy_(0, tokens.cache_slots, v);
+    k = cache->keys(layer_index);
+    v = cache->values(layer_index);
+  } else if (tokens.detached_copy) {
+    k = at::cat({k, k.detach()}, 0);
+    v = at::cat({v, v.detach()}, 0);
   }
-  return join(each(norm_, norm_gen_, x,
-                   [&](const at::Tensor& weight, const at::Tensor& rows) { return nn::rms_norm(rows, weight, eps); }));
+  const at::Tensor mixed = tokens.layout->attend(q, k, v).flatten(1);  // [T, H * Dh]
+  const Streams attended = each(Streams::split(mixed, tokens.num_und),
+                                [](const Expert& e, const at::Tensor& rows) { return e.o(rows); });
+  const Streams y = {x.und + attended.und, x.gen + attended.gen};
+  const Streams fed = each(y, [&](const Expert& e, const at::Tensor& rows) {
+    const at::Tensor n = nn::rms_norm(rows, e.post_attention_norm, eps);
+    return e.down(at::silu(e.gate(n)) * e.up(n));
+  });
+  return {y.und + fed.und, y.gen + fed.gen};
+}
+
+at::Tensor MotTransformer::forward(const at::Tensor& embeds, const PackedTokens& tokens, KvCache* cache) const {
+  const nn::RotaryTable rotary = nn::rotary_table(tokens.position_ids, config_.head_dim(), config_.rope_theta);
+  Streams x = Streams::split(embeds, tokens.num_und);
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    if (!recompute_ || cache) {
+      x = run_layer(i, x, tokens, rotary, cache);
+      continue;
+    }
+    const auto again = [this, i, tokens, rotary](const at::Tensor& und, const at::Tensor& gen) {
+      const Streams y = run_layer(i, {und, gen}, tokens, rotary, nullptr);
+      return std::pair(y.und, y.gen);
+    };
+    std::tie(x.und, x.gen) = nn::recompute(again, x.und, x.gen);
+  }
+  return x
+      .each(norm_, norm_gen_,
+            [&](const at::Tensor& weight, const at::Tensor& rows) {
+              return nn::rms_norm(rows, weight, config_.rms_norm_eps);
+            })
+      .join();
 }
 
 void MotTransformer::for_each_linear(const std::function<void(nn::Linear&)>& visit) {

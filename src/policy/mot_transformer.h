@@ -10,6 +10,7 @@
 
 #include "nn/attention.h"
 #include "nn/linear.h"
+#include "nn/rotary.h"
 #include "nn/weights.h"
 #include "policy/kv_cache.h"
 
@@ -34,7 +35,7 @@ struct MotConfig {
 struct PackedTokens {
   int64_t num_und = 0;                 // rows before this use the understanding weights, the others `_moe_gen`
   at::Tensor position_ids;             // [T] int64
-  const nn::AttentionLayout* layout = nullptr;
+  std::shared_ptr<const nn::AttentionLayout> layout;
   at::Tensor cache_slots;              // [T] int64 where there is a cache: rows of the pool to write
   bool detached_copy = false;          // without a cache: pool rows T..2T-1 are the same keys and values, detached
 };
@@ -55,6 +56,8 @@ class MotTransformer {
   at::Tensor logits(const at::Tensor& hidden) const;
 
   const MotConfig& config() const { return config_; }
+  /// Layers keep their inputs alone for the backward pass and run again there.
+  void set_recompute(bool on) { recompute_ = on; }
   /// Every linear layer, for LoRA.
   void for_each_linear(const std::function<void(nn::Linear&)>& visit);
 
@@ -66,12 +69,16 @@ class MotTransformer {
   struct Layer {
     Expert und, gen;
   };
+  struct Streams;  // the packed rows, one tensor an expert
+  Streams run_layer(size_t index, const Streams& x, const PackedTokens& tokens, const nn::RotaryTable& rotary,
+                    KvCache* cache) const;
   static Expert take_expert(const MotConfig& config, nn::Weights& weights, int64_t layer, const std::string& suffix,
                             const bool* lora_enabled);
 
   MotConfig config_;
   at::Tensor embed_tokens_, lm_head_, norm_, norm_gen_;
   std::vector<Layer> layers_;
+  bool recompute_ = false;
 };
 
 }  // namespace unigrpo::policy

@@ -50,9 +50,10 @@ struct Origin {
 };
 using Origins = std::map<std::string, Origin>;
 
-bool has_control_character(std::string_view text) {
-  return std::ranges::any_of(
-      text, [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7F; });
+bool has_control_character(std::string_view text, bool line_breaks) {
+  return std::ranges::any_of(text, [&](char c) {
+    return (static_cast<unsigned char>(c) < 0x20 && !(line_breaks && c == '\n')) || c == 0x7F;
+  });
 }
 
 /// Checks a value against a field and stores it.
@@ -136,7 +137,7 @@ class Assigner {
   }
   std::optional<Problem> check_text(const Node& node, const std::string& value,
                                     const std::string& key) const {
-    if (has_control_character(value)) {
+    if (has_control_character(value, field_.limits.line_breaks)) {
       return problem(
           node, key,
           fmt::format("expected a string without control characters, got {}", describe(node)));

@@ -48,6 +48,7 @@ Limits or_else(double special, Limits limits) {
   return limits;
 }
 Limits text(const TextRule& rule) { return {.rule = &rule}; }
+Limits lines() { return {.line_breaks = true}; }
 Limits list(const TextRule& rule) { return {.rule = &rule, .non_empty = true}; }
 Limits list_or_empty(const TextRule& rule) { return {.rule = &rule}; }
 
@@ -144,7 +145,9 @@ std::vector<Section> make_schema() {
                          .row("train", &PolicyConfig::train, "all weights, or LoRA adapters")
                          .row("freeze", &PolicyConfig::freeze,
                               "patterns (* and ?) of parameters that stay as they are",
-                              list_or_empty(kNonEmpty)));
+                              list_or_empty(kNonEmpty))
+                         .row("recompute", &PolicyConfig::recompute,
+                              "run each layer again in the backward pass instead of keeping its activations"));
   sections.push_back(
       Builder(
           "policy.lora", "adapters, with policy.train = \"lora\"",
@@ -170,6 +173,8 @@ std::vector<Section> make_schema() {
           .row("max_tokens", &RolloutConfig::max_tokens,
                "of a text segment, the end token included", between(1, 1e6))
           .row("temperature", &RolloutConfig::temperature, "of text sampling", above(0))
+          .row("system_prompt", &RolloutConfig::system_prompt,
+               "block of text before every prompt; empty: the model folder's own", lines())
           .row("token_budget", &RolloutConfig::token_budget,
                "tokens that one rollout batch may hold at once", between(1, kMany))
           .row("train_guidance", &RolloutConfig::train_guidance,

@@ -42,6 +42,7 @@ struct Limits {
   std::optional<double> special = std::nullopt;
   const TextRule* rule = nullptr;
   bool non_empty = false;
+  bool line_breaks = false;  // strings: may have several lines
 };
 
 /// Bits: which commands refuse a recipe without the key.

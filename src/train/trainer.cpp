@@ -66,6 +66,7 @@ GenerationConfig generation_of(const Recipe& recipe) {
   config.timestep_shift = recipe.rollout.timestep_shift;
   config.max_tokens = recipe.rollout.max_tokens;
   config.temperature = recipe.rollout.temperature;
+  if (!recipe.rollout.system_prompt.empty()) config.system_prompt = recipe.rollout.system_prompt;
   config.guidance = 1.0;
   return config;
 }
@@ -120,26 +121,39 @@ void reward_metrics(const reward::ScoreTable& scores, const grpo::Advantages& ad
   out["advantage/zero_std_ratio"] = advantages.zero_std_ratio();
 }
 
+/// Texts of one round: an episode's n-th text.
+struct TextCounts {
+  double texts = 0, tokens = 0, cut = 0, entropy = 0, scored_tokens = 0;
+};
+
 void rollout_metrics(std::span<const rollout::Trajectory> trajectories, double seconds,
                      std::map<std::string, double>& out) {
-  double tokens = 0, texts = 0, cut = 0, images = 0, entropy = 0, scored_tokens = 0;
+  std::vector<TextCounts> rounds;
+  double tokens = 0, images = 0;
   for (const auto& trajectory : trajectories) {
+    size_t round = 0;
     for (const auto& segment : trajectory.segments) {
-      if (const auto* text = std::get_if<rollout::TextSegment>(&segment)) {
-        tokens += static_cast<double>(text->ids.size());
-        texts += 1;
-        cut += text->ended ? 0 : 1;
-        entropy += text->entropy.sum().item<double>();
-        scored_tokens += static_cast<double>(text->entropy.numel());
-      } else {
+      const auto* text = std::get_if<rollout::TextSegment>(&segment);
+      if (!text) {
         images += 1;
+        continue;
       }
+      if (rounds.size() <= round) rounds.resize(round + 1);
+      TextCounts& counts = rounds[round++];
+      counts.texts += 1;
+      counts.tokens += static_cast<double>(text->ids.size());
+      counts.cut += text->ended ? 0 : 1;
+      counts.entropy += text->entropy.sum().item<double>();
+      counts.scored_tokens += static_cast<double>(text->entropy.numel());
+      tokens += static_cast<double>(text->ids.size());
     }
   }
-  if (texts > 0) {
-    out["text/length"] = tokens / texts;
-    out["text/truncated_ratio"] = cut / texts;
-    out["text/entropy"] = entropy / std::max(scored_tokens, 1.0);
+  for (size_t round = 0; round < rounds.size(); ++round) {
+    const TextCounts& counts = rounds[round];
+    const std::string prefix = round == 0 ? "" : fmt::format("round_{}/", round);
+    out[prefix + "text/length"] = counts.tokens / counts.texts;
+    out[prefix + "text/truncated_ratio"] = counts.cut / counts.texts;
+    out[prefix + "text/entropy"] = counts.entropy / std::max(counts.scored_tokens, 1.0);
   }
   out["throughput/rollout_tokens_per_s"] = tokens / seconds;
   out["throughput/rollout_images_per_s"] = images / seconds;

@@ -7,14 +7,25 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
+#include "support/tensors.h"
+
 namespace unigrpo::nn {
 namespace {
 
-TEST(Weights, LeftOverIsWhatNobodyAskedFor) {
+using testing::message_of;
+
+TEST(Weights, MissingAndLeftOverNamesComeTogether) {
   Weights weights("file", std::map<std::string, at::Tensor>{
                               {"a", at::zeros({1})}, {"b", at::zeros({2})}, {"c", at::zeros({3})}});
   weights.take("b", {2});
-  EXPECT_EQ(weights.left_over(), (std::vector<std::string>{"a", "c"}));
+  EXPECT_EQ(message_of<BadInput>([&] { weights.finish(); }),
+            "file: 2 tensor(s) that the config does not ask for: a, c");
+  EXPECT_EQ(weights.take("q", {4, 5}).sizes(), (at::IntArrayRef{4, 5}));
+  weights.take("p", {1});
+  weights.take("a", {1});
+  EXPECT_EQ(message_of<BadInput>([&] { weights.finish(); }),
+            "file: 2 tensor(s) missing: p, q; 1 tensor(s) that the config does not ask for: c");
   EXPECT_TRUE(weights.has("a"));
   EXPECT_FALSE(weights.has("d"));
 }
@@ -36,7 +47,7 @@ TEST(Weights, AnInitializerMakesEachTensorOnce) {
   weights.take("a", {2, 3});
   EXPECT_EQ(made, 1);
   EXPECT_EQ(weights.tensors().at("a").numel(), 6);
-  EXPECT_TRUE(weights.left_over().empty());
+  EXPECT_NO_THROW(weights.finish());
 }
 
 }  // namespace

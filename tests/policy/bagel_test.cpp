@@ -306,6 +306,18 @@ TEST(Bagel, DetachedContextChangesNoValueAndCutsTheGradientIntoTheText) {
             1e-3 * full.at(key).abs().max().item<double>());
 }
 
+TEST(Bagel, RecomputedActivationsChangeNoGradient) {
+  PolicyConfig config;
+  config.model = UNIGRPO_TEST_DATA "/bagel_tiny";
+  config.recompute = true;
+  const auto plain = tiny_bagel(), again = Bagel::load(config, 5);
+  for (const bool detach : {false, true}) {
+    const auto want = image_gradients(*plain, detach), got = image_gradients(*again, detach);
+    ASSERT_EQ(got.size(), want.size());
+    for (const auto& [name, grad] : want) EXPECT_TRUE(close(got.at(name), grad, kSame)) << name;
+  }
+}
+
 TEST(Bagel, DetachedContextLeavesTheTextsOwnGradientAlone) {
   const auto model = tiny_bagel();
   auto text_gradient = [&](bool detach) {
