@@ -1,0 +1,94 @@
+#include "train/dry_run.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <string>
+
+#include "base/error.h"
+#include "policy/bagel.h"
+#include "support/temp_folder.h"
+#include "support/tensors.h"
+#include "support/tiny_bagel.h"
+
+namespace unigrpo::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+recipe::Recipe recipe_for(const std::string& model) {
+  recipe::Recipe recipe;
+  recipe.policy.model = model;
+  recipe.data.prompts = "not/here.jsonl";
+  return recipe;
+}
+
+/// The line that starts with `what`, blanks at its ends gone.
+std::string line_of(const std::string& text, const std::string& what) {
+  size_t at = text.find("  " + what);
+  if (at == std::string::npos) return "no line '" + what + "'";
+  const size_t first = text.find_first_not_of(' ', at + 2 + what.size());
+  return text.substr(first, text.find('\n', first) - first);
+}
+
+TEST(Shapes, AreThoseOfALoadedModel) {
+  const auto model = testing::tiny_bagel();
+  size_t seen = 0;
+  const NamedTensors shapes = policy::Bagel::shapes(model->config());
+  for (const NamedTensor& shape : shapes) {
+    EXPECT_TRUE(shape.tensor.is_meta()) << shape.name;
+    if (shape.name.starts_with("autoencoder.")) continue;
+    EXPECT_EQ(shape.tensor.sizes(), testing::parameter(*model, shape.name).sizes()) << shape.name;
+    ++seen;
+  }
+  EXPECT_EQ(seen, model->parameters().size());
+}
+
+TEST(DryRun, CountsWhatTrainingWouldTrain) {
+  recipe::Recipe recipe = recipe_for(UNIGRPO_TEST_DATA "/bagel_tiny");
+  const std::string text = dry_run(recipe, {});
+  EXPECT_NE(text.find("the weights' headers fit the config"), std::string::npos) << text;
+  EXPECT_NE(text.find("not/here.jsonl is not here: 64 tokens a prompt assumed"), std::string::npos) << text;
+  EXPECT_EQ(line_of(text, "prompts x group = samples"), "12 x 12 = 144");
+
+  recipe.policy.train = policy::TrainMode::lora;
+  recipe.policy.lora.rank = 4;
+  int64_t adapters = 0;
+  for (const NamedTensor& p : testing::tiny_bagel(policy::TrainMode::lora)->parameters()) {
+    if (p.tensor.requires_grad()) adapters += p.tensor.numel();  // rank 4 as well
+  }
+  const std::string lora = dry_run(recipe, {});
+  EXPECT_NE(line_of(lora, "adapters").find(fmt::format("{:.2f} k", static_cast<double>(adapters) / 1e3)), std::string::npos)
+      << lora;
+  recipe.policy.lora.targets = {"nothing*"};
+  EXPECT_THROW(dry_run(recipe, {}), BadInput);
+}
+
+TEST(DryRun, OfThePublishedSizesFitsWithLoraAndNotWithAllWeights) {
+  recipe::Recipe recipe = recipe_for(UNIGRPO_TEST_DATA "/bagel_7b");
+  recipe.policy.dtype = policy::DtypeChoice::bfloat16;
+  recipe.policy.recompute = true;
+  recipe.rollout.image_size = 512;
+  const std::string full = dry_run(recipe, {.num_gpus = 8, .gpu_gib = 80});
+  // 28 layers of 2 (q, o: 3584^2; k, v: 512 x 3584; gate, up, down: 3584 x 18944) and their biases and norms.
+  EXPECT_EQ(line_of(full, "language model, generation").substr(0, 6), "6.53 G");
+  EXPECT_NE(full.find("no weights in the folder"), std::string::npos);
+  EXPECT_NE(full.find("each rank with whole weights: does NOT fit"), std::string::npos) << full;
+  EXPECT_NE(full.find("weights and optimizer sharded: fits"), std::string::npos) << full;
+  recipe.policy.train = policy::TrainMode::lora;
+  EXPECT_NE(dry_run(recipe, {.num_gpus = 1, .gpu_gib = 80}).find("whole weights: fits"), std::string::npos);
+}
+
+TEST(DryRun, HeadersThatDoNotFitTheConfigAreNamed) {
+  const testing::TempFolder temp;
+  const fs::path folder = temp.path() / "model";
+  fs::copy(UNIGRPO_TEST_DATA "/bagel_tiny", folder);
+  const recipe::Recipe recipe = recipe_for(folder.string());
+  const std::string config = (folder / "config.json").string();
+  fs::copy_file(UNIGRPO_TEST_DATA "/bagel_7b/vit_config.json", folder / "vit_config.json", fs::copy_options::overwrite_existing);
+  const std::string said = testing::message_of<BadInput>([&] { dry_run(recipe, {}); });
+  EXPECT_NE(said.find("ema.safetensors: tensor 'connector.fc1.weight' has a shape"), std::string::npos) << said;
+}
+
+}  // namespace
+}  // namespace unigrpo::train
