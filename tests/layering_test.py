@@ -44,6 +44,7 @@ EXTRA = {}
 CONFIG_EXTRA = {
     "rollout/config.h": {"flow/config.h"},
     "grpo/config.h": {"flow/config.h"},
+    "monitor/config.h": {"reward/config.h"},
 }
 
 WITHOUT_TORCH = ["base/", "io/", "data/", "monitor/", "reward/", "recipe/"]

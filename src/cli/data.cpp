@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -7,10 +8,12 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/hash.h"
 #include "base/rng.h"
 #include "cli/commands.h"
 #include "data/prompt_file.h"
 #include "data/sentencepiece_trainer.h"
+#include "data/shapes_tasks.h"
 #include "data/shapes_world.h"
 #include "io/atomic_file.h"
 #include "io/image_codec.h"
@@ -23,7 +26,7 @@ namespace shapes = data::shapes;
 
 struct ShapesOptions {
   std::string out;
-  int64_t examples = 0;
+  int64_t examples = 0, tasks = 0;
   uint64_t seed = 0;
 };
 
@@ -53,6 +56,31 @@ void write_examples(const ShapesOptions& options, const std::vector<shapes::Worl
   io::write_file_atomic(out / "examples.jsonl", rows);
 }
 
+/// answer_<part>.jsonl and edit_<part>.jsonl: prompt rows about pictures, which lie beside them. The pictures of a part show
+/// prompts of that part alone.
+void write_tasks(const ShapesOptions& options, const std::string& part, const std::vector<shapes::WorldPrompt>& prompts,
+                 int64_t count) {
+  const fs::path out = options.out;
+  fs::create_directories(out / "pictures");
+  for (const std::string task : {"answer", "edit"}) {
+    std::string rows;
+    for (int64_t index = 0; index < count; ++index) {
+      const std::string id = fmt::format("{}_{}_{:05}", task, part, index);
+      RandomStream stream({.seed = options.seed, .prompt = fnv1a64(task + part), .sample = static_cast<uint64_t>(index),
+                           .purpose = Purpose::world_scene});
+      const std::string& line = prompts[static_cast<size_t>(stream.below(prompts.size()))].json;
+      const shapes::TaskRow drawn =
+          task == "answer" ? shapes::draw_answer_task(line, stream) : shapes::draw_edit_task(line, stream);
+      const std::string picture = "pictures/" + id + ".png";
+      io::write_png(out / picture, shapes::render(drawn.image));
+      nlohmann::ordered_json row = {{"id", id}, {"tag", drawn.tag}, {"prompt", drawn.prompt}, {"images", {picture}}};
+      row.update(nlohmann::ordered_json::parse(drawn.fields_json));
+      rows += row.dump() + "\n";
+    }
+    io::write_file_atomic(out / fmt::format("{}_{}.jsonl", task, part), rows);
+  }
+}
+
 int run_shapes(const ShapesOptions& options) {
   const shapes::WorldSplit split = shapes::make_split();
   std::error_code error;
@@ -64,6 +92,12 @@ int run_shapes(const ShapesOptions& options) {
   if (options.examples > 0) {
     write_examples(options, split.train);
     fmt::print("{}: {} examples\n", (fs::path(options.out) / "examples.jsonl").string(), options.examples);
+  }
+  if (options.tasks > 0) {
+    write_tasks(options, "train", split.train, options.tasks);
+    write_tasks(options, "test", split.test, std::max<int64_t>(options.tasks / 5, 1));
+    fmt::print("{}: {} training and {} test rows of each task with a picture\n", options.out, options.tasks,
+               std::max<int64_t>(options.tasks / 5, 1));
   }
   return 0;
 }
@@ -107,6 +141,9 @@ Run declare_data(CLI::App& app) {
   CLI::App* shapes_app = app.add_subcommand("shapes", "Write the world's prompt files, and examples with images");
   shapes_app->add_option("--out", shapes_options->out, "Folder to write to")->required();
   shapes_app->add_option("--examples", shapes_options->examples, "Rendered examples with their plans (default 0)")
+      ->check(CLI::Range(int64_t{0}, int64_t{100000}));
+  shapes_app->add_option("--tasks", shapes_options->tasks,
+                         "Rows that ask about a picture and rows that change one, a fifth as many for testing (default 0)")
       ->check(CLI::Range(int64_t{0}, int64_t{100000}));
   shapes_app->add_option("--seed", shapes_options->seed, "Of the examples (default 0)");
 

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -25,6 +26,7 @@ struct Sample {
   std::string id;  // "<prompt id>/<sample index>"
   std::string prompt;
   std::string metadata_json = "{}";
+  std::vector<std::shared_ptr<const Image>> images;  // the prompt's own, shared by its samples
   std::vector<SampleSegment> segments;
   int64_t seed = 0;
 

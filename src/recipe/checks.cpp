@@ -116,7 +116,8 @@ Finding check_terms(const Recipe& recipe, Command command) {
                       fmt::format("expected a name of its own, got \"{}\" as in reward.terms.{}",
                                   name, found->second)};
     }
-    const char* judged = term.kind == reward::RewardKind::format ? "text" : "image";
+    const bool of_text = term.kind == reward::RewardKind::format || term.kind == reward::RewardKind::answer;
+    const char* judged = of_text ? "text" : "image";
     if (command == Command::train && !has_segment(recipe, judged)) {
       return Conflict{{key + ".kind", "rollout.program"},
                       fmt::format("expected \"{}\" in rollout.program for kind \"{}\"", judged,

@@ -269,7 +269,7 @@ std::vector<Section> make_schema() {
                text(kMetricName))
           .row("kind", &TermConfig::kind, "the judge")
           .row("weight", &TermConfig::weight, "in the sum; 0: logged only")
-          .row("measure", &TermConfig::measure, "geneval: strict, soft, or their mean"));
+          .row("measure", &TermConfig::measure, "geneval, edit: strict, soft, or their mean"));
   sections.push_back(
       Builder(
           "optim", "AdamW", [](Recipe & r, size_t) -> auto& { return r.optim; })
@@ -320,7 +320,9 @@ std::vector<Section> make_schema() {
           .row("eval_every", &MonitorConfig::eval_every,
                "steps between evaluations; 0: only before and after", between(0, kMany))
           .row("eval_prompts", &MonitorConfig::eval_prompts, "prompt file; empty: no evaluation")
-          .row("eval_samples", &MonitorConfig::eval_samples, "images a prompt", between(1, 4096))
+          .row("eval_reward", &MonitorConfig::eval_reward,
+               "the judge of eval_prompts, whatever is trained on")
+          .row("eval_samples", &MonitorConfig::eval_samples, "samples a prompt", between(1, 4096))
           .row("eval_max_prompts", &MonitorConfig::eval_max_prompts, "0: all", between(0, kMany))
           .row("eval_guidance", &MonitorConfig::eval_guidance,
                "above 1: before and after are also scored with this guidance", between(0, 100)));

@@ -10,14 +10,14 @@ namespace unigrpo {
 namespace reward {
 
 enum class OnError { drop_sample, drop_group, stop, retry };
-enum class RewardKind { geneval, format, saturation };
+enum class RewardKind { geneval, edit, answer, format, saturation };
 enum class GenevalMeasure { strict, soft, mixed };
 
 struct TermConfig {  // recipe: [[reward.terms]]
   std::string name;  // metric name reward/<name>; the kind where empty
   RewardKind kind = RewardKind::geneval;
   double weight = 1.0;
-  GenevalMeasure measure = GenevalMeasure::mixed;  // geneval: strict, soft, or their mean
+  GenevalMeasure measure = GenevalMeasure::mixed;  // geneval, edit: strict, soft, or their mean
 };
 
 struct RewardConfig {  // recipe: [reward]
@@ -38,6 +38,8 @@ struct EnumNames<reward::OnError> {
 template <>
 struct EnumNames<reward::RewardKind> {
   static constexpr std::array names = {std::pair{reward::RewardKind::geneval, "geneval"},
+                                       std::pair{reward::RewardKind::edit, "edit"},
+                                       std::pair{reward::RewardKind::answer, "answer"},
                                        std::pair{reward::RewardKind::format, "format"},
                                        std::pair{reward::RewardKind::saturation, "saturation"}};
 };

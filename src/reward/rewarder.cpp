@@ -7,7 +7,9 @@
 
 #include "base/enum_names.h"
 #include "base/error.h"
+#include "reward/builtin/answer.h"
 #include "reward/builtin/color_detector.h"
+#include "reward/builtin/edit.h"
 #include "reward/builtin/format.h"
 #include "reward/builtin/geneval.h"
 #include "reward/builtin/saturation.h"
@@ -66,6 +68,10 @@ std::unique_ptr<Reward> make_reward(const TermConfig& term) {
   switch (term.kind) {
     case RewardKind::geneval:
       return make_geneval_reward(term.measure, make_color_detector());
+    case RewardKind::edit:
+      return make_edit_reward(term.measure, make_color_detector());
+    case RewardKind::answer:
+      return make_answer_reward();
     case RewardKind::format:
       return make_format_reward();
     case RewardKind::saturation:

@@ -72,7 +72,7 @@ class Episodes {
         prefixes_(request.prompts.size()),
         rows_left_(request.prompts.size(), request.group_size) {}
 
-  void add_group(int64_t p, const std::vector<Block>& prefix) {
+  void add_group(int64_t p, const std::vector<Block>& prefix, const std::vector<std::shared_ptr<const Image>>& images) {
     const data::Prompt& prompt = request_.prompts[p];
     for (int64_t g = 0; g < request_.group_size; ++g) {
       Row& row = rows_.emplace_back();
@@ -83,6 +83,7 @@ class Episodes {
       row.trajectory.sample.id = prompt.id + "/" + std::to_string(sample);
       row.trajectory.sample.prompt = prompt.text;
       row.trajectory.sample.metadata_json = prompt.metadata_json;
+      row.trajectory.sample.images = images;
       row.trajectory.sample.seed = static_cast<int64_t>(seed_);
       row.key = {.seed = seed_,
                  .step = request_.step,
@@ -300,12 +301,15 @@ RolloutEngine::RolloutEngine(policy::UnifiedPolicy& policy, const RolloutConfig&
     : policy_(policy), config_(config), seed_(seed), system_prompt_(std::move(system_prompt)) {}
 
 std::vector<Block> RolloutEngine::prefix(const data::Prompt& prompt) const {
+  return prefix(prompt, data::read_prompt_images(prompt));
+}
+
+std::vector<Block> RolloutEngine::prefix(const data::Prompt& prompt, std::span<const Image> images) const {
   std::vector<Block> blocks;
   if (!system_prompt_.empty()) blocks.push_back(policy::text_block(policy::block_ids(policy_, system_prompt_)));
-  const std::vector<Image> images = data::read_prompt_images(prompt);
   for (size_t i = 0; i < images.size(); ++i) {
     try {
-      auto read = policy_.read_images(std::span(&images[i], 1), draws(config_));
+      auto read = policy_.read_images(images.subspan(i, 1), draws(config_));
       std::ranges::move(read.front(), std::back_inserter(blocks));
     } catch (const BadInput& error) {
       throw BadInput("{}: {}", prompt.images[i], error.what());
@@ -319,7 +323,11 @@ std::vector<Trajectory> RolloutEngine::rollout(const RolloutRequest& request) {
   if (request.keys.size() != request.prompts.size()) throw std::invalid_argument("rollout: one key a prompt");
   Episodes episodes(policy_, config_, seed_, request);
   for (size_t p = 0; p < request.prompts.size(); ++p) {
-    episodes.add_group(static_cast<int64_t>(p), prefix(request.prompts[p]));
+    std::vector<Image> images = data::read_prompt_images(request.prompts[p]);
+    const std::vector<Block> blocks = prefix(request.prompts[p], images);
+    std::vector<std::shared_ptr<const Image>> shared;
+    for (Image& image : images) shared.push_back(std::make_shared<const Image>(std::move(image)));
+    episodes.add_group(static_cast<int64_t>(p), blocks, shared);
   }
   return episodes.run();
 }

@@ -44,6 +44,8 @@ class RolloutEngine {
   std::vector<policy::Block> prefix(const data::Prompt& prompt) const;
 
  private:
+  std::vector<policy::Block> prefix(const data::Prompt& prompt, std::span<const Image> images) const;
+
   policy::UnifiedPolicy& policy_;
   RolloutConfig config_;
   uint64_t seed_;

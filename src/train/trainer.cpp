@@ -2,6 +2,7 @@
 
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
 
@@ -40,8 +41,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using recipe::Recipe;
-
-constexpr auto kEvalReward = reward::RewardKind::geneval;  // of monitor.eval_prompts, whatever is trained on
 
 /// Keys that a resumed run may change: how long, how it is watched, how often it is saved.
 bool may_change(const std::string& key) {
@@ -176,9 +175,11 @@ class Trainer {
         clip_(recipe.optim),
         ema_(recipe.optim.ema, trained_) {
     rewarder_.check_prompts(prompts_, recipe.data.prompts);
-    policy_.grid_for(recipe.rollout.image_size);
+    if (std::ranges::find(recipe.rollout.program, "image") != recipe.rollout.program.end()) {
+      policy_.grid_for(recipe.rollout.image_size);
+    }
     if (!recipe.monitor.eval_prompts.empty()) {
-      check_eval_prompts(recipe.monitor.eval_prompts, kEvalReward);
+      check_eval_prompts(recipe.monitor.eval_prompts, recipe.monitor.eval_reward);
     }
     if (resume) require_same_recipe(recipe, fs::path(recipe.run_dir()) / "recipe.toml");
     folder_.emplace(monitor::RunFolder::open(recipe.run_dir(), resume));
@@ -358,7 +359,7 @@ class Trainer {
     if (recipe_.optim.ema.enabled && step_ > 0) averaged.emplace(ema_, trained_);
     EvalOptions options{.model = recipe_.policy.model,
                         .prompts = recipe_.monitor.eval_prompts,
-                        .reward = kEvalReward,
+                        .reward = recipe_.monitor.eval_reward,
                         .generation = generation_,
                         .seed = 0,
                         .num_samples = recipe_.monitor.eval_samples,

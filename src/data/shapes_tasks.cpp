@@ -1,0 +1,133 @@
+#include "data/shapes_tasks.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+namespace unigrpo::data::shapes {
+namespace {
+
+using nlohmann::ordered_json;
+
+constexpr std::array kCounts = {"zero", "one", "two", "three", "four", "five"};
+constexpr double kAskedIsThere = 0.75;  // share of counting questions about objects that are in the picture
+constexpr double kRecolored = 0.7;      // share of recolourings among the changes, where both are possible
+
+std::string name_of(Shape shape) { return kShapeNames[static_cast<size_t>(shape)]; }
+std::string name_of(Color color) { return kColorNames[static_cast<size_t>(color)]; }
+
+template <typename T>
+T one_of(const std::vector<T>& items, RandomStream& stream) {
+  return items[static_cast<size_t>(stream.below(items.size()))];
+}
+
+/// Objects of one class and colour, in the order in which the scene has them.
+struct Kind {
+  Shape shape;
+  Color color;
+  int count = 0;
+};
+
+std::vector<Kind> kinds_of(const Scene& scene) {
+  std::vector<Kind> kinds;
+  for (const Object& object : scene) {
+    const auto same = [&](const Kind& kind) { return kind.shape == object.shape && kind.color == object.color; };
+    const auto found = std::find_if(kinds.begin(), kinds.end(), same);
+    if (found == kinds.end()) {
+      kinds.push_back({object.shape, object.color, 1});
+    } else {
+      ++found->count;
+    }
+  }
+  return kinds;
+}
+
+std::string include_of(const std::vector<Kind>& kinds) {
+  ordered_json include = ordered_json::array();
+  for (const Kind& kind : kinds) {
+    include.push_back({{"class", name_of(kind.shape)}, {"count", kind.count}, {"color", name_of(kind.color)}});
+  }
+  return include.dump();
+}
+
+/// The plan of a picture without places: "<think> one blue square; two red circles </think>"
+std::string plan_of(const std::vector<Kind>& kinds) {
+  std::string text = "<think> ";
+  for (size_t k = 0; k < kinds.size(); ++k) {
+    const Kind& kind = kinds[k];
+    text += fmt::format("{}{} {} {}{}", k > 0 ? "; " : "", kCounts[static_cast<size_t>(kind.count)], name_of(kind.color),
+                        name_of(kind.shape), kind.count > 1 ? "s" : "");
+  }
+  return text + " </think>";
+}
+
+Color other_color(Color color, RandomStream& stream) {
+  while (true) {
+    const auto drawn = static_cast<Color>(stream.below(kColorNames.size()));
+    if (drawn != color) return drawn;
+  }
+}
+
+}  // namespace
+
+TaskRow draw_answer_task(std::string_view prompt_json, RandomStream& stream) {
+  TaskRow row;
+  row.image = draw_scene(prompt_json, stream);
+  const std::vector<Kind> kinds = kinds_of(row.image);
+  const Kind seen = one_of(kinds, stream);
+  if (stream.chance(0.5)) {
+    row.tag = "color";  // a scene that fits a prompt has one colour a class
+    row.prompt = fmt::format("what color {} the {}{}?", seen.count > 1 ? "are" : "is", name_of(seen.shape),
+                             seen.count > 1 ? "s" : "");
+    row.text = name_of(seen.color);
+  } else {
+    row.tag = "count";
+    Kind asked = seen;
+    if (!stream.chance(kAskedIsThere)) {
+      asked.shape = static_cast<Shape>(stream.below(kShapeNames.size()));
+      asked.color = static_cast<Color>(stream.below(kColorNames.size()));
+    }
+    const auto count = std::count_if(row.image.begin(), row.image.end(), [&](const Object& object) {
+      return object.shape == asked.shape && object.color == asked.color;
+    });
+    row.prompt = fmt::format("how many {} {}s are there?", name_of(asked.color), name_of(asked.shape));
+    row.text = kCounts[static_cast<size_t>(count)];
+  }
+  row.fields_json = ordered_json{{"metadata", {{"answer", row.text}}}}.dump();
+  return row;
+}
+
+TaskRow draw_edit_task(std::string_view prompt_json, RandomStream& stream) {
+  TaskRow row;
+  row.image = draw_scene(prompt_json, stream);
+  std::vector<Kind> kinds = kinds_of(row.image);
+  const size_t index = static_cast<size_t>(stream.below(kinds.size()));
+  Kind& changed = kinds[index];
+  const std::string noun = name_of(changed.shape) + (changed.count > 1 ? "s" : "");
+  const Shape shape = changed.shape;
+  row.drawn = row.image;
+  if (kinds.size() == 1 || stream.chance(kRecolored)) {
+    row.tag = "recolor";
+    changed.color = other_color(changed.color, stream);
+    row.prompt = fmt::format("make the {} {}", noun, name_of(changed.color));
+    for (Object& object : *row.drawn) {
+      if (object.shape == shape) object.color = changed.color;
+    }
+  } else {
+    row.tag = "remove";
+    row.prompt = fmt::format("remove the {}", noun);
+    std::erase_if(*row.drawn, [&](const Object& object) { return object.shape == shape; });
+    kinds.erase(kinds.begin() + static_cast<std::ptrdiff_t>(index));
+  }
+  row.text = plan_of(kinds);
+  ordered_json fields;
+  fields["include"] = ordered_json::parse(include_of(kinds));
+  if (row.tag == "remove") fields["exclude"] = {{{"class", name_of(shape)}, {"count", 1}}};
+  fields["metadata"] = {{"changed", name_of(shape)}};
+  row.fields_json = fields.dump();
+  return row;
+}
+
+}  // namespace unigrpo::data::shapes

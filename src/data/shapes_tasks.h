@@ -1,0 +1,33 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "data/shapes_world.h"
+
+/// Tasks of the embedded world that start from a picture: answering a question about it, and changing it. Rows are prompt
+/// rows (docs/FORMATS.md) whose `images` the caller writes; rewards `answer` and `edit` judge them.
+namespace unigrpo::data::shapes {
+
+/// A row with the scenes of its pictures and what a good policy says and draws.
+struct TaskRow {
+  std::string tag;     // count, color; recolor, remove
+  std::string prompt;  // "how many red circles are there?", "make the square green"
+  Scene image;         // the picture that the prompt is about
+  /// answer: {"metadata": {"answer": "two"}}; edit: {"include": [...], "metadata": {"changed": "square"}}, what must be in the
+  /// new picture and the class of the objects that the prompt speaks of.
+  std::string fields_json;
+  std::string text;            // the answer, or the plan of the changed picture
+  std::optional<Scene> drawn;  // edit: the changed picture, everything else where it was
+};
+
+/// A question about a scene that fits a prompt line of the world (`json` of a WorldPrompt): how many objects of a colour and
+/// class there are (none, too), or which colour those of a class have. Throws BadInput for a line outside this world.
+TaskRow draw_answer_task(std::string_view prompt_json, RandomStream& stream);
+
+/// A change to such a scene: all objects of a class get another colour or, where there are two classes, go.
+TaskRow draw_edit_task(std::string_view prompt_json, RandomStream& stream);
+
+}  // namespace unigrpo::data::shapes

@@ -1,0 +1,142 @@
+#include "reward/builtin/edit.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <vector>
+
+#include "base/error.h"
+#include "io/json.h"
+
+namespace unigrpo::reward {
+namespace {
+
+constexpr double kMayMove = 0.1;  // of the picture's longer side
+
+struct Change {
+  std::string changed;  // class
+  bool removed = false;
+};
+
+Change change_of(const std::string& metadata_json) {
+  const nlohmann::json row = io::parse_json(metadata_json, "metadata");
+  if (!row.is_object() || !row.contains("metadata") || !row["metadata"].is_object() ||
+      !row["metadata"].contains("changed") || !row["metadata"]["changed"].is_string()) {
+    throw BadInput("'metadata.changed' is missing: the class of the objects that change");
+  }
+  Change change{.changed = row["metadata"]["changed"].get<std::string>()};
+  if (row.contains("exclude") && row["exclude"].is_array()) {
+    for (const auto& entry : row["exclude"]) {
+      change.removed = change.removed || (entry.is_object() && entry.contains("class") && entry["class"] == change.changed);
+    }
+  }
+  return change;
+}
+
+bool whole(const Image& image) {
+  return image.width > 0 && image.height > 0 &&
+         image.pixels.size() == size_t{3} * static_cast<size_t>(image.width) * static_cast<size_t>(image.height);
+}
+
+/// Detections in shares of the picture, so that pictures of two sizes compare.
+std::vector<Detection> scaled(std::vector<Detection> found, double x, double y) {
+  for (Detection& object : found) {
+    object.left *= x;
+    object.right *= x;
+    object.top *= y;
+    object.bottom *= y;
+  }
+  return found;
+}
+
+class EditReward : public Reward {
+ public:
+  EditReward(GenevalMeasure measure, std::unique_ptr<Detector> detector)
+      : measure_(measure), detector_(std::move(detector)) {}
+
+  std::vector<Score> score(std::span<const data::Sample> samples) override {
+    std::vector<Score> scores;
+    for (const data::Sample& sample : samples) {
+      try {
+        scores.push_back(score_one(sample));
+      } catch (const BadInput& error) {
+        scores.push_back({.value = std::nullopt, .reason = error.what(), .parts = {}});
+      }
+    }
+    return scores;
+  }
+
+  std::string missing_metadata(const std::string& metadata_json) const override {
+    try {
+      change_of(metadata_json);
+      score_geneval(metadata_json, {}, 1, 1);
+      return "";
+    } catch (const BadInput& error) {
+      return error.what();
+    }
+  }
+
+ private:
+  Score score_one(const data::Sample& sample) {
+    const Image* after = sample.last_image();
+    if (!after) return {.value = std::nullopt, .reason = "no image", .parts = {}};
+    if (sample.images.empty()) return {.value = std::nullopt, .reason = "the prompt has no image", .parts = {}};
+    const Image& before = *sample.images.front();
+    if (!whole(*after) || !whole(before)) return {.value = std::nullopt, .reason = "an image is empty", .parts = {}};
+    const auto old_objects = scaled(detector_->detect(before), static_cast<double>(after->width) / before.width,
+                                    static_cast<double>(after->height) / before.height);
+    const GenevalScore found =
+        score_edit(sample.metadata_json, old_objects, detector_->detect(*after), after->width, after->height);
+    const double value = measure_ == GenevalMeasure::strict ? found.strict
+                         : measure_ == GenevalMeasure::soft ? found.soft
+                                                            : (found.strict + found.soft) / 2;
+    return {.value = value, .reason = found.reason, .parts = {{"strict", found.strict}, {"soft", found.soft}}};
+  }
+
+  GenevalMeasure measure_;
+  std::unique_ptr<Detector> detector_;
+};
+
+}  // namespace
+
+GenevalScore score_edit(const std::string& metadata_json, std::span<const Detection> before,
+                        std::span<const Detection> after, int image_width, int image_height) {
+  const Change change = change_of(metadata_json);
+  const GenevalScore wanted = score_geneval(metadata_json, after, image_width, image_height);
+  const double reach = kMayMove * std::max(image_width, image_height);
+  std::set<const Detection*> taken;
+  double kept = 0, objects = 0;
+  std::string reason = wanted.reason;
+  for (const Detection& old : before) {
+    const bool touched = old.class_name == change.changed;
+    if (touched && change.removed) continue;
+    ++objects;
+    const Detection* nearest = nullptr;
+    double best = reach;
+    for (const Detection& object : after) {
+      if (taken.contains(&object) || object.class_name != old.class_name || (!touched && object.color != old.color)) continue;
+      const double distance = std::hypot(object.center_x() - old.center_x(), object.center_y() - old.center_y());
+      if (distance <= best) {
+        best = distance;
+        nearest = &object;
+      }
+    }
+    if (nearest) {
+      taken.insert(nearest);
+      ++kept;
+    } else {
+      reason += fmt::format("{}the {} {} is not where it was", reason.empty() ? "" : "; ", old.color, old.class_name);
+    }
+  }
+  const double share = objects > 0 ? kept / objects : 1.0;
+  return {.strict = wanted.strict == 1.0 && kept == objects ? 1.0 : 0.0, .soft = (wanted.soft + share) / 2, .reason = reason};
+}
+
+std::unique_ptr<Reward> make_edit_reward(GenevalMeasure measure, std::unique_ptr<Detector> detector) {
+  return std::make_unique<EditReward>(measure, std::move(detector));
+}
+
+}  // namespace unigrpo::reward

@@ -1,0 +1,93 @@
+#include "data/shapes_tasks.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "base/error.h"
+
+namespace unigrpo::data::shapes {
+namespace {
+
+std::vector<std::string> lines() {
+  std::vector<std::string> all;
+  for (const WorldPrompt& prompt : make_split(300).train) all.push_back(prompt.json);
+  return all;
+}
+
+RandomStream stream(uint64_t sample) { return RandomStream({.seed = 3, .sample = sample, .purpose = Purpose::world_scene}); }
+
+int64_t count(const Scene& scene, const std::string& color, const std::string& shape) {
+  return std::count_if(scene.begin(), scene.end(), [&](const Object& object) {
+    return kColorNames[static_cast<size_t>(object.color)] == color && kShapeNames[static_cast<size_t>(object.shape)] == shape;
+  });
+}
+
+TEST(AnswerTask, TheAnswerIsWhatThePictureShows) {
+  const std::vector<std::string> numbers = {"zero", "one", "two", "three", "four", "five"};
+  std::map<std::string, int> answers;
+  const auto prompts = lines();
+  for (uint64_t i = 0; i < 600; ++i) {
+    RandomStream random = stream(i);
+    const TaskRow row = draw_answer_task(prompts[i % prompts.size()], random);
+    ++answers[row.text];
+    EXPECT_EQ(nlohmann::json::parse(row.fields_json)["metadata"]["answer"], row.text);
+    EXPECT_FALSE(row.drawn);
+    if (row.tag == "count") {  // "how many red circles are there?"
+      const size_t color = 9, shape = row.prompt.find(' ', color) + 1;
+      const std::string asked_color = row.prompt.substr(color, shape - 1 - color);
+      const std::string asked_shape = row.prompt.substr(shape, row.prompt.find("s are", shape) - shape);
+      EXPECT_EQ(row.text, numbers[static_cast<size_t>(count(row.image, asked_color, asked_shape))]) << row.prompt;
+    } else {
+      const bool plural = row.prompt.starts_with("what color are the ");
+      const std::string noun = row.prompt.substr(plural ? 19 : 18, row.prompt.size() - (plural ? 21 : 19));
+      EXPECT_GE(count(row.image, row.text, noun), plural ? 2 : 1) << row.prompt;
+    }
+  }
+  EXPECT_GT(answers["zero"], 10);
+  EXPECT_GT(answers["one"], 10);
+  EXPECT_GT(answers["three"], 10);
+  EXPECT_GT(answers["red"], 10);
+}
+
+TEST(EditTask, ChangesOneClassAndLeavesTheRestWhereItWas) {
+  std::set<std::string> tags;
+  const auto prompts = lines();
+  for (uint64_t i = 0; i < 300; ++i) {
+    RandomStream random = stream(i);
+    const TaskRow row = draw_edit_task(prompts[i % prompts.size()], random);
+    tags.insert(row.tag);
+    const auto fields = nlohmann::json::parse(row.fields_json);
+    const std::string changed = fields["metadata"]["changed"];
+    ASSERT_TRUE(row.drawn);
+    Scene kept_before, kept_after;
+    for (const Object& object : row.image) {
+      if (kShapeNames[static_cast<size_t>(object.shape)] != changed) kept_before.push_back(object);
+    }
+    for (const Object& object : *row.drawn) {
+      if (kShapeNames[static_cast<size_t>(object.shape)] != changed) kept_after.push_back(object);
+    }
+    EXPECT_EQ(kept_after, kept_before) << row.prompt;
+    EXPECT_NE(*row.drawn, row.image);
+    int64_t wanted = 0;
+    for (const auto& entry : fields["include"]) {
+      EXPECT_EQ(count(*row.drawn, entry["color"], entry["class"]), entry["count"]) << row.prompt;
+      wanted += entry["count"].get<int64_t>();
+    }
+    EXPECT_EQ(wanted, static_cast<int64_t>(row.drawn->size()));
+    EXPECT_EQ(row.tag == "remove", row.drawn->size() < row.image.size());
+    EXPECT_TRUE(row.text.starts_with("<think> ") && row.text.ends_with(" </think>"));
+  }
+  EXPECT_EQ(tags, (std::set<std::string>{"recolor", "remove"}));
+}
+
+TEST(Tasks, LinesOfAnotherWorldAreRefused) {
+  RandomStream random = stream(1);
+  EXPECT_THROW(draw_answer_task(R"({"prompt": "a cat", "include": [{"class": "cat", "count": 1}]})", random), BadInput);
+}
+
+}  // namespace
+}  // namespace unigrpo::data::shapes
