@@ -22,6 +22,7 @@ enum class Purpose : uint32_t {
   world_plan = 12,
   dropout = 13,
   test = 14,
+  sft_task = 15,
 };
 
 /// Names a random stream. Same key, same numbers: on any rank, in any batch, after any restart.

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -63,11 +65,47 @@ std::string plan_of(const std::vector<Kind>& kinds) {
   return text + " </think>";
 }
 
-Color other_color(Color color, RandomStream& stream) {
+template <typename E, size_t N>
+E other_than(E value, const std::array<const char*, N>&, RandomStream& stream) {
   while (true) {
-    const auto drawn = static_cast<Color>(stream.below(kColorNames.size()));
-    if (drawn != color) return drawn;
+    const auto drawn = static_cast<E>(stream.below(N));
+    if (drawn != value) return drawn;
   }
+}
+
+/// One object more, less, of another colour or of another shape.
+Scene spoiled(Scene scene, RandomStream& stream) {
+  constexpr int kTries = 50;
+  const size_t index = static_cast<size_t>(stream.below(scene.size()));
+  Object& object = scene[index];
+  switch (stream.below(4)) {
+    case 0:
+      if (scene.size() > 1) {
+        scene.erase(scene.begin() + static_cast<std::ptrdiff_t>(index));
+        return scene;
+      }
+      break;
+    case 1:
+      for (int i = 0; i < kTries; ++i) {
+        Object extra = object;
+        extra.x = stream.uniform(extra.radius + 2, kImageSize - extra.radius - 2);
+        extra.y = stream.uniform(extra.radius + 2, kImageSize - extra.radius - 2);
+        const bool free = std::all_of(scene.begin(), scene.end(), [&](const Object& other) {
+          return std::hypot(extra.x - other.x, extra.y - other.y) > extra.radius + other.radius + 2;
+        });
+        if (!free) continue;
+        scene.push_back(extra);
+        return scene;
+      }
+      break;
+    case 2:
+      object.shape = other_than(object.shape, kShapeNames, stream);
+      return scene;
+    default:
+      break;
+  }
+  object.color = other_than(object.color, kColorNames, stream);
+  return scene;
 }
 
 }  // namespace
@@ -110,7 +148,7 @@ TaskRow draw_edit_task(std::string_view prompt_json, RandomStream& stream) {
   row.drawn = row.image;
   if (kinds.size() == 1 || stream.chance(kRecolored)) {
     row.tag = "recolor";
-    changed.color = other_color(changed.color, stream);
+    changed.color = other_than(changed.color, kColorNames, stream);
     row.prompt = fmt::format("make the {} {}", noun, name_of(changed.color));
     for (Object& object : *row.drawn) {
       if (object.shape == shape) object.color = changed.color;
@@ -128,6 +166,22 @@ TaskRow draw_edit_task(std::string_view prompt_json, RandomStream& stream) {
   fields["metadata"] = {{"changed", name_of(shape)}};
   row.fields_json = fields.dump();
   return row;
+}
+
+MendExample draw_mend_example(std::string_view prompt_json, double wrong, RandomStream& stream) {
+  Example right = draw_example(prompt_json, {}, stream);
+  MendExample example{.prompt = right.prompt,
+                      .plan = right.plan,
+                      .first = right.scene,
+                      .first_is_right = !stream.chance(wrong),
+                      .verdict = "<think> right </think>",
+                      .second = right.scene};
+  if (!example.first_is_right) {
+    constexpr std::string_view kOpen = "<think> ";
+    example.first = spoiled(right.scene, stream);
+    example.verdict = "<think> wrong; " + right.plan.substr(kOpen.size());
+  }
+  return example;
 }
 
 }  // namespace unigrpo::data::shapes

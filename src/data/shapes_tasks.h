@@ -30,4 +30,17 @@ TaskRow draw_answer_task(std::string_view prompt_json, RandomStream& stream);
 /// A change to such a scene: all objects of a class get another colour or, where there are two classes, go.
 TaskRow draw_edit_task(std::string_view prompt_json, RandomStream& stream);
 
+/// Two rounds: a plan, a picture that fits it or, with probability `wrong`, departs from it in one object (missing, extra,
+/// recoloured or reshaped), what the policy says on looking at it, and the right picture.
+struct MendExample {
+  std::string prompt;   // the line's own
+  std::string plan;     // before the first picture
+  Scene first;
+  bool first_is_right = true;
+  std::string verdict;  // "<think> right </think>", or "<think> wrong; " and the plan's content again
+  Scene second;         // fits the plan; `first` itself where that was right
+};
+
+MendExample draw_mend_example(std::string_view prompt_json, double wrong, RandomStream& stream);
+
 }  // namespace unigrpo::data::shapes

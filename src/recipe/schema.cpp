@@ -338,6 +338,15 @@ std::vector<Section> make_schema() {
                "embedded world: share of plans made wrong on purpose", between(0, 1))
           .row("wrong_scene", &SftConfig::wrong_scene,
                "embedded world: share of images made to depart from the plan", between(0, 1))
+          .row("answer", &SftConfig::answer,
+               "embedded world: share of questions about a picture", between(0, 1))
+          .row("edit", &SftConfig::edit, "embedded world: share of changes of a picture",
+               between(0, 1))
+          .row("mend", &SftConfig::mend,
+               "embedded world: share of two rounds, the second after a look at the first",
+               between(0, 1))
+          .row("wrong_first", &SftConfig::wrong_first,
+               "mend: share of first pictures that are wrong, and not trained on", between(0, 1))
           .row("text_weight", &SftConfig::text_weight, "of the cross-entropy", at_least(0))
           .row("image_weight", &SftConfig::image_weight, "of the velocity MSE", at_least(0))
           .row("timesteps_per_image", &SftConfig::timesteps_per_image,

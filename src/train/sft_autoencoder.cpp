@@ -23,7 +23,7 @@ namespace {
 
 std::vector<Image> render_batch(const ShapesExamples& examples, int64_t first, int64_t count) {
   std::vector<Image> images;
-  for (int64_t i = 0; i < count; ++i) images.push_back(data::shapes::render(examples.draw(first + i).scene));
+  for (int64_t i = 0; i < count; ++i) images.push_back(data::shapes::render(examples.draw_world(first + i).scene));
   return images;
 }
 

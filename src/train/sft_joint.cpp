@@ -1,6 +1,8 @@
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <filesystem>
+#include <iterator>
 #include <optional>
 
 #include <ATen/ATen.h>
@@ -22,29 +24,64 @@
 namespace unigrpo::train {
 namespace {
 
-/// The examples of a run, read and encoded once: token ids and clean latents.
-struct EncodedPool {
-  std::vector<std::vector<int64_t>> prompts, plans;  // as text blocks: bos ids eos
-  at::Tensor latents;                                // [pool, L, C]
-  policy::LatentGrid grid;
+/// An example as the model reads it.
+struct Turn {
+  std::vector<int64_t> ids = {};           // text: a block, bos ids eos
+  at::Tensor latents = {};                 // image: [L, C]
+  bool trained = true;
+  std::vector<policy::Block> context = {};  // image: what later turns see of it; empty at the end
 };
 
-EncodedPool encode_pool(const policy::Bagel& model, const ShapesExamples& examples, int64_t size, int64_t image_size) {
-  constexpr int64_t kEncodeBatch = 64;
-  EncodedPool pool;
-  pool.grid = model.grid_for(image_size);
-  std::vector<at::Tensor> latents;
-  for (int64_t first = 0; first < size; first += kEncodeBatch) {
-    std::vector<Image> images;
-    for (int64_t i = first; i < std::min(size, first + kEncodeBatch); ++i) {
-      const data::shapes::Example example = examples.draw(i);
-      pool.prompts.push_back(policy::block_ids(model, example.prompt));
-      pool.plans.push_back(policy::block_ids(model, example.plan));
-      images.push_back(data::shapes::render(example.scene));
+struct Encoded {
+  std::vector<policy::Block> prefix;
+  std::vector<Turn> turns;
+};
+
+/// All pictures of a stretch of examples go through the autoencoder together.
+std::vector<Encoded> encode(policy::Bagel& model, const std::vector<SftExample>& examples) {
+  std::vector<Image> images;
+  for (const SftExample& example : examples) {
+    images.insert(images.end(), example.pictures.begin(), example.pictures.end());
+    for (const SftTurn& turn : example.target) {
+      if (turn.image) images.push_back(*turn.image);
     }
-    latents.push_back(model.encode_images(policy::to_pixels(images)));
   }
-  pool.latents = at::cat(latents, 0);
+  auto blocks = images.empty() ? std::vector<std::vector<policy::Block>>{} : model.read_images(images, true);
+  size_t next = 0;
+  std::vector<Encoded> all;
+  for (const SftExample& example : examples) {
+    Encoded& encoded = all.emplace_back();
+    for (size_t i = 0; i < example.pictures.size(); ++i, ++next) {
+      for (const policy::Block& block : blocks[next]) {
+        if (example.draws || block.kind == policy::Block::Kind::vision) encoded.prefix.push_back(block);
+      }
+    }
+    encoded.prefix.push_back(policy::text_block(policy::block_ids(model, example.prompt)));
+    for (size_t k = 0; k < example.target.size(); ++k) {
+      const SftTurn& turn = example.target[k];
+      if (!turn.image) {
+        encoded.turns.push_back({.ids = policy::block_ids(model, turn.text)});
+        continue;
+      }
+      Turn drawn{.latents = blocks[next].front().latents, .trained = turn.trained};
+      if (k + 1 < example.target.size()) drawn.context = blocks[next];
+      encoded.turns.push_back(std::move(drawn));
+      ++next;
+    }
+  }
+  return all;
+}
+
+/// The examples of a run, read and encoded once.
+std::vector<Encoded> encode_pool(policy::Bagel& model, const ShapesExamples& examples, int64_t size) {
+  constexpr int64_t kEncodeBatch = 64;
+  std::vector<Encoded> pool;
+  for (int64_t first = 0; first < size; first += kEncodeBatch) {
+    std::vector<SftExample> stretch;
+    for (int64_t i = first; i < std::min(size, first + kEncodeBatch); ++i) stretch.push_back(examples.draw(i));
+    auto encoded = encode(model, stretch);
+    std::ranges::move(encoded, std::back_inserter(pool));
+  }
   return pool;
 }
 
@@ -61,8 +98,9 @@ at::Tensor draw_times(int64_t count, double shift, RandomStream& stream) {
 
 }  // namespace
 
-// L = text_weight * mean_tokens [-log p(plan token)] + image_weight * mean |v(x_t, t, prompt, plan) - (eps - x_0)|^2
-// A share `prompt_dropout` of the images is trained without any context, which guidance needs.
+// L = text_weight * mean_tokens [-log p(token of a target's text)] + image_weight * mean |v(x_t, t, context) - (eps - x_0)|^2
+// The context is all that the example has before. A share `prompt_dropout` of the examples is trained on its last picture alone,
+// without any context, which guidance needs.
 void train_joint(const recipe::Recipe& recipe, monitor::Monitor& monitor) {
   const std::filesystem::path source = recipe.policy.model;
   const SftConfig& sft = recipe.sft;
@@ -81,9 +119,9 @@ void train_joint(const recipe::Recipe& recipe, monitor::Monitor& monitor) {
   optim::GradClip clip(recipe.optim);
   optim::Ema ema(recipe.optim.ema, trained);
   monitor.note("encoding the example pool");
-  const ShapesExamples examples(recipe.data.prompts, {.wrong_plan = sft.wrong_plan, .wrong_scene = sft.wrong_scene},
-                                seed);
-  const EncodedPool pool = encode_pool(*model, examples, sft.num_examples, recipe.rollout.image_size);
+  const ShapesExamples examples(recipe.data.prompts, sft, seed);
+  const std::vector<Encoded> pool = encode_pool(*model, examples, sft.num_examples);
+  const policy::LatentGrid grid = model->grid_for(recipe.rollout.image_size);
 
   const int64_t copies = sft.timesteps_per_image;
   for (int64_t step = 0; step < recipe.run.num_steps; ++step) {
@@ -95,29 +133,40 @@ void train_joint(const recipe::Recipe& recipe, monitor::Monitor& monitor) {
     std::vector<at::Tensor> clean, noise;
     std::vector<int64_t> target_rows, targets;
     int64_t text_row = 0;
-    for (const int64_t index : batch_indices(step, sft.batch_size, sft.num_examples, seed + 1)) {
-      const bool dropped = stream.chance(sft.prompt_dropout);
-      policy::TrainSequence sequence;
-      if (!dropped) {
-        sequence.prefix = static_cast<int64_t>(batch.prefixes.size());
-        batch.prefixes.push_back({policy::text_block(pool.prompts[index])});
-        const auto& plan = pool.plans[index];
-        for (size_t k = 0; k + 1 < plan.size(); ++k) {
-          target_rows.push_back(text_row + static_cast<int64_t>(k));
-          targets.push_back(plan[k + 1]);
-        }
-        text_row += static_cast<int64_t>(plan.size());
-        sequence.blocks.push_back(policy::text_block(plan));
-      }
-      const at::Tensor latents = pool.latents[index].unsqueeze(0).expand({copies, -1, -1});  // [S, L, C]
+    auto add_noisy = [&](policy::TrainSequence& sequence, const at::Tensor& latent) {
+      const at::Tensor latents = latent.unsqueeze(0).expand({copies, -1, -1});  // [S, L, C]
       const at::Tensor n = tensor::normal(latents.sizes(), {.seed = seed,
                                                             .step = static_cast<uint64_t>(step),
                                                             .sample = clean.size(),
                                                             .purpose = Purpose::sft_noise});
       const at::Tensor t = draw_times(copies, recipe.rollout.timestep_shift, stream);
-      sequence.blocks.push_back(policy::noisy_image_block(flow::noisy_latents(latents, n, t), t, pool.grid));
+      sequence.blocks.push_back(policy::noisy_image_block(flow::noisy_latents(latents, n, t), t, grid));
       clean.push_back(latents);
       noise.push_back(n);
+    };
+    for (const int64_t index : batch_indices(step, sft.batch_size, sft.num_examples, seed + 1)) {
+      const Encoded& example = pool[index];
+      policy::TrainSequence sequence;
+      if (stream.chance(sft.prompt_dropout)) {  // its last picture, without any context
+        if (example.turns.back().latents.defined()) add_noisy(sequence, example.turns.back().latents);
+        if (!sequence.blocks.empty()) batch.sequences.push_back(std::move(sequence));
+        continue;
+      }
+      sequence.prefix = static_cast<int64_t>(batch.prefixes.size());
+      batch.prefixes.push_back(example.prefix);
+      for (const Turn& turn : example.turns) {
+        if (turn.latents.defined()) {
+          if (turn.trained) add_noisy(sequence, turn.latents);
+          sequence.blocks.insert(sequence.blocks.end(), turn.context.begin(), turn.context.end());
+          continue;
+        }
+        for (size_t k = 0; k + 1 < turn.ids.size(); ++k) {
+          target_rows.push_back(text_row + static_cast<int64_t>(k));
+          targets.push_back(turn.ids[k + 1]);
+        }
+        text_row += static_cast<int64_t>(turn.ids.size());
+        sequence.blocks.push_back(policy::text_block(turn.ids));
+      }
       batch.sequences.push_back(std::move(sequence));
     }
     const policy::TrainOutput out = model->forward_train(batch);

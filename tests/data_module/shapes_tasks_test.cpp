@@ -84,6 +84,29 @@ TEST(EditTask, ChangesOneClassAndLeavesTheRestWhereItWas) {
   EXPECT_EQ(tags, (std::set<std::string>{"recolor", "remove"}));
 }
 
+TEST(MendExample, TheFirstPictureIsWrongAsOftenAsAskedAndTheSecondRight) {
+  const auto prompts = lines();
+  int wrong = 0;
+  for (uint64_t i = 0; i < 400; ++i) {
+    RandomStream random = stream(i);
+    const MendExample example = draw_mend_example(prompts[i % prompts.size()], 0.5, random);
+    EXPECT_EQ(example.first == example.second, example.first_is_right) << example.prompt;
+    if (example.first_is_right) {
+      EXPECT_EQ(example.verdict, "<think> right </think>");
+    } else {
+      ++wrong;
+      EXPECT_EQ(example.verdict, "<think> wrong; " + example.plan.substr(8));
+      EXPECT_LE(example.first.size(), 5U);
+    }
+    for (const Object& object : example.first) {
+      EXPECT_GE(object.x - object.radius, 0);
+      EXPECT_LE(object.x + object.radius, kImageSize);
+    }
+  }
+  EXPECT_GT(wrong, 160);  // 200 +- 4 standard deviations of 10
+  EXPECT_LT(wrong, 240);
+}
+
 TEST(Tasks, LinesOfAnotherWorldAreRefused) {
   RandomStream random = stream(1);
   EXPECT_THROW(draw_answer_task(R"({"prompt": "a cat", "include": [{"class": "cat", "count": 1}]})", random), BadInput);
