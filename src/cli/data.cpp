@@ -102,8 +102,8 @@ int run_shapes(const ShapesOptions& options) {
   return 0;
 }
 
-/// The sentences of SFT with these prompts: each prompt, its plan, and a plan with a mistake, so that every word that a
-/// plan can hold is among them.
+/// The sentences of SFT with these prompts: each prompt, its plan, a plan with a mistake, and the tasks with pictures, so that
+/// every word that can come up is among them.
 std::vector<std::string> sentences_of(const std::vector<data::Prompt>& prompts) {
   std::vector<std::string> sentences;
   for (const data::Prompt& prompt : prompts) {
@@ -116,6 +116,11 @@ std::vector<std::string> sentences_of(const std::vector<data::Prompt>& prompts) 
                            .purpose = Purpose::world_plan});
       sentences.push_back(shapes::draw_example(line.dump(), {.wrong_plan = wrong_plan}, stream).plan);
     }
+    RandomStream stream({.prompt = static_cast<uint64_t>(prompt.index), .purpose = Purpose::sft_task});
+    const shapes::TaskRow question = shapes::draw_answer_task(line.dump(), stream);
+    const shapes::TaskRow change = shapes::draw_edit_task(line.dump(), stream);
+    const shapes::MendExample mend = shapes::draw_mend_example(line.dump(), 0.5, stream);
+    sentences.insert(sentences.end(), {question.prompt, question.text, change.prompt, change.text, mend.verdict});
   }
   return sentences;
 }
