@@ -28,6 +28,7 @@ Run declare_report(CLI::App& app);
 // Of the half with LibTorch.
 Run declare_eval(CLI::App& app);
 Run declare_export(CLI::App& app);
+Run declare_init(CLI::App& app);
 Run declare_sample(CLI::App& app);
 Run declare_selftest(CLI::App& app);
 Run declare_sft(CLI::App& app);

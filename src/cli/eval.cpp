@@ -19,6 +19,7 @@ struct Options {
   std::string model, prompts, reward = "geneval", json, out, adapter;
   std::optional<int64_t> num_steps;
   std::optional<double> guidance;
+  std::string dtype = "float32";
   uint64_t seed = 0;
   int64_t num_samples = 1, max_prompts = 0;
   bool true_plan = false;
@@ -38,7 +39,7 @@ int run_eval(const Options& options) {
                           .keep_samples = options.out.empty() ? 0 : -1};
   if (options.num_steps) eval.generation.num_steps = *options.num_steps;
   if (options.guidance) eval.generation.guidance = *options.guidance;
-  const auto model = load_model(options.model, options.adapter);
+  const auto model = load_model(options.model, options.adapter, options.dtype);
   const train::EvalResult result = train::evaluate(*model, eval);
   std::fputs(train::to_table(result).c_str(), stdout);
   if (!options.json.empty()) io::write_file_atomic(options.json, train::to_json(eval, result));
@@ -55,6 +56,7 @@ Run declare_eval(CLI::App& app) {
   app.add_option("--reward", options->reward, "What scores the images")->capture_default_str();
   app.add_option("--json", options->json, "Write the result here");
   app.add_option("--out", options->out, "Folder for all images and samples.jsonl");
+  app.add_option("--dtype", options->dtype, "Of the weights: float32 (default) or bfloat16");
   app.add_option("--adapter", options->adapter, "PEFT adapter folder on top of the model");
   app.add_option("--steps", options->num_steps, "Denoising steps (default: the model's generation_config.json)")
       ->check(CLI::Range(int64_t{1}, int64_t{10000}));

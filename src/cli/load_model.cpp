@@ -2,15 +2,19 @@
 
 #include <ATen/ATen.h>
 
+#include "base/error.h"
 #include "checkpoint/export_peft.h"
 #include "optim/parameters.h"
 
 namespace unigrpo::cli {
 
-std::unique_ptr<policy::Bagel> load_model(const std::string& folder, const std::string& adapter) {
+std::unique_ptr<policy::Bagel> load_model(const std::string& folder, const std::string& adapter, const std::string& dtype) {
   policy::PolicyConfig config;
   config.model = folder;
   config.freeze = {"*"};
+  const auto choice = enum_value<policy::DtypeChoice>(dtype);
+  if (!choice) throw BadInput("--dtype: expected {}, got '{}'", enum_choices<policy::DtypeChoice>(), dtype);
+  config.dtype = *choice;
   if (adapter.empty()) return policy::Bagel::load(config, 0);
   const checkpoint::LoraAdapter lora = checkpoint::read_peft(adapter);
   config.train = policy::TrainMode::lora;

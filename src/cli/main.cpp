@@ -25,6 +25,7 @@ constexpr Command kCommands[] = {
     {"sample", "Write and draw an answer to a prompt", &declare_sample},
     {"eval", "Score a model on a prompt file", &declare_eval},
     {"export", "Write a run's weights as a model folder or a PEFT adapter", &declare_export},
+    {"init", "Write a model folder of fresh random weights for config files", &declare_init},
     {"selftest", "Check the algorithm's numbers against a file of cases", &declare_selftest},
 #endif
 };

@@ -23,6 +23,7 @@ struct Options {
   std::vector<std::string> images;
   std::optional<int64_t> num_steps;
   std::optional<double> guidance;
+  std::string dtype = "float32";
   uint64_t seed = 0;
   int64_t count = 1;
 };
@@ -32,7 +33,7 @@ int run_sample(const Options& options) {
   train::GenerationConfig generation = train::read_generation_config(options.model);
   if (options.num_steps) generation.num_steps = *options.num_steps;
   if (options.guidance) generation.guidance = *options.guidance;
-  const auto model = load_model(options.model, options.adapter);
+  const auto model = load_model(options.model, options.adapter, options.dtype);
   rollout::RolloutEngine engine(*model, train::to_rollout_config(generation), options.seed, generation.system_prompt);
   const data::Prompt prompt{.id = "0", .text = options.prompt, .tag = {}, .images = options.images, .seed = {}};
   const auto trajectories = engine.rollout({.prompts = std::span(&prompt, 1),
@@ -69,6 +70,7 @@ Run declare_sample(CLI::App& app) {
   app.add_option("--guidance", options->guidance, "Text guidance; 1 = none")->check(CLI::Range(1.0, 100.0));
   app.add_option("--seed", options->seed, "Of all noise (default 0)");
   app.add_option("--count", options->count, "Samples (default 1)")->check(CLI::Range(int64_t{1}, int64_t{10000}));
+  app.add_option("--dtype", options->dtype, "Of the weights: float32 (default) or bfloat16");
   app.add_option("--adapter", options->adapter, "PEFT adapter folder on top of the model");
   return [options] { return run_sample(*options); };
 }
