@@ -57,6 +57,7 @@ struct Row {
   policy::Context context;
   StreamKey key;  // segment and purpose are set at each use
   flow::WindowRequest window;
+  int64_t tokens = 0;  // that it may come to hold in the cache
   std::unique_ptr<TextRow> text;
 };
 
@@ -94,6 +95,7 @@ class Episodes {
                     .seed = seed_,
                     .step = request_.step,
                     .prompt = request_.keys[p]};
+      row.tokens = tokens_for(prefix);
       waiting_.push_back(&row);
     }
   }
@@ -111,9 +113,9 @@ class Episodes {
   }
 
  private:
-  /// Tokens that a row may come to hold in the cache.
-  int64_t tokens_of(const Row& row) const {
-    int64_t tokens = policy::num_tokens(row.trajectory.prefix);
+  /// Tokens that a row with this prefix may come to hold in the cache.
+  int64_t tokens_for(const std::vector<Block>& prefix) const {
+    int64_t tokens = policy::num_tokens(prefix);
     const int64_t image = 2 * (grid_.num_tokens() + 2);  // as VAE tokens, and about as many of the vision tower
     int64_t texts = 0;
     for (size_t s = 0; s < config_.program.size(); ++s) {
@@ -125,8 +127,8 @@ class Episodes {
 
   int64_t tokens_held() const {
     int64_t tokens = 0;
-    for (const Row* row : writing_) tokens += tokens_of(*row);
-    for (const Row* row : drawing_) tokens += tokens_of(*row);
+    for (const Row* row : writing_) tokens += row->tokens;
+    for (const Row* row : drawing_) tokens += row->tokens;
     return tokens;
   }
 
@@ -137,11 +139,11 @@ class Episodes {
     std::vector<policy::Context*> fresh;
     std::vector<const std::vector<Block>*> fresh_blocks;
     std::vector<Row*> admitted;
-    while (!waiting_.empty() && (used + tokens_of(*waiting_.front()) <= config_.token_budget ||
+    while (!waiting_.empty() && (used + waiting_.front()->tokens <= config_.token_budget ||
                                  (writing_.empty() && drawing_.empty() && admitted.empty()))) {
       Row* row = waiting_.front();
       waiting_.pop_front();
-      used += tokens_of(*row);
+      used += row->tokens;
       admitted.push_back(row);
       policy::Context* prefix = &prefixes_[row->trajectory.prompt_index];
       if (prefix->slots.empty() && (fresh.empty() || fresh.back() != prefix)) {
@@ -211,7 +213,7 @@ class Episodes {
   /// Draws in full batches, and what is left once nobody is going to join.
   void draw() {
     const int64_t most = std::max<int64_t>(1, config_.token_budget / (grid_.num_tokens() + 2));
-    const bool no_room = waiting_.empty() || tokens_held() + tokens_of(*waiting_.front()) > config_.token_budget;
+    const bool no_room = waiting_.empty() || tokens_held() + waiting_.front()->tokens > config_.token_budget;
     // Writing rows may join, among them those that have just drawn and go on with the program.
     while (static_cast<int64_t>(drawing_.size()) >= most || (no_room && writing_.empty() && !drawing_.empty())) {
       const auto count = std::min(static_cast<int64_t>(drawing_.size()), most);

@@ -56,7 +56,6 @@ bool matches_any(const std::vector<std::string>& patterns, const std::string& na
 struct Parameters {
   std::array<double, kNumParts> all{}, trained{};
   double adapters = 0;  // of LoRA
-  double largest = 0;   // elements of the largest tensor
 
   double total(bool with_autoencoder) const {
     double sum = 0;
@@ -79,7 +78,6 @@ Parameters count_parameters(const Recipe& recipe, const NamedTensors& shapes) {
     const Part part = part_of(tensor.name);
     const auto elements = static_cast<double>(tensor.tensor.numel());
     count.all[part] += elements;
-    count.largest = std::max(count.largest, elements);
     if (lora) {
       const bool linear = tensor.name.starts_with("language_model.model.layers.") && tensor.tensor.dim() == 2;
       if (!linear || !matches_any(policy.lora.targets, tensor.name)) continue;

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "io/json.h"
+#include "reward/builtin/scoring.h"
 
 namespace unigrpo::reward {
 namespace {
@@ -35,24 +36,11 @@ std::vector<std::string> right_answers(const std::string& metadata_json) {
 class AnswerReward : public Reward {
  public:
   std::vector<Score> score(std::span<const data::Sample> samples) override {
-    std::vector<Score> scores;
-    for (const data::Sample& sample : samples) {
-      try {
-        scores.push_back(score_one(sample));
-      } catch (const BadInput& error) {
-        scores.push_back({.value = std::nullopt, .reason = error.what(), .parts = {}});
-      }
-    }
-    return scores;
+    return score_each(samples, &AnswerReward::score_one);
   }
 
   std::string missing_metadata(const std::string& metadata_json) const override {
-    try {
-      right_answers(metadata_json);
-      return "";
-    } catch (const BadInput& error) {
-      return error.what();
-    }
+    return complaint_of([&] { right_answers(metadata_json); });
   }
 
  private:

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "io/json.h"
+#include "reward/builtin/scoring.h"
 
 namespace unigrpo::reward {
 namespace {
@@ -36,11 +37,6 @@ Change change_of(const std::string& metadata_json) {
   return change;
 }
 
-bool whole(const Image& image) {
-  return image.width > 0 && image.height > 0 &&
-         image.pixels.size() == size_t{3} * static_cast<size_t>(image.width) * static_cast<size_t>(image.height);
-}
-
 /// Detections in shares of the picture, so that pictures of two sizes compare.
 std::vector<Detection> scaled(std::vector<Detection> found, double x, double y) {
   for (Detection& object : found) {
@@ -58,25 +54,14 @@ class EditReward : public Reward {
       : measure_(measure), detector_(std::move(detector)) {}
 
   std::vector<Score> score(std::span<const data::Sample> samples) override {
-    std::vector<Score> scores;
-    for (const data::Sample& sample : samples) {
-      try {
-        scores.push_back(score_one(sample));
-      } catch (const BadInput& error) {
-        scores.push_back({.value = std::nullopt, .reason = error.what(), .parts = {}});
-      }
-    }
-    return scores;
+    return score_each(samples, [&](const data::Sample& sample) { return score_one(sample); });
   }
 
   std::string missing_metadata(const std::string& metadata_json) const override {
-    try {
+    return complaint_of([&] {
       change_of(metadata_json);
       score_geneval(metadata_json, {}, 1, 1);
-      return "";
-    } catch (const BadInput& error) {
-      return error.what();
-    }
+    });
   }
 
  private:
@@ -85,15 +70,11 @@ class EditReward : public Reward {
     if (!after) return {.value = std::nullopt, .reason = "no image", .parts = {}};
     if (sample.images.empty()) return {.value = std::nullopt, .reason = "the prompt has no image", .parts = {}};
     const Image& before = *sample.images.front();
-    if (!whole(*after) || !whole(before)) return {.value = std::nullopt, .reason = "an image is empty", .parts = {}};
+    if (!is_whole(*after) || !is_whole(before)) return {.value = std::nullopt, .reason = "an image is empty", .parts = {}};
     const auto old_objects = scaled(detector_->detect(before), static_cast<double>(after->width) / before.width,
                                     static_cast<double>(after->height) / before.height);
-    const GenevalScore found =
-        score_edit(sample.metadata_json, old_objects, detector_->detect(*after), after->width, after->height);
-    const double value = measure_ == GenevalMeasure::strict ? found.strict
-                         : measure_ == GenevalMeasure::soft ? found.soft
-                                                            : (found.strict + found.soft) / 2;
-    return {.value = value, .reason = found.reason, .parts = {{"strict", found.strict}, {"soft", found.soft}}};
+    return to_score(
+        score_edit(sample.metadata_json, old_objects, detector_->detect(*after), after->width, after->height), measure_);
   }
 
   GenevalMeasure measure_;

@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include "io/json.h"
+#include "reward/builtin/scoring.h"
 
 namespace unigrpo::reward {
 namespace {
@@ -221,43 +222,22 @@ class GenevalReward : public Reward {
   }
 
   std::string missing_metadata(const std::string& metadata_json) const override {
-    try {
-      parse_metadata(metadata_json);
-      return "";
-    } catch (const BadInput& error) {
-      return error.what();
-    }
+    return complaint_of([&] { parse_metadata(metadata_json); });
   }
 
  private:
   Score score_one(const data::Sample& sample) {
     const Image* image = sample.last_image();
     if (image == nullptr) return {.value = std::nullopt, .reason = "no image", .parts = {}};
-    if (image->width <= 0 || image->height <= 0 ||
-        image->pixels.size() !=
-            size_t{3} * static_cast<size_t>(image->width) * static_cast<size_t>(image->height)) {
+    if (!is_whole(*image)) {
       return {.value = std::nullopt, .reason = "the image is empty", .parts = {}};
     }
     if (std::string missing = missing_metadata(sample.metadata_json); !missing.empty()) {
       return {.value = std::nullopt, .reason = std::move(missing), .parts = {}};
     }
-    const GenevalScore found =
-        score_geneval(sample.metadata_json, detector_->detect(*image), image->width, image->height);
-    return {.value = value_of(found),
-            .reason = found.reason,
-            .parts = {{"strict", found.strict}, {"soft", found.soft}}};
-  }
-
-  double value_of(const GenevalScore& score) const {
-    switch (measure_) {
-      case GenevalMeasure::strict:
-        return score.strict;
-      case GenevalMeasure::soft:
-        return score.soft;
-      case GenevalMeasure::mixed:
-        break;
-    }
-    return (score.strict + score.soft) / 2;
+    return to_score(
+        score_geneval(sample.metadata_json, detector_->detect(*image), image->width, image->height),
+        measure_);
   }
 
   GenevalMeasure measure_;
@@ -310,6 +290,23 @@ GenevalScore score_geneval(std::string_view metadata_json, std::span<const Detec
                                                entry.class_name, found));
   }
   return tally.score();
+}
+
+Score to_score(const GenevalScore& found, GenevalMeasure measure) {
+  const auto value = [&] {
+    switch (measure) {
+      case GenevalMeasure::strict:
+        return found.strict;
+      case GenevalMeasure::soft:
+        return found.soft;
+      case GenevalMeasure::mixed:
+        break;
+    }
+    return (found.strict + found.soft) / 2;
+  };
+  return {.value = value(),
+          .reason = found.reason,
+          .parts = {{"strict", found.strict}, {"soft", found.soft}}};
 }
 
 std::unique_ptr<Reward> make_geneval_reward(GenevalMeasure measure,
