@@ -5,12 +5,14 @@
 #include <vector>
 
 #include <CLI/CLI.hpp>
+#include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "base/hash.h"
 #include "base/rng.h"
 #include "cli/commands.h"
+#include "data/arithmetic.h"
 #include "data/prompt_file.h"
 #include "data/sentencepiece_trainer.h"
 #include "data/shapes_tasks.h"
@@ -27,6 +29,12 @@ namespace shapes = data::shapes;
 struct ShapesOptions {
   std::string out;
   int64_t examples = 0, tasks = 0;
+  uint64_t seed = 0;
+};
+
+struct ArithmeticOptions {
+  std::string out;
+  int64_t largest = 9;
   uint64_t seed = 0;
 };
 
@@ -70,7 +78,7 @@ void write_tasks(const ShapesOptions& options, const std::string& part, const st
                            .purpose = Purpose::world_scene});
       const std::string& line = prompts[static_cast<size_t>(stream.below(prompts.size()))].json;
       const shapes::TaskRow drawn =
-          task == "answer" ? shapes::draw_answer_task(line, stream) : shapes::draw_edit_task(line, stream);
+          task == "answer" ? shapes::draw_answer_task(line, 0, stream) : shapes::draw_edit_task(line, 0, stream);
       const std::string picture = "pictures/" + id + ".png";
       io::write_png(out / picture, shapes::render(drawn.image));
       nlohmann::ordered_json row = {{"id", id}, {"tag", drawn.tag}, {"prompt", drawn.prompt}, {"images", {picture}}};
@@ -102,6 +110,17 @@ int run_shapes(const ShapesOptions& options) {
   return 0;
 }
 
+int run_arithmetic(const ArithmeticOptions& options) {
+  std::error_code error;
+  fs::create_directories(options.out, error);
+  if (error) throw BadInput("{}: cannot make this folder: {}", options.out, error.message());
+  const data::ArithmeticRows rows = data::make_sums(options.largest, options.seed);
+  io::write_file_atomic(fs::path(options.out) / "train.jsonl", fmt::format("{}\n", fmt::join(rows.train, "\n")));
+  io::write_file_atomic(fs::path(options.out) / "test.jsonl", fmt::format("{}\n", fmt::join(rows.test, "\n")));
+  fmt::print("{}: {} training and {} test prompts\n", options.out, rows.train.size(), rows.test.size());
+  return 0;
+}
+
 /// The sentences of SFT with these prompts: each prompt, its plan, a plan with a mistake, and the tasks with pictures, so that
 /// every word that can come up is among them.
 std::vector<std::string> sentences_of(const std::vector<data::Prompt>& prompts) {
@@ -117,9 +136,9 @@ std::vector<std::string> sentences_of(const std::vector<data::Prompt>& prompts) 
       sentences.push_back(shapes::draw_example(line.dump(), {.wrong_plan = wrong_plan}, stream).plan);
     }
     RandomStream stream({.prompt = static_cast<uint64_t>(prompt.index), .purpose = Purpose::sft_task});
-    const shapes::TaskRow question = shapes::draw_answer_task(line.dump(), stream);
-    const shapes::TaskRow change = shapes::draw_edit_task(line.dump(), stream);
-    const shapes::MendExample mend = shapes::draw_mend_example(line.dump(), 0.5, stream);
+    const shapes::TaskRow question = shapes::draw_answer_task(line.dump(), 0, stream);
+    const shapes::TaskRow change = shapes::draw_edit_task(line.dump(), 0, stream);
+    const shapes::MendExample mend = shapes::draw_mend_example(line.dump(), {.wrong_scene = 0.5}, stream);
     sentences.insert(sentences.end(), {question.prompt, question.text, change.prompt, change.text, mend.verdict});
   }
   return sentences;
@@ -152,6 +171,14 @@ Run declare_data(CLI::App& app) {
       ->check(CLI::Range(int64_t{0}, int64_t{100000}));
   shapes_app->add_option("--seed", shapes_options->seed, "Of the examples (default 0)");
 
+  const auto arithmetic_options = std::make_shared<ArithmeticOptions>();
+  CLI::App* arithmetic_app = app.add_subcommand("arithmetic", "Write sums as prompts, for text alone and the reward `answer`");
+  arithmetic_app->add_option("--out", arithmetic_options->out, "Folder for train.jsonl and test.jsonl")->required();
+  arithmetic_app->add_option("--largest", arithmetic_options->largest, "Numbers from 0 to this one are added")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t{1}, int64_t{999}));
+  arithmetic_app->add_option("--seed", arithmetic_options->seed, "Of what is for testing (default 0)");
+
   const auto tokenizer_options = std::make_shared<TokenizerOptions>();
   CLI::App* tokenizer_app = app.add_subcommand("tokenizer", "Train a SentencePiece model on the world's sentences");
   tokenizer_app->add_option("--prompts", tokenizer_options->prompts, "Prompt file of the world; may be given again")
@@ -161,7 +188,8 @@ Run declare_data(CLI::App& app) {
   tokenizer_app->add_option("--vocab-size", tokenizer_options->vocab_size, "Pieces at most")
       ->capture_default_str()
       ->check(CLI::Range(128, 32000));
-  return [shapes_options, tokenizer_options, shapes_app] {
+  return [shapes_options, arithmetic_options, tokenizer_options, shapes_app, arithmetic_app] {
+    if (arithmetic_app->parsed()) return run_arithmetic(*arithmetic_options);
     return shapes_app->parsed() ? run_shapes(*shapes_options) : run_tokenizer(*tokenizer_options);
   };
 }

@@ -8,11 +8,12 @@
 #include <CLI/CLI.hpp>
 
 #include "base/error.h"
-#include "checkpoint/export_bagel.h"
+#include "checkpoint/export_model.h"
 #include "checkpoint/export_peft.h"
 #include "checkpoint/resume.h"
 #include "cli/commands.h"
 #include "monitor/run_folder.h"
+#include "policy/load.h"
 #include "recipe/parse.h"
 #include "train/build.h"
 
@@ -22,8 +23,9 @@ namespace {
 namespace fs = std::filesystem;
 
 struct Options {
-  std::string run, to = "bagel", out, dtype = "float32";
+  std::string run, to, out, dtype = "float32";
   std::optional<int64_t> step;
+  uint64_t shard_bytes = 0;
   bool raw = false;
 };
 
@@ -31,12 +33,16 @@ int run_export(const Options& options) {
   const fs::path recipe_file = fs::path(options.run) / "recipe.toml";
   if (!fs::exists(recipe_file)) throw BadInput("{}: not a run folder (no recipe.toml)", options.run);
   const auto recipe = recipe::parse(recipe_file, {}, recipe::Command::train);
+  if (!options.to.empty() && options.to != "peft" && options.to != enum_name(policy::family_of(recipe.policy.model))) {
+    throw BadInput("--to {}: the model of {} is a {} folder, and is written as one", options.to, options.run,
+                   enum_name(policy::family_of(recipe.policy.model)));
+  }
   const fs::path checkpoints = fs::path(options.run) / "checkpoints";
   const auto loaded = options.step
                           ? std::optional(checkpoint::open_checkpoint(checkpoints / monitor::step_name(*options.step)))
                           : checkpoint::newest_checkpoint(checkpoints);
   if (!loaded) throw BadInput("{}: no checkpoint to export", checkpoints.string());
-  const auto policy = policy::Bagel::load(recipe.policy, static_cast<uint64_t>(recipe.run.seed));
+  const auto policy = policy::load(recipe.policy, static_cast<uint64_t>(recipe.run.seed));
   const bool averaged = recipe.optim.ema.enabled && !options.raw;
   {
     const at::NoGradGuard no_grad;
@@ -49,19 +55,20 @@ int run_export(const Options& options) {
   }
   if (options.to == "peft") {
     if (recipe.policy.train != policy::TrainMode::lora) {
-      throw BadInput("--to peft: {} trained all weights (policy.train = \"full\"); use --to bagel", options.run);
+      throw BadInput("--to peft: {} trained all weights (policy.train = \"full\"); export the whole model instead", options.run);
     }
     checkpoint::LoraAdapter adapter{.rank = recipe.policy.lora.rank,
                                     .alpha = recipe.policy.lora.alpha,
-                                    .dropout = 0,
+                                    .dropout = recipe.policy.lora.dropout,
                                     .base_model = recipe.policy.model,
                                     .tensors = train::trained_parameters(*policy)};
     checkpoint::export_peft(options.out, adapter);
   } else {
     checkpoint::ExportOptions settings;
     settings.dtype = options.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
+    settings.shard_bytes = options.shard_bytes;
     settings.metadata = {{"unigrpo_run", recipe.run.name}, {"unigrpo_step", std::to_string(loaded->step)}};
-    checkpoint::export_bagel(recipe.policy.model, options.out, policy->merged(), settings);
+    checkpoint::export_model(recipe.policy.model, options.out, policy->merged(), settings);
   }
   std::printf("step %lld of %s (%s weights) in %s\n", static_cast<long long>(loaded->step), options.run.c_str(),
               averaged ? "averaged" : "raw", options.out.c_str());
@@ -74,13 +81,14 @@ Run declare_export(CLI::App& app) {
   const auto options = std::make_shared<Options>();
   app.add_option("--run", options->run, "Run folder")->required();
   app.add_option("--out", options->out, "Folder to write")->required();
-  app.add_option("--to", options->to, "Layout: a whole BAGEL folder (LoRA merged), or a PEFT adapter")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"bagel", "peft"}));
+  app.add_option("--to", options->to, "peft: the adapter alone; bagel, qwen2: the whole model, LoRA merged, in its family's layout (default)")
+      ->check(CLI::IsMember({"bagel", "qwen2", "peft"}));
   app.add_option("--step", options->step, "Checkpoint (default: the newest)");
   app.add_option("--dtype", options->dtype, "Of the weights written")
       ->capture_default_str()
       ->check(CLI::IsMember({"float32", "bfloat16"}));
+  app.add_option("--max-shard-size", options->shard_bytes, "A whole model over this size comes in shards: 5GB (default: one file)")
+      ->transform(CLI::AsSizeValue(true));
   app.add_flag("--raw", options->raw, "The last weights instead of their running average (EMA)");
   return [options] { return run_export(*options); };
 }

@@ -9,7 +9,8 @@
 #include "base/error.h"
 #include "cli/commands.h"
 #include "io/safetensors.h"
-#include "policy/bagel.h"
+#include "policy/initial_weight.h"
+#include "policy/load.h"
 #include "tensor/convert.h"
 
 namespace unigrpo::cli {
@@ -31,17 +32,17 @@ void write_weights(const fs::path& file, const NamedTensors& tensors) {
 
 int run_init(const Options& options) {
   const fs::path source = options.configs, out = options.out;
-  const policy::BagelConfig config = policy::read_bagel_config(source);
-  if (policy::find_weights(source)) throw BadInput("--configs: {} holds weights already", source.string());
+  const policy::ModelSizes sizes = policy::read_sizes(source);
+  if (policy::find_weights(source, sizes.family)) throw BadInput("--configs: {} holds weights already", source.string());
   if (fs::exists(out) && !(fs::is_directory(out) && fs::is_empty(out))) {
     throw BadInput("--out: {} exists and is not empty", out.string());
   }
   const std::string prefix = "autoencoder.";
   NamedTensors model, autoencoder;
   double bytes = 0;
-  for (const NamedTensor& shape : policy::Bagel::shapes(config)) {
+  for (const NamedTensor& shape : sizes.shapes) {
     const bool of_autoencoder = shape.name.starts_with(prefix);
-    const at::Tensor fresh = policy::initial_weight(config, shape.name, shape.tensor.sizes().vec(), options.seed);
+    const at::Tensor fresh = policy::initial_weight(sizes.llm, shape.name, shape.tensor.sizes().vec(), options.seed);
     const at::Tensor weight = fresh.to(options.float32 ? at::kFloat : at::kBFloat16).contiguous();
     bytes += static_cast<double>(weight.nbytes());
     (of_autoencoder ? autoencoder : model).push_back({of_autoencoder ? shape.name.substr(prefix.size()) : shape.name, weight});
@@ -50,8 +51,8 @@ int run_init(const Options& options) {
   for (const auto& entry : fs::directory_iterator(source)) {
     if (entry.is_regular_file()) fs::copy_file(entry.path(), out / entry.path().filename());
   }
-  write_weights(out / "ae.safetensors", autoencoder);
-  write_weights(out / "ema.safetensors", model);  // last: a folder with it is complete
+  if (sizes.bagel) write_weights(out / "ae.safetensors", autoencoder);
+  write_weights(out / policy::weights_file(sizes.family), model);  // last: a folder with it is complete
   std::printf("%s: %zu tensors, %.2f GB\n", out.c_str(), model.size() + autoencoder.size(), bytes / 1e9);
   return 0;
 }

@@ -110,7 +110,7 @@ Scene spoiled(Scene scene, RandomStream& stream) {
 
 }  // namespace
 
-TaskRow draw_answer_task(std::string_view prompt_json, RandomStream& stream) {
+TaskRow draw_answer_task(std::string_view prompt_json, double wrong, RandomStream& stream) {
   TaskRow row;
   row.image = draw_scene(prompt_json, stream);
   const std::vector<Kind> kinds = kinds_of(row.image);
@@ -134,10 +134,16 @@ TaskRow draw_answer_task(std::string_view prompt_json, RandomStream& stream) {
     row.text = kCounts[static_cast<size_t>(count)];
   }
   row.fields_json = ordered_json{{"metadata", {{"answer", row.text}}}}.dump();
+  if (stream.chance(wrong)) {
+    const std::string right = row.text;
+    while (row.text == right) {
+      row.text = row.tag == "color" ? kColorNames[stream.below(kColorNames.size())] : kCounts[stream.below(kCounts.size())];
+    }
+  }
   return row;
 }
 
-TaskRow draw_edit_task(std::string_view prompt_json, RandomStream& stream) {
+TaskRow draw_edit_task(std::string_view prompt_json, double wrong, RandomStream& stream) {
   TaskRow row;
   row.image = draw_scene(prompt_json, stream);
   std::vector<Kind> kinds = kinds_of(row.image);
@@ -159,27 +165,41 @@ TaskRow draw_edit_task(std::string_view prompt_json, RandomStream& stream) {
     std::erase_if(*row.drawn, [&](const Object& object) { return object.shape == shape; });
     kinds.erase(kinds.begin() + static_cast<std::ptrdiff_t>(index));
   }
-  row.text = plan_of(kinds);
   ordered_json fields;
   fields["include"] = ordered_json::parse(include_of(kinds));
   if (row.tag == "remove") fields["exclude"] = {{{"class", name_of(shape)}, {"count", 1}}};
   fields["metadata"] = {{"changed", name_of(shape)}};
   row.fields_json = fields.dump();
+  if (stream.chance(wrong)) {
+    Kind& kind = kinds[static_cast<size_t>(stream.below(kinds.size()))];
+    kind.color = other_than(kind.color, kColorNames, stream);
+    for (Object& object : *row.drawn) {
+      if (object.shape == kind.shape) object.color = kind.color;
+    }
+  }
+  row.text = plan_of(kinds);
   return row;
 }
 
-MendExample draw_mend_example(std::string_view prompt_json, double wrong, RandomStream& stream) {
-  Example right = draw_example(prompt_json, {}, stream);
+MendExample draw_mend_example(std::string_view prompt_json, const NoiseConfig& noise, RandomStream& stream) {
+  constexpr std::string_view kOpen = "<think> ";
+  RandomStream again = stream;  // the same facts where the prompt leaves them open
+  const Example right = draw_example(prompt_json, {}, stream);
   MendExample example{.prompt = right.prompt,
                       .plan = right.plan,
                       .first = right.scene,
-                      .first_is_right = !stream.chance(wrong),
-                      .verdict = "<think> right </think>",
+                      .verdict = "<think> wrong; " + right.plan.substr(kOpen.size()),
                       .second = right.scene};
-  if (!example.first_is_right) {
-    constexpr std::string_view kOpen = "<think> ";
-    example.first = spoiled(right.scene, stream);
-    example.verdict = "<think> wrong; " + right.plan.substr(kOpen.size());
+  if (stream.chance(noise.wrong_plan)) {
+    const Example wrong = draw_example(prompt_json, {.wrong_plan = 1}, again);
+    example.plan = wrong.plan;
+    example.first = wrong.scene;
+  }
+  if (stream.chance(noise.wrong_scene)) {
+    example.first = spoiled(example.first, stream);
+    example.first_fits = false;
+  } else if (example.plan == right.plan) {
+    example.verdict = "<think> right </think>";
   }
   return example;
 }

@@ -19,28 +19,29 @@ struct TaskRow {
   /// answer: {"metadata": {"answer": "two"}}; edit: {"include": [...], "metadata": {"changed": "square"}}, what must be in the
   /// new picture and the class of the objects that the prompt speaks of.
   std::string fields_json;
-  std::string text;            // the answer, or the plan of the changed picture
+  std::string text;            // the answer, or the plan of the changed picture; made wrong with probability `wrong`
   std::optional<Scene> drawn;  // edit: the changed picture, everything else where it was
 };
 
 /// A question about a scene that fits a prompt line of the world (`json` of a WorldPrompt): how many objects of a colour and
-/// class there are (none, too), or which colour those of a class have. Throws BadInput for a line outside this world.
-TaskRow draw_answer_task(std::string_view prompt_json, RandomStream& stream);
+/// class there are (none, too), or which colour those of a class have. With probability `wrong`, `text` is another answer.
+/// Throws BadInput for a line outside this world.
+TaskRow draw_answer_task(std::string_view prompt_json, double wrong, RandomStream& stream);
 
-/// A change to such a scene: all objects of a class get another colour or, where there are two classes, go.
-TaskRow draw_edit_task(std::string_view prompt_json, RandomStream& stream);
+/// A change to such a scene: all objects of a class get another colour or, where there are two classes, go. With probability
+/// `wrong`, `text` and `drawn` have another colour in one place; what must be in the new picture stays right.
+TaskRow draw_edit_task(std::string_view prompt_json, double wrong, RandomStream& stream);
 
-/// Two rounds: a plan, a picture that fits it or, with probability `wrong`, departs from it in one object (missing, extra,
-/// recoloured or reshaped), what the policy says on looking at it, and the right picture.
+/// Two rounds: a plan, a picture, what the policy says on looking at it, and the right picture.
 struct MendExample {
-  std::string prompt;   // the line's own
-  std::string plan;     // before the first picture
-  Scene first;
-  bool first_is_right = true;
-  std::string verdict;  // "<think> right </think>", or "<think> wrong; " and the plan's content again
-  Scene second;         // fits the plan; `first` itself where that was right
+  std::string prompt;      // the line's own
+  std::string plan;        // before the first picture; wrong with probability `wrong_plan`
+  Scene first;             // fits the plan or, with probability `wrong_scene`, departs from it in one object
+  bool first_fits = true;  // whether it fits the plan
+  std::string verdict;     // "<think> right </think>", or "<think> wrong; " and the content of the right plan
+  Scene second;            // fits the right plan; `first` itself where that was right
 };
 
-MendExample draw_mend_example(std::string_view prompt_json, double wrong, RandomStream& stream);
+MendExample draw_mend_example(std::string_view prompt_json, const NoiseConfig& noise, RandomStream& stream);
 
 }  // namespace unigrpo::data::shapes

@@ -23,19 +23,33 @@ int64_t training_tokens(const Trajectory& trajectory) {
   return tokens;
 }
 
+namespace {
+
+/// The size of a trajectory's images, which all have one.
+policy::LatentGrid grid_of(const Trajectory& trajectory) {
+  for (const auto& segment : trajectory.segments) {
+    if (const auto* image = std::get_if<ImageSegment>(&segment)) return image->grid;
+  }
+  return {};
+}
+
+}  // namespace
+
 std::vector<std::vector<int64_t>> plan_micro_batches(std::span<const Trajectory> trajectories,
                                                      std::span<const int64_t> rows, int64_t token_budget) {
   std::vector<std::vector<int64_t>> batches;
   int64_t used = 0, prompt = -1;
+  policy::LatentGrid grid;
   for (const int64_t row : rows) {
     const Trajectory& trajectory = trajectories[row];
     const bool shares = !batches.empty() && trajectory.prompt_index == prompt;
     int64_t needed = training_tokens(trajectory);
     if (!shares) needed += policy::num_tokens(trajectory.prefix);
-    if (batches.empty() || used + needed > token_budget) {
+    if (batches.empty() || used + needed > token_budget || grid_of(trajectory) != grid) {
       if (shares) needed += policy::num_tokens(trajectory.prefix);
       batches.emplace_back();
       used = 0;
+      grid = grid_of(trajectory);
     }
     batches.back().push_back(row);
     used += needed;
@@ -49,7 +63,7 @@ PackedBatch pack(const policy::UnifiedPolicy& policy, std::span<const Trajectory
   PackedBatch packed;
   packed.rows.assign(rows.begin(), rows.end());
   packed.batch.detach_context = detach_context;
-  std::map<int64_t, int64_t> prefix_of_prompt;
+  std::map<int64_t, int64_t> prefix_of_prompt, textless_of_prompt;
   std::vector<policy::TrainSequence> unconditional;
   std::vector<int64_t> text_rows, text_ids;
   std::vector<at::Tensor> old_text, entropy, x, x_next, velocity_old, old_image;
@@ -61,6 +75,7 @@ PackedBatch pack(const policy::UnifiedPolicy& policy, std::span<const Trajectory
                                                             static_cast<int64_t>(packed.batch.prefixes.size()));
     if (fresh) packed.batch.prefixes.push_back(trajectory.prefix);
     policy::TrainSequence sequence{.prefix = slot->second, .blocks = {}};
+    std::vector<policy::Block> seen;  // images drawn so far
     int64_t texts = 0, images = 0;
     for (size_t index = 0; index < trajectory.segments.size(); ++index) {
       const auto& segment = trajectory.segments[index];
@@ -106,20 +121,26 @@ PackedBatch pack(const policy::UnifiedPolicy& policy, std::span<const Trajectory
         packed.places.push_back(place);
         const at::Tensor at_t = at::tensor(std::vector<double>(times.begin(), times.end() - 1)).to(at::kFloat);
         sequence.blocks.push_back(policy::noisy_image_block(x.back(), at_t, image.grid));
-        if (with_unconditional) unconditional.push_back({.prefix = -1, .blocks = {sequence.blocks.back()}});
+        if (with_unconditional) {
+          unconditional.push_back({.prefix = trajectory.prompt_index, .blocks = seen});
+          unconditional.back().blocks.push_back(sequence.blocks.back());
+        }
       }
       ++images;
+      seen.insert(seen.end(), image.context.begin(), image.context.end());
       sequence.blocks.insert(sequence.blocks.end(), image.context.begin(), image.context.end());
     }
     packed.batch.sequences.push_back(std::move(sequence));
   }
-  if (!unconditional.empty()) {
-    const auto empty = static_cast<int64_t>(packed.batch.prefixes.size());
-    packed.batch.prefixes.push_back({});
-    for (auto& sequence : unconditional) {
-      sequence.prefix = empty;
-      packed.batch.sequences.push_back(std::move(sequence));
+  for (auto& sequence : unconditional) {
+    const auto& prefixes = packed.batch.prefixes;
+    const auto [slot, fresh] = textless_of_prompt.try_emplace(sequence.prefix, static_cast<int64_t>(prefixes.size()));
+    if (fresh) {
+      const auto& whole = prefixes[prefix_of_prompt.at(sequence.prefix)];
+      packed.batch.prefixes.push_back({whole.begin(), whole.end() - 1});
     }
+    sequence.prefix = slot->second;
+    packed.batch.sequences.push_back(std::move(sequence));
   }
   if (!text_ids.empty()) {
     packed.text_rows = at::tensor(text_rows, at::kLong);

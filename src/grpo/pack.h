@@ -13,7 +13,8 @@ namespace unigrpo::grpo {
 int64_t training_tokens(const rollout::Trajectory& trajectory);
 
 /// Splits rows (indices into `trajectories`, in order) into micro-batches of at most `token_budget` tokens, a shared prefix
-/// counted once. A row over the budget gets a micro-batch of its own. A function of the trajectories and the budget alone.
+/// counted once. A row over the budget gets a micro-batch of its own, and images of one micro-batch have one size. A function
+/// of the trajectories and the budget alone.
 std::vector<std::vector<int64_t>> plan_micro_batches(std::span<const rollout::Trajectory> trajectories,
                                                      std::span<const int64_t> rows, int64_t token_budget);
 
@@ -49,7 +50,8 @@ struct PackedBatch {
   std::vector<Place> places;
 };
 
-/// `with_unconditional`: also the same noisy states under the empty context, after all others (guidance in training).
+/// `with_unconditional`: also the same noisy states under the context without text, after all others (guidance in training):
+/// the prefix but for the prompt, which is its last block, and the images drawn before.
 PackedBatch pack(const policy::UnifiedPolicy& policy, std::span<const rollout::Trajectory> trajectories,
                  std::span<const int64_t> rows, bool detach_context, bool with_unconditional);
 

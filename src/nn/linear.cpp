@@ -7,6 +7,9 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "base/hash.h"
+#include "tensor/rng.h"
+
 namespace unigrpo::nn {
 namespace {
 
@@ -65,12 +68,16 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
   return FastLinear::apply(rows, weight, bias.defined() ? std::optional(bias) : std::nullopt).view(shape);
 }
 
-at::Tensor Linear::operator()(const at::Tensor& x) const {
-  at::Tensor y = nn::linear(x, weight, bias);
-  if (lora && *lora_enabled) {
-    y = y + nn::linear(nn::linear(x, lora->a, at::Tensor()), lora->b, at::Tensor()) * lora->scale;
+at::Tensor Linear::operator()(const at::Tensor& x, const std::optional<LoraDropout>& dropout) const {
+  const at::Tensor y = nn::linear(x, weight, bias);
+  if (!lora || !*lora_enabled) return y;
+  at::Tensor read = x;
+  if (dropout) {
+    StreamKey key = dropout->key;
+    key.prompt = fnv1a64(name);
+    read = x * tensor::uniform(x.sizes(), key).ge(dropout->rate).to(x.options()) / (1.0 - dropout->rate);
   }
-  return y;
+  return y + nn::linear(nn::linear(read, lora->a, at::Tensor()), lora->b, at::Tensor()) * lora->scale;
 }
 
 Linear take_linear(Weights& weights, const std::string& name, int64_t out, int64_t in, bool bias) {

@@ -1,10 +1,12 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include <ATen/core/Tensor.h>
 
+#include "base/rng.h"
 #include "nn/weights.h"
 
 namespace unigrpo::nn {
@@ -19,6 +21,13 @@ struct LoraAdapter {
   double scale = 1.0;
 };
 
+/// Dropout of adapters' inputs in one forward pass: a layer's mask is a function of the key and the layer's name, so that a
+/// layer that runs again in the backward pass drops the same.
+struct LoraDropout {
+  double rate = 0;
+  StreamKey key;
+};
+
 /// y = x W^T + b, with an optional adapter that a switch shared by the whole model turns off.
 struct Linear {
   std::string name;   // official name of the module, e.g. "...self_attn.q_proj"
@@ -28,7 +37,7 @@ struct Linear {
   const bool* lora_enabled = nullptr;
 
   /// x: [..., in] -> [..., out].
-  at::Tensor operator()(const at::Tensor& x) const;
+  at::Tensor operator()(const at::Tensor& x, const std::optional<LoraDropout>& dropout = std::nullopt) const;
 };
 
 /// Takes "<name>.weight" [out, in] and, with `bias`, "<name>.bias" [out].

@@ -1,81 +1,22 @@
 #include <filesystem>
-#include <optional>
 #include <string>
 
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "io/atomic_file.h"
-#include "io/json.h"
 #include "policy/bagel.h"
+#include "policy/config_section.h"
+#include "policy/family.h"
 
 namespace unigrpo::policy {
 namespace {
 
 using nlohmann::json;
 
-/// Typed reads of one JSON object; errors name file and key.
-class Section {
- public:
-  Section(const json& object, std::string file) : object_(object), file_(std::move(file)) {
-    if (!object.is_object()) throw BadInput("{}: expected a JSON object", file_);
-  }
-  int64_t integer(const char* key, std::optional<int64_t> fallback = std::nullopt) const {
-    if (!object_.contains(key)) {
-      if (fallback) return *fallback;
-      throw BadInput("{}: '{}' is missing (a positive integer)", file_, key);
-    }
-    const json& value = object_[key];
-    if (!value.is_number_integer() || value.get<int64_t>() < 1 || value.get<int64_t>() > (int64_t{1} << 40)) {
-      throw BadInput("{}: '{}' must be a positive integer, got {}", file_, key, value.dump());
-    }
-    return value.get<int64_t>();
-  }
-  double number(const char* key, double fallback) const {
-    if (!object_.contains(key)) return fallback;
-    if (!object_[key].is_number()) throw BadInput("{}: '{}' must be a number, got {}", file_, key, object_[key].dump());
-    return object_[key].get<double>();
-  }
-  bool boolean(const char* key, bool fallback) const {
-    if (!object_.contains(key)) return fallback;
-    if (!object_[key].is_boolean()) throw BadInput("{}: '{}' must be true or false", file_, key);
-    return object_[key].get<bool>();
-  }
-  const json& object() const { return object_; }
-  const std::string& file() const { return file_; }
+/// What llm_config.json does not say.
+const MotConfig kLanguageModel = {.rope_theta = 1e6, .prefix = "language_model.", .generation_expert = true, .qk_norm = true};
 
- private:
-  const json& object_;
-  std::string file_;
-};
-
-json read_json(const std::filesystem::path& path) {
-  return io::parse_json(io::read_text_file(path, size_t{16} << 20), path.string());
-}
-
-MotConfig read_llm(const Section& s) {
-  MotConfig c;
-  c.hidden_size = s.integer("hidden_size");
-  c.intermediate_size = s.integer("intermediate_size");
-  c.num_layers = s.integer("num_hidden_layers");
-  c.num_heads = s.integer("num_attention_heads");
-  c.num_kv_heads = s.integer("num_key_value_heads");
-  c.vocab_size = s.integer("vocab_size");
-  c.rms_norm_eps = s.number("rms_norm_eps", 1e-6);
-  c.rope_theta = s.number("rope_theta", 1e6);
-  c.tie_word_embeddings = s.boolean("tie_word_embeddings", false);
-  if (c.hidden_size % c.num_heads != 0 || c.head_dim() % 2 != 0) {
-    throw BadInput("{}: hidden_size {} must give an even head width over num_attention_heads {}", s.file(),
-                   c.hidden_size, c.num_heads);
-  }
-  if (c.num_heads % c.num_kv_heads != 0) {
-    throw BadInput("{}: num_attention_heads {} must be a multiple of num_key_value_heads {}", s.file(), c.num_heads,
-                   c.num_kv_heads);
-  }
-  return c;
-}
-
-VisionConfig read_vit(const Section& s) {
+VisionConfig read_vit(const ConfigSection& s) {
   VisionConfig c;
   c.hidden_size = s.integer("hidden_size");
   c.intermediate_size = s.integer("intermediate_size");
@@ -88,7 +29,7 @@ VisionConfig read_vit(const Section& s) {
   return c;
 }
 
-AutoencoderConfig read_vae(const Section& s) {
+AutoencoderConfig read_vae(const ConfigSection& s) {
   AutoencoderConfig c;
   c.in_channels = s.integer("in_channels", c.in_channels);
   c.ch = s.integer("ch", c.ch);
@@ -115,17 +56,17 @@ AutoencoderConfig read_vae(const Section& s) {
 }  // namespace
 
 BagelConfig read_bagel_config(const std::filesystem::path& folder) {
-  if (!std::filesystem::is_directory(folder)) {
-    throw BadInput("{}: not a model folder (expected a folder with config.json)", folder.string());
+  if (const Family family = family_of(folder); family != Family::bagel) {
+    throw BadInput("{}: a {} model; this needs a BAGEL folder", folder.string(), enum_name(family));
   }
   const std::string name = (folder / "config.json").string();
-  const json root = read_json(folder / "config.json");
-  const Section section(root, name);
-  const json llm = read_json(folder / "llm_config.json"), vit = read_json(folder / "vit_config.json");
+  const json root = read_config_file(folder / "config.json");
+  const ConfigSection section(root, name);
+  const json llm = read_config_file(folder / "llm_config.json"), vit = read_config_file(folder / "vit_config.json");
   BagelConfig c;
-  c.llm = read_llm(Section(llm, (folder / "llm_config.json").string()));
-  c.vit = read_vit(Section(vit, (folder / "vit_config.json").string()));
-  if (root.contains("vae_config")) c.vae = read_vae(Section(root["vae_config"], name + ": vae_config"));
+  c.llm = read_mot_config(ConfigSection(llm, (folder / "llm_config.json").string()), kLanguageModel);
+  c.vit = read_vit(ConfigSection(vit, (folder / "vit_config.json").string()));
+  if (root.contains("vae_config")) c.vae = read_vae(ConfigSection(root["vae_config"], name + ": vae_config"));
   c.latent_patch_size = section.integer("latent_patch_size", c.latent_patch_size);
   c.max_latent_size = section.integer("max_latent_size", c.max_latent_size);
   c.vit_max_patches_per_side = section.integer("vit_max_num_patch_per_side", c.vit_max_patches_per_side);

@@ -44,34 +44,6 @@ ImageRows place_images(std::span<const Context* const> contexts, std::span<const
 
 }  // namespace
 
-at::Tensor Bagel::append_text(std::span<Context* const> rows, std::span<const std::vector<int64_t>> ids) {
-  const at::NoGradGuard no_grad;
-  std::vector<nn::QueryBlock> blocks;
-  std::vector<int64_t> flat, positions, slots, last;
-  for (size_t i = 0; i < rows.size(); ++i) {
-    Context& context = *rows[i];
-    nn::QueryBlock block;
-    const auto fresh = cache_.extend(context, static_cast<int64_t>(ids[i].size()));
-    for (size_t k = 0; k < ids[i].size(); ++k) {
-      block.queries.push_back(static_cast<int64_t>(flat.size()));
-      flat.push_back(ids[i][k]);
-      context.digest.add_token(ids[i][k], context.position, static_cast<int64_t>(context.slots.size() - ids[i].size() + k) + 1);
-      positions.push_back(context.position++);
-    }
-    slots.insert(slots.end(), fresh.begin(), fresh.end());
-    block.keys = context.slots;
-    blocks.push_back(std::move(block));
-    last.push_back(static_cast<int64_t>(flat.size()) - 1);
-  }
-  const auto layout = std::make_shared<const nn::AttentionLayout>(blocks, std::vector<int64_t>{}, static_cast<int64_t>(flat.size()), device());
-  const PackedTokens tokens{.num_und = static_cast<int64_t>(flat.size()),
-                            .position_ids = index_tensor(positions, device()),
-                            .layout = layout,
-                            .cache_slots = index_tensor(slots, device())};
-  const at::Tensor hidden = llm_->forward(llm_->embed(index_tensor(flat, device())), tokens, &cache_);
-  return llm_->logits(hidden.index_select(0, index_tensor(last, device()))).to(at::kFloat);
-}
-
 void Bagel::append_images(std::span<Context* const> rows, std::span<const Block> blocks) {
   const at::NoGradGuard no_grad;
   if (rows.empty()) return;

@@ -16,11 +16,12 @@ enum class TrainMode { full, lora };
 struct LoraConfig {                       // recipe: [policy.lora]
   int64_t rank = 32;
   double alpha = 64;
+  double dropout = 0;                     // of the adapters' inputs in the update; ratios then do not start at 1
   std::vector<std::string> targets = {"*_proj.weight", "*_proj_moe_gen.weight"};  // weights to adapt, * and ?
 };
 
 struct PolicyConfig {                     // recipe: [policy]
-  std::string model;                      // folder in the official BAGEL layout
+  std::string model;                      // folder in the official layout of its family
   DtypeChoice dtype = DtypeChoice::float32;
   TrainMode train = TrainMode::full;
   std::vector<std::string> freeze = {"vit_model.*", "connector.*", "vit_pos_embed.*", "latent_pos_embed.*"};

@@ -35,8 +35,8 @@ struct MotTransformer::Streams {
 
 MotTransformer::Expert MotTransformer::take_expert(const MotConfig& config, nn::Weights& weights, int64_t layer,
                                                    const std::string& suffix, const bool* lora_enabled) {
-  const std::string base = "language_model.model.layers." + std::to_string(layer) + ".";
-  const int64_t d = config.hidden_size, dh = config.head_dim(), kv = config.num_kv_heads * dh;
+  const std::string base = config.prefix + "model.layers." + std::to_string(layer) + ".";
+  const int64_t d = config.hidden_size, dh = config.head_dim, kv = config.num_kv_heads * dh;
   auto linear = [&](const std::string& name, int64_t out, int64_t in, bool bias) {
     nn::Linear result = nn::take_linear(weights, base + name, out, in, bias);
     result.lora_enabled = lora_enabled;
@@ -45,8 +45,10 @@ MotTransformer::Expert MotTransformer::take_expert(const MotConfig& config, nn::
   Expert e;
   e.input_norm = weights.take(base + "input_layernorm" + suffix + ".weight", {d});
   e.post_attention_norm = weights.take(base + "post_attention_layernorm" + suffix + ".weight", {d});
-  e.q_norm = weights.take(base + "self_attn.q_norm" + suffix + ".weight", {dh});
-  e.k_norm = weights.take(base + "self_attn.k_norm" + suffix + ".weight", {dh});
+  if (config.qk_norm) {
+    e.q_norm = weights.take(base + "self_attn.q_norm" + suffix + ".weight", {dh});
+    e.k_norm = weights.take(base + "self_attn.k_norm" + suffix + ".weight", {dh});
+  }
   e.q = linear("self_attn.q_proj" + suffix, config.num_heads * dh, d, true);
   e.k = linear("self_attn.k_proj" + suffix, kv, d, true);
   e.v = linear("self_attn.v_proj" + suffix, kv, d, true);
@@ -59,25 +61,26 @@ MotTransformer::Expert MotTransformer::take_expert(const MotConfig& config, nn::
 
 MotTransformer::MotTransformer(const MotConfig& config, nn::Weights& weights, const bool* lora_enabled)
     : config_(config) {
-  const std::string base = "language_model.";
+  const std::string& base = config.prefix;
   embed_tokens_ = weights.take(base + "model.embed_tokens.weight", {config.vocab_size, config.hidden_size});
   lm_head_ = config.tie_word_embeddings ? embed_tokens_
                                         : weights.take(base + "lm_head.weight", {config.vocab_size, config.hidden_size});
   norm_ = weights.take(base + "model.norm.weight", {config.hidden_size});
-  norm_gen_ = weights.take(base + "model.norm_moe_gen.weight", {config.hidden_size});
+  if (config.generation_expert) norm_gen_ = weights.take(base + "model.norm_moe_gen.weight", {config.hidden_size});
   for (int64_t i = 0; i < config.num_layers; ++i) {
-    layers_.push_back({take_expert(config, weights, i, "", lora_enabled),
-                       take_expert(config, weights, i, "_moe_gen", lora_enabled)});
+    Layer& layer = layers_.emplace_back();
+    layer.und = take_expert(config, weights, i, "", lora_enabled);
+    if (config.generation_expert) layer.gen = take_expert(config, weights, i, "_moe_gen", lora_enabled);
   }
 }
 
 at::Tensor MotTransformer::embed(const at::Tensor& ids) const { return at::embedding(embed_tokens_, ids); }
 
-at::Tensor MotTransformer::logits(const at::Tensor& hidden) const { return at::linear(hidden, lm_head_); }
+at::Tensor MotTransformer::logits(const at::Tensor& hidden) const { return nn::linear(hidden, lm_head_, {}); }
 
 MotTransformer::Streams MotTransformer::run_layer(size_t index, const Streams& x, const PackedTokens& tokens,
                                                   const nn::RotaryTable& rotary, KvCache* cache) const {
-  const int64_t dh = config_.head_dim();
+  const int64_t dh = config_.head_dim;
   const double eps = config_.rms_norm_eps;
   const Layer& layer = layers_[index];
   auto each = [&](const Streams& s, const auto& f) { return s.each(layer.und, layer.gen, f); };
@@ -85,10 +88,11 @@ MotTransformer::Streams MotTransformer::run_layer(size_t index, const Streams& x
       each(x, [&](const Expert& e, const at::Tensor& rows) { return nn::rms_norm(rows, e.input_norm, eps); });
   auto heads = [&](nn::Linear Expert::*projection, int64_t num_heads) {
     return each(h, [&](const Expert& e, const at::Tensor& rows) {
-      return (e.*projection)(rows).view({rows.size(0), num_heads, dh});
+      return (e.*projection)(rows, tokens.dropout).view({rows.size(0), num_heads, dh});
     });
   };
   auto normed = [&](const Streams& s, at::Tensor Expert::*weight) {
+    if (!config_.qk_norm) return s.join();
     return each(s, [&](const Expert& e, const at::Tensor& rows) { return nn::rms_norm(rows, e.*weight, eps); }).join();
   };
   const at::Tensor q = nn::apply_rotary(normed(heads(&Expert::q, config_.num_heads), &Expert::q_norm), rotary);
@@ -106,17 +110,17 @@ MotTransformer::Streams MotTransformer::run_layer(size_t index, const Streams& x
   }
   const at::Tensor mixed = tokens.layout->attend(q, k, v).flatten(1);  // [T, H * Dh]
   const Streams attended = each(Streams::split(mixed, tokens.num_und),
-                                [](const Expert& e, const at::Tensor& rows) { return e.o(rows); });
+                                [&](const Expert& e, const at::Tensor& rows) { return e.o(rows, tokens.dropout); });
   const Streams y = {x.und + attended.und, x.gen + attended.gen};
   const Streams fed = each(y, [&](const Expert& e, const at::Tensor& rows) {
     const at::Tensor n = nn::rms_norm(rows, e.post_attention_norm, eps);
-    return e.down(at::silu(e.gate(n)) * e.up(n));
+    return e.down(at::silu(e.gate(n, tokens.dropout)) * e.up(n, tokens.dropout), tokens.dropout);
   });
   return {y.und + fed.und, y.gen + fed.gen};
 }
 
 at::Tensor MotTransformer::forward(const at::Tensor& embeds, const PackedTokens& tokens, KvCache* cache) const {
-  const nn::RotaryTable rotary = nn::rotary_table(tokens.position_ids, config_.head_dim(), config_.rope_theta);
+  const nn::RotaryTable rotary = nn::rotary_table(tokens.position_ids, config_.head_dim, config_.rope_theta);
   Streams x = Streams::split(embeds, tokens.num_und);
   for (size_t i = 0; i < layers_.size(); ++i) {
     if (!recompute_ || cache) {
@@ -140,6 +144,7 @@ at::Tensor MotTransformer::forward(const at::Tensor& embeds, const PackedTokens&
 void MotTransformer::for_each_linear(const std::function<void(nn::Linear&)>& visit) {
   for (Layer& layer : layers_) {
     for (Expert* e : {&layer.und, &layer.gen}) {
+      if (e == &layer.gen && !config_.generation_expert) continue;
       for (nn::Linear* linear : {&e->q, &e->k, &e->v, &e->o, &e->gate, &e->up, &e->down}) visit(*linear);
     }
   }

@@ -3,7 +3,9 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -16,31 +18,43 @@
 
 namespace unigrpo::policy {
 
-/// Sizes of the language model (llm_config.json, Qwen2's keys).
+/// Sizes of the language model (Qwen2's keys), and what tells the families apart.
 struct MotConfig {
   int64_t hidden_size = 0;
   int64_t intermediate_size = 0;
   int64_t num_layers = 0;
   int64_t num_heads = 0;
   int64_t num_kv_heads = 0;
+  int64_t head_dim = 0;            // hidden_size / num_heads, unless the config says otherwise
   int64_t vocab_size = 0;
+  int64_t max_positions = 32768;
   double rms_norm_eps = 1e-6;
   double rope_theta = 1e6;
   bool tie_word_embeddings = false;
-
-  int64_t head_dim() const { return hidden_size / num_heads; }
+  std::string prefix = {};         // of every tensor's name
+  bool generation_expert = false;  // a second set of weights, `_moe_gen`, for latent tokens
+  bool qk_norm = false;            // RMS norm over each head of queries and keys
 };
+
+/// A second copy of tied embeddings, which some tools save: readers pass it over and writers leave it out.
+inline bool is_tied_copy(const MotConfig& config, std::string_view name) {
+  return config.tie_word_embeddings && name == config.prefix + "lm_head.weight";
+}
 
 /// Tokens of many sequences in one row order: understanding tokens first, then generation (latent) tokens.
 struct PackedTokens {
-  int64_t num_und = 0;                 // rows before this use the understanding weights, the others `_moe_gen`
+  int64_t num_und = 0;                 // rows before this use the understanding weights, the others `_moe_gen`; all rows
+                                       // where there is no generation expert
   at::Tensor position_ids;             // [T] int64
   std::shared_ptr<const nn::AttentionLayout> layout;
   at::Tensor cache_slots;              // [T] int64 where there is a cache: rows of the pool to write
   bool detached_copy = false;          // without a cache: pool rows T..2T-1 are the same keys and values, detached
+  std::optional<nn::LoraDropout> dropout = std::nullopt;
 };
 
-/// Mixture-of-transformers (BAGEL, arXiv 2505.14683): Qwen2 layers with two sets of weights and one attention.
+/// Qwen2 layers (Qwen2.5 technical report, arXiv 2412.15115): grouped-query attention with biases on q, k and v, rotary
+/// positions, SwiGLU. With a generation expert a mixture-of-transformers (BAGEL, arXiv 2505.14683): two sets of weights and one
+/// attention.
 class MotTransformer {
  public:
   MotTransformer(const MotConfig& config, nn::Weights& weights, const bool* lora_enabled);
@@ -56,6 +70,8 @@ class MotTransformer {
   at::Tensor logits(const at::Tensor& hidden) const;
 
   const MotConfig& config() const { return config_; }
+  /// dtype and device of the weights.
+  at::TensorOptions options() const { return embed_tokens_.options(); }
   /// Layers keep their inputs alone for the backward pass and run again there.
   void set_recompute(bool on) { recompute_ = on; }
   /// Every linear layer, for LoRA.
@@ -63,11 +79,11 @@ class MotTransformer {
 
  private:
   struct Expert {
-    at::Tensor input_norm, post_attention_norm, q_norm, k_norm;
+    at::Tensor input_norm, post_attention_norm, q_norm, k_norm;  // the last two with qk_norm
     nn::Linear q, k, v, o, gate, up, down;
   };
   struct Layer {
-    Expert und, gen;
+    Expert und, gen;  // gen is empty without a generation expert
   };
   struct Streams;  // the packed rows, one tensor an expert
   Streams run_layer(size_t index, const Streams& x, const PackedTokens& tokens, const nn::RotaryTable& rotary,

@@ -23,6 +23,7 @@ class TextPolicy {
   virtual const data::Tokenizer& tokenizer() const = 0;
   virtual int64_t bos_id() const = 0;  // opens a text block
   virtual int64_t eos_id() const = 0;  // closes it: the end-of-text action
+  virtual int64_t max_positions() const = 0;  // rotary positions that the model knows: a token each, an image block one
 
   virtual Context fork(const Context& parent) = 0;
   virtual void release(Context& context) = 0;

@@ -139,7 +139,7 @@ std::vector<Section> make_schema() {
                          "policy", "the model that is trained",
                          [](Recipe & r, size_t) -> auto& { return r.policy; })
                          .row("model", &PolicyConfig::model,
-                              "model folder in the official BAGEL layout", {}, kForTrain)
+                              "model folder in the official BAGEL or Qwen2.5 layout", {}, kForTrain)
                          .row("dtype", &PolicyConfig::dtype,
                               "of the forward pass; master weights are float32 always")
                          .row("train", &PolicyConfig::train, "all weights, or LoRA adapters")
@@ -154,6 +154,8 @@ std::vector<Section> make_schema() {
           [](Recipe & r, size_t) -> auto& { return r.policy.lora; })
           .row("rank", &LoraConfig::rank, "of the two factors", between(1, 4096))
           .row("alpha", &LoraConfig::alpha, "the update is scaled by alpha / rank", above(0))
+          .row("dropout", &LoraConfig::dropout,
+               "of the adapters' inputs in the update; ratios then do not start at 1", between(0, 0.9))
           .row("targets", &LoraConfig::targets, "patterns (* and ?) of the weights to adapt",
                list(kNonEmpty)));
   sections.push_back(Builder(
@@ -335,7 +337,7 @@ std::vector<Section> make_schema() {
           .row("num_examples", &SftConfig::num_examples,
                "joint: examples drawn from the embedded world, then reused", between(1, kMany))
           .row("wrong_plan", &SftConfig::wrong_plan,
-               "embedded world: share of plans made wrong on purpose", between(0, 1))
+               "embedded world: share of plans made wrong on purpose, in edits and first rounds too", between(0, 1))
           .row("wrong_scene", &SftConfig::wrong_scene,
                "embedded world: share of images made to depart from the plan", between(0, 1))
           .row("answer", &SftConfig::answer,
@@ -345,8 +347,10 @@ std::vector<Section> make_schema() {
           .row("mend", &SftConfig::mend,
                "embedded world: share of two rounds, the second after a look at the first",
                between(0, 1))
+          .row("wrong_answer", &SftConfig::wrong_answer,
+               "answer: share of answers made wrong on purpose", between(0, 1))
           .row("wrong_first", &SftConfig::wrong_first,
-               "mend: share of first pictures that are wrong, and not trained on", between(0, 1))
+               "mend: share of first pictures that depart from their plan, and are not trained on", between(0, 1))
           .row("text_weight", &SftConfig::text_weight, "of the cross-entropy", at_least(0))
           .row("image_weight", &SftConfig::image_weight, "of the velocity MSE", at_least(0))
           .row("timesteps_per_image", &SftConfig::timesteps_per_image,

@@ -51,9 +51,29 @@ void append_blocks(policy::UnifiedPolicy& policy, std::span<policy::Context* con
   }
 }
 
+/// The size at which a prompt's pictures are changed: that of the last one, as the policy reads it.
+policy::LatentGrid grid_of(const std::vector<Block>& prefix, policy::LatentGrid otherwise) {
+  for (const Block& block : prefix) {
+    if (block.kind == Block::Kind::latents) otherwise = block.grid;
+  }
+  return otherwise;
+}
+
+/// The images that an episode has drawn so far, as its later segments read them.
+std::vector<Block> images_seen(const Trajectory& trajectory) {
+  std::vector<Block> blocks;
+  for (const Segment& segment : trajectory.segments) {
+    if (const auto* image = std::get_if<ImageSegment>(&segment)) {
+      blocks.insert(blocks.end(), image->context.begin(), image->context.end());
+    }
+  }
+  return blocks;
+}
+
 /// An episode on its way through the program.
 struct Row {
   Trajectory trajectory;
+  policy::LatentGrid grid;
   policy::Context context;
   StreamKey key;  // segment and purpose are set at each use
   flow::WindowRequest window;
@@ -70,8 +90,11 @@ class Episodes {
         request_(request),
         seed_(seed),
         grid_(draws(config) ? policy.grid_for(config.image_size) : policy::LatentGrid{}),
-        prefixes_(request.prompts.size()),
-        rows_left_(request.prompts.size(), request.group_size) {}
+        groups_(request.prompts.size()),
+        by_text_(draws(config) && request.guidance.text_scale > 1),
+        by_image_(by_text_ && request.guidance.image_scale > 1) {
+    for (Group& group : groups_) group.rows_left = request.group_size;
+  }
 
   void add_group(int64_t p, const std::vector<Block>& prefix, const std::vector<std::shared_ptr<const Image>>& images) {
     const data::Prompt& prompt = request_.prompts[p];
@@ -81,6 +104,7 @@ class Episodes {
       row.trajectory.prompt_index = p;
       row.trajectory.sample_index = sample;
       row.trajectory.prefix = prefix;
+      row.grid = grid_of(prefix, grid_);
       row.trajectory.sample.id = prompt.id + "/" + std::to_string(sample);
       row.trajectory.sample.prompt = prompt.text;
       row.trajectory.sample.metadata_json = prompt.metadata_json;
@@ -95,7 +119,7 @@ class Episodes {
                     .seed = seed_,
                     .step = request_.step,
                     .prompt = request_.keys[p]};
-      row.tokens = tokens_for(prefix);
+      row.tokens = tokens_for(row);
       waiting_.push_back(&row);
     }
   }
@@ -113,10 +137,16 @@ class Episodes {
   }
 
  private:
-  /// Tokens that a row with this prefix may come to hold in the cache.
-  int64_t tokens_for(const std::vector<Block>& prefix) const {
-    int64_t tokens = policy::num_tokens(prefix);
-    const int64_t image = 2 * (grid_.num_tokens() + 2);  // as VAE tokens, and about as many of the vision tower
+  /// What the rows of a prompt share.
+  struct Group {
+    policy::Context prefix, without_text, without_image;
+    int64_t rows_left = 0;
+  };
+
+  /// Tokens that a row may come to hold in the cache.
+  int64_t tokens_for(const Row& row) const {
+    int64_t tokens = policy::num_tokens(row.trajectory.prefix);
+    const int64_t image = 2 * (row.grid.num_tokens() + 2);  // as VAE tokens, and about as many of the vision tower
     int64_t texts = 0;
     for (size_t s = 0; s < config_.program.size(); ++s) {
       if (config_.program[s] == "text") ++texts;
@@ -138,6 +168,7 @@ class Episodes {
     int64_t used = tokens_held();
     std::vector<policy::Context*> fresh;
     std::vector<const std::vector<Block>*> fresh_blocks;
+    std::deque<std::vector<Block>> parts;  // addresses stay
     std::vector<Row*> admitted;
     while (!waiting_.empty() && (used + waiting_.front()->tokens <= config_.token_budget ||
                                  (writing_.empty() && drawing_.empty() && admitted.empty()))) {
@@ -145,15 +176,25 @@ class Episodes {
       waiting_.pop_front();
       used += row->tokens;
       admitted.push_back(row);
-      policy::Context* prefix = &prefixes_[row->trajectory.prompt_index];
-      if (prefix->slots.empty() && (fresh.empty() || fresh.back() != prefix)) {
-        fresh.push_back(prefix);
-        fresh_blocks.push_back(&row->trajectory.prefix);
+      const std::vector<Block>& blocks = row->trajectory.prefix;
+      Group& group = groups_[row->trajectory.prompt_index];
+      if (!group.prefix.slots.empty() || std::ranges::find(fresh, &group.prefix) != fresh.end()) continue;
+      fresh.push_back(&group.prefix);
+      fresh_blocks.push_back(&blocks);
+      if (by_text_) {
+        fresh.push_back(&group.without_text);
+        fresh_blocks.push_back(&parts.emplace_back(blocks.begin(), blocks.end() - 1));
+      }
+      if (by_image_) {
+        auto& texts = parts.emplace_back();
+        std::ranges::copy_if(blocks, std::back_inserter(texts), [](const Block& b) { return b.kind == Block::Kind::text; });
+        fresh.push_back(&group.without_image);
+        fresh_blocks.push_back(&texts);
       }
     }
     if (!fresh.empty()) append_blocks(policy_, fresh, fresh_blocks);
     for (Row* row : admitted) {
-      row->context = policy_.fork(prefixes_[row->trajectory.prompt_index]);
+      row->context = policy_.fork(groups_[row->trajectory.prompt_index].prefix);
       advance(*row);
     }
   }
@@ -163,8 +204,9 @@ class Episodes {
     const size_t segment = row.trajectory.segments.size();
     if (segment == config_.program.size()) {
       policy_.release(row.context);
-      const int64_t p = row.trajectory.prompt_index;
-      if (--rows_left_[p] == 0) policy_.release(prefixes_[p]);
+      Group& group = groups_[row.trajectory.prompt_index];
+      if (--group.rows_left > 0) return;
+      for (policy::Context* context : {&group.prefix, &group.without_text, &group.without_image}) policy_.release(*context);
       return;
     }
     row.key.segment = segment;
@@ -212,22 +254,32 @@ class Episodes {
 
   /// Draws in full batches, and what is left once nobody is going to join.
   void draw() {
-    const int64_t most = std::max<int64_t>(1, config_.token_budget / (grid_.num_tokens() + 2));
     const bool no_room = waiting_.empty() || tokens_held() + waiting_.front()->tokens > config_.token_budget;
-    // Writing rows may join, among them those that have just drawn and go on with the program.
-    while (static_cast<int64_t>(drawing_.size()) >= most || (no_room && writing_.empty() && !drawing_.empty())) {
-      const auto count = std::min(static_cast<int64_t>(drawing_.size()), most);
-      const std::vector<Row*> batch(drawing_.begin(), drawing_.begin() + count);
-      drawing_.erase(drawing_.begin(), drawing_.begin() + count);
+    while (!drawing_.empty()) {
+      const policy::LatentGrid grid = drawing_.front()->grid;
+      const int64_t most = std::max<int64_t>(1, config_.token_budget / (grid.num_tokens() + 2));
+      std::vector<Row*> batch, others;
+      for (Row* row : drawing_) {
+        (row->grid == grid && static_cast<int64_t>(batch.size()) < most ? batch : others).push_back(row);
+      }
+      // Writing rows may join, among them those that have just drawn and go on with the program.
+      if (static_cast<int64_t>(batch.size()) < most && !(no_room && writing_.empty())) return;
+      drawing_ = std::move(others);
       std::vector<DrawRequest> draws;
+      std::deque<policy::Context> looks;  // addresses stay
       for (Row* row : batch) {
         row->window.segment = row->key.segment;
+        Group& group = groups_[row->trajectory.prompt_index];
         draws.push_back({.context = &row->context,
+                         .without_text = by_text_ ? &looks.emplace_back(policy_.fork(group.without_text)) : nullptr,
+                         .without_image = &group.without_image,
                          .key = row->key,
                          .window = request_.stochastic ? flow::choose_window(config_.window, row->window)
                                                        : flow::SdeWindow{}});
       }
-      auto drawn = draw_images(policy_, config_, draws, request_.guidance);
+      if (by_text_) look_back(batch, looks);
+      auto drawn = draw_images(policy_, config_, draws, grid, request_.guidance);
+      for (policy::Context& context : looks) policy_.release(context);
       for (size_t i = 0; i < batch.size(); ++i) {
         drawn[i].conditions = conditions_of(batch[i]->context.digest, drawn[i], config_, policy_);
         batch[i]->trajectory.sample.segments.emplace_back().kind = data::SampleSegment::Kind::image;
@@ -236,6 +288,18 @@ class Episodes {
       if (batch.front()->trajectory.segments.size() < config_.program.size()) look_at(batch);
       for (Row* row : batch) advance(*row);
     }
+  }
+
+  /// The images that rows have drawn before enter their contexts without text.
+  void look_back(std::span<Row* const> batch, std::deque<policy::Context>& looks) {
+    std::vector<policy::Context*> contexts;
+    std::deque<std::vector<Block>> seen;
+    std::vector<const std::vector<Block>*> lists;
+    for (size_t i = 0; i < batch.size(); ++i) {
+      contexts.push_back(&looks[i]);
+      lists.push_back(&seen.emplace_back(images_seen(batch[i]->trajectory)));
+    }
+    append_blocks(policy_, contexts, lists);
   }
 
   /// The images that rows have just drawn enter their contexts.
@@ -262,12 +326,17 @@ class Episodes {
   }
 
   void decode(std::span<const std::pair<data::SampleSegment*, const ImageSegment*>> pictures) {
-    for (size_t first = 0; first < pictures.size(); first += kDecodeBatch) {
-      const size_t last = std::min(pictures.size(), first + kDecodeBatch);
+    for (size_t first = 0; first < pictures.size();) {
+      size_t last = first + 1;
+      while (last < std::min(pictures.size(), first + kDecodeBatch) &&
+             pictures[last].second->grid == pictures[first].second->grid) {
+        ++last;
+      }
       std::vector<at::Tensor> latents;
       for (size_t i = first; i < last; ++i) latents.push_back(pictures[i].second->final_latent);
-      auto images = policy_.decode(at::stack(latents), grid_);
+      auto images = policy_.decode(at::stack(latents), pictures[first].second->grid);
       for (size_t i = first; i < last; ++i) pictures[i].first->image = std::move(images[i - first]);
+      first = last;
     }
   }
 
@@ -290,8 +359,8 @@ class Episodes {
   uint64_t seed_;
   policy::LatentGrid grid_;
   std::deque<Row> rows_;  // addresses stay
-  std::vector<policy::Context> prefixes_;
-  std::vector<int64_t> rows_left_;
+  std::vector<Group> groups_;
+  bool by_text_, by_image_;  // guidance
   std::list<Row*> waiting_, writing_;
   std::vector<Row*> drawing_;
 };
@@ -321,10 +390,23 @@ std::vector<Block> RolloutEngine::prefix(const data::Prompt& prompt, std::span<c
   return blocks;
 }
 
+void RolloutEngine::check_length(const data::Prompt& prompt) const {
+  auto length = [&](const std::string& text) { return static_cast<int64_t>(policy::block_ids(policy_, text).size()); };
+  int64_t positions = length(prompt.text) + 2 * static_cast<int64_t>(prompt.images.size());
+  if (!system_prompt_.empty()) positions += length(system_prompt_);
+  const int64_t read = positions;
+  for (const std::string& segment : config_.program) positions += segment == "text" ? config_.max_tokens + 2 : 2;
+  if (positions <= policy_.max_positions()) return;
+  throw BadInput("prompt '{}': {} positions, and {} with all that rollout.program and rollout.max_tokens may add; the model has {} "
+                 "(max_position_embeddings)",
+                 prompt.id, read, positions, policy_.max_positions());
+}
+
 std::vector<Trajectory> RolloutEngine::rollout(const RolloutRequest& request) {
   if (request.keys.size() != request.prompts.size()) throw std::invalid_argument("rollout: one key a prompt");
   Episodes episodes(policy_, config_, seed_, request);
   for (size_t p = 0; p < request.prompts.size(); ++p) {
+    check_length(request.prompts[p]);
     std::vector<Image> images = data::read_prompt_images(request.prompts[p]);
     const std::vector<Block> blocks = prefix(request.prompts[p], images);
     std::vector<std::shared_ptr<const Image>> shared;

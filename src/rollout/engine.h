@@ -21,7 +21,7 @@ struct RolloutRequest {
   int64_t first_sample = 0;               // of their sample indices
   uint64_t step = 0;                      // of the run; part of every random key
   bool stochastic = true;                 // false: no SDE window, every denoising step is an ODE step
-  double guidance = 1.0;                  // text guidance; sample, eval and one ablation only
+  flow::GuidanceConfig guidance;          // sample, eval and one ablation only
   std::vector<std::string> forced_text;   // [P] or empty: the first text segment is this instead of sampled
 };
 
@@ -29,7 +29,12 @@ struct RolloutRequest {
 /// rows run together follows from config.token_budget, never from free memory or time.
 ///
 /// A drawn image that others follow is decoded, read again by the policy's own rule for pictures and appended to the context
-/// as VAE tokens (posterior mean) and vision tokens; what follows attends to both.
+/// as VAE tokens (posterior mean) and vision tokens; what follows attends to both. A prompt with images draws at the size of
+/// the last of them (as the policy reads it), any other at config.image_size.
+///
+/// Guidance holds a context without text, which has the system prompt and all images, and one without images, which has the
+/// system prompt and the prompt: those of the inference code published with BAGEL (arXiv 2505.14683), where images of later
+/// rounds count as the prompt's.
 class RolloutEngine {
  public:
   /// `system_prompt`: text block before every prompt; empty = none.
@@ -42,6 +47,9 @@ class RolloutEngine {
   /// What an episode has read before its first segment: [system block] [the prompt's images] prompt block. Images come as VAE
   /// tokens only where the program draws.
   std::vector<policy::Block> prefix(const data::Prompt& prompt) const;
+
+  /// Throws BadInput naming the prompt where an episode may come to need more positions than the policy has. Reads no images.
+  void check_length(const data::Prompt& prompt) const;
 
  private:
   std::vector<policy::Block> prefix(const data::Prompt& prompt, std::span<const Image> images) const;

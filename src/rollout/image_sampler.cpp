@@ -18,21 +18,18 @@ StreamKey with_purpose(StreamKey key, Purpose purpose) {
 }  // namespace
 
 std::vector<ImageSegment> draw_images(policy::ImagePolicy& policy, const RolloutConfig& config,
-                                      std::span<const DrawRequest> rows, double guidance) {
+                                      std::span<const DrawRequest> rows, policy::LatentGrid grid,
+                                      const flow::GuidanceConfig& guidance) {
   const at::NoGradGuard no_grad;
   const auto b = static_cast<int64_t>(rows.size());
-  const policy::LatentGrid grid = policy.grid_for(config.image_size);
   const int64_t l = grid.num_tokens(), c = policy.latent_channels();
   const std::vector<double> times = flow::time_grid(config.num_steps, config.timestep_shift);
-  const flow::GuidanceConfig guide{.text_scale = guidance};
 
   std::vector<ImageSegment> segments(rows.size());
-  std::vector<const policy::Context*> contexts;
   std::vector<at::Tensor> initial, noise(rows.size());
   for (int64_t i = 0; i < b; ++i) {
     segments[i] = {.grid = grid, .timesteps = times, .window = rows[i].window, .latents = {}, .velocities = {},
                    .log_probs = {}, .final_latent = {}};
-    contexts.push_back(rows[i].context);
     initial.push_back(tensor::normal({l, c}, with_purpose(rows[i].key, Purpose::initial_noise)));
     const int64_t s = rows[i].window.width();
     noise[i] = tensor::normal({s, l, c}, with_purpose(rows[i].key, Purpose::sde_noise));
@@ -41,19 +38,24 @@ std::vector<ImageSegment> draw_images(policy::ImagePolicy& policy, const Rollout
     segments[i].log_probs = at::empty({s});
   }
   at::Tensor x = at::stack(initial);  // [B, L, C]
-  const auto conditional = policy.denoise(contexts, grid);
-  const policy::Context nothing;
-  const std::vector<const policy::Context*> empty(rows.size(), &nothing);
-  const auto unconditional = guidance != 1.0 ? policy.denoise(empty, grid) : nullptr;
+  auto denoiser_of = [&](const policy::Context* DrawRequest::*context) {
+    std::vector<const policy::Context*> contexts;
+    for (const DrawRequest& row : rows) contexts.push_back(row.*context);
+    return policy.denoise(contexts, grid);
+  };
+  const auto conditional = denoiser_of(&DrawRequest::context);
+  const bool guided = guidance.text_scale > 1, by_image = guided && guidance.image_scale > 1;
+  const auto without_text = guided ? denoiser_of(&DrawRequest::without_text) : nullptr;
+  const auto without_image = by_image ? denoiser_of(&DrawRequest::without_image) : nullptr;
 
   for (int64_t step = 0; step < config.num_steps; ++step) {
     const double t = times[step], t_next = times[step + 1];
     const at::Tensor at_t = at::full({b}, t, at::kFloat);
     at::Tensor velocity = conditional->velocity(x, at_t);
-    if (unconditional && flow::guidance_acts(guide, t)) {
-      velocity = flow::guide(guide, {.conditional = velocity,
-                                     .without_text = unconditional->velocity(x, at_t),
-                                     .without_image = {}});
+    if (guided && flow::guidance_acts(guidance, t)) {
+      velocity = flow::guide(guidance, {.conditional = velocity,
+                                        .without_text = without_text->velocity(x, at_t),
+                                        .without_image = by_image ? without_image->velocity(x, at_t) : at::Tensor()});
     }
     at::Tensor next = flow::ode_step(x, velocity, t, t_next);
     std::vector<int64_t> stochastic;

@@ -7,16 +7,17 @@
 
 #include "flow/time_grid.h"
 #include "grpo/update.h"
+#include "policy/load.h"
 
 namespace unigrpo::train {
 
 Policies build_policies(const recipe::Recipe& recipe) {
   const auto seed = static_cast<uint64_t>(recipe.run.seed);
-  Policies policies{.policy = policy::Bagel::load(recipe.policy, seed), .reference = nullptr};
+  Policies policies{.policy = policy::load(recipe.policy, seed), .reference = nullptr};
   if (grpo::needs_reference(recipe.grpo) && recipe.policy.train == policy::TrainMode::full) {
     policy::PolicyConfig frozen = recipe.policy;
     frozen.freeze = {"*"};
-    policies.reference = policy::Bagel::load(frozen, seed);
+    policies.reference = policy::load(frozen, seed);
   }
   return policies;
 }
@@ -35,7 +36,7 @@ std::string describe_step(const recipe::Recipe& recipe, const policy::UnifiedPol
   const auto texts = std::ranges::count(rollout.program, "text"), images = std::ranges::count(rollout.program, "image");
   const int64_t stochastic = flow::num_stochastic_steps(rollout.sde.kind, rollout.num_steps);
   const int64_t steps = rollout.window.mode == flow::WindowMode::all ? stochastic : rollout.window.width;
-  const int64_t block = policy.grid_for(rollout.image_size).num_tokens() + 2;
+  const int64_t block = images > 0 ? policy.grid_for(rollout.image_size).num_tokens() + 2 : 0;
   const int64_t row = texts * (rollout.max_tokens + 2) + images * steps * block;
   const int64_t most = samples * row + grpo.prompts_per_step * prefix_tokens;
   const int64_t micro = std::max<int64_t>(grpo.num_updates, (most + grpo.micro_batch_tokens - 1) / grpo.micro_batch_tokens);

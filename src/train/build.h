@@ -4,15 +4,15 @@
 #include <memory>
 #include <string>
 
-#include "policy/bagel.h"
+#include "policy/policy.h"
 #include "recipe/recipe.h"
 
 namespace unigrpo::train {
 
 /// The policy of a recipe and, where a penalty needs one and there are no adapters to turn off, its frozen starting copy.
 struct Policies {
-  std::unique_ptr<policy::Bagel> policy;
-  std::unique_ptr<policy::Bagel> reference;  // null: adapters off, or nothing asks for one
+  std::unique_ptr<policy::UnifiedPolicy> policy;
+  std::unique_ptr<policy::UnifiedPolicy> reference;  // null: adapters off, or nothing asks for one
 };
 Policies build_policies(const recipe::Recipe& recipe);
 

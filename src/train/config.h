@@ -26,12 +26,13 @@ struct SftConfig {                        // recipe: [sft]
   std::string output;                     // model folder to write
   int64_t batch_size = 64;
   int64_t num_examples = 20000;           // joint: size of the pool that the embedded world draws, then reused
-  double wrong_plan = 0.0;                // embedded world: share of plans made wrong on purpose
+  double wrong_plan = 0.0;                // embedded world: share of plans made wrong on purpose (plans of edits and first rounds, too)
   double wrong_scene = 0.0;               // embedded world: share of images made to depart from the plan
   double answer = 0.0;                    // embedded world: share of questions about a picture
   double edit = 0.0;                      // embedded world: share of changes of a picture
   double mend = 0.0;                      // embedded world: share of two rounds, the second after a look at the first
-  double wrong_first = 0.5;               // mend: share of first pictures that are wrong, and not trained on
+  double wrong_answer = 0.0;              // answer: share of answers made wrong
+  double wrong_first = 0.3;               // mend: share of first pictures that depart from their plan, and are not trained on
   double text_weight = 1.0;               // cross-entropy
   double image_weight = 1.0;              // velocity MSE
   int64_t timesteps_per_image = 4;        // noisy copies that share one context

@@ -15,7 +15,8 @@
 #include "flow/time_grid.h"
 #include "grpo/update.h"
 #include "io/model_folder.h"
-#include "policy/bagel.h"
+#include "policy/load.h"
+#include "policy/qwen2.h"
 
 namespace unigrpo::train {
 namespace {
@@ -41,10 +42,10 @@ constexpr const char* kPartNames[] = {"language model, understanding", "language
                                       "token embeddings and lm_head",  "latents and time",
                                       "vision tower and connector",    "autoencoder"};
 
-Part part_of(const std::string& name) {
+Part part_of(const policy::MotConfig& llm, const std::string& name) {
   if (name.starts_with("autoencoder.")) return kAutoencoder;
   if (name.starts_with("vit_model.") || name.starts_with("connector.") || name.starts_with("vit_pos_embed.")) return kVision;
-  if (!name.starts_with("language_model.")) return kLatents;
+  if (!name.starts_with(llm.prefix)) return kLatents;
   if (name.find("embed_tokens") != std::string::npos || name.find("lm_head") != std::string::npos) return kEmbeddings;
   return name.find("_moe_gen") != std::string::npos ? kGeneration : kUnderstanding;
 }
@@ -69,17 +70,17 @@ struct Parameters {
   }
 };
 
-Parameters count_parameters(const Recipe& recipe, const NamedTensors& shapes) {
+Parameters count_parameters(const Recipe& recipe, const policy::ModelSizes& sizes) {
   Parameters count;
   const auto& policy = recipe.policy;
   const bool lora = policy.train == policy::TrainMode::lora;
   int64_t matched = 0;
-  for (const NamedTensor& tensor : shapes) {
-    const Part part = part_of(tensor.name);
+  for (const NamedTensor& tensor : sizes.shapes) {
+    const Part part = part_of(sizes.llm, tensor.name);
     const auto elements = static_cast<double>(tensor.tensor.numel());
     count.all[part] += elements;
     if (lora) {
-      const bool linear = tensor.name.starts_with("language_model.model.layers.") && tensor.tensor.dim() == 2;
+      const bool linear = tensor.name.starts_with(sizes.llm.prefix + "model.layers.") && tensor.tensor.dim() == 2;
       if (!linear || !matches_any(policy.lora.targets, tensor.name)) continue;
       ++matched;
       count.adapters += static_cast<double>(policy.lora.rank * (tensor.tensor.size(0) + tensor.tensor.size(1)));
@@ -94,12 +95,13 @@ Parameters count_parameters(const Recipe& recipe, const NamedTensors& shapes) {
 }
 
 /// Holds the headers of the weights against the config: names and shapes.
-std::string check_headers(const fs::path& folder, const NamedTensors& shapes) {
+std::string check_headers(const fs::path& folder, const policy::ModelSizes& sizes) {
   std::map<std::string, at::Tensor> wanted;
-  for (const NamedTensor& tensor : shapes) wanted.emplace(tensor.name, tensor.tensor);
+  for (const NamedTensor& tensor : sizes.shapes) wanted.emplace(tensor.name, tensor.tensor);
   auto check = [&](const io::Checkpoint& checkpoint, const std::string& prefix) {
     std::set<std::string> seen;
     for (const io::TensorView* view : checkpoint.tensors()) {
+      if (policy::is_tied_copy(sizes.llm, prefix + view->name)) continue;
       const auto found = wanted.find(prefix + view->name);
       if (found == wanted.end()) {
         throw BadInput("{}: tensor '{}' is not one that the config asks for", checkpoint.path().string(), view->name);
@@ -116,10 +118,10 @@ std::string check_headers(const fs::path& folder, const NamedTensors& shapes) {
       }
     }
   };
-  const auto weights = policy::find_weights(folder);
+  const auto weights = policy::find_weights(folder, sizes.family);
   if (!weights) return "no weights in the folder: sizes are the config's";
   check(io::Checkpoint::open(*weights), "");
-  if (fs::exists(folder / "ae.safetensors")) check(io::Checkpoint::open(folder / "ae.safetensors"), "autoencoder.");
+  if (sizes.bagel && fs::exists(folder / "ae.safetensors")) check(io::Checkpoint::open(folder / "ae.safetensors"), "autoencoder.");
   return "the weights' headers fit the config";
 }
 
@@ -133,25 +135,38 @@ struct Tokens {
   double block = 0;                          // of one image
 };
 
-Tokens count_tokens(const Recipe& recipe, const policy::BagelConfig& model, double prompt_tokens) {
+/// Sides, in tokens, of a picture that is drawn and of one that the vision tower reads; 0 where the model has no pictures.
+struct Sides {
+  double drawn = 0, seen = 0;
+};
+
+Sides sides_of(const Recipe& recipe, const policy::ModelSizes& sizes) {
+  if (!sizes.bagel) {
+    if (std::ranges::count(recipe.rollout.program, "image") > 0) policy::refuse_images(recipe.policy.model);
+    return {};
+  }
+  const auto pixels = static_cast<double>(recipe.rollout.image_size);
+  return {.drawn = pixels / static_cast<double>(sizes.bagel->pixels_per_token()),
+          .seen = std::min(pixels, static_cast<double>(sizes.bagel->vision_rule().max_size)) /
+                  static_cast<double>(sizes.bagel->vit.patch_size)};
+}
+
+Tokens count_tokens(const Recipe& recipe, const Sides& sides, double prompt_tokens) {
   const auto& rollout = recipe.rollout;
   const auto& program = rollout.program;
   const double texts = static_cast<double>(std::ranges::count(program, "text"));
   const double images = static_cast<double>(std::ranges::count(program, "image"));
   const double read = images - (program.back() == "image" ? 1 : 0);
-  const double side = static_cast<double>(rollout.image_size) / static_cast<double>(model.pixels_per_token());
   const int64_t stochastic = flow::num_stochastic_steps(rollout.sde.kind, rollout.num_steps);
   const double trained = static_cast<double>(
       rollout.window.mode == flow::WindowMode::all ? stochastic : std::min(rollout.window.width, stochastic));
   Tokens t;
   t.samples = static_cast<double>(recipe.grpo.prompts_per_step * recipe.grpo.group_size);
-  t.block = side * side + 2;
-  const double seen = std::min(static_cast<double>(rollout.image_size), static_cast<double>(model.vision_rule().max_size)) /
-                      static_cast<double>(model.vit.patch_size);
+  t.block = sides.drawn * sides.drawn + 2;
   t.prefix = static_cast<double>(recipe.grpo.prompts_per_step) * prompt_tokens;
   t.text = t.samples * texts * static_cast<double>(rollout.max_tokens + 1);
   t.drawn = t.samples * images * static_cast<double>(rollout.num_steps) * t.block;
-  t.context = t.samples * read * (t.block + seen * seen + 2);
+  t.context = t.samples * read * (t.block + sides.seen * sides.seen + 2);
   t.trained_image = t.samples * images * trained * t.block;
   t.row_context = prompt_tokens + texts * static_cast<double>(rollout.max_tokens + 2) + t.context / t.samples;
   return t;
@@ -161,14 +176,14 @@ Tokens count_tokens(const Recipe& recipe, const policy::BagelConfig& model, doub
 
 std::string dry_run(const Recipe& recipe, const Machine& machine) {
   const fs::path folder = recipe.policy.model;
-  const policy::BagelConfig model = policy::read_bagel_config(folder);
-  const NamedTensors shapes = policy::Bagel::shapes(model);
-  const Parameters count = count_parameters(recipe, shapes);
+  const policy::ModelSizes model = policy::read_sizes(folder);
+  const Parameters count = count_parameters(recipe, model);
+  const Sides sides = sides_of(recipe, model);
   const bool lora = recipe.policy.train == policy::TrainMode::lora;
   const bool bf16 = recipe.policy.dtype == policy::DtypeChoice::bfloat16;
   const double bytes = bf16 ? 2 : 4;
 
-  std::string text = fmt::format("dry run: {} ({})\n", recipe.run.name, check_headers(folder, shapes));
+  std::string text = fmt::format("dry run: {} ({})\n", recipe.run.name, check_headers(folder, model));
   auto line = [&](const std::string& what, const std::string& value) { text += fmt::format("  {:<40} {:>20}\n", what, value); };
 
   text += "\nparameters                                              all              trained\n";
@@ -189,13 +204,13 @@ std::string dry_run(const Recipe& recipe, const Machine& machine) {
     prompts = fmt::format("{} prompts of about {:.0f} tokens", rows.size(), prompt_tokens);
   }
   prompt_tokens += static_cast<double>(recipe.rollout.system_prompt.size()) / kBytesPerToken;
-  const Tokens t = count_tokens(recipe, model, prompt_tokens);
+  const Tokens t = count_tokens(recipe, sides, prompt_tokens);
 
   // Forward FLOPs of a token: two a weight it passes.
   const double und = 2 * count.all[kUnderstanding], gen = 2 * count.all[kGeneration];
   const double head = 2.0 * static_cast<double>(model.llm.vocab_size * model.llm.hidden_size);
   const auto& llm = model.llm;
-  const double pair = 4.0 * static_cast<double>(llm.num_layers * llm.num_heads * llm.head_dim());  // a query and a key
+  const double pair = 4.0 * static_cast<double>(llm.num_layers * llm.num_heads * llm.head_dim);  // a query and a key
   const double attend_text = pair * t.row_context / 2, attend_image = pair * (t.row_context + t.block);
   const double rollout_flops = t.prefix * (und + attend_text) + t.text * (und + head + attend_text) +
                                t.context * (und + attend_image) + t.drawn * (gen + attend_image);
@@ -222,8 +237,8 @@ std::string dry_run(const Recipe& recipe, const Machine& machine) {
   const double ema = recipe.optim.ema.enabled ? count.total_trained() * 4.0 : 0;
   const double autoencoder = count.all[kAutoencoder] * 4.0;
   const double held = std::max(static_cast<double>(recipe.rollout.token_budget), t.row_context + t.block);
-  const double cache = held * static_cast<double>(2 * llm.num_layers * llm.num_kv_heads * llm.head_dim()) * bytes;
-  const double d = static_cast<double>(llm.hidden_size), kv = static_cast<double>(llm.num_kv_heads * llm.head_dim());
+  const double cache = held * static_cast<double>(2 * llm.num_layers * llm.num_kv_heads * llm.head_dim) * bytes;
+  const double d = static_cast<double>(llm.hidden_size), kv = static_cast<double>(llm.num_kv_heads * llm.head_dim);
   const double inter = static_cast<double>(llm.intermediate_size), layers = static_cast<double>(llm.num_layers);
   const double kept = 8 * d + 4 * kv + 4 * inter;  // numbers that a layer keeps a token: norms, q k v, attention, gate, up, products
   const double most_tokens = std::max(static_cast<double>(recipe.grpo.micro_batch_tokens), t.row_context + t.trained_image / t.samples);

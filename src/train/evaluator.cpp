@@ -7,7 +7,9 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/fault.h"
 #include "base/rng.h"
+#include "base/signals.h"
 #include "data/prompt_file.h"
 #include "data/shapes_world.h"
 #include "reward/rewarder.h"
@@ -61,8 +63,14 @@ EvalResult evaluate(policy::UnifiedPolicy& policy, const EvalOptions& options) {
   rewarder.check_prompts(prompts, options.prompts);
   rollout::RolloutEngine engine(policy, to_rollout_config(options.generation), options.seed,
                                 options.generation.system_prompt);
+  for (const data::Prompt& prompt : prompts) engine.check_length(prompt);
   EvalResult result;
   for (size_t first = 0; first < prompts.size(); first += kPromptsAtOnce) {
+    fault::point("eval.batch");
+    if (signals::stop_requested()) {
+      result.complete = false;
+      break;
+    }
     const std::span<const data::Prompt> batch =
         std::span(prompts).subspan(first, std::min<size_t>(kPromptsAtOnce, prompts.size() - first));
     rollout::RolloutRequest request{.prompts = batch,
@@ -133,7 +141,7 @@ std::string to_json(const EvalOptions& options, const EvalResult& result) {
   object["num_samples"] = options.num_samples;
   object["seed"] = options.seed;
   object["num_steps"] = options.generation.num_steps;
-  object["guidance"] = options.generation.guidance;
+  object["guidance"] = options.generation.guidance.text_scale;
   object["temperature"] = options.generation.temperature;
   object["true_plan"] = options.true_plan;
   object["overall"] = {{"strict", result.overall.strict}, {"soft", result.overall.soft}};

@@ -35,6 +35,7 @@ struct EvalResult {
   TagScore overall, overall_by_tag;
   std::map<std::string, TagScore> tags;
   int64_t unscored = 0;
+  bool complete = true;  // false: a signal asked to stop (base/signals.h), and not all prompts were scored
   double seconds = 0;
   std::vector<monitor::SampleRow> samples;
 };

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "io/atomic_file.h"
 #include "io/json.h"
+#include "policy/family.h"
 
 namespace unigrpo::train {
 namespace {
@@ -29,10 +30,30 @@ void read_positive(const json& object, const std::string& file, const char* key,
   if (!(value > 0)) throw BadInput("{}: '{}' must be above 0, got {}", file, key, value);
 }
 
+nlohmann::ordered_json to_object(const GenerationConfig& config) {
+  nlohmann::ordered_json object;
+  object["program"] = config.program;
+  object["image_size"] = config.image_size;
+  object["num_steps"] = config.num_steps;
+  object["timestep_shift"] = config.timestep_shift;
+  object["max_tokens"] = config.max_tokens;
+  object["temperature"] = config.temperature;
+  object["guidance"] = config.guidance.text_scale;
+  object["image_guidance"] = config.guidance.image_scale;
+  object["guidance_renorm"] = std::string(enum_name(config.guidance.renorm));
+  object["guidance_renorm_min"] = config.guidance.renorm_min;
+  object["guidance_interval"] = {config.guidance.interval_low, config.guidance.interval_high};
+  object["system_prompt"] = config.system_prompt;
+  return object;
+}
+
 }  // namespace
 
 GenerationConfig read_generation_config(const std::filesystem::path& model_folder) {
   GenerationConfig config;
+  if (std::filesystem::exists(model_folder / "config.json") && policy::family_of(model_folder) == policy::Family::qwen2) {
+    config.program = {"text"};
+  }
   const auto path = model_folder / "generation_config.json";
   if (!std::filesystem::exists(path)) return config;
   const std::string file = path.string();
@@ -54,21 +75,37 @@ GenerationConfig read_generation_config(const std::filesystem::path& model_folde
   read_count(object, file, "max_tokens", config.max_tokens);
   read_positive(object, file, "timestep_shift", config.timestep_shift);
   read_positive(object, file, "temperature", config.temperature);
-  read_positive(object, file, "guidance", config.guidance);
+  read_positive(object, file, "guidance", config.guidance.text_scale);
+  read_positive(object, file, "image_guidance", config.guidance.image_scale);
+  read_value(object, file, "guidance_renorm_min", "a number", &json::is_number, config.guidance.renorm_min);
+  std::string renorm(enum_name(config.guidance.renorm));
+  read_value(object, file, "guidance_renorm", "a string", &json::is_string, renorm);
+  const auto kind = enum_value<flow::Renorm>(renorm);
+  if (!kind) throw BadInput("{}: 'guidance_renorm' must be {}, got '{}'", file, enum_choices<flow::Renorm>(), renorm);
+  config.guidance.renorm = *kind;
+  if (object.contains("guidance_interval")) {
+    const json& ends = object["guidance_interval"];
+    if (!ends.is_array() || ends.size() != 2 || !ends[0].is_number() || !ends[1].is_number()) {
+      throw BadInput("{}: 'guidance_interval' must be [low, high], two times, got {}", file, ends.dump());
+    }
+    config.guidance.interval_low = ends[0].get<double>();
+    config.guidance.interval_high = ends[1].get<double>();
+  }
   read_value(object, file, "system_prompt", "a string", &json::is_string, config.system_prompt);
   return config;
 }
 
-std::string to_json(const GenerationConfig& config) {
-  nlohmann::ordered_json object;
-  object["program"] = config.program;
-  object["image_size"] = config.image_size;
-  object["num_steps"] = config.num_steps;
-  object["timestep_shift"] = config.timestep_shift;
-  object["max_tokens"] = config.max_tokens;
-  object["temperature"] = config.temperature;
-  object["guidance"] = config.guidance;
-  object["system_prompt"] = config.system_prompt;
+std::string to_json(const GenerationConfig& config) { return to_object(config).dump(2) + "\n"; }
+
+std::string to_json(const GenerationConfig& config, const std::filesystem::path& model_folder) {
+  nlohmann::ordered_json object = to_object(config);
+  const auto path = model_folder / "generation_config.json";
+  if (std::filesystem::exists(path)) {
+    const json others = io::parse_json(io::read_text_file(path, size_t{1} << 20), path.string());
+    for (const auto& [key, value] : others.items()) {
+      if (!object.contains(key)) object[key] = value;
+    }
+  }
   return object.dump(2) + "\n";
 }
 

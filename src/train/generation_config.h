@@ -17,13 +17,16 @@ struct GenerationConfig {
   double timestep_shift = 1.0;
   int64_t max_tokens = 512;
   double temperature = 1.0;
-  double guidance = 1.0;  // 1 = none
+  flow::GuidanceConfig guidance;
   std::string system_prompt;
 };
 
-/// Throws BadInput naming file and key; a folder without the file gives the defaults.
+/// Throws BadInput naming file and key; a folder without the file gives the defaults. The default program of a model that writes
+/// text only is ["text"].
 GenerationConfig read_generation_config(const std::filesystem::path& model_folder);
 std::string to_json(const GenerationConfig& config);
+/// The same with the keys of other tools that `model_folder`'s own file has.
+std::string to_json(const GenerationConfig& config, const std::filesystem::path& model_folder);
 
 /// The rollout settings that sample and eval run with: no SDE, one evaluation a step.
 rollout::RolloutConfig to_rollout_config(const GenerationConfig& config);

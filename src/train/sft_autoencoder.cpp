@@ -13,6 +13,7 @@
 #include "optim/grad_clip.h"
 #include "optim/schedule.h"
 #include "policy/bagel.h"
+#include "policy/initial_weight.h"
 #include "tensor/convert.h"
 #include "tensor/rng.h"
 #include "train/sft_data.h"
@@ -65,7 +66,7 @@ void train_autoencoder(const recipe::Recipe& recipe, monitor::Monitor& monitor) 
   const policy::BagelConfig sizes = policy::read_bagel_config(source);
   const auto seed = static_cast<uint64_t>(recipe.run.seed);
   nn::Weights weights(source.string(), [&](const std::string& name, const std::vector<int64_t>& shape) {
-    return policy::initial_weight(sizes, name, shape, seed);
+    return policy::initial_weight(sizes.llm, name, shape, seed);
   });
   const policy::Autoencoder autoencoder(sizes.vae, weights);
   NamedTensors parameters;

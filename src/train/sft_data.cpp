@@ -42,23 +42,24 @@ SftExample ShapesExamples::draw(int64_t index) const {
     example.target.push_back({.text = {}, .image = shapes::render(scene), .trained = trained});
   };
   if (chosen(config_.answer)) {
-    const shapes::TaskRow row = shapes::draw_answer_task(line(index), stream);
+    const shapes::TaskRow row = shapes::draw_answer_task(line(index), config_.wrong_answer, stream);
     example.prompt = row.prompt;
     example.pictures = {shapes::render(row.image)};
     say(row.text);
   } else if (chosen(config_.edit)) {
-    const shapes::TaskRow row = shapes::draw_edit_task(line(index), stream);
+    const shapes::TaskRow row = shapes::draw_edit_task(line(index), config_.wrong_plan, stream);
     example.draws = true;
     example.prompt = row.prompt;
     example.pictures = {shapes::render(row.image)};
     say(row.text);
     show(*row.drawn, true);
   } else if (chosen(config_.mend)) {
-    const shapes::MendExample mend = shapes::draw_mend_example(line(index), config_.wrong_first, stream);
+    const shapes::MendExample mend = shapes::draw_mend_example(
+        line(index), {.wrong_plan = config_.wrong_plan, .wrong_scene = config_.wrong_first}, stream);
     example.draws = true;
     example.prompt = mend.prompt;
     say(mend.plan);
-    show(mend.first, mend.first_is_right);
+    show(mend.first, mend.first_fits);
     say(mend.verdict);
     show(mend.second, true);
   } else {

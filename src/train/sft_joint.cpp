@@ -9,7 +9,7 @@
 
 #include "base/rng.h"
 #include "base/text.h"
-#include "checkpoint/export_bagel.h"
+#include "checkpoint/export_model.h"
 #include "flow/matching_loss.h"
 #include "kernels/gather_log_prob.h"
 #include "optim/adamw.h"
@@ -188,7 +188,7 @@ void train_joint(const recipe::Recipe& recipe, monitor::Monitor& monitor) {
   }
   std::optional<optim::EmaScope> averaged;
   if (recipe.optim.ema.enabled) averaged.emplace(ema, trained);
-  checkpoint::export_bagel(source, sft.output, model->merged(), {.dtype = at::kBFloat16});
+  checkpoint::export_model(source, sft.output, model->merged(), {.dtype = at::kBFloat16});
 }
 
 }  // namespace unigrpo::train

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
+#include <set>
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -15,7 +16,7 @@
 #include "base/memory.h"
 #include "base/signals.h"
 #include "base/text.h"
-#include "checkpoint/export_bagel.h"
+#include "checkpoint/export_model.h"
 #include "checkpoint/save.h"
 #include "data/prompt_file.h"
 #include "data/prompt_sampler.h"
@@ -66,7 +67,7 @@ GenerationConfig generation_of(const Recipe& recipe) {
   config.max_tokens = recipe.rollout.max_tokens;
   config.temperature = recipe.rollout.temperature;
   if (!recipe.rollout.system_prompt.empty()) config.system_prompt = recipe.rollout.system_prompt;
-  config.guidance = 1.0;
+  config.guidance.text_scale = 1.0;
   return config;
 }
 
@@ -175,6 +176,7 @@ class Trainer {
         clip_(recipe.optim),
         ema_(recipe.optim.ema, trained_) {
     rewarder_.check_prompts(prompts_, recipe.data.prompts);
+    for (const data::Prompt& prompt : prompts_) engine_.check_length(prompt);
     if (std::ranges::find(recipe.rollout.program, "image") != recipe.rollout.program.end()) {
       policy_.grid_for(recipe.rollout.image_size);
     }
@@ -203,19 +205,18 @@ class Trainer {
     if (recipe_.monitor.eval_guidance > 1) evaluate_as("before_guided", recipe_.monitor.eval_guidance);
     if (signals::stop_requested()) return interrupted();
     for (; step_ < recipe_.run.num_steps; ++step_) {
+      if (recipe_.monitor.eval_every > 0 && step_ > 0 && step_ % recipe_.monitor.eval_every == 0) {
+        evaluate_as(monitor::step_name(step_), 1.0);
+      }
       if (signals::stop_requested() || !train_step()) return interrupted();
       const int64_t done = step_ + 1;
       if (recipe_.checkpoint.every > 0 && done % recipe_.checkpoint.every == 0 && done < recipe_.run.num_steps) {
         monitor_->phase("save");
         store_->save(snapshot(done));
       }
-      if (recipe_.monitor.eval_every > 0 && done % recipe_.monitor.eval_every == 0 && done < recipe_.run.num_steps) {
-        evaluate_as(monitor::step_name(done), 1.0);
-      }
     }
     store_->save(snapshot(step_));
-    finish();
-    return ExitCode::done;
+    return finish();
   }
 
  private:
@@ -281,7 +282,7 @@ class Trainer {
                                     .first_sample = first_sample,
                                     .step = static_cast<uint64_t>(step_) + 1,
                                     .stochastic = true,
-                                    .guidance = recipe_.rollout.train_guidance,
+                                    .guidance = {.text_scale = recipe_.rollout.train_guidance},
                                     .forced_text = {}};
     // A prompt may come twice in a step; its place keeps the streams apart.
     for (size_t p = 0; p < prompts.size(); ++p) request.keys.push_back(p);
@@ -335,12 +336,15 @@ class Trainer {
                      const grpo::Advantages& advantages) {
     // One sample of each group in turn, so that the grid shows different prompts.
     std::vector<monitor::SampleRow> rows;
+    std::set<std::string> ids;
     for (int64_t g = 0; g < recipe_.grpo.group_size; ++g) {
       for (int64_t p = 0; p < recipe_.grpo.prompts_per_step; ++p) {
         const auto i = static_cast<size_t>(p * recipe_.grpo.group_size + g);
         if (static_cast<int64_t>(rows.size()) >= recipe_.monitor.num_samples || i >= trajectories.size()) continue;
         monitor::SampleRow row{.sample = trajectories[i].sample, .scores = {}, .reasons = {},
                                .reward = advantages.rewards[i], .advantage = advantages.values[i]};
+        // A prompt may come twice in a step: its second group is told apart by its place.
+        if (!ids.insert(row.sample.id).second) row.sample.id += fmt::format("@{}", p);
         for (size_t k = 0; k < scores.terms.size(); ++k) {
           row.scores[scores.terms[k]] = scores.scores[i][k].value;
           if (!scores.scores[i][k].reason.empty()) row.reasons[scores.terms[k]] = scores.scores[i][k].reason;
@@ -366,8 +370,9 @@ class Trainer {
                         .max_prompts = recipe_.monitor.eval_max_prompts,
                         .true_plan = false,
                         .keep_samples = name == "before" || name == "after" ? 64 : 0};
-    options.generation.guidance = guidance;
+    options.generation.guidance.text_scale = guidance;
     const EvalResult result = evaluate(policy_, options);
+    if (!result.complete) return;
     monitor_->note(fmt::format("eval {}: strict {:.3f}, soft {:.3f} on {} prompts x {} ({})", name,
                                result.overall.strict, result.overall.soft, result.overall.count, options.num_samples,
                                human_seconds(result.seconds)));
@@ -408,12 +413,14 @@ class Trainer {
     return ExitCode::interrupted;
   }
 
-  void finish() {
+  ExitCode finish() {
     evaluate_as("after", 1.0);
     if (recipe_.monitor.eval_guidance > 1) evaluate_as("after_guided", recipe_.monitor.eval_guidance);
+    if (signals::stop_requested()) return interrupted();
     if (!fs::exists(folder_->final_model())) export_final();
     monitor_->finish();
     if (recipe_.monitor.report) monitor::write_report(folder_->path());
+    return ExitCode::done;
   }
 
   void export_final() {
@@ -422,8 +429,8 @@ class Trainer {
     checkpoint::ExportOptions options;
     options.dtype = recipe_.policy.dtype == policy::DtypeChoice::float32 ? at::kFloat : at::kBFloat16;
     options.metadata = {{"unigrpo_run", recipe_.run.name}, {"unigrpo_step", std::to_string(step_)}};
-    options.generation_config = to_json(generation_);
-    checkpoint::export_bagel(recipe_.policy.model, folder_->final_model(), policy_.merged(), options);
+    options.generation_config = to_json(generation_, recipe_.policy.model);
+    checkpoint::export_model(recipe_.policy.model, folder_->final_model(), policy_.merged(), options);
   }
 
   /// What an earlier, shorter end of this run left is out of date once the run goes on.
@@ -440,7 +447,7 @@ class Trainer {
   std::vector<data::Prompt> prompts_;
   reward::Rewarder rewarder_;
   Policies policies_;
-  policy::Bagel& policy_;
+  policy::UnifiedPolicy& policy_;
   GenerationConfig generation_;
   rollout::RolloutEngine engine_;
   data::PromptSampler sampler_;

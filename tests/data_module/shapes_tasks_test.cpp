@@ -32,7 +32,7 @@ TEST(AnswerTask, TheAnswerIsWhatThePictureShows) {
   const auto prompts = lines();
   for (uint64_t i = 0; i < 600; ++i) {
     RandomStream random = stream(i);
-    const TaskRow row = draw_answer_task(prompts[i % prompts.size()], random);
+    const TaskRow row = draw_answer_task(prompts[i % prompts.size()], 0, random);
     ++answers[row.text];
     EXPECT_EQ(nlohmann::json::parse(row.fields_json)["metadata"]["answer"], row.text);
     EXPECT_FALSE(row.drawn);
@@ -58,7 +58,7 @@ TEST(EditTask, ChangesOneClassAndLeavesTheRestWhereItWas) {
   const auto prompts = lines();
   for (uint64_t i = 0; i < 300; ++i) {
     RandomStream random = stream(i);
-    const TaskRow row = draw_edit_task(prompts[i % prompts.size()], random);
+    const TaskRow row = draw_edit_task(prompts[i % prompts.size()], 0, random);
     tags.insert(row.tag);
     const auto fields = nlohmann::json::parse(row.fields_json);
     const std::string changed = fields["metadata"]["changed"];
@@ -89,9 +89,9 @@ TEST(MendExample, TheFirstPictureIsWrongAsOftenAsAskedAndTheSecondRight) {
   int wrong = 0;
   for (uint64_t i = 0; i < 400; ++i) {
     RandomStream random = stream(i);
-    const MendExample example = draw_mend_example(prompts[i % prompts.size()], 0.5, random);
-    EXPECT_EQ(example.first == example.second, example.first_is_right) << example.prompt;
-    if (example.first_is_right) {
+    const MendExample example = draw_mend_example(prompts[i % prompts.size()], {.wrong_scene = 0.5}, random);
+    EXPECT_EQ(example.first == example.second, example.first_fits) << example.prompt;
+    if (example.first_fits) {
       EXPECT_EQ(example.verdict, "<think> right </think>");
     } else {
       ++wrong;
@@ -107,9 +107,39 @@ TEST(MendExample, TheFirstPictureIsWrongAsOftenAsAskedAndTheSecondRight) {
   EXPECT_LT(wrong, 240);
 }
 
+TEST(MendExample, AWrongPlanIsDrawnAndThenPutRight) {
+  const auto prompts = lines();
+  for (uint64_t i = 0; i < 100; ++i) {
+    RandomStream random = stream(i), again = stream(i);
+    const MendExample example = draw_mend_example(prompts[i % prompts.size()], {.wrong_plan = 1}, random);
+    const MendExample right = draw_mend_example(prompts[i % prompts.size()], {}, again);
+    EXPECT_TRUE(example.first_fits);
+    EXPECT_NE(example.plan, right.plan);
+    EXPECT_EQ(example.verdict, "<think> wrong; " + right.plan.substr(8));
+    EXPECT_EQ(example.second, right.second);
+  }
+}
+
+TEST(Tasks, WrongOnesDifferInTheTextAndTheirFieldsStayRight) {
+  const auto prompts = lines();
+  for (uint64_t i = 0; i < 100; ++i) {
+    const std::string& line = prompts[i % prompts.size()];
+    RandomStream a = stream(i), b = stream(i), c = stream(i), d = stream(i);
+    const TaskRow answer = draw_answer_task(line, 0, a), wrong_answer = draw_answer_task(line, 1, b);
+    EXPECT_EQ(answer.prompt, wrong_answer.prompt);
+    EXPECT_EQ(answer.fields_json, wrong_answer.fields_json);
+    EXPECT_NE(answer.text, wrong_answer.text);
+    const TaskRow edit = draw_edit_task(line, 0, c), wrong_edit = draw_edit_task(line, 1, d);
+    EXPECT_EQ(edit.prompt, wrong_edit.prompt);
+    EXPECT_EQ(edit.fields_json, wrong_edit.fields_json);
+    EXPECT_NE(edit.text, wrong_edit.text);
+    EXPECT_NE(*edit.drawn, *wrong_edit.drawn);
+  }
+}
+
 TEST(Tasks, LinesOfAnotherWorldAreRefused) {
   RandomStream random = stream(1);
-  EXPECT_THROW(draw_answer_task(R"({"prompt": "a cat", "include": [{"class": "cat", "count": 1}]})", random), BadInput);
+  EXPECT_THROW(draw_answer_task(R"({"prompt": "a cat", "include": [{"class": "cat", "count": 1}]})", 0, random), BadInput);
 }
 
 }  // namespace

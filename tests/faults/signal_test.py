@@ -72,6 +72,21 @@ class Signals(unittest.TestCase):
     def test_in_an_update_the_step_is_finished(self):
         self.check("update", "optim.before:2", signal.SIGINT, 2)
 
+    def test_in_the_last_evaluation(self):
+        folder = self.fresh("evaluation")
+        monitor = "[monitor]\neval_prompts = \"prompts.jsonl\"\n"
+        (folder / "tiny.toml").write_text((folder / "tiny.toml").read_text().replace("[monitor]\n", monitor))
+        code, stderr = self.interrupted(folder, "eval.batch:2", [signal.SIGTERM])  # the first is the base's
+        self.assertEqual(code, 130, stderr)
+        run = folder / "runs/tiny"
+        self.assertTrue((run / "eval_before.json").exists())
+        self.assertFalse((run / "eval_after.json").exists() or (run / "final").exists())
+        resumed = tiny_run.run(BINARY, "train", "tiny.toml", "--resume", cwd=folder)
+        self.assertEqual(resumed.returncode, 0, resumed.stderr)
+        self.assertTrue((run / "eval_after.json").exists() and (run / "final").exists())
+        self.assertEqual((run / "final/ema.safetensors").read_bytes(),
+                         (self.reference / "runs/tiny/final/ema.safetensors").read_bytes())
+
     def test_before_the_first_step(self):
         self.check("first", "rollout.begin:1", signal.SIGUSR1, 0)
 

@@ -65,7 +65,7 @@ class Update : public ::testing::Test {
 
   std::vector<Trajectory> roll(int64_t group_size = 4) const {
     rollout::RolloutRequest request = testing::request(list, group_size);
-    request.guidance = rollout_config.train_guidance;
+    request.guidance.text_scale = rollout_config.train_guidance;
     return rollout::RolloutEngine(*model, rollout_config, 21, "").rollout(request);
   }
   static Advantages advantages_for(const std::vector<Trajectory>& all) {

@@ -105,6 +105,25 @@ TEST_F(LoraLinear, WithBZeroItIsTheBaseAndOnlyBHasAGradient) {
   EXPECT_GT(grads[1].abs().max().item<double>(), 0);
 }
 
+TEST_F(LoraLinear, DropoutTakesFromTheAdaptersInputAloneAndKeepsItsMean) {
+  layer.name = "q_proj";
+  const at::Tensor wide = tensor::normal({20000, 8}, {.seed = 14});
+  const LoraDropout dropout{.rate = 0.25, .key = {.seed = 3, .purpose = Purpose::dropout}};
+  const at::Tensor whole = layer(wide), dropped = layer(wide, dropout);
+  EXPECT_TRUE(close(layer(wide, dropout), dropped, 0));
+  // Each element of the input is kept with probability 3/4 and scaled by 4/3: the mean update stays.
+  const at::Tensor base = at::linear(wide, layer.weight, layer.bias);
+  const double share = ((dropped - base) * (whole - base)).sum().item<double>() / (whole - base).square().sum().item<double>();
+  EXPECT_NEAR(share, 1.0, 0.01);
+  LoraDropout other = dropout;
+  other.key.sample = 1;
+  EXPECT_GT((layer(wide, other) - dropped).abs().max().item<double>(), 0.1);
+  layer.name = "k_proj";
+  EXPECT_GT((layer(wide, dropout) - dropped).abs().max().item<double>(), 0.1);
+  enabled = false;
+  EXPECT_TRUE(close(layer(wide, dropout), base, 1e-5));
+}
+
 TEST(TakeLinear, NamesTheTensorOfAnotherShape) {
   Weights weights("m/ema.safetensors",
                   std::map<std::string, at::Tensor>{{"q.weight", at::zeros({4, 3})}});

@@ -402,6 +402,46 @@ TEST_F(Lora, OnlyAdaptersAreTrained) {
   EXPECT_EQ(adapters, 2 * 2 * 7 * 3);  // A and B, both experts, seven projections, three layers
 }
 
+TEST_F(Lora, DropoutActsWhereGradientsAreRecordedAndIsAFunctionOfTheBatch) {
+  PolicyConfig config;
+  config.model = UNIGRPO_TEST_DATA "/bagel_tiny";
+  config.train = TrainMode::lora;
+  config.lora = {.rank = 4, .alpha = 8, .dropout = 0.25};
+  const auto model = Bagel::load(config, 5);
+  config.recompute = true;
+  const auto again = Bagel::load(config, 5);
+  const auto plain = tiny_bagel(TrainMode::lora);
+  for (Bagel* m : {model.get(), again.get(), plain.get()}) testing::randomize_adapters(*m);
+  EXPECT_TRUE(close(outputs(*model), outputs(*plain), 0));  // without gradients: none
+
+  const TrainBatch batch = ragged_batch();
+  auto gradients = [&](Bagel& m, at::Tensor& velocity) {
+    const TrainOutput out = m.forward_train(batch);
+    velocity = out.velocity.detach();
+    (out.velocity.square().mean() + m.logits(out.text_hidden).square().mean()).backward();
+    std::vector<at::Tensor> list;
+    for (const NamedTensor& p : m.parameters()) {
+      if (p.tensor.requires_grad()) list.push_back(p.tensor.grad().flatten());
+      p.tensor.mutable_grad() = at::Tensor();
+    }
+    return at::cat(list);
+  };
+  at::Tensor first_velocity, second_velocity, plain_velocity, recomputed_velocity;
+  const at::Tensor first = gradients(*model, first_velocity), second = gradients(*model, second_velocity);
+  const at::Tensor without = gradients(*plain, plain_velocity), recomputed = gradients(*again, recomputed_velocity);
+  EXPECT_TRUE(close(first, second, 0));
+  EXPECT_GT((first_velocity - plain_velocity).abs().max().item<double>(), 1e-3);
+  EXPECT_TRUE(close(first_velocity, recomputed_velocity, kSame));
+  EXPECT_TRUE(close(first, recomputed, kSame * first.abs().max().item<double>()));
+  EXPECT_GT((first - without).abs().max().item<double>(), 1e-3 * without.abs().max().item<double>());
+
+  TrainBatch other = batch;  // other texts, other masks
+  ASSERT_EQ(other.sequences[0].blocks[0].kind, Block::Kind::text);
+  ++other.sequences[0].blocks[0].ids.back();
+  const at::Tensor moved = model->forward_train(other).velocity;
+  EXPECT_GT((moved - first_velocity).abs().max().item<double>(), 1e-3);
+}
+
 TEST(Bagel, GridsFitTheModel) {
   const auto model = tiny_bagel();
   EXPECT_EQ(model->grid_for(64), kGrid);

@@ -261,7 +261,7 @@ TEST(Parse, NamesAMissingKeyWithoutALine) {
   const auto train = [](const std::string& text) { return refusal(text, {}, Command::train); };
   const auto sft = [](const std::string& text) { return refusal(text, {}, Command::sft); };
   EXPECT_EQ(train(""),
-            "FILE: policy.model: missing (string: model folder in the official BAGEL layout)");
+            "FILE: policy.model: missing (string: model folder in the official BAGEL or Qwen2.5 layout)");
   EXPECT_EQ(
       train("[policy]\nmodel = \"m\"\n"),
       "FILE: data.prompts: missing (string: prompt file (JSONL))");

@@ -55,7 +55,7 @@ TEST(EditReward, ScoresDrawnScenesOfTheWorldAndTheirOriginals) {
   const auto prompts = shapes::make_split(300).test;
   for (uint64_t i = 0; i < 100; ++i) {
     RandomStream stream({.seed = 5, .sample = i, .purpose = Purpose::world_scene});
-    const shapes::TaskRow row = shapes::draw_edit_task(prompts[i % prompts.size()].json, stream);
+    const shapes::TaskRow row = shapes::draw_edit_task(prompts[i % prompts.size()].json, 0, stream);
     data::Sample sample;
     sample.metadata_json = row.fields_json;
     sample.images = {std::make_shared<const Image>(shapes::render(row.image))};

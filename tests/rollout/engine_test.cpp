@@ -8,9 +8,14 @@
 #include <variant>
 #include <vector>
 
+#include "base/error.h"
+#include "flow/guidance.h"
 #include "flow/ode_step.h"
+#include "grpo/pack.h"
 #include "grpo/update.h"
+#include "io/image_codec.h"
 #include "optim/adamw.h"
+#include "support/temp_folder.h"
 #include "support/tensors.h"
 #include "support/tiny_rollout.h"
 
@@ -249,9 +254,9 @@ TEST_F(Engine, ForcedTextStandsWhereTheSampledOneWouldAndIsNoAction) {
 TEST_F(Engine, GuidanceOfOneIsNoneAndMoreChangesThePicture) {
   const auto plain = roll(tiny_rollout(), request(three, 1));
   RolloutRequest guided = request(three, 1);
-  guided.guidance = 1.0;
+  guided.guidance.text_scale = 1.0;
   const auto one = roll(tiny_rollout(), guided);
-  guided.guidance = 4.0;
+  guided.guidance.text_scale = 4.0;
   const auto four = roll(tiny_rollout(), guided);
   for (size_t i = 0; i < 3; ++i) {
     EXPECT_TRUE(close(image(one[i]).final_latent, image(plain[i]).final_latent, 0));
@@ -260,6 +265,102 @@ TEST_F(Engine, GuidanceOfOneIsNoneAndMoreChangesThePicture) {
         (image(four[i]).final_latent - image(plain[i]).final_latent).abs().max().item<double>(),
         1e-3);
   }
+}
+
+TEST_F(Engine, GuidanceHoldsAContextWithoutTextAndOneWithoutImages) {
+  const testing::TempFolder temp;
+  Image picture{.width = 64, .height = 96, .pixels = std::vector<uint8_t>(size_t{3} * 64 * 96, 90)};
+  for (size_t i = 0; i < picture.pixels.size(); i += 7) picture.pixels[i] = static_cast<uint8_t>(i % 251);
+  io::write_png(temp.path() / "picture.png", picture);
+  auto one = prompts({"a red circle"});
+  one[0].images = {(temp.path() / "picture.png").string()};
+  RolloutConfig config = tiny_rollout();
+  config.program = {"text", "image", "text", "image"};
+  RolloutRequest guided = request(one, 2);
+  guided.stochastic = false;
+  guided.guidance = {.text_scale = 3, .image_scale = 2, .renorm = flow::Renorm::text_channel, .interval_low = 0};
+  const auto all = RolloutEngine(*model, config, 11, "change it").rollout(guided);
+  const Trajectory& t = all[1];
+
+  auto context_of = [&](const std::vector<policy::Block>& blocks) {
+    policy::Context context;
+    policy::Context* row = &context;
+    for (const policy::Block& block : blocks) {
+      if (block.kind == policy::Block::Kind::text) {
+        model->append_text(std::span<policy::Context* const>(&row, 1), std::span(&block.ids, 1));
+      } else {
+        model->append_images(std::span<policy::Context* const>(&row, 1), std::span(&block, 1));
+      }
+    }
+    return context;
+  };
+  auto written = [&](const TextSegment& segment) {
+    std::vector<int64_t> ids = {model->bos_id()};
+    ids.insert(ids.end(), segment.ids.begin(), segment.ids.end());
+    if (!segment.ended) ids.push_back(model->eos_id());
+    return policy::text_block(ids);
+  };
+  const policy::Block system = policy::text_block(policy::block_ids(*model, "change it"));
+  const policy::Block prompt = policy::text_block(policy::block_ids(*model, "a red circle"));
+  const Image pictures[] = {picture};
+  const std::vector<policy::Block> given = model->read_images(pictures, true).front();
+  ASSERT_EQ(t.prefix.size(), 2 + given.size());
+  const std::vector<policy::Block>& drawn = image(t).context;
+  std::vector<policy::Block> whole = {system}, textless = {system};
+  for (auto* list : {&whole, &textless}) list->insert(list->end(), given.begin(), given.end());
+  whole.insert(whole.end(), {prompt, written(text(t, 0))});
+  for (auto* list : {&whole, &textless}) list->insert(list->end(), drawn.begin(), drawn.end());
+  whole.push_back(written(text(t, 2)));
+  policy::Context contexts[] = {context_of(whole), context_of(textless), context_of({system, prompt})};
+
+  const policy::LatentGrid grid = image(t, 3).grid;
+  EXPECT_EQ(grid, given.front().grid);  // drawn at the picture's own size, which is not a square
+  EXPECT_NE(grid.height, grid.width);
+  EXPECT_EQ(t.sample.segments[3].image.height, grid.height * model->config().pixels_per_token());
+  at::Tensor x = tensor::normal({1, grid.num_tokens(), 64}, {.seed = 11,
+                                                            .step = 1,
+                                                            .prompt = 0,
+                                                            .sample = 1,
+                                                            .segment = 3,
+                                                            .purpose = Purpose::initial_noise});
+  for (int64_t i = 0; i < 4; ++i) {
+    const double now = image(t).timesteps[i], next = image(t).timesteps[i + 1];
+    at::Tensor v[3];
+    for (int k = 0; k < 3; ++k) {
+      const policy::Context* reader = &contexts[k];
+      v[k] = model->denoise(std::span(&reader, 1), grid)->velocity(x, at::full({1}, now, at::kFloat));
+    }
+    const at::Tensor velocity =
+        flow::guide(guided.guidance, {.conditional = v[0], .without_text = v[1], .without_image = v[2]});
+    x = flow::ode_step(x, velocity, now, next);
+  }
+  EXPECT_TRUE(close(image(t, 3).final_latent, x[0], 1e-4));
+  for (policy::Context& context : contexts) model->release(context);
+}
+
+TEST_F(Engine, PromptsOfSeveralSizesShareABatchAndDoNotChangeEachOther) {
+  const testing::TempFolder temp;
+  auto list = prompts({"make it red", "a star", "make it blue"});
+  const std::pair<int, int> sizes[] = {{64, 96}, {0, 0}, {96, 64}};
+  for (size_t i = 0; i < list.size(); ++i) {
+    if (sizes[i].first == 0) continue;
+    Image picture{.width = sizes[i].first, .height = sizes[i].second, .pixels = {}};
+    picture.pixels.assign(static_cast<size_t>(3 * picture.width * picture.height), static_cast<uint8_t>(60 * (i + 1)));
+    const auto file = temp.path() / (std::to_string(i) + ".png");
+    io::write_png(file, picture);
+    list[i].images = {file.string()};
+  }
+  const auto together = roll(tiny_rollout(), request(list, 2));
+  EXPECT_EQ(image(together[0]).grid, (policy::LatentGrid{image(together[4]).grid.width, image(together[4]).grid.height}));
+  EXPECT_EQ(image(together[2]).grid, model->grid_for(64));
+  for (size_t p = 0; p < list.size(); ++p) {
+    RolloutRequest alone = request(std::span(list).subspan(p, 1), 2);
+    const auto single = roll(tiny_rollout(), alone);
+    for (size_t g = 0; g < 2; ++g) expect_same(single[g], together[2 * p + g], 1e-4);
+  }
+  // The update cuts its micro-batches where the size changes.
+  const std::vector<int64_t> rows = {0, 1, 2, 3, 4, 5};
+  EXPECT_EQ(grpo::plan_micro_batches(together, rows, 1 << 20).size(), 3U);
 }
 
 TEST_F(Engine, ProgramsMayBeTextOnlyImageOnlyOrLonger) {
@@ -291,6 +392,21 @@ TEST_F(Engine, ASystemPromptIsABlockBeforeThePrompt) {
   ASSERT_EQ(both.size(), 2U);
   EXPECT_EQ(both[0].ids, policy::block_ids(*model, "draw it"));
   EXPECT_EQ(both[1].ids, prompt[0].ids);
+}
+
+TEST_F(Engine, APromptThatMayOutgrowThePositionsIsRefused) {
+  RolloutConfig config = tiny_rollout();
+  const int64_t prompt_tokens = static_cast<int64_t>(policy::block_ids(*model, three[0].text).size());
+  config.max_tokens = model->max_positions() - prompt_tokens - 4;  // bos and eos of the text, the image's two blocks
+  RolloutEngine(*model, config, 0, "").check_length(three[0]);
+  ++config.max_tokens;
+  try {
+    RolloutEngine(*model, config, 0, "").rollout(request(three, 1));
+    ADD_FAILURE() << "not refused";
+  } catch (const BadInput& error) {
+    EXPECT_TRUE(std::string(error.what()).starts_with("prompt '0': ")) << error.what();
+    EXPECT_NE(std::string(error.what()).find("max_position_embeddings"), std::string::npos);
+  }
 }
 
 }  // namespace

@@ -39,7 +39,7 @@ inline rollout::RolloutRequest request(std::span<const data::Prompt> list, int64
                                   .first_sample = 0,
                                   .step = 1,
                                   .stochastic = true,
-                                  .guidance = 1.0,
+                                  .guidance = {},
                                   .forced_text = {}};
   for (const data::Prompt& prompt : list)
     request.keys.push_back(static_cast<uint64_t>(prompt.index));

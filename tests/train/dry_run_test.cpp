@@ -79,6 +79,18 @@ TEST(DryRun, OfThePublishedSizesFitsWithLoraAndNotWithAllWeights) {
   EXPECT_NE(dry_run(recipe, {.num_gpus = 1, .gpu_gib = 80}).find("whole weights: fits"), std::string::npos);
 }
 
+TEST(DryRun, OfATextModelHasNoImages) {
+  recipe::Recipe recipe = recipe_for(UNIGRPO_TEST_DATA "/qwen2_tiny_tied");
+  recipe.rollout.program = {"text"};
+  const std::string text = dry_run(recipe, {});
+  EXPECT_NE(text.find("the weights' headers fit the config"), std::string::npos) << text;
+  EXPECT_EQ(line_of(text, "language model, generation").substr(0, 2), "0 ");
+  EXPECT_EQ(line_of(text, "image tokens, once a denoising step"), "0 ");
+  recipe.rollout.program = {"text", "image"};
+  const std::string said = testing::message_of<BadInput>([&] { dry_run(recipe, {}); });
+  EXPECT_NE(said.find("text only"), std::string::npos) << said;
+}
+
 TEST(DryRun, HeadersThatDoNotFitTheConfigAreNamed) {
   const testing::TempFolder temp;
   const fs::path folder = temp.path() / "model";

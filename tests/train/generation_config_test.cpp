@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "io/atomic_file.h"
 #include "support/temp_folder.h"
 
 namespace unigrpo::train {
@@ -30,7 +31,7 @@ TEST(GenerationConfig, WithoutTheFileTheDefaultsHold) {
   const GenerationConfig config = read_generation_config(temp.path());
   EXPECT_EQ(config.program, (std::vector<std::string>{"text", "image"}));
   EXPECT_EQ(config.num_steps, 25);
-  EXPECT_EQ(config.guidance, 1.0);
+  EXPECT_EQ(config.guidance.text_scale, 1.0);
 }
 
 TEST(GenerationConfig, WhatIsWrittenIsRead) {
@@ -40,12 +41,20 @@ TEST(GenerationConfig, WhatIsWrittenIsRead) {
                                  .timestep_shift = 3.5,
                                  .max_tokens = 9,
                                  .temperature = 0.25,
-                                 .guidance = 4,
+                                 .guidance = {.text_scale = 4,
+                                              .image_scale = 2,
+                                              .renorm = flow::Renorm::text_channel,
+                                              .renorm_min = 0.5,
+                                              .interval_low = 0.0,
+                                              .interval_high = 0.9},
                                  .system_prompt = "plan, then \"draw\""};
   const TempFolder temp;
   temp.write("generation_config.json", to_json(written));
   const GenerationConfig read = read_generation_config(temp.path());
   EXPECT_EQ(to_json(read), to_json(written));
+  EXPECT_EQ(read.guidance.image_scale, 2);
+  EXPECT_EQ(read.guidance.renorm, flow::Renorm::text_channel);
+  EXPECT_EQ(read.guidance.interval_high, 0.9);
   EXPECT_EQ(read.system_prompt, written.system_prompt);
   EXPECT_EQ(read.program, written.program);
 }
@@ -53,6 +62,21 @@ TEST(GenerationConfig, WhatIsWrittenIsRead) {
 TEST(GenerationConfig, KeysOfOtherToolsArePassedOver) {
   EXPECT_EQ(message_of(R"({"do_sample": true, "eos_token_id": [1, 2], "num_steps": 3})"),
             "nothing");
+}
+
+TEST(GenerationConfig, AModelOfTextAloneWritesAndKeepsTheKeysOfOtherTools) {
+  const TempFolder temp;
+  temp.write("config.json", R"({"model_type": "qwen2"})");
+  EXPECT_EQ(read_generation_config(temp.path()).program, std::vector<std::string>{"text"});
+  temp.write("generation_config.json", R"({"eos_token_id": [1, 2], "temperature": 0.7})");
+  GenerationConfig config = read_generation_config(temp.path());
+  EXPECT_EQ(config.temperature, 0.7);
+  EXPECT_EQ(config.program, std::vector<std::string>{"text"});
+  config.temperature = 1.0;
+  temp.write("generation_config.json", to_json(config, temp.path()));
+  const std::string written = io::read_text_file(temp.path() / "generation_config.json");
+  EXPECT_NE(written.find("eos_token_id"), std::string::npos) << written;
+  EXPECT_EQ(read_generation_config(temp.path()).temperature, 1.0);
 }
 
 TEST(GenerationConfig, ErrorsNameFileAndKeyAndWhatWasFound) {

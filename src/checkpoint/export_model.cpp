@@ -1,7 +1,8 @@
-#include "checkpoint/export_bagel.h"
+#include "checkpoint/export_model.h"
 
 #include <algorithm>
 #include <array>
+#include <functional>
 #include <string_view>
 #include <unordered_map>
 #include <unordered_set>
@@ -16,6 +17,8 @@
 #include "io/mapped_file.h"
 #include "io/model_folder.h"
 #include "io/safetensors.h"
+#include "policy/family.h"
+#include "policy/qwen2.h"
 #include "tensor/convert.h"
 
 #include <ATen/ATen.h>
@@ -26,10 +29,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view kWeightsFile = "ema.safetensors";
 constexpr std::string_view kAutoencoderFile = "ae.safetensors";
 constexpr std::string_view kGenerationConfig = "generation_config.json";
-constexpr std::array<std::string_view, 2> kIndexFiles = {"ema.safetensors.index.json", "model.safetensors.index.json"};
 // Whatever else lies in a model folder (a README, samples, caches) is about the source, not about the export.
 constexpr std::array<std::string_view, 14> kCopied = {
     "config.json",           "llm_config.json",         "vit_config.json",         "preprocessor_config.json",
@@ -40,14 +41,6 @@ constexpr std::array<std::string_view, 14> kCopied = {
 void copy_synced(const fs::path& from, const fs::path& to) {
   const io::MappedFile file(from);
   io::write_file_atomic(to, file.bytes());
-}
-
-std::optional<fs::path> weights_path(const fs::path& folder) {
-  if (fs::exists(folder / kWeightsFile)) return folder / kWeightsFile;
-  for (const std::string_view index : kIndexFiles) {
-    if (fs::exists(folder / index)) return folder / index;
-  }
-  return std::nullopt;
 }
 
 // Views to write, and the tensors that some of them look into.
@@ -65,8 +58,10 @@ at::ScalarType target_type(at::ScalarType own, const ExportOptions& options) {
   return at::isFloatingType(own) ? options.dtype.value_or(own) : own;
 }
 
-// The source's tensors with values from `weights` where given; `weights` alone where there is no source.
-Output collect(const io::Checkpoint* source, const optim::NamedParameters& weights, const ExportOptions& options) {
+// The source's tensors with values from `weights` where given, but for those that `left_out` names; `weights` alone where there
+// is no source.
+Output collect(const io::Checkpoint* source, const optim::NamedParameters& weights, const ExportOptions& options,
+               const std::function<bool(const std::string&)>& left_out = [](const std::string&) { return false; }) {
   Output output;
   if (source == nullptr) {
     for (const optim::NamedParameter& weight : weights) {
@@ -86,6 +81,7 @@ Output collect(const io::Checkpoint* source, const optim::NamedParameters& weigh
     by_name.emplace(weight.name, &weight.tensor);
   }
   for (const io::TensorView* view : source->tensors()) {
+    if (left_out(view->name)) continue;
     const at::ScalarType own = tensor::to_scalar_type(view->dtype);
     const at::ScalarType type = target_type(own, options);
     const auto weight = by_name.find(view->name);
@@ -107,12 +103,12 @@ std::map<std::string, std::string> joined_metadata(const io::Checkpoint* source,
   return metadata;
 }
 
-void write_weights(const fs::path& folder, const std::vector<io::TensorView>& views, const ExportOptions& options,
+void write_weights(const fs::path& folder, const char* file, const std::vector<io::TensorView>& views, const ExportOptions& options,
                    const std::map<std::string, std::string>& metadata) {
   uint64_t total = 0;
   for (const io::TensorView& view : views) total += view.bytes.size();
   if (options.shard_bytes == 0 || total <= options.shard_bytes) {
-    io::write_safetensors(folder / kWeightsFile, views, metadata);
+    io::write_safetensors(folder / file, views, metadata);
     return;
   }
   std::vector<std::vector<io::TensorView>> shards(1);
@@ -137,16 +133,20 @@ void write_weights(const fs::path& folder, const std::vector<io::TensorView>& vi
 
 }  // namespace
 
-void export_bagel(const fs::path& source_model_folder, const fs::path& destination,
+void export_model(const fs::path& source_model_folder, const fs::path& destination,
                   const optim::NamedParameters& weights, const ExportOptions& options) {
   const at::NoGradGuard no_grad;
   if (!fs::exists(source_model_folder / "config.json")) {
     throw BadInput("{}: no config.json; not a model folder", source_model_folder.string());
   }
+  const policy::Family family = policy::family_of(source_model_folder);
   std::optional<io::Checkpoint> source;
-  if (const auto path = weights_path(source_model_folder)) source = io::Checkpoint::open(*path);
+  if (const auto path = policy::find_weights(source_model_folder, family)) source = io::Checkpoint::open(*path);
   const io::Checkpoint* source_weights = source ? &*source : nullptr;
-  const Output output = collect(source_weights, weights, options);
+  policy::MotConfig llm;
+  if (family == policy::Family::qwen2) llm = policy::read_qwen2_config(source_model_folder);
+  const Output output = collect(source_weights, weights, options,
+                                [&](const std::string& name) { return policy::is_tied_copy(llm, name); });
 
   const fs::path autoencoder_path = source_model_folder / kAutoencoderFile;
   std::optional<io::Checkpoint> autoencoder;
@@ -169,7 +169,7 @@ void export_bagel(const fs::path& source_model_folder, const fs::path& destinati
       copy_synced(autoencoder_path, folder / kAutoencoderFile);
     }
     if (!output.views.empty()) {
-      write_weights(folder, output.views, options, joined_metadata(source_weights, options));
+      write_weights(folder, policy::weights_file(family), output.views, options, joined_metadata(source_weights, options));
     }
   });
 }

@@ -17,7 +17,7 @@ struct ExportOptions {
   /// keeps the source's, or a weight's own where the source has no weights.
   std::optional<at::ScalarType> dtype = {};
   /// Over this size the weights come in shards of at most this size (a larger tensor has one to itself) with
-  /// model.safetensors.index.json; 0 = one ema.safetensors.
+  /// model.safetensors.index.json; 0 = the family's one file.
   uint64_t shard_bytes = 0;
   /// Into the files' headers, e.g. recipe and step; joins what the source has.
   std::map<std::string, std::string> metadata = {};
@@ -27,14 +27,15 @@ struct ExportOptions {
   optim::NamedParameters autoencoder = {};
 };
 
-/// Writes a BAGEL folder in the official layout: the source's configs, tokenizer and autoencoder byte for byte, and
-/// its weights under the same names with the same shapes, values from `weights` where given and copied elsewhere.
+/// Writes a model folder in the official layout of the source's family (BAGEL: ema.safetensors and ae.safetensors; Qwen2.5:
+/// model.safetensors): the source's configs, tokenizer and autoencoder byte for byte, and its weights under the same names with
+/// the same shapes, values from `weights` where given and copied elsewhere. Of embeddings that are tied one copy is written.
 ///
 /// A source without weights (configs and tokenizer alone) gets `weights` as they are. The folder is built under a
 /// temporary name beside `destination` and renamed when complete; `destination` must be absent or an empty folder.
 /// Throws BadInput naming file and tensor: a destination in use, no config.json in the source, a weight that the
 /// source does not have or has in another shape. RuntimeFailure where the disk refuses.
-void export_bagel(const std::filesystem::path& source_model_folder, const std::filesystem::path& destination,
+void export_model(const std::filesystem::path& source_model_folder, const std::filesystem::path& destination,
                   const optim::NamedParameters& weights, const ExportOptions& options = {});
 
 }  // namespace unigrpo::checkpoint

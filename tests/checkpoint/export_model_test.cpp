@@ -1,4 +1,4 @@
-#include "checkpoint/export_bagel.h"
+#include "checkpoint/export_model.h"
 
 #include <algorithm>
 #include <filesystem>
@@ -40,14 +40,14 @@ bool same_tensors(const io::Checkpoint& a, const io::Checkpoint& b) {
                     });
 }
 
-class ExportBagel : public ::testing::Test {
+class ExportModel : public ::testing::Test {
  protected:
   testing::TempFolder folder_;
   fs::path out_ = folder_.path() / "export";
 };
 
-TEST_F(ExportBagel, AnUntouchedRoundTripGivesTheSameBytes) {
-  export_bagel(kTiny, out_, {}, {.metadata = {{"unigrpo.step", "7"}}});
+TEST_F(ExportModel, AnUntouchedRoundTripGivesTheSameBytes) {
+  export_model(kTiny, out_, {}, {.metadata = {{"unigrpo.step", "7"}}});
   for (const char* name : {"config.json", "llm_config.json", "vit_config.json", "vocab.json", "merges.txt",
                            "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json", "ae.safetensors"}) {
     EXPECT_EQ(read(kTiny / name), read(out_ / name)) << name;
@@ -60,20 +60,20 @@ TEST_F(ExportBagel, AnUntouchedRoundTripGivesTheSameBytes) {
   // The same tensors handed in as weights change nothing either.
   optim::NamedParameters weights;
   for (const io::TensorView* view : found.tensors()) weights.push_back({view->name, tensor::to_tensor(*view)});
-  export_bagel(kTiny, folder_.path() / "second/", weights);
+  export_model(kTiny, folder_.path() / "second/", weights);
   EXPECT_TRUE(same_tensors(found, io::Checkpoint::open(folder_.path() / "second" / "ema.safetensors")));
 }
 
-TEST_F(ExportBagel, WritesNewValuesInTheSourcesTypeOrTheOneAskedFor) {
+TEST_F(ExportModel, WritesNewValuesInTheSourcesTypeOrTheOneAskedFor) {
   const auto source = io::Checkpoint::open(kTiny / "ema.safetensors");
   const at::Tensor value = at::full(source.find(kWeight)->shape, 0.5, at::kBFloat16);
-  export_bagel(kTiny, out_, {{kWeight, value}}, {.generation_config = "{\"guidance\": 1}\n"});
+  export_model(kTiny, out_, {{kWeight, value}}, {.generation_config = "{\"guidance\": 1}\n"});
   const auto kept = io::Checkpoint::open(out_ / "ema.safetensors");
   EXPECT_EQ(kept.find(kWeight)->dtype, io::DType::f32);
   EXPECT_TRUE(at::equal(tensor::to_tensor(*kept.find(kWeight)), value.to(at::kFloat)));
   EXPECT_EQ(read(out_ / "generation_config.json"), "{\"guidance\": 1}\n");
   fs::remove_all(out_);
-  export_bagel(kTiny, out_, {{kWeight, value}}, {.dtype = at::kBFloat16});
+  export_model(kTiny, out_, {{kWeight, value}}, {.dtype = at::kBFloat16});
   const auto narrow = io::Checkpoint::open(out_ / "ema.safetensors");
   ASSERT_EQ(narrow.tensors().size(), source.tensors().size());
   for (const io::TensorView* view : narrow.tensors()) EXPECT_EQ(view->dtype, io::DType::bf16) << view->name;
@@ -82,44 +82,66 @@ TEST_F(ExportBagel, WritesNewValuesInTheSourcesTypeOrTheOneAskedFor) {
                         tensor::to_tensor(*source.find(other)).to(at::kBFloat16)));
 }
 
-TEST_F(ExportBagel, SplitsOverALimitAndReadsItsOwnShards) {
-  export_bagel(kTiny, out_, {}, {.shard_bytes = 500000});
+TEST_F(ExportModel, SplitsOverALimitAndReadsItsOwnShards) {
+  export_model(kTiny, out_, {}, {.shard_bytes = 500000});
   EXPECT_FALSE(fs::exists(out_ / "ema.safetensors"));
   EXPECT_TRUE(fs::exists(out_ / "model-00004-of-00004.safetensors"));
   const auto source = io::Checkpoint::open(kTiny / "ema.safetensors");
   EXPECT_TRUE(same_tensors(source, io::Checkpoint::open(out_ / "model.safetensors.index.json")));
-  export_bagel(out_, folder_.path() / "joined", {});
+  export_model(out_, folder_.path() / "joined", {});
   EXPECT_TRUE(same_tensors(source, io::Checkpoint::open(folder_.path() / "joined" / "ema.safetensors")));
 }
 
-TEST_F(ExportBagel, WritesANewAutoencoderAndAModelFromNothing) {
+TEST_F(ExportModel, WritesANewAutoencoderAndAModelFromNothing) {
   fs::create_directories(folder_.path() / "configs");
   fs::copy_file(kTiny / "config.json", folder_.path() / "configs" / "config.json");
-  export_bagel(folder_.path() / "configs", out_, {{"w", at::ones({2, 3})}},
+  export_model(folder_.path() / "configs", out_, {{"w", at::ones({2, 3})}},
                {.dtype = at::kBFloat16, .autoencoder = {{"decoder.conv_in.bias", at::ones({4})}}});
   EXPECT_EQ(io::Checkpoint::open(out_ / "ema.safetensors").find("w")->dtype, io::DType::bf16);
   EXPECT_EQ(io::Checkpoint::open(out_ / "ae.safetensors").find("decoder.conv_in.bias")->dtype, io::DType::bf16);
   const std::string what = failure_of([&] {
-    export_bagel(kTiny, folder_.path() / "x", {}, {.autoencoder = {{"decoder.conv_in.bias", at::ones({4})}}});
+    export_model(kTiny, folder_.path() / "x", {}, {.autoencoder = {{"decoder.conv_in.bias", at::ones({4})}}});
   });
   EXPECT_NE(what.find("ae.safetensors: tensor 'decoder.conv_in.bias' has shape [64]"), std::string::npos) << what;
 }
 
-TEST_F(ExportBagel, RefusesWhatDoesNotFitAndLeavesNothing) {
-  EXPECT_NE(failure_of([&] { export_bagel(kTiny, out_, {{"no.such", at::ones({2})}}); })
+TEST_F(ExportModel, AQwen2FolderComesOutInItsOwnLayout) {
+  const fs::path untied = fs::path(UNIGRPO_TEST_DATA) / "qwen2_tiny", tied = fs::path(UNIGRPO_TEST_DATA) / "qwen2_tiny_tied";
+  const at::Tensor value = at::full({408, 32}, 0.5);
+  export_model(untied, out_, {{"lm_head.weight", value}});
+  EXPECT_EQ(read(out_ / "config.json"), read(untied / "config.json"));
+  EXPECT_EQ(read(out_ / "vocab.json"), read(untied / "vocab.json"));
+  EXPECT_FALSE(fs::exists(out_ / "ae.safetensors"));
+  EXPECT_FALSE(fs::exists(out_ / "golden.safetensors"));
+  const auto written = io::Checkpoint::open(out_ / "model.safetensors");
+  EXPECT_TRUE(at::equal(tensor::to_tensor(*written.find("lm_head.weight")), value));
+
+  export_model(tied, folder_.path() / "tied", {});  // out of shards
+  EXPECT_TRUE(same_tensors(io::Checkpoint::open(tied / "model.safetensors.index.json"),
+                           io::Checkpoint::open(folder_.path() / "tied" / "model.safetensors")));
+  fs::create_directories(folder_.path() / "copied_head");
+  for (const auto& [name, from] : {std::pair{"config.json", tied}, std::pair{"model.safetensors", untied}}) {
+    fs::copy_file(from / name, folder_.path() / "copied_head" / name);
+  }
+  export_model(folder_.path() / "copied_head", folder_.path() / "one", {});
+  EXPECT_EQ(io::Checkpoint::open(folder_.path() / "one" / "model.safetensors").find("lm_head.weight"), nullptr);
+}
+
+TEST_F(ExportModel, RefusesWhatDoesNotFitAndLeavesNothing) {
+  EXPECT_NE(failure_of([&] { export_model(kTiny, out_, {{"no.such", at::ones({2})}}); })
                 .find("ema.safetensors: has no tensor 'no.such'"), std::string::npos);
-  EXPECT_NE(failure_of([&] { export_bagel(kTiny, out_, {{kWeight, at::ones({2})}}); })
+  EXPECT_NE(failure_of([&] { export_model(kTiny, out_, {{kWeight, at::ones({2})}}); })
                 .find("tensor '" + kWeight + "' has shape [64, 64], the weight to export has [2]"), std::string::npos);
-  EXPECT_NE(failure_of([&] { export_bagel(folder_.path(), out_, {}); }).find("no config.json"), std::string::npos);
+  EXPECT_NE(failure_of([&] { export_model(folder_.path(), out_, {}); }).find("no config.json"), std::string::npos);
   fault::configure("save.write:4=enospc");
-  EXPECT_NE(failure_of([&] { export_bagel(kTiny, out_, {}); }).find("needed"), std::string::npos);
+  EXPECT_NE(failure_of([&] { export_model(kTiny, out_, {}); }).find("needed"), std::string::npos);
   fault::configure("");
   EXPECT_TRUE(fs::is_empty(folder_.path()));
   folder_.write("export/README", "mine");
-  EXPECT_NE(failure_of([&] { export_bagel(kTiny, out_, {}); }).find("is not an empty folder"), std::string::npos);
+  EXPECT_NE(failure_of([&] { export_model(kTiny, out_, {}); }).find("is not an empty folder"), std::string::npos);
   EXPECT_EQ(read(out_ / "README"), "mine");
   fs::remove(out_ / "README");
-  export_bagel(kTiny, out_, {});
+  export_model(kTiny, out_, {});
   EXPECT_TRUE(fs::exists(out_ / "ema.safetensors"));
 }
 

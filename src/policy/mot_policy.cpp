@@ -1,0 +1,180 @@
+#include "policy/mot_policy.h"
+
+#include <algorithm>
+#include <utility>
+
+#include <ATen/ATen.h>
+
+#include "base/error.h"
+#include "base/hash.h"
+#include "base/text.h"
+#include "io/model_folder.h"
+#include "policy/family.h"
+#include "policy/initial_weight.h"
+#include "tensor/convert.h"
+
+namespace unigrpo::policy {
+namespace {
+
+using tensor::index_tensor;
+
+bool is_adapter(const std::string& name) { return name.find(".lora_") != std::string::npos; }
+
+}  // namespace
+
+std::map<std::string, at::Tensor> read_tensors(const std::filesystem::path& path, at::ScalarType dtype) {
+  const io::Checkpoint checkpoint = io::Checkpoint::open(path);
+  std::map<std::string, at::Tensor> tensors;
+  for (const io::TensorView* view : checkpoint.tensors()) {
+    tensors.emplace(view->name, tensor::to_tensor(*view, dtype, at::kCPU));
+  }
+  return tensors;
+}
+
+nn::Weights open_weights(const PolicyConfig& config, const MotConfig& llm) {
+  const std::filesystem::path folder = config.model;
+  const Family family = family_of(folder);
+  const auto path = find_weights(folder, family);
+  if (!path) throw BadInput("{}: no {} (or *.safetensors.index.json) in this model folder", folder.string(), weights_file(family));
+  auto tensors = read_tensors(*path, config.dtype == DtypeChoice::bfloat16 ? at::kBFloat16 : at::kFloat);
+  std::erase_if(tensors, [&](const auto& entry) { return is_tied_copy(llm, entry.first); });
+  return {path->string(), std::move(tensors)};
+}
+
+MotPolicy::MotPolicy(const MotConfig& llm, nn::Weights& weights, std::unique_ptr<data::Tokenizer> tokenizer,
+                     const std::filesystem::path& folder)
+    : folder_(folder),
+      tokenizer_(std::move(tokenizer)),
+      llm_(std::make_unique<MotTransformer>(llm, weights, &adapters_on_)),
+      cache_(llm.num_layers, llm.num_kv_heads, llm.head_dim, llm_->options()) {
+  if (tokenizer_->vocab_size() > llm.vocab_size) {
+    throw BadInput("{}: the tokenizer has {} ids, the config says vocab_size {}", folder.string(), tokenizer_->vocab_size(),
+                   llm.vocab_size);
+  }
+  bos_ = special_id("<|im_start|>");
+  eos_ = special_id("<|im_end|>");
+}
+
+void MotPolicy::adopt(const nn::Weights& weights) {
+  weights.finish();
+  for (const auto& [name, tensor] : weights.tensors()) parameters_.push_back({name, tensor});
+}
+
+int64_t MotPolicy::special_id(const std::string& token) const {
+  const auto found = tokenizer_->special_tokens().find(token);
+  if (found == tokenizer_->special_tokens().end()) {
+    throw BadInput("{}: the tokenizer has no special token '{}'", folder_.string(), token);
+  }
+  return found->second;
+}
+
+void MotPolicy::prepare(const PolicyConfig& config, uint64_t seed) {
+  const bool full = config.train == TrainMode::full;
+  for (NamedTensor& parameter : parameters_) {
+    const bool frozen = std::ranges::any_of(
+        config.freeze, [&](const std::string& pattern) { return matches_pattern(parameter.name, pattern); });
+    parameter.tensor.set_requires_grad(full && !frozen);
+  }
+  if (!full) attach_lora(config.lora, seed);
+  dropout_ = {.rate = full ? 0 : config.lora.dropout, .key = {.seed = seed, .purpose = Purpose::dropout}};
+  llm_->set_recompute(config.recompute);
+}
+
+PackedTokens MotPolicy::packed(const Placement& placed) const {
+  PackedTokens tokens = placed.packed(device());
+  if (dropout_.rate == 0 || !at::GradMode::is_enabled()) return tokens;
+  tokens.dropout = dropout_;
+  uint64_t& content = tokens.dropout->key.sample;
+  for (const auto& sequence : placed.digests) {
+    for (const ContextDigest& read : sequence) {
+      for (const uint64_t part : {read.token_ids, read.latents, read.pixels}) content = fnv1a64(part, content);
+    }
+  }
+  for (const Block* image : placed.noisy) content = hash_tensor(image->latents, content);
+  return tokens;
+}
+
+void MotPolicy::attach_lora(const LoraConfig& lora, uint64_t seed) {
+  int64_t attached = 0;
+  llm_->for_each_linear([&](nn::Linear& linear) {
+    const bool wanted = std::ranges::any_of(lora.targets, [&](const std::string& pattern) {
+      return matches_pattern(linear.name + ".weight", pattern);
+    });
+    if (!wanted) return;
+    // A: N(0, 1/in), B: 0, so that the adapted model starts as the base. Adapters are float32 masters of themselves.
+    const int64_t out = linear.weight.size(0), in = linear.weight.size(1);
+    auto adapter = std::make_unique<nn::LoraAdapter>();
+    adapter->a = initial_weight(llm_->config(), linear.name + ".lora_A.weight", {lora.rank, in}, seed)
+                     .to(linear.weight.options())
+                     .set_requires_grad(true);
+    adapter->b = at::zeros({out, lora.rank}, linear.weight.options()).set_requires_grad(true);
+    adapter->scale = lora.alpha / static_cast<double>(lora.rank);
+    parameters_.push_back({linear.name + ".lora_A.weight", adapter->a});
+    parameters_.push_back({linear.name + ".lora_B.weight", adapter->b});
+    linear.lora = std::move(adapter);
+    ++attached;
+  });
+  if (attached == 0) throw BadInput("policy.lora.targets: no weight of the model matches [{}]", join(lora.targets, ", "));
+}
+
+NamedTensors MotPolicy::merged() const {
+  const at::NoGradGuard no_grad;
+  std::map<std::string, at::Tensor> changed;
+  llm_->for_each_linear([&](const nn::Linear& linear) {
+    if (!linear.lora) return;
+    const at::Tensor update = at::mm(linear.lora->b.to(at::kFloat), linear.lora->a.to(at::kFloat));
+    changed[linear.name + ".weight"] = (linear.weight.to(at::kFloat) + linear.lora->scale * update);
+  });
+  NamedTensors weights;
+  for (const NamedTensor& parameter : parameters_) {
+    if (is_adapter(parameter.name)) continue;
+    const auto found = changed.find(parameter.name);
+    weights.push_back({parameter.name, found == changed.end() ? parameter.tensor.detach() : found->second});
+  }
+  return weights;
+}
+
+uint64_t MotPolicy::adapter_state() const {
+  uint64_t adapters = 0;
+  for (const NamedTensor& parameter : parameters_) adapters += is_adapter(parameter.name) ? 1 : 0;
+  return 2 * adapters + (adapters_on_ ? 1 : 0);
+}
+
+uint64_t MotPolicy::weights_version() const {
+  uint64_t version = kFnvStart;
+  for (const NamedTensor& parameter : parameters_) {
+    version = fnv1a64(static_cast<uint64_t>(parameter.tensor._version()), version);
+  }
+  return version;
+}
+
+at::Tensor MotPolicy::append_text(std::span<Context* const> rows, std::span<const std::vector<int64_t>> ids) {
+  const at::NoGradGuard no_grad;
+  std::vector<nn::QueryBlock> blocks;
+  std::vector<int64_t> flat, positions, slots, last;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    Context& context = *rows[i];
+    nn::QueryBlock block;
+    const auto fresh = cache_.extend(context, static_cast<int64_t>(ids[i].size()));
+    for (size_t k = 0; k < ids[i].size(); ++k) {
+      block.queries.push_back(static_cast<int64_t>(flat.size()));
+      flat.push_back(ids[i][k]);
+      context.digest.add_token(ids[i][k], context.position, static_cast<int64_t>(context.slots.size() - ids[i].size() + k) + 1);
+      positions.push_back(context.position++);
+    }
+    slots.insert(slots.end(), fresh.begin(), fresh.end());
+    block.keys = context.slots;
+    blocks.push_back(std::move(block));
+    last.push_back(static_cast<int64_t>(flat.size()) - 1);
+  }
+  const auto num_rows = static_cast<int64_t>(flat.size());
+  const auto layout = std::make_shared<const nn::AttentionLayout>(blocks, std::vector<int64_t>{}, num_rows, device());
+  const PackedTokens tokens{.num_und = num_rows,
+                            .position_ids = index_tensor(positions, device()),
+                            .layout = layout,
+                            .cache_slots = index_tensor(slots, device())};
+  const at::Tensor hidden = llm_->forward(llm_->embed(index_tensor(flat, device())), tokens, &cache_);
+  return llm_->logits(hidden.index_select(0, index_tensor(last, device()))).to(at::kFloat);
+}
+
+}  // namespace unigrpo::policy

@@ -1,0 +1,75 @@
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "policy/config.h"
+#include "policy/mot_transformer.h"
+#include "policy/placement.h"
+#include "policy/policy.h"
+
+namespace unigrpo::policy {
+
+/// What the families share: a policy around one MotTransformer, with its tokenizer, cache, parameters and adapters. A text block
+/// is <|im_start|> text <|im_end|>. A family adds what it reads and draws, and the packed forward.
+class MotPolicy : public UnifiedPolicy {
+ public:
+  const data::Tokenizer& tokenizer() const override { return *tokenizer_; }
+  int64_t bos_id() const override { return bos_; }
+  int64_t eos_id() const override { return eos_; }
+  int64_t max_positions() const override { return llm_->config().max_positions; }
+  Context fork(const Context& parent) override { return cache_.fork(parent); }
+  void release(Context& context) override { cache_.release(context); }
+  at::Tensor append_text(std::span<Context* const> rows, std::span<const std::vector<int64_t>> ids) override;
+
+  at::Tensor logits(const at::Tensor& hidden) const override { return llm_->logits(hidden); }
+  NamedTensors parameters() const override { return parameters_; }
+  NamedTensors merged() const override;
+  void enable_adapters(bool on) override { adapters_on_ = on; }
+  uint64_t adapter_state() const override;
+  uint64_t weights_version() const override;
+
+ protected:
+  /// Takes the language model's weights. Throws BadInput naming the folder where the tokenizer has no block tokens, or more ids
+  /// than the model.
+  MotPolicy(const MotConfig& llm, nn::Weights& weights, std::unique_ptr<data::Tokenizer> tokenizer,
+            const std::filesystem::path& folder);
+
+  /// Once every part has its weights: makes them the policy's parameters. Throws as Weights::finish does.
+  void adopt(const nn::Weights& weights);
+  /// What trains: all but the frozen, or adapters keyed by `seed`. Throws BadInput where no weight matches a LoRA target.
+  void prepare(const PolicyConfig& config, uint64_t seed);
+  /// The batch for MotTransformer::forward without a cache; with dropout where gradients are recorded, keyed by what the batch holds.
+  PackedTokens packed(const Placement& placed) const;
+  /// The id of a special token. Throws BadInput naming the folder.
+  int64_t special_id(const std::string& token) const;
+  const std::filesystem::path& folder() const { return folder_; }
+  at::Device device() const { return llm_->options().device(); }
+
+ private:
+  void attach_lora(const LoraConfig& lora, uint64_t seed);
+
+  std::filesystem::path folder_;
+  std::unique_ptr<data::Tokenizer> tokenizer_;
+  int64_t bos_ = 0, eos_ = 0;
+  NamedTensors parameters_;
+  bool adapters_on_ = true;
+  nn::LoraDropout dropout_;
+
+ protected:
+  std::unique_ptr<MotTransformer> llm_;
+  KvCache cache_;
+};
+
+/// The tensors of one file, or of the shards of an index, on the CPU; floating-point ones as `dtype`.
+std::map<std::string, at::Tensor> read_tensors(const std::filesystem::path& path, at::ScalarType dtype);
+
+/// A model folder's weights in the config's dtype, a tied copy of lm_head left out. Throws BadInput naming the folder where there
+/// are none.
+nn::Weights open_weights(const PolicyConfig& config, const MotConfig& llm);
+
+}  // namespace unigrpo::policy

@@ -1,0 +1,148 @@
+#include "policy/placement.h"
+
+#include <memory>
+#include <utility>
+
+#include <ATen/ATen.h>
+
+#include "tensor/convert.h"
+
+namespace unigrpo::policy {
+namespace {
+
+/// While blocks are being placed the sizes of the parts are not known yet, so a row is (part, index), written as
+/// part * kPart + index.
+constexpr int64_t kPart = int64_t{1} << 40;
+constexpr int64_t kNoisy = 1, kClean = 2;
+
+}  // namespace
+
+Placement::Placement(const TrainBatch& batch, int64_t image_start, int64_t image_end)
+    : image_start_(image_start), image_end_(image_end), detach_context_(batch.detach_context) {
+  std::vector<Reader> prefixes;
+  for (const auto& prefix : batch.prefixes) {
+    Reader reader;
+    for (size_t k = 0; k < prefix.size(); ++k) place(prefix[k], reader, {0, k, prefix[k].kind});
+    prefixes.push_back(std::move(reader));
+  }
+  for (const TrainSequence& sequence : batch.sequences) {
+    Reader reader = prefixes.at(sequence.prefix);
+    auto& read = digests.emplace_back();
+    for (size_t k = 0; k < sequence.blocks.size(); ++k) {
+      const Block& block = sequence.blocks[k];
+      const size_t first = und_ids.size();
+      place(block, reader, {1, k, block.kind});
+      read.push_back(reader.digest);
+      if (block.kind != Block::Kind::text) continue;
+      for (size_t row = first; row < und_ids.size(); ++row) text_rows.push_back(static_cast<int64_t>(row));
+    }
+  }
+  num_und = static_cast<int64_t>(und_ids.size());
+  num_noisy = static_cast<int64_t>(positions_[kNoisy].size());
+  num_rows = num_und + num_noisy + static_cast<int64_t>(positions_[kClean].size());
+  const int64_t shift = detach_context_ ? num_rows : 0;  // detached copies stand behind the rows
+  for (auto& [group, members] : groups_) {
+    const bool drawn = std::get<2>(group) == Block::Kind::noisy_image;
+    part_sizes_.push_back(static_cast<int64_t>(members.size()));
+    for (nn::QueryBlock& block : members) {
+      const size_t context = block.keys.size() - block.queries.size();
+      for (int64_t& row : block.queries) row = resolve(row);
+      for (int64_t& row : block.keys) row = resolve(row);
+      if (drawn) {
+        for (size_t k = 0; k < context; ++k) block.keys[k] += shift;
+      }
+      blocks_.push_back(std::move(block));
+    }
+  }
+  for (const auto& part : positions_) position_ids_.insert(position_ids_.end(), part.begin(), part.end());
+}
+
+PackedTokens Placement::packed(at::Device device) const {
+  return {.num_und = num_und,
+          .position_ids = tensor::index_tensor(position_ids_, device),
+          .layout = std::make_shared<const nn::AttentionLayout>(blocks_, part_sizes_, num_rows, device),
+          .cache_slots = {},
+          .detached_copy = detach_context_};
+}
+
+int64_t Placement::add(int64_t part, int64_t position) {
+  positions_[part].push_back(position);
+  return part * kPart + static_cast<int64_t>(positions_[part].size()) - 1;
+}
+
+int64_t Placement::add_und(int64_t id, int64_t position) {
+  und_ids.push_back(id);
+  return add(0, position);
+}
+
+int64_t Placement::resolve(int64_t row) const {
+  const int64_t part = row / kPart, index = row % kPart;
+  return index + (part == 0 ? 0 : num_und) + (part == kClean ? num_noisy : 0);
+}
+
+void Placement::place(const Block& source, Reader& reader, const Group& group) {
+  const int64_t tokens = source.grid.num_tokens();
+  switch (source.kind) {
+    case Block::Kind::text: {
+      if (source.ids.empty()) return;
+      nn::QueryBlock block;
+      for (const int64_t id : source.ids) {
+        block.queries.push_back(add_und(id, reader.position));
+        reader.digest.add_token(id, reader.position++, static_cast<int64_t>(reader.visible.size() + block.queries.size()));
+      }
+      read(std::move(block), reader, group);
+      return;
+    }
+    case Block::Kind::latents:
+    case Block::Kind::vision: {
+      const bool latents = source.kind == Block::Kind::latents;
+      (latents ? clean : vision).push_back(&source);
+      nn::QueryBlock block;
+      block.causal = false;
+      const int64_t start = add_und(image_start_, reader.position);
+      const int64_t end = latents ? add_und(image_end_, reader.position) : -1;
+      block.queries.push_back(start);
+      for (int64_t i = 0; i < tokens; ++i) {
+        if (latents) {
+          block.queries.push_back(add(kClean, reader.position));
+        } else {
+          vision_rows.push_back(add_und(image_start_, reader.position));
+          block.queries.push_back(vision_rows.back());
+        }
+      }
+      block.queries.push_back(latents ? end : add_und(image_end_, reader.position));
+      reader.digest.add_image(source, reader.position++,
+                              static_cast<int64_t>(reader.visible.size() + block.queries.size()));
+      read(std::move(block), reader, group);
+      return;
+    }
+    case Block::Kind::noisy_image: {
+      noisy.push_back(&source);
+      const int64_t states = source.latents.size(0);
+      std::vector<int64_t> boundary;
+      for (int64_t s = 0; s < states; ++s) {
+        boundary.push_back(add_und(image_start_, reader.position));
+        boundary.push_back(add_und(image_end_, reader.position));
+      }
+      for (int64_t s = 0; s < states; ++s) {
+        nn::QueryBlock block;
+        block.causal = false;
+        block.queries.push_back(boundary[2 * s]);
+        for (int64_t i = 0; i < tokens; ++i) block.queries.push_back(add(kNoisy, reader.position));
+        block.queries.push_back(boundary[2 * s + 1]);
+        block.keys = reader.visible;
+        block.keys.insert(block.keys.end(), block.queries.begin(), block.queries.end());
+        groups_[group].push_back(std::move(block));
+      }
+      return;
+    }
+  }
+}
+
+void Placement::read(nn::QueryBlock block, Reader& reader, const Group& group) {
+  reader.visible.insert(reader.visible.end(), block.queries.begin(), block.queries.end());
+  block.keys = reader.visible;
+  groups_[group].push_back(std::move(block));
+}
+
+}  // namespace unigrpo::policy

@@ -1,0 +1,57 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <tuple>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "nn/attention.h"
+#include "policy/mot_transformer.h"
+#include "policy/policy.h"
+
+namespace unigrpo::policy {
+
+/// Places the blocks of a batch in packed rows and says who sees whom. The rows, part by part:
+/// [ understanding: text, boundaries, vision | noisy latents | clean latents ].
+class Placement {
+ public:
+  /// image_start, image_end: ids of an image's boundary tokens. `batch` must outlive the placement.
+  Placement(const TrainBatch& batch, int64_t image_start, int64_t image_end);
+
+  /// For MotTransformer::forward without a cache.
+  PackedTokens packed(at::Device device) const;
+
+  std::vector<int64_t> und_ids;      // [num_und]; rows of vision tokens hold any id
+  std::vector<int64_t> vision_rows;  // rows whose embeddings come from the vision tower
+  std::vector<int64_t> text_rows;    // rows of the sequences' own text, in order
+  std::vector<const Block*> noisy, clean, vision;
+  int64_t num_und = 0, num_noisy = 0, num_rows = 0;
+  std::vector<std::vector<ContextDigest>> digests;  // of each sequence, once each block was placed
+
+ private:
+  /// What a sequence has read so far.
+  struct Reader {
+    std::vector<int64_t> visible;
+    int64_t position = 0;
+    ContextDigest digest;
+  };
+  /// Blocks of alike shape form a padded batch: those of prefixes or of sequences, of one depth and kind.
+  using Group = std::tuple<int, size_t, Block::Kind>;
+
+  int64_t add(int64_t part, int64_t position);
+  int64_t add_und(int64_t id, int64_t position);
+  int64_t resolve(int64_t row) const;
+  void place(const Block& source, Reader& reader, const Group& group);
+  void read(nn::QueryBlock block, Reader& reader, const Group& group);
+
+  int64_t image_start_, image_end_;
+  bool detach_context_;
+  std::vector<int64_t> positions_[3];
+  std::map<Group, std::vector<nn::QueryBlock>> groups_;
+  std::vector<nn::QueryBlock> blocks_;
+  std::vector<int64_t> part_sizes_, position_ids_;
+};
+
+}  // namespace unigrpo::policy

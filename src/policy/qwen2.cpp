@@ -1,0 +1,70 @@
+#include "policy/qwen2.h"
+
+#include <utility>
+
+#include <ATen/ATen.h>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "policy/config_section.h"
+#include "policy/family.h"
+#include "policy/placement.h"
+#include "tensor/convert.h"
+
+namespace unigrpo::policy {
+
+using tensor::index_tensor;
+
+MotConfig read_qwen2_config(const std::filesystem::path& folder) {
+  if (const Family family = family_of(folder); family != Family::qwen2) {
+    throw BadInput("{}: a {} model; this needs a Qwen2.5 folder", folder.string(), enum_name(family));
+  }
+  const nlohmann::json root = read_config_file(folder / "config.json");
+  return read_mot_config(ConfigSection(root, (folder / "config.json").string()),
+                         {.rope_theta = 1e4, .prefix = "", .generation_expert = false, .qk_norm = false});
+}
+
+void refuse_images(const std::string& folder) {
+  throw BadInput("{}: a Qwen2.5 model reads and writes text only: prompts without images, and program = [\"text\"]", folder);
+}
+
+void Qwen2::refuse_images() const { policy::refuse_images(folder().string()); }
+
+std::unique_ptr<Qwen2> Qwen2::load(const PolicyConfig& config, uint64_t seed) {
+  const std::filesystem::path folder = config.model;
+  const MotConfig sizes = read_qwen2_config(folder);
+  nn::Weights weights = open_weights(config, sizes);
+  std::unique_ptr<Qwen2> model(new Qwen2(sizes, std::move(weights), data::open_tokenizer(folder), folder));
+  model->prepare(config, seed);
+  return model;
+}
+
+Qwen2::Qwen2(const MotConfig& config, nn::Weights weights, std::unique_ptr<data::Tokenizer> tokenizer,
+             const std::filesystem::path& folder)
+    : MotPolicy(config, weights, std::move(tokenizer), folder) {
+  adopt(weights);
+}
+
+NamedTensors Qwen2::shapes(const MotConfig& config) {
+  nn::Weights weights("config", [](const std::string&, const std::vector<int64_t>& shape) {
+    return at::empty(shape, at::TensorOptions(at::kMeta).dtype(at::kFloat));
+  });
+  const bool on = true;
+  const MotTransformer llm(config, weights, &on);
+  NamedTensors shapes;
+  for (const auto& [name, tensor] : weights.tensors()) shapes.push_back({name, tensor});
+  return shapes;
+}
+
+TrainOutput Qwen2::forward_train(const TrainBatch& batch) {
+  const Placement placed(batch, bos_id(), eos_id());
+  if (placed.num_rows != placed.num_und || !placed.vision.empty()) refuse_images();
+  const at::Tensor embeds = llm_->embed(index_tensor(placed.und_ids, device()));
+  const at::Tensor hidden = llm_->forward(embeds, packed(placed), nullptr);
+  TrainOutput output;
+  output.digests = placed.digests;
+  if (!placed.text_rows.empty()) output.text_hidden = hidden.index_select(0, index_tensor(placed.text_rows, device()));
+  return output;
+}
+
+}  // namespace unigrpo::policy
