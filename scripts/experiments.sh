@@ -10,7 +10,7 @@ usage() {
 usage: scripts/experiments.sh [--seeds "0 1 2"] [--only ROW]... [--steps N] [--set KEY=VALUE]... [--dry-run]
   --seeds LIST     seeds of every row (default "0 1 2")
   --only ROW       this row alone; may be given again
-  --steps N        steps of the short rows, that is of all but demo (default 30, about 4 minutes on 2 cores)
+  --steps N        steps of the short rows, joint to train_guided (default 30, about 4 minutes on 2 cores)
   --set KEY=VALUE  a recipe key of every run; may be given again
   --again          make runs anew that only docs/experiments.json has
   --dry-run        print the commands, one a run, and run nothing
@@ -25,24 +25,39 @@ velocity_mse_weight=0.01
 latent_kl_weight=0.08
 test_guidance=2.0
 
-# All 490 test prompts are scored, with one image each (the demo: four).
-common="checkpoint.keep_last=1 monitor.eval_prompts=assets/shapes-world/test.jsonl monitor.eval_max_prompts=0"
+# Nothing is scored while a run trains: the base is the same for all, so it is scored once, each way.
+common="checkpoint.keep_last=1 monitor.eval_prompts="
+tasks=runs/shapes_tasks  # pictures with questions, pictures to change
 
-# ROW|RECIPE|KEYS. `base` trains nothing: it scores the starting model, with its own plans and with the right ones.
+# How models are scored: all 490 test prompts (or 400 rows of a task), the demo with four images each.
+test="--prompts assets/shapes-world/test.jsonl"
+declare -A ways=(
+  [four]="$test --num-samples 4"
+  [one]="$test"
+  [true_plan]="$test --num-samples 4 --true-plan"
+  [guided]="$test --guidance $test_guidance"
+  [answers]="--prompts $tasks/answer_test.jsonl --reward answer --program text --num-samples 4"
+  [edit]="--prompts $tasks/edit_test.jsonl --reward edit"
+  [rounds]="$test --program text,image,text,image"
+)
+
+# ROW|RECIPE|KEYS|EVALUATIONS, each NAME=WAY. `base` trains nothing: it is the starting model, runs/exp_base.
 # A row without a penalty measures the drift all the same, so its weight is 0.
 make_rows() {
-  local short="run.num_steps=$steps checkpoint.every=10 monitor.eval_samples=1"
-  local guided="monitor.eval_guidance=$test_guidance"
+  local short="run.num_steps=$steps checkpoint.every=10"
   rows=(
-    "base||"
-    "demo|shapes_demo|monitor.eval_samples=4 $guided"
-    "joint|shapes_demo|$short $guided"
-    "text_only|shapes_demo|$short grpo.image.weight=0"
-    "image_only|shapes_demo|$short grpo.text.weight=0"
-    "hack_velocity_mse|shapes_ablation|$short grpo.image.penalty=velocity_mse grpo.image.penalty_weight=$velocity_mse_weight"
-    "hack_latent_kl|shapes_ablation|$short grpo.image.penalty=latent_kl grpo.image.penalty_weight=$latent_kl_weight"
-    "hack_none|shapes_ablation|$short grpo.image.penalty=velocity_mse grpo.image.penalty_weight=0"
-    "train_guided|shapes_demo|$short rollout.train_guidance=$test_guidance $guided"
+    "base|||four true_plan"
+    "demo|shapes_demo||after=four after_guided=guided after_answers=answers"
+    "joint|shapes_demo|$short|after=one after_guided=guided"
+    "text_only|shapes_demo|$short grpo.image.weight=0|after=one"
+    "image_only|shapes_demo|$short grpo.text.weight=0|after=one"
+    "hack_velocity_mse|shapes_ablation|$short grpo.image.penalty=velocity_mse grpo.image.penalty_weight=$velocity_mse_weight|after=one"
+    "hack_latent_kl|shapes_ablation|$short grpo.image.penalty=latent_kl grpo.image.penalty_weight=$latent_kl_weight|after=one"
+    "hack_none|shapes_ablation|$short grpo.image.penalty=velocity_mse grpo.image.penalty_weight=0|after=one"
+    "train_guided|shapes_demo|$short rollout.train_guidance=$test_guidance|after=one after_guided=guided"
+    "answer|shapes_answer||after=answers"
+    "edit|shapes_edit||after=edit"
+    "rounds|shapes_rounds||after=rounds"
   )
 }
 make_rows
@@ -87,37 +102,34 @@ kept() { [[ $again == no && ! -e runs/$1 ]] && python3 tools/experiments_table.p
 run() {
   local name=$1 code=0
   shift
-  echo "$*"
+  echo "$@"
   [[ $dry_run == no ]] || return 0
   "$@" || code=$?
   ((code != 130)) || exit 130
   ((code == 0)) || failed+=("$name (exit $code)")
 }
 
-evaluate_base() {
-  local name=$1 seed=$2 plan options
-  for plan in own_plan true_plan; do
-    if [[ -f runs/$name/eval_$plan.json ]]; then
-      echo "# $name: $plan is there"
-      continue
-    fi
-    options=()
-    [[ $plan == own_plan ]] || options=(--true-plan)
-    [[ $dry_run == yes ]] || mkdir -p "runs/$name"
-    run "$name" "$unigrpo" eval --model assets/shapes-base --prompts assets/shapes-world/test.jsonl --num-samples 4 \
-      --seed "$seed" "${options[@]}" --json "runs/$name/eval_$plan.json"
-  done
+# Scores MODEL in a way and writes FILE, unless that is there.
+evaluate() {
+  local model=$1 way=$2 file=$3
+  [[ ! -f $file ]] || return 0
+  [[ $way != answers && $way != edit ]] || make_tasks
+  [[ $dry_run == yes ]] || mkdir -p "$(dirname "$file")"
+  # shellcheck disable=SC2086
+  run "$file" "$unigrpo" eval --model "$model" ${ways[$way]} --json "$file"
 }
 
-# final/ is written after the last evaluation.
-finished() { [[ -f $1/eval_after.json && -d $1/final && ($2 != *eval_guidance* || -f $1/eval_after_guided.json) ]]; }
+make_tasks() {
+  [[ -f $tasks/edit_test.jsonl ]] || run tasks "$unigrpo" data shapes --tasks 2000 --out "$tasks"
+}
 
 train() {
   local name=$1 recipe=$2 keys=$3 seed=$4 arguments=() key resume=()
-  if finished "runs/$name" "$keys"; then
-    echo "# $name: finished"
+  if [[ -d runs/$name/final ]]; then
+    echo "# $name: trained"
     return
   fi
+  [[ $recipe != shapes_answer && $recipe != shapes_edit ]] || make_tasks
   [[ ! -f runs/$name/recipe.toml ]] || resume=(--resume)
   for key in "run.name=$name" "run.seed=$seed" $common $keys "${extra[@]}"; do
     arguments+=(--set "$key")
@@ -125,16 +137,32 @@ train() {
   run "$name" "$unigrpo" train "recipes/$recipe.toml" "${arguments[@]}" "${resume[@]}"
 }
 
+# A run's evaluations, and beside each the starting model's in the same way.
+evaluate_run() {
+  local name=$1 evaluation way after base
+  shift
+  for evaluation in "$@"; do
+    way=${evaluation#*=} after=runs/$name/eval_${evaluation%=*}.json base=runs/exp_base/eval_${evaluation#*=}.json
+    evaluate "runs/$name/final" "$way" "$after"
+    evaluate assets/shapes-base "$way" "$base"
+    run "$name" cp "$base" "${after/eval_after/eval_before}"
+  done
+}
+
 for seed in $seeds; do
   for row in "${rows[@]}"; do
-    IFS='|' read -r row_name recipe keys <<<"$row"
+    IFS='|' read -r row_name recipe keys evaluations <<<"$row"
     if ((${#only[@]})) && [[ " ${only[*]} " != *" $row_name "* ]]; then continue; fi
-    if kept "exp_${row_name}_s$seed"; then
-      echo "# exp_${row_name}_s$seed: kept in docs/experiments.json"
+    name=exp_${row_name}_s$seed
+    [[ $row_name != base ]] || name=exp_base
+    if kept "$name"; then
+      echo "# $name: kept in docs/experiments.json"
     elif [[ $row_name == base ]]; then
-      evaluate_base "exp_base_s$seed" "$seed"
+      for way in $evaluations; do evaluate assets/shapes-base "$way" "runs/$name/eval_$way.json"; done
     else
-      train "exp_${row_name}_s$seed" "$recipe" "$keys" "$seed"
+      train "$name" "$recipe" "$keys" "$seed"
+      # shellcheck disable=SC2086
+      evaluate_run "$name" $evaluations
     fi
   done
 done

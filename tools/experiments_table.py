@@ -3,8 +3,8 @@
 
 usage: experiments_table.py [--check | --finished NAME] [--runs DIR] [--seeds "0 1 2"] [--root DIR]
 
-Reads runs/exp_<row>_s<seed>/: eval_before.json, eval_after.json, their _guided forms, metrics.jsonl, recipe.toml. What the
-tables need of a finished run is kept in docs/experiments.json, so that another machine goes on from there: a run that is not
+Reads runs/exp_<row>_s<seed>/ (runs/exp_base/ for the starting model): eval_before.json, eval_after.json, their _guided and
+_answers forms, metrics.jsonl, recipe.toml. What the tables need of a finished run is kept in docs/experiments.json, so that another machine goes on from there: a run that is not
 in runs/ is taken from it. --finished only says by its exit code whether that file has the run.
 A table stands between `<!-- table:NAME -->` and `<!-- /table:NAME -->`. A run that is missing is called so, and is
 in no mean. --check writes nothing and prints what is missing, does not fit together or is out of date; exit code 1
@@ -22,8 +22,9 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 MIN_IMAGES = 400
 # Row -> whether its runs are scored with guidance too. `base` has evaluations only.
 ROWS = {"base": False, "demo": True, "joint": True, "text_only": False, "image_only": False,
-        "hack_velocity_mse": False, "hack_latent_kl": False, "hack_none": False, "train_guided": True}
-BASE_EVALS = ("own_plan", "true_plan")
+        "hack_velocity_mse": False, "hack_latent_kl": False, "hack_none": False, "train_guided": True,
+        "answer": False, "edit": False, "rounds": False}
+BASE, BASE_EVALS = "exp_base", ("four", "true_plan")
 NOT_RUN = "not run"
 ENDS = 3  # steps that "first" and "last" values of a metric are averaged over
 
@@ -75,7 +76,13 @@ class Run:
         wanted = BASE_EVALS if row == "base" else ("before", "after")
         if ROWS[row]:
             wanted += ("before_guided", "after_guided")
+        if row == "demo":
+            wanted += ("before_answers", "after_answers")
         return [name for name in wanted if name not in self.evals]
+
+
+def name_of(row, seed):
+    return BASE if row == "base" else f"exp_{row}_s{seed}"
 
 
 def read_json(path):
@@ -134,7 +141,7 @@ class Experiments:
         self.runs = {}
         for row in ROWS:
             for seed in seeds:
-                name = f"exp_{row}_s{seed}"
+                name = name_of(row, seed)
                 if (runs / name).is_dir():
                     self.runs[row, seed] = Run.of_folder(runs / name)
                     if not self.runs[row, seed].missing(row):
@@ -173,9 +180,11 @@ class Experiments:
 
     def base(self):
         rows = []
-        for name, label in (("own_plan", "the model's own plan"), ("true_plan", "the right plan given")):
-            rows.append([label, self.cell(self.scores("base", name)), self.cell(self.scores("base", name, "soft"))])
-        return table([f"base model, seeds of the noise {', '.join(self.seeds)}", "strict", "soft"], rows)
+        run = self.run("base", self.seeds[0])
+        for name, label in (("four", "the model's own plan"), ("true_plan", "the right plan given")):
+            scores = [run.score(name, measure) if run else None for measure in ("strict", "soft")]
+            rows.append([label] + [NOT_RUN if score is None else number(score) for score in scores])
+        return table(["base model", "strict", "soft"], rows)
 
     def demo(self):
         header = ["seed", "steps", "strict before", "strict after", "gain", "soft before", "soft after",
@@ -203,7 +212,11 @@ class Experiments:
             run = self.run(row, seed)
             if run and "after" in run.evals:
                 result = run.evals["after"]
-                return f"\n\n{result['num_prompts']} test prompts, {result['num_samples']} image(s) each."
+                note = f"\n\n{result['num_prompts']} test prompts, {result['num_samples']} image(s) each"
+                guided = run.evals.get("after_guided", result)
+                if guided["num_samples"] != result["num_samples"]:
+                    note += f", {guided['num_samples']} with guidance"
+                return note + "."
         return ""
 
     def demo_tags(self):
@@ -254,6 +267,22 @@ class Experiments:
         return table(["guidance in training", "steps", "unguided before", "unguided after", "guided before",
                       "guided after"], rows)
 
+    def tasks(self):
+        rows = []
+        for row, label in (("answer", "questions about a picture"), ("edit", "changes of a picture"),
+                           ("rounds", "two rounds, the last picture")):
+            rows.append([label, self.steps(row), self.cell(self.scores(row, "before")),
+                         self.cell(self.scores(row, "after")), self.cell(self.gains(row), sign=True)])
+        return table(["task", "steps", "before", "after", "gain"], rows)
+
+    def seeing(self):
+        rows = []
+        for seed in self.seeds:
+            run = self.run("demo", seed)
+            before, after = (run.score(f"{when}_answers") if run else None for when in ("before", "after"))
+            rows.append([f"seed {seed}", number(before), number(after), number(difference(after, before), sign=True)])
+        return table(["run of the demo", "answers right before", "after", "change"], rows)
+
     def readme_demo(self):
         def line(label, before, after, measure="strict"):
             b, a = self.scores("demo", before, measure), self.scores("demo", after, measure)
@@ -270,8 +299,8 @@ class Experiments:
 
     def problems(self):
         for row in ROWS:
-            for seed in self.seeds:
-                name, run = f"exp_{row}_s{seed}", self.run(row, seed)
+            for seed in self.seeds[:1] if row == "base" else self.seeds:
+                name, run = name_of(row, seed), self.run(row, seed)
                 if not run:
                     yield f"{name}: not run"
                     continue
@@ -285,6 +314,8 @@ def unfit_evals(run):
     """Evaluations over too few images, or not made alike."""
     protocols = {}
     for name, result in run.evals.items():
+        if name not in ("before", "after", "before_guided", "after_guided"):
+            continue
         images = result["num_prompts"] * result["num_samples"]
         if images < MIN_IMAGES:
             yield f"eval_{name}.json scored {images} images, at least {MIN_IMAGES} are wanted"
@@ -316,7 +347,8 @@ def documents(experiments):
     e = experiments
     return {
         "docs/EXPERIMENTS.md": {"base": e.base, "demo": e.demo, "demo_tags": e.demo_tags, "modalities": e.modalities,
-                                "penalties": e.penalties, "guidance": e.guidance},
+                                "penalties": e.penalties, "guidance": e.guidance, "tasks": e.tasks,
+                                "seeing": e.seeing},
         "README.md": {"demo": e.readme_demo},
     }
 

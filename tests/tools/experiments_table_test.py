@@ -15,7 +15,7 @@ tool = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(tool)
 
 DOCS = "".join(f"<!-- table:{name} -->\nold\n<!-- /table:{name} -->\ntext between\n"
-               for name in ("base", "demo", "demo_tags", "modalities", "penalties", "guidance"))
+               for name in ("base", "demo", "demo_tags", "modalities", "penalties", "guidance", "tasks", "seeing"))
 README = "# Head\n<!-- table:demo -->\n<!-- /table:demo -->\ntail\n"
 
 
@@ -49,7 +49,9 @@ class ExperimentsTable(unittest.TestCase):
     def add_demo(self, seed, after):
         self.add_run(f"exp_demo_s{seed}", {"before": eval_json(0.5, 0.7), "after": eval_json(after, 0.9),
                                            "before_guided": eval_json(0.55, 0.7, guidance=2.0),
-                                           "after_guided": eval_json(after + 0.01, 0.9, guidance=2.0)},
+                                           "after_guided": eval_json(after + 0.01, 0.9, guidance=2.0),
+                                           "before_answers": eval_json(0.6, 0.6, prompts=400),
+                                           "after_answers": eval_json(after - 0.2, 0.6, prompts=400)},
                      [{"step": step} for step in range(100)])
 
     def call(self, *arguments):
@@ -68,7 +70,7 @@ class ExperimentsTable(unittest.TestCase):
         self.assertEqual(self.line(self.docs, "| text only"), "| text only | - | - | not run | not run | - |")
         self.assertEqual(self.line(self.docs, "| 0 "), "| 0 | not run |" + " - |" * 7)
         self.assertIn("| none | - | - | not run", self.docs.read_text())
-        self.assertEqual(self.docs.read_text().count("text between"), 6)
+        self.assertEqual(self.docs.read_text().count("text between"), 8)
         self.assertNotIn("old", self.docs.read_text())
         self.assertEqual(self.line(self.readme, "| strict |"), "| strict | - | - | - | not run | not run | not run |")
         self.assertTrue(self.readme.read_text().endswith("<!-- /table:demo -->\ntail\n"))
@@ -102,6 +104,15 @@ class ExperimentsTable(unittest.TestCase):
                          "| strict | 0.500 | 0.800 | +0.300 | 0.750 | not run | 0.850 |")
         self.assertIn("490 test prompts, 4 image(s) each.", self.readme.read_text())
 
+    def test_tasks_and_seeing(self):
+        self.add_demo(1, 0.75)
+        self.add_run("exp_answer_s0", {"before": eval_json(0.5, 0.5), "after": eval_json(0.75, 0.75)}, [{"step": 59}])
+        self.call()
+        self.assertEqual(self.line(self.docs, "| questions"),
+                         "| questions about a picture | 60 | 0.500 (0.500, not run, not run) "
+                         "| 0.750 (0.750, not run, not run) | +0.250 (+0.250, not run, not run) |")
+        self.assertEqual(self.line(self.docs, "| seed 1"), "| seed 1 | 0.600 | 0.550 | -0.050 |")
+
     def test_a_run_without_its_last_evaluation_is_in_no_mean(self):
         self.add_demo(0, 0.75)
         self.add_run("exp_demo_s1", {"before": eval_json(0.1, 0.1)}, [{"step": 0}], torn='{"step": 1, "rew')
@@ -129,7 +140,7 @@ class ExperimentsTable(unittest.TestCase):
                                           "after": eval_json(0.6, 0.7, samples=1)})
         code, out = self.call("--check", "--seeds", "0")
         self.assertEqual(code, 1)
-        self.assertIn("exp_base_s0: not run\n", out)
+        self.assertIn("exp_base: not run\n", out)
         self.assertIn("exp_text_only_s0: eval_before.json scored 100 images, at least 400 are wanted\n", out)
         self.assertIn("exp_text_only_s0: these evaluations were not made alike: after, before\n", out)
         self.assertIn("docs/EXPERIMENTS.md: the tables are out of date", out)
@@ -142,7 +153,9 @@ class ExperimentsTable(unittest.TestCase):
             evals = {name: eval_json(0.5, 0.7) for name in names}
             if guided:
                 evals |= {f"{name}_guided": eval_json(0.5, 0.7, guidance=2.0) for name in names}
-            self.add_run(f"exp_{row}_s0", evals)
+            if row == "demo":
+                evals |= {f"{name}_answers": eval_json(0.5, 0.5, prompts=400) for name in names}
+            self.add_run(tool.name_of(row, 0), evals)
         self.call("--seeds", "0")
         self.assertEqual(self.call("--check", "--seeds", "0"),
                          (0, "all runs are there and the tables are up to date\n"))
