@@ -1,7 +1,6 @@
 #include <cstdio>
 #include <filesystem>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -9,7 +8,7 @@
 
 #include "base/error.h"
 #include "cli/commands.h"
-#include "cli/load_model.h"
+#include "cli/model_options.h"
 #include "data/prompt.h"
 #include "monitor/samples_file.h"
 #include "rollout/engine.h"
@@ -19,24 +18,17 @@ namespace unigrpo::cli {
 namespace {
 
 struct Options {
-  std::string model, prompt, out, adapter;
+  ModelOptions model;
+  std::string prompt, out;
   std::vector<std::string> images;
-  std::vector<std::string> program;
-  std::optional<int64_t> num_steps;
-  std::optional<double> guidance, image_guidance;
-  std::string dtype = "float32";
   uint64_t seed = 0;
   int64_t count = 1;
 };
 
 int run_sample(const Options& options) {
   if (options.prompt.find_first_not_of(" \t\n") == std::string::npos) throw BadInput("--prompt: expected a text, got a blank one");
-  train::GenerationConfig generation = train::read_generation_config(options.model);
-  if (!options.program.empty()) generation.program = options.program;
-  if (options.num_steps) generation.num_steps = *options.num_steps;
-  if (options.guidance) generation.guidance.text_scale = *options.guidance;
-  if (options.image_guidance) generation.guidance.image_scale = *options.image_guidance;
-  const auto model = load_model(options.model, options.adapter, options.dtype);
+  const train::GenerationConfig generation = generation_of(options.model);
+  const auto model = load_model(options.model);
   rollout::RolloutEngine engine(*model, train::to_rollout_config(generation), options.seed, generation.system_prompt);
   const data::Prompt prompt{.id = "0", .text = options.prompt, .tag = {}, .images = options.images, .seed = {}};
   const auto trajectories = engine.rollout({.prompts = std::span(&prompt, 1),
@@ -63,23 +55,13 @@ int run_sample(const Options& options) {
 
 Run declare_sample(CLI::App& app) {
   const auto options = std::make_shared<Options>();
-  app.add_option("--model", options->model, "Model folder in the official BAGEL or Qwen2.5 layout")->required();
+  add_model_options(app, options->model);
   app.add_option("--prompt", options->prompt, "What to draw, to change or to answer")->required();
   app.add_option("--image", options->images, "Picture that the prompt is about; may be given again")
       ->allow_extra_args(false);
   app.add_option("--out", options->out, "Folder for the PNGs and samples.jsonl")->required();
-  app.add_option("--program", options->program, "Segments of an answer, as text,image (default: the model's own)")
-      ->delimiter(',')
-      ->check(CLI::IsMember({"text", "image"}));
-  app.add_option("--steps", options->num_steps, "Denoising steps (default: the model's generation_config.json)")
-      ->check(CLI::Range(int64_t{1}, int64_t{10000}));
-  app.add_option("--guidance", options->guidance, "Text guidance; 1 = none")->check(CLI::Range(1.0, 100.0));
-  app.add_option("--image-guidance", options->image_guidance, "Guidance by the prompt's pictures, beside --guidance; 1 = none")
-      ->check(CLI::Range(1.0, 100.0));
   app.add_option("--seed", options->seed, "Of all noise (default 0)");
   app.add_option("--count", options->count, "Samples (default 1)")->check(CLI::Range(int64_t{1}, int64_t{10000}));
-  app.add_option("--dtype", options->dtype, "Of the weights: float32 (default) or bfloat16");
-  app.add_option("--adapter", options->adapter, "PEFT adapter folder on top of the model");
   return [options] { return run_sample(*options); };
 }
 

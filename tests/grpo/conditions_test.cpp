@@ -40,7 +40,9 @@ class ConditionsTest : public ::testing::Test {
   }
 
   std::vector<Trajectory> roll(uint64_t seed = 21) {
-    return rollout::RolloutEngine(*model, config, seed, "draw it").rollout(testing::request(list, 2));
+    rollout::RolloutRequest request = testing::request(list, 2);
+    request.guidance.text_scale = config.train_guidance;
+    return rollout::RolloutEngine(*model, config, seed, "draw it").rollout(request);
   }
   UpdateStats train(const std::vector<Trajectory>& all, bool only_check = false) {
     Advantages advantages;
@@ -82,6 +84,14 @@ class ConditionsTest : public ::testing::Test {
   GrpoConfig grpo_config;
   optim::OptimConfig optim_config;
 };
+
+TEST_F(ConditionsTest, SoHaveThoseWithGuidanceWhoseOtherContextHoldsSystemPromptAndImages) {
+  config.train_guidance = 2;
+  for (const auto& [name, value] : train(roll())) {
+    if (!name.ends_with("log_prob_diff")) continue;
+    EXPECT_LT(value, 1e-5) << name;
+  }
+}
 
 TEST_F(ConditionsTest, HonestRunsHaveRatioOneInEveryRound) {
   for (const std::vector<std::string>& program :
