@@ -10,7 +10,7 @@ usage() {
 usage: scripts/experiments.sh [--seeds "0 1 2"] [--only ROW]... [--steps N] [--set KEY=VALUE]... [--dry-run]
   --seeds LIST     seeds of every row (default "0 1 2")
   --only ROW       this row alone; may be given again
-  --steps N        steps of the short rows, joint to train_guided (default 30, about 4 minutes on 2 cores)
+  --steps N        steps of the short rows, joint to train_guided (default 20, about 3 minutes on one core)
   --set KEY=VALUE  a recipe key of every run; may be given again
   --again          make runs anew that only docs/experiments.json has
   --dry-run        print the commands, one a run, and run nothing
@@ -18,7 +18,7 @@ rows: ${rows[*]%%|*}
 END
 }
 
-seeds="0 1 2" steps=30 dry_run=no again=no only=() extra=()
+seeds="0 1 2" steps=20 dry_run=no again=no only=() extra=()
 # Both penalties pull alike on average: over the times that shapes_demo.toml trains, the latent KL is |v - v_ref|^2
 # times 0.13 in the mean (0.01 at the noisy end, 0.37 at the last).
 velocity_mse_weight=0.01

@@ -1,6 +1,7 @@
 #include "cli/model_options.h"
 
 #include <ATen/ATen.h>
+#include <CLI/CLI.hpp>
 
 #include "base/error.h"
 #include "checkpoint/export_peft.h"

@@ -6,10 +6,12 @@
 #include <string>
 #include <vector>
 
-#include <CLI/CLI.hpp>
-
 #include "policy/policy.h"
 #include "train/generation_config.h"
+
+namespace CLI {
+class App;
+}
 
 namespace unigrpo::cli {
 
