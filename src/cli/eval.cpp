@@ -26,14 +26,14 @@ int run_eval(const Options& options) {
   const auto kind = enum_value<reward::RewardKind>(options.reward);
   if (!kind) throw BadInput("--reward: expected {}, got '{}'", enum_choices<reward::RewardKind>(), options.reward);
   const train::EvalOptions eval{.model = options.model.model,
-                          .prompts = options.prompts,
-                          .reward = *kind,
-                          .generation = generation_of(options.model),
-                          .seed = options.seed,
-                          .num_samples = options.num_samples,
-                          .max_prompts = options.max_prompts,
-                          .true_plan = options.true_plan,
-                          .keep_samples = options.out.empty() ? 0 : -1};
+                                .prompts = options.prompts,
+                                .reward = *kind,
+                                .generation = generation_of(options.model),
+                                .seed = options.seed,
+                                .num_samples = options.num_samples,
+                                .max_prompts = options.max_prompts,
+                                .true_plan = options.true_plan,
+                                .keep_samples = options.out.empty() ? 0 : -1};
   const auto model = load_model(options.model);
   const train::EvalResult result = train::evaluate(*model, eval);
   std::fputs(train::to_table(result).c_str(), stdout);

@@ -368,16 +368,17 @@ class Episodes {
 }  // namespace
 
 RolloutEngine::RolloutEngine(policy::UnifiedPolicy& policy, const RolloutConfig& config, uint64_t seed,
-                             std::string system_prompt)
-    : policy_(policy), config_(config), seed_(seed), system_prompt_(std::move(system_prompt)) {}
+                             const std::string& system_prompt)
+    : policy_(policy), config_(config), seed_(seed) {
+  if (!system_prompt.empty()) system_.push_back(policy::text_block(policy::block_ids(policy_, system_prompt)));
+}
 
 std::vector<Block> RolloutEngine::prefix(const data::Prompt& prompt) const {
   return prefix(prompt, data::read_prompt_images(prompt));
 }
 
 std::vector<Block> RolloutEngine::prefix(const data::Prompt& prompt, std::span<const Image> images) const {
-  std::vector<Block> blocks;
-  if (!system_prompt_.empty()) blocks.push_back(policy::text_block(policy::block_ids(policy_, system_prompt_)));
+  std::vector<Block> blocks = system_;
   for (size_t i = 0; i < images.size(); ++i) {
     try {
       auto read = policy_.read_images(images.subspan(i, 1), draws(config_));
@@ -391,10 +392,9 @@ std::vector<Block> RolloutEngine::prefix(const data::Prompt& prompt, std::span<c
 }
 
 void RolloutEngine::check_length(const data::Prompt& prompt) const {
-  auto length = [&](const std::string& text) { return static_cast<int64_t>(policy::block_ids(policy_, text).size()); };
-  int64_t positions = length(prompt.text) + 2 * static_cast<int64_t>(prompt.images.size());
-  if (!system_prompt_.empty()) positions += length(system_prompt_);
-  const int64_t read = positions;
+  const int64_t read = policy::num_tokens(system_) + static_cast<int64_t>(policy::block_ids(policy_, prompt.text).size()) +
+                       2 * static_cast<int64_t>(prompt.images.size());
+  int64_t positions = read;
   for (const std::string& segment : config_.program) positions += segment == "text" ? config_.max_tokens + 2 : 2;
   if (positions <= policy_.max_positions()) return;
   throw BadInput("prompt '{}': {} positions, and {} with all that rollout.program and rollout.max_tokens may add; the model has {} "

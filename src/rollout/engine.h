@@ -38,7 +38,7 @@ struct RolloutRequest {
 class RolloutEngine {
  public:
   /// `system_prompt`: text block before every prompt; empty = none.
-  RolloutEngine(policy::UnifiedPolicy& policy, const RolloutConfig& config, uint64_t seed, std::string system_prompt);
+  RolloutEngine(policy::UnifiedPolicy& policy, const RolloutConfig& config, uint64_t seed, const std::string& system_prompt);
 
   /// P x G trajectories, group by group, images decoded. Throws BadInput naming the file of a prompt's image that cannot be
   /// read.
@@ -57,7 +57,7 @@ class RolloutEngine {
   policy::UnifiedPolicy& policy_;
   RolloutConfig config_;
   uint64_t seed_;
-  std::string system_prompt_;
+  std::vector<policy::Block> system_;  // the system prompt's block, or none
 };
 
 }  // namespace unigrpo::rollout
