@@ -29,6 +29,7 @@ struct Sample {
   std::vector<std::shared_ptr<const Image>> images;  // the prompt's own, shared by its samples
   std::vector<SampleSegment> segments;
   int64_t seed = 0;
+  int64_t group = 0;  // episodes of one prompt that are compared with each other share it
 
   const Image* last_image() const {
     for (auto segment = segments.rbegin(); segment != segments.rend(); ++segment) {

@@ -271,7 +271,9 @@ std::vector<Section> make_schema() {
                text(kMetricName))
           .row("kind", &TermConfig::kind, "the judge")
           .row("weight", &TermConfig::weight, "in the sum; 0: logged only")
-          .row("measure", &TermConfig::measure, "geneval, edit: strict, soft, or their mean"));
+          .row("measure", &TermConfig::measure, "geneval, edit: strict, soft, or their mean")
+          .row("timeout_s", &TermConfig::timeout_s,
+               "of one call in seconds, for rewards outside of this process", between(0.001, 86400)));
   sections.push_back(
       Builder(
           "optim", "AdamW", [](Recipe & r, size_t) -> auto& { return r.optim; })

@@ -18,6 +18,7 @@ struct TermConfig {  // recipe: [[reward.terms]]
   RewardKind kind = RewardKind::geneval;
   double weight = 1.0;
   GenevalMeasure measure = GenevalMeasure::mixed;  // geneval, edit: strict, soft, or their mean
+  double timeout_s = 60;  // of one call, for rewards outside of this process
 };
 
 struct RewardConfig {  // recipe: [reward]

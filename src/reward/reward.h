@@ -9,16 +9,17 @@
 
 namespace unigrpo::reward {
 
-/// Judges finished episodes. Knows no groups, no tensors, no policy. Safe to call from one thread
-/// at a time.
+/// Judges finished episodes. Knows no groups' statistics, no tensors, no policy. Called by one thread at a time, not always
+/// the same one.
 class Reward {
  public:
   virtual ~Reward() = default;
   /// One score a sample, in order. A sample that cannot be judged gets an empty value and a reason.
   virtual std::vector<Score> score(std::span<const data::Sample> samples) = 0;
-  /// Empty when a row with this metadata can be judged, else what it lacks ("'include' is
-  /// missing").
+  /// Empty when a row with this metadata can be judged, else what it lacks ("'include' is missing").
   virtual std::string missing_metadata(const std::string& metadata_json) const = 0;
+  /// True: every call holds whole groups (samples with one `group`), for rewards that compare. Otherwise any split may come.
+  virtual bool wants_groups() const { return false; }
 };
 
 }  // namespace unigrpo::reward

@@ -102,6 +102,7 @@ class Episodes {
       Row& row = rows_.emplace_back();
       const int64_t sample = request_.first_sample + g;
       row.trajectory.prompt_index = p;
+      row.trajectory.sample.group = p;
       row.trajectory.sample_index = sample;
       row.trajectory.prefix = prefix;
       row.grid = grid_of(prefix, grid_);
