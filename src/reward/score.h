@@ -12,8 +12,8 @@ struct Score {
   std::optional<double> value;  // the main number; empty: this sample has no score
   std::string reason;           // why not (goes to samples.jsonl and a counter), or a remark on the score
   std::map<std::string, double> parts;         // named dimensions, e.g. {"strict": 1, "soft": 1}
-  std::map<std::string, std::string> missing;  // named dimensions without a value -> why
-  std::map<std::string, std::string> notes;    // anything else worth reading, to samples.jsonl
+  std::map<std::string, std::string> missing = {};  // named dimensions without a value -> why
+  std::map<std::string, std::string> notes = {};    // anything else worth reading, to samples.jsonl
 };
 
 /// Scores of N samples under K terms: scores[n][k].
