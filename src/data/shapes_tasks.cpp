@@ -181,6 +181,15 @@ TaskRow draw_edit_task(std::string_view prompt_json, double wrong, RandomStream&
   return row;
 }
 
+TaskRow draw_describe_task(std::string_view prompt_json, RandomStream& stream) {
+  TaskRow row;
+  row.tag = "describe";
+  row.prompt = "what is in the picture?";
+  row.image = draw_scene(prompt_json, stream);
+  row.text = plan_of(kinds_of(row.image));
+  return row;
+}
+
 MendExample draw_mend_example(std::string_view prompt_json, const NoiseConfig& noise, RandomStream& stream) {
   constexpr std::string_view kOpen = "<think> ";
   RandomStream again = stream;  // the same facts where the prompt leaves them open

@@ -32,6 +32,9 @@ TaskRow draw_answer_task(std::string_view prompt_json, double wrong, RandomStrea
 /// `wrong`, `text` and `drawn` have another colour in one place; what must be in the new picture stays right.
 TaskRow draw_edit_task(std::string_view prompt_json, double wrong, RandomStream& stream);
 
+/// What is in such a picture: the densest lesson in seeing that a row can give. Not a task with a reward.
+TaskRow draw_describe_task(std::string_view prompt_json, RandomStream& stream);
+
 /// Two rounds: a plan, a picture, what the policy says on looking at it, and the right picture.
 struct MendExample {
   std::string prompt;      // the line's own

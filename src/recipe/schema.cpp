@@ -344,6 +344,8 @@ std::vector<Section> make_schema() {
                "embedded world: share of images made to depart from the plan", between(0, 1))
           .row("answer", &SftConfig::answer,
                "embedded world: share of questions about a picture", between(0, 1))
+          .row("describe", &SftConfig::describe,
+               "embedded world: share of pictures told in words", between(0, 1))
           .row("edit", &SftConfig::edit, "embedded world: share of changes of a picture",
                between(0, 1))
           .row("mend", &SftConfig::mend,

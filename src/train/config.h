@@ -29,6 +29,7 @@ struct SftConfig {                        // recipe: [sft]
   double wrong_plan = 0.0;                // embedded world: share of plans made wrong on purpose (plans of edits and first rounds, too)
   double wrong_scene = 0.0;               // embedded world: share of images made to depart from the plan
   double answer = 0.0;                    // embedded world: share of questions about a picture
+  double describe = 0.0;                  // embedded world: share of pictures told in words
   double edit = 0.0;                      // embedded world: share of changes of a picture
   double mend = 0.0;                      // embedded world: share of two rounds, the second after a look at the first
   double wrong_answer = 0.0;              // answer: share of answers made wrong

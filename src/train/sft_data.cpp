@@ -46,6 +46,11 @@ SftExample ShapesExamples::draw(int64_t index) const {
     example.prompt = row.prompt;
     example.pictures = {shapes::render(row.image)};
     say(row.text);
+  } else if (chosen(config_.describe)) {
+    const shapes::TaskRow row = shapes::draw_describe_task(line(index), stream);
+    example.prompt = row.prompt;
+    example.pictures = {shapes::render(row.image)};
+    say(row.text);
   } else if (chosen(config_.edit)) {
     const shapes::TaskRow row = shapes::draw_edit_task(line(index), config_.wrong_plan, stream);
     example.draws = true;

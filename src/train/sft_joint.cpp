@@ -173,7 +173,8 @@ void train_joint(const recipe::Recipe& recipe, monitor::Monitor& monitor) {
     const at::Tensor hidden = out.text_hidden.index_select(0, at::tensor(target_rows, at::kLong));
     const at::Tensor cross_entropy =
         -kernels::gather_log_prob(model->logits(hidden), at::tensor(targets, at::kLong), 1.0).log_probs.mean();
-    const at::Tensor matching = flow::matching_loss(out.velocity, at::cat(clean, 0), at::cat(noise, 0)).mean();
+    const at::Tensor matching =
+        clean.empty() ? at::zeros({}) : flow::matching_loss(out.velocity, at::cat(clean, 0), at::cat(noise, 0)).mean();
     (sft.text_weight * cross_entropy + sft.image_weight * matching).backward();
     const optim::GradNorm norm = clip.check(trained);
     if (!norm.skip) optimizer.step(optim::lr_factor(recipe.optim, step, recipe.run.num_steps), norm.scale);

@@ -137,6 +137,23 @@ TEST(Tasks, WrongOnesDifferInTheTextAndTheirFieldsStayRight) {
   }
 }
 
+TEST(DescribeTask, TellsEveryKindWithItsNumber) {
+  const auto prompts = lines();
+  for (uint64_t i = 0; i < 100; ++i) {
+    RandomStream random = stream(i);
+    const TaskRow row = draw_describe_task(prompts[i % prompts.size()], random);
+    std::map<std::string, int> kinds;
+    for (const Object& object : row.image) {
+      ++kinds[std::string(kColorNames[static_cast<size_t>(object.color)]) + " " + kShapeNames[static_cast<size_t>(object.shape)]];
+    }
+    EXPECT_EQ(static_cast<size_t>(std::count(row.text.begin(), row.text.end(), ';')) + 1, kinds.size()) << row.text;
+    for (const auto& [kind, count] : kinds) {
+      const std::array names = {"one", "two", "three", "four"};
+      EXPECT_NE(row.text.find(names.at(count - 1) + (" " + kind) + (count > 1 ? "s" : "")), std::string::npos) << row.text;
+    }
+  }
+}
+
 TEST(Tasks, LinesOfAnotherWorldAreRefused) {
   RandomStream random = stream(1);
   EXPECT_THROW(draw_answer_task(R"({"prompt": "a cat", "include": [{"class": "cat", "count": 1}]})", 0, random), BadInput);

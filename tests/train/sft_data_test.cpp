@@ -12,7 +12,7 @@ const std::string kPrompts = UNIGRPO_SOURCE_DIR "/assets/shapes-world/train.json
 
 /// What an example is, seen from outside.
 std::string task_of(const SftExample& example) {
-  if (!example.draws) return "answer";
+  if (!example.draws) return example.prompt == "what is in the picture?" ? "describe" : "answer";
   if (!example.pictures.empty()) return "edit";
   return example.target.size() == 4 ? "mend" : "draw";
 }
@@ -20,6 +20,7 @@ std::string task_of(const SftExample& example) {
 TEST(ShapesExamples, TasksComeInTheirSharesAndInTheirForm) {
   SftConfig config;
   config.answer = 0.2;
+  config.describe = 0.1;
   config.edit = 0.3;
   config.mend = 0.1;
   config.wrong_first = 0.5;
@@ -37,11 +38,12 @@ TEST(ShapesExamples, TasksComeInTheirSharesAndInTheirForm) {
       if (image && !example.target[k].trained) ++wrong_first;
     }
     EXPECT_TRUE(example.target.back().trained);
-    EXPECT_EQ(example.pictures.size(), task == "answer" || task == "edit" ? 1U : 0U);
-    EXPECT_EQ(example.target.size(), task == "answer" ? 1U : task == "mend" ? 4U : 2U);
+    EXPECT_EQ(example.pictures.size(), example.draws && task != "edit" ? 0U : 1U);
+    EXPECT_EQ(example.target.size(), !example.draws ? 1U : task == "mend" ? 4U : 2U);
   }
   // 1000 draws: four standard deviations are at most 58.
   EXPECT_NEAR(counts["answer"], 200, 58);
+  EXPECT_NEAR(counts["describe"], 100, 40);
   EXPECT_NEAR(counts["edit"], 300, 58);
   EXPECT_NEAR(counts["mend"], 100, 40);
   EXPECT_NEAR(wrong_first, counts["mend"] / 2, 25);
