@@ -73,21 +73,86 @@ std::vector<std::optional<double>> column(const reward::ScoreTable& table, size_
   return values;
 }
 
-std::vector<double> advantages_of(const AdvantageConfig& config, const reward::ScoreTable& table,
-                                  std::span<const std::optional<double>> rewards,
-                                  std::span<const int64_t> group_ids) {
-  if (config.combine == Combine::sum_then_normalize) {
-    return group_advantages(config, rewards, group_ids);
+using Rewards = std::span<const std::optional<double>>;
+
+/// Whose statistics a batch is held against.
+struct Judge {
+  const AdvantageConfig& config;
+  std::span<const int64_t> group_ids;
+  std::span<const std::string> prompt_ids;
+  RunningStatistics* statistics;  // nullptr: the groups' own
+
+  /// Advantages of one column of rewards. `name` keeps the columns' running statistics apart.
+  std::vector<double> operator()(Rewards rewards, const std::string& name) const {
+    if (config.statistics == StatisticsOf::group || statistics == nullptr) {
+      return group_advantages(config, rewards, group_ids);
+    }
+    std::vector<double> all;
+    for (const auto& reward : rewards) {
+      if (usable(reward)) all.push_back(*reward);
+    }
+    std::vector<double> advantages(rewards.size(), 0.0);
+    if (all.empty()) return advantages;
+    const double global_std = statistics_of(all, config.ddof).std;
+    RunningStatistics::Moments moments;
+    if (config.statistics == StatisticsOf::running) moments = statistics->observe("running/" + name, all, config.decay);
+    for (const auto& [id, samples] : groups_of(group_ids)) {
+      const std::vector<double> values = usable_rewards(rewards, samples);
+      if (values.empty()) continue;
+      if (config.statistics == StatisticsOf::prompt) {
+        moments = statistics->observe("prompt/" + name + "/" + prompt_ids[samples.front()], values, config.decay);
+      }
+      double scale = 1;
+      if (config.normalization == Normalization::group_std) scale = moments.std() + config.eps;
+      if (config.normalization == Normalization::global_std) scale = global_std + config.eps;
+      for (const size_t n : samples) {
+        if (usable(rewards[n]) && scale > 0) advantages[n] = (*rewards[n] - moments.mean) / scale;
+      }
+    }
+    return advantages;
   }
-  std::vector<double> sum(rewards.size(), 0.0);
+};
+
+/// `table` has the weights of one modality; `counted` says which samples enter.
+std::vector<double> advantages_of(const Judge& judge, const reward::ScoreTable& table, Rewards counted,
+                                  const std::string& modality) {
+  if (judge.config.combine == Combine::sum_then_normalize) {
+    std::vector<std::optional<double>> rewards = combined_rewards(table);
+    for (size_t n = 0; n < rewards.size(); ++n) {
+      if (!counted[n]) rewards[n].reset();
+    }
+    return judge(rewards, modality);
+  }
+  std::vector<double> sum(counted.size(), 0.0);
   for (size_t k = 0; k < table.terms.size(); ++k) {
     if (table.weights[k] == 0) continue;
-    const auto values = column(table, k, rewards);
-    const std::vector<double> term =
-        group_advantages(config, std::span<const std::optional<double>>(values), group_ids);
+    const auto values = column(table, k, counted);
+    const std::vector<double> term = judge(values, modality + "/" + table.terms[k]);
     for (size_t n = 0; n < sum.size(); ++n) sum[n] += table.weights[k] * term[n];
   }
   return sum;
+}
+
+/// Centred and divided by the standard deviation over the kept samples.
+void normalize_batch(const AdvantageConfig& config, const std::vector<bool>& keep, std::vector<double>& values) {
+  std::vector<double> kept;
+  for (size_t n = 0; n < values.size(); ++n) {
+    if (keep[n]) kept.push_back(values[n]);
+  }
+  const Statistics batch = statistics_of(kept, config.ddof);
+  if (!batch.has_spread()) return;
+  for (size_t n = 0; n < values.size(); ++n) {
+    if (keep[n]) values[n] = (values[n] - batch.mean) / (batch.std + config.eps);
+  }
+}
+
+/// Leaves the `best` best and `worst` worst of a group's kept samples.
+void keep_ends(const AdvantageConfig& config, Rewards rewards, std::vector<size_t> samples, std::vector<bool>& keep) {
+  std::erase_if(samples, [&](size_t n) { return !keep[n]; });
+  const auto count = static_cast<int64_t>(samples.size());
+  if (count <= config.best_of + config.worst_of) return;
+  std::ranges::stable_sort(samples, [&](size_t a, size_t b) { return *rewards[a] > *rewards[b]; });
+  for (int64_t i = config.best_of; i < count - config.worst_of; ++i) keep[samples[static_cast<size_t>(i)]] = false;
 }
 
 }  // namespace
@@ -137,14 +202,20 @@ std::vector<double> combined_advantages(const AdvantageConfig& config,
                                         std::span<const int64_t> group_ids) {
   const auto rewards = combined_rewards(table);
   check_lengths(rewards.size(), group_ids);
-  return advantages_of(config, table, rewards, group_ids);
+  return advantages_of({config, group_ids, {}, nullptr}, table, rewards, "");
 }
 
-Advantages compute_advantages(const AdvantageConfig& config, const reward::ScoreTable& table,
-                              std::span<const int64_t> group_ids, reward::OnError on_error) {
+Advantages compute_advantages(const AdvantageConfig& config, const reward::ScoreTable& scores,
+                              std::span<const int64_t> group_ids, reward::OnError on_error,
+                              std::span<const reward::TermConfig> terms, std::span<const std::string> prompt_ids,
+                              const RunningStatistics& before) {
   Advantages out;
+  out.statistics = before;
+  const reward::ScoreTable table =
+      terms.empty() ? scores : shaped_scores(terms, scores, config.decay, config.eps, out.statistics);
   out.rewards = combined_rewards(table);
   check_lengths(out.rewards.size(), group_ids);
+  if (config.statistics == StatisticsOf::prompt) check_lengths(prompt_ids.size(), group_ids);
   const Groups groups = groups_of(group_ids);
   out.num_groups = static_cast<int64_t>(groups.size());
 
@@ -162,16 +233,25 @@ Advantages compute_advantages(const AdvantageConfig& config, const reward::Score
       if (!out.keep[n]) ++out.num_dropped;
     }
   }
-  out.values = advantages_of(config, table, counted, group_ids);
+  const Judge judge{config, group_ids, prompt_ids, &out.statistics};
+  out.text = advantages_of(judge, scores_for(table, reward::Drives::text), counted, "text");
+  out.image = advantages_of(judge, scores_for(table, reward::Drives::image), counted, "image");
 
   for (const auto& [id, samples] : groups) {
     const bool any_kept = std::ranges::any_of(samples, [&](size_t n) { return out.keep[n]; });
     const bool any_signal =
-        std::ranges::any_of(samples, [&](size_t n) { return out.values[n] != 0; });
+        std::ranges::any_of(samples, [&](size_t n) { return out.text[n] != 0 || out.image[n] != 0; });
     if (!any_kept || any_signal) continue;
     out.zero_std_group_ids.push_back(id);
     if (config.zero_std == ZeroStd::keep) continue;
     for (const size_t n : samples) out.keep[n] = false;
+  }
+  if (config.normalize_batch) {
+    normalize_batch(config, out.keep, out.text);
+    normalize_batch(config, out.keep, out.image);
+  }
+  if (config.best_of + config.worst_of > 0) {
+    for (const auto& [id, samples] : groups) keep_ends(config, out.rewards, samples, out.keep);
   }
   return out;
 }

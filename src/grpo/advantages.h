@@ -3,9 +3,11 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "grpo/config.h"
+#include "grpo/running_statistics.h"
 #include "reward/config.h"
 #include "reward/score.h"
 
@@ -14,12 +16,13 @@ namespace unigrpo::grpo {
 /// Advantages of one rollout batch, N samples in groups.
 struct Advantages {
   std::vector<std::optional<double>> rewards;  // [N], combined; empty: no score
-  std::vector<double> values;                  // [N], 0 where not kept; always finite
+  std::vector<double> text, image;             // [N], of a sample's texts and images, 0 where not kept; always finite
   std::vector<bool> keep;                      // [N], false: the sample leaves the update
-  std::vector<int64_t> zero_std_group_ids;     // groups whose rewards are all alike, in order
+  std::vector<int64_t> zero_std_group_ids;     // groups without signal, in order
   int64_t num_groups = 0;
   int64_t num_dropped = 0;         // samples without a score, and those dropped along with them
   int64_t num_dropped_groups = 0;  // groups that on_error or fewer than 2 scored samples removed
+  RunningStatistics statistics;    // as they stand after this batch
 
   int64_t num_zero_std_groups() const { return static_cast<int64_t>(zero_std_group_ids.size()); }
   /// Share of the groups that carry no signal, in 0..1.
@@ -48,13 +51,23 @@ std::vector<double> combined_advantages(const AdvantageConfig& config,
                                         std::span<const int64_t> group_ids);
 
 /// Scores -> advantages with the rules for what is missing:
+/// - the terms' own rules first (shaped_scores);
 /// - a sample without a score is dropped (with its whole group under on_error = drop_group);
 /// - a group left with fewer than 2 samples is dropped;
-/// - a group without spread has A = 0 and is kept, or leaves the batch (zero_std = drop, resample;
-///   resampling is the caller's, who finds the groups in zero_std_group_ids).
+/// - text and image each get the group advantage of the terms that drive them;
+/// - statistics = prompt / running: mean and std are the prompt's own or those of all rewards, over the run
+///   (RunningStatistics, this batch included), as in the per-prompt tracker of flow_grpo;
+/// - normalize_batch: the advantages are centred and divided by their std over all kept samples once more (GDPO,
+///   arXiv 2601.05242);
+/// - a group without signal has A = 0 and is kept, or leaves the batch (zero_std = drop, resample; resampling is the caller's,
+///   who finds the groups in zero_std_group_ids);
+/// - best_of, worst_of: only a group's so many best and worst by reward stay in the update, ties by place.
 /// Not clipped: config.clip is the image loss's.
+/// `terms`: [K] or empty, when no term has a rule of its own. `prompt_ids`: [N], needed for statistics = prompt.
 Advantages compute_advantages(const AdvantageConfig& config, const reward::ScoreTable& table,
                               std::span<const int64_t> group_ids,
-                              reward::OnError on_error = reward::OnError::drop_sample);
+                              reward::OnError on_error = reward::OnError::drop_sample,
+                              std::span<const reward::TermConfig> terms = {},
+                              std::span<const std::string> prompt_ids = {}, const RunningStatistics& before = {});
 
 }  // namespace unigrpo::grpo

@@ -1,5 +1,6 @@
 #include "grpo/combine.h"
 
+#include <algorithm>
 #include <cmath>
 #include <stdexcept>
 
@@ -33,6 +34,51 @@ std::vector<std::optional<double>> combined_rewards(const reward::ScoreTable& ta
     rewards.push_back(complete ? std::optional(sum) : std::nullopt);
   }
   return rewards;
+}
+
+reward::ScoreTable shaped_scores(std::span<const reward::TermConfig> terms, const reward::ScoreTable& table, double decay,
+                                 double eps, RunningStatistics& statistics) {
+  reward::ScoreTable out = table;
+  for (size_t k = 0; k < table.terms.size(); ++k) {
+    const reward::TermConfig& term = terms[k];
+    RunningStatistics::Moments moments{.mean = 0, .square = 1};
+    if (term.scale == reward::TermScale::running) {
+      std::vector<double> values;
+      for (const auto& row : table.scores) {
+        if (row[k].value && std::isfinite(*row[k].value)) values.push_back(*row[k].value);
+      }
+      if (!values.empty()) moments = statistics.observe("scale/" + table.terms[k], values, decay);
+    }
+    for (auto& row : out.scores) {
+      std::optional<double>& value = row[k].value;
+      if (!value) continue;
+      if (term.scale == reward::TermScale::running) *value = (*value - moments.mean) / (moments.std() + eps);
+      if (term.clip > 0) *value = std::clamp(*value, -term.clip, term.clip);
+    }
+    if (term.gate.empty()) continue;
+    const auto found = std::ranges::find(table.terms, term.gate);
+    if (found == table.terms.end()) throw std::invalid_argument("no reward term is named '" + term.gate + "'");
+    const auto gate = static_cast<size_t>(found - table.terms.begin());
+    for (size_t n = 0; n < out.scores.size(); ++n) {
+      reward::Score& score = out.scores[n][k];
+      const std::optional<double>& passes = table.scores[n][gate].value;
+      if (!passes) {
+        score.value.reset();
+        score.reason = "its gate '" + term.gate + "' has no score";
+      } else if (score.value && *passes < term.gate_min) {
+        score.value = 0;
+      }
+    }
+  }
+  return out;
+}
+
+reward::ScoreTable scores_for(const reward::ScoreTable& table, reward::Drives modality) {
+  reward::ScoreTable out = table;
+  for (size_t k = 0; k < table.drives.size(); ++k) {
+    if (table.drives[k] != reward::Drives::both && table.drives[k] != modality) out.weights[k] = 0;
+  }
+  return out;
 }
 
 }  // namespace unigrpo::grpo

@@ -16,6 +16,7 @@ enum class Aggregation { token_mean, seq_mean, fixed_length };
 enum class KlEstimator { k1, k2, k3 };
 enum class Normalization { group_std, none, global_std };
 enum class ZeroStd { keep, drop, resample };
+enum class StatisticsOf { group, prompt, running };
 enum class Combine { sum_then_normalize, normalize_then_sum };
 enum class Truncated { train, mask, penalize };
 enum class StepWeight { uniform, inverse_dt };
@@ -23,7 +24,12 @@ enum class ContextGradient { full, detached };
 
 struct AdvantageConfig {                  // recipe: [grpo.advantage]
   Normalization normalization = Normalization::group_std;
+  StatisticsOf statistics = StatisticsOf::group;  // whose mean and std
+  double decay = 0.9;                     // prompt, running: how much of the earlier steps' statistics stays a step
   Combine combine = Combine::sum_then_normalize;
+  bool normalize_batch = false;           // the summed advantages once more, over all samples of the step (GDPO)
+  int64_t best_of = 0, worst_of = 0;      // only so many of a group's best and worst are trained on; 0 and 0: all
+  int64_t max_resamples = 1;              // zero_std = resample: draws at most
   double eps = 1e-4;
   int64_t ddof = 0;                       // of the standard deviation
   double clip = 5.0;                      // advantages are clipped to +-clip for the image loss
@@ -91,6 +97,13 @@ struct EnumNames<grpo::Normalization> {
   static constexpr std::array names = {std::pair{grpo::Normalization::group_std, "group_std"},
                                        std::pair{grpo::Normalization::none, "none"},
                                        std::pair{grpo::Normalization::global_std, "global_std"}};
+};
+
+template <>
+struct EnumNames<grpo::StatisticsOf> {
+  static constexpr std::array names = {std::pair{grpo::StatisticsOf::group, "group"},
+                                       std::pair{grpo::StatisticsOf::prompt, "prompt"},
+                                       std::pair{grpo::StatisticsOf::running, "running"}};
 };
 
 template <>

@@ -129,7 +129,7 @@ TextTargets text_targets(const GrpoConfig& config, const PackedBatch& packed, co
   std::vector<double> values;
   for (size_t k = 0; k < members.size(); ++k) {
     const size_t i = members[k];
-    double a = advantages.values[packed.rows[packed.text_segment_row[i]]];
+    double a = advantages.text[packed.rows[packed.text_segment_row[i]]];
     if (masked_out(config, packed.text_ended[i])) targets.mask[static_cast<int64_t>(k)].fill_(false);
     // Penalized: a cut text is never better than one standard deviation below its group.
     if (!packed.text_ended[i] && config.text.truncated == Truncated::penalize) a = std::min(a, -1.0);
@@ -261,7 +261,7 @@ class Losses {
                    const Recomputed& reference) {
     auto rows = [&](const at::Tensor& flat) { return padded(flat, packed.image_widths, members); };
     std::vector<double> values;
-    for (const size_t i : members) values.push_back(advantages_.values[packed.rows[packed.image_segment_row[i]]]);
+    for (const size_t i : members) values.push_back(advantages_.image[packed.rows[packed.image_segment_row[i]]]);
     ImageBatch batch{.log_probs = rows(now.image_log_probs),
                      .old_log_probs = rows(packed.image_old_log_probs),
                      .mask = length_mask(packed.image_widths, members),

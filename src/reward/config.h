@@ -12,13 +12,23 @@ namespace reward {
 enum class OnError { drop_sample, drop_group, stop, retry };
 enum class RewardKind { geneval, edit, answer, format, saturation };
 enum class GenevalMeasure { strict, soft, mixed };
+enum class Drives { both, text, image };
+enum class TermScale { none, running };
 
 struct TermConfig {  // recipe: [[reward.terms]]
-  std::string name;  // metric name reward/<name>; the kind where empty
+  std::string name = {};  // metric name reward/<name>; the kind where empty
   RewardKind kind = RewardKind::geneval;
   double weight = 1.0;
+  std::string dimension = {};  // of the reward's named numbers; empty: its main one
+  Drives drives = Drives::both;         // whose advantage the term enters
+  TermScale scale = TermScale::none;    // running: centred and divided by its running std before all else
+  double clip = 0;        // the scaled score is kept within +-clip; 0: off
+  std::string gate = {};  // name of another term: this one's score is 0 where that one's is below gate_min
+  double gate_min = 0.5;
   GenevalMeasure measure = GenevalMeasure::mixed;  // geneval, edit: strict, soft, or their mean
   double timeout_s = 60;  // of one call, for rewards outside of this process
+
+  bool operator==(const TermConfig&) const = default;
 };
 
 struct RewardConfig {  // recipe: [reward]
@@ -35,6 +45,16 @@ struct EnumNames<reward::OnError> {
                                        std::pair{reward::OnError::drop_group, "drop_group"},
                                        std::pair{reward::OnError::stop, "stop"},
                                        std::pair{reward::OnError::retry, "retry"}};
+};
+template <>
+struct EnumNames<reward::Drives> {
+  static constexpr std::array names = {std::pair{reward::Drives::both, "both"}, std::pair{reward::Drives::text, "text"},
+                                       std::pair{reward::Drives::image, "image"}};
+};
+template <>
+struct EnumNames<reward::TermScale> {
+  static constexpr std::array names = {std::pair{reward::TermScale::none, "none"},
+                                       std::pair{reward::TermScale::running, "running"}};
 };
 template <>
 struct EnumNames<reward::RewardKind> {

@@ -1,12 +1,21 @@
 #include "reward/rewarder.h"
 
 #include <cmath>
+#include <condition_variable>
+#include <deque>
+#include <exception>
+#include <map>
+#include <mutex>
 #include <set>
 #include <string>
+#include <thread>
 #include <utility>
+
+#include <fmt/format.h>
 
 #include "base/enum_names.h"
 #include "base/error.h"
+#include "base/text.h"
 #include "reward/builtin/answer.h"
 #include "reward/builtin/color_detector.h"
 #include "reward/builtin/edit.h"
@@ -21,48 +30,146 @@ std::string term_name(const TermConfig& term) {
   return term.name.empty() ? std::string(enum_name(term.kind)) : term.name;
 }
 
+/// What makes the reward behind a term, without what is made of its scores.
+TermConfig reward_of(const TermConfig& term) {
+  TermConfig reward = term;
+  const TermConfig defaults;
+  reward.name = defaults.name;
+  reward.weight = defaults.weight;
+  reward.dimension = defaults.dimension;
+  reward.drives = defaults.drives;
+  reward.scale = defaults.scale;
+  reward.clip = defaults.clip;
+  reward.gate = defaults.gate;
+  reward.gate_min = defaults.gate_min;
+  return reward;
+}
+
+void check_number(std::optional<double>& value, std::string& reason) {
+  if (!value || std::isfinite(*value)) return;
+  reason = fmt::format("the score is {}", *value);
+  value.reset();
+}
+
 /// Scores with the border checked: one a sample, and no number that is not one.
-std::vector<Score> checked_scores(Reward& reward, const std::string& name,
-                                  std::span<const data::Sample> samples) {
+std::vector<Score> checked_scores(Reward& reward, const std::string& name, std::span<const data::Sample> samples) {
   std::vector<Score> scores = reward.score(samples);
   if (scores.size() != samples.size()) {
-    throw RuntimeFailure("reward '{}' gave {} scores for {} samples", name, scores.size(),
-                         samples.size());
+    throw RuntimeFailure("reward '{}' gave {} scores for {} samples", name, scores.size(), samples.size());
   }
   for (Score& score : scores) {
-    if (!score.value || std::isfinite(*score.value)) continue;
-    score.reason = fmt::format("the score is {}", *score.value);
-    score.value.reset();
+    check_number(score.value, score.reason);
+    for (auto part = score.parts.begin(); part != score.parts.end();) {
+      if (std::isfinite(part->second)) {
+        ++part;
+        continue;
+      }
+      score.missing[part->first] = fmt::format("the score is {}", part->second);
+      part = score.parts.erase(part);
+    }
   }
   return scores;
 }
 
-/// Judges the samples without a score once more.
+/// Judges the samples without a score once more; those of a group together with all of it where the reward compares.
 void retry_failed(Reward& reward, const std::string& name, std::span<const data::Sample> samples,
                   std::vector<Score>& scores) {
-  std::vector<size_t> failed;
+  std::set<int64_t> groups;
+  for (size_t n = 0; n < scores.size(); ++n) {
+    if (!scores[n].value) groups.insert(samples[n].group);
+  }
+  std::vector<size_t> places;
   std::vector<data::Sample> again;
   for (size_t n = 0; n < scores.size(); ++n) {
-    if (scores[n].value) continue;
-    failed.push_back(n);
+    if (reward.wants_groups() ? !groups.contains(samples[n].group) : scores[n].value.has_value()) continue;
+    places.push_back(n);
     again.push_back(samples[n]);
   }
-  if (failed.empty()) return;
+  if (again.empty()) return;
   std::vector<Score> second = checked_scores(reward, name, again);
-  for (size_t i = 0; i < failed.size(); ++i) scores[failed[i]] = std::move(second[i]);
-}
-
-void stop_on_failure(const std::string& name, std::span<const data::Sample> samples,
-                     const std::vector<Score>& scores) {
-  for (size_t n = 0; n < scores.size(); ++n) {
-    if (!scores[n].value) {
-      throw RuntimeFailure("reward '{}' has no score for sample {}: {} (reward.on_error = stop)",
-                           name, samples[n].id, scores[n].reason);
-    }
-  }
+  for (size_t i = 0; i < places.size(); ++i) scores[places[i]] = std::move(second[i]);
 }
 
 }  // namespace
+
+/// One reward and the thread that calls it.
+class Rewarder::Judge {
+ public:
+  Judge(std::unique_ptr<Reward> reward, std::string name, OnError on_error)
+      : reward_(std::move(reward)), name_(std::move(name)), on_error_(on_error), thread_([this] { work(); }) {}
+
+  ~Judge() {
+    {
+      const std::lock_guard lock(mutex_);
+      closing_ = true;
+      waiting_.clear();
+    }
+    changed_.notify_all();
+    thread_.join();
+  }
+
+  const Reward& reward() const { return *reward_; }
+
+  void submit(size_t first, std::shared_ptr<const std::vector<data::Sample>> samples) {
+    {
+      const std::lock_guard lock(mutex_);
+      waiting_.push_back({first, std::move(samples)});
+    }
+    changed_.notify_all();
+  }
+
+  /// By row. Waits for all that was submitted; throws what the reward threw.
+  std::map<size_t, Score> collect() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return waiting_.empty() && !busy_; });
+    const std::exception_ptr failure = std::exchange(failure_, nullptr);
+    std::map<size_t, Score> scores = std::exchange(scores_, {});
+    if (failure) std::rethrow_exception(failure);
+    return scores;
+  }
+
+ private:
+  struct Job {
+    size_t first;
+    std::shared_ptr<const std::vector<data::Sample>> samples;
+  };
+
+  void work() {
+    std::unique_lock lock(mutex_);
+    while (true) {
+      changed_.wait(lock, [&] { return closing_ || !waiting_.empty(); });
+      if (closing_) return;
+      const Job job = std::move(waiting_.front());
+      waiting_.pop_front();
+      busy_ = true;
+      lock.unlock();
+      std::vector<Score> scores;
+      std::exception_ptr failure;
+      try {
+        scores = checked_scores(*reward_, name_, *job.samples);
+        if (on_error_ == OnError::retry) retry_failed(*reward_, name_, *job.samples, scores);
+      } catch (...) {
+        failure = std::current_exception();
+      }
+      lock.lock();
+      busy_ = false;
+      if (failure && !failure_) failure_ = failure;
+      for (size_t i = 0; i < scores.size(); ++i) scores_[job.first + i] = std::move(scores[i]);
+      changed_.notify_all();
+    }
+  }
+
+  std::unique_ptr<Reward> reward_;
+  const std::string name_;
+  const OnError on_error_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<Job> waiting_;
+  bool busy_ = false, closing_ = false;
+  std::map<size_t, Score> scores_;
+  std::exception_ptr failure_;
+  std::thread thread_;  // last: it uses all of the above
+};
 
 std::unique_ptr<Reward> make_reward(const TermConfig& term) {
   switch (term.kind) {
@@ -80,43 +187,89 @@ std::unique_ptr<Reward> make_reward(const TermConfig& term) {
   throw RuntimeFailure("unknown reward kind {}", static_cast<int>(term.kind));
 }
 
-Rewarder::Rewarder(const RewardConfig& config) : config_(config) {
+Score term_score(const TermConfig& term, const Score& score) {
+  if (term.dimension.empty()) return score;
+  Score own{.value = std::nullopt, .reason = score.reason, .parts = {}, .missing = {}, .notes = score.notes};
+  if (const auto part = score.parts.find(term.dimension); part != score.parts.end()) {
+    own.value = part->second;
+  } else if (const auto why = score.missing.find(term.dimension); why != score.missing.end()) {
+    own.reason = why->second;
+  } else if (score.value) {
+    std::vector<std::string> names;
+    for (const auto& [name, value] : score.parts) names.push_back(name);
+    own.reason = fmt::format("no dimension '{}', the reward gives: {}", term.dimension, join(names, ", "));
+  }
+  return own;
+}
+
+Rewarder::Rewarder(const RewardConfig& config, const Make& make) : config_(config) {
   std::set<std::string> names;
-  for (TermConfig& term : config_.terms) {
+  for (size_t k = 0; k < config_.terms.size(); ++k) {
+    TermConfig& term = config_.terms[k];
     term.name = term_name(term);
     if (!names.insert(term.name).second) {
-      throw BadInput(
-          "reward.terms: the name '{}' is given twice; expected a name of its own for each term",
-          term.name);
+      throw BadInput("reward.terms: the name '{}' is given twice; expected a name of its own for each term", term.name);
     }
-    rewards_.push_back(make_reward(term));
+    size_t other = 0;
+    while (other < k && reward_of(config_.terms[other]) != reward_of(term)) ++other;
+    if (other == k) judges_.push_back(std::make_unique<Judge>(make(term), term.name, config_.on_error));
+    judge_of_.push_back(other == k ? judges_.size() - 1 : judge_of_[other]);
   }
 }
 
-Rewarder::Rewarder(const RewardConfig& config, std::vector<std::unique_ptr<Reward>> rewards)
-    : config_(config), rewards_(std::move(rewards)) {
-  for (TermConfig& term : config_.terms) term.name = term_name(term);
+Rewarder::Rewarder(Rewarder&&) noexcept = default;
+Rewarder::~Rewarder() = default;
+
+void Rewarder::submit(size_t first, std::vector<data::Sample> samples) {
+  ids_.resize(std::max(ids_.size(), first + samples.size()));
+  for (size_t i = 0; i < samples.size(); ++i) ids_[first + i] = samples[i].id;
+  const auto shared = std::make_shared<const std::vector<data::Sample>>(std::move(samples));
+  for (const auto& judge : judges_) judge->submit(first, shared);
 }
 
-ScoreTable Rewarder::score(std::span<const data::Sample> samples) {
+ScoreTable Rewarder::collect() {
   ScoreTable table;
-  table.scores.resize(samples.size());
-  for (size_t k = 0; k < rewards_.size(); ++k) {
+  const std::vector<std::string> ids = std::exchange(ids_, {});
+  table.scores.resize(ids.size());
+  std::vector<std::map<size_t, Score>> judged;
+  std::exception_ptr failure;  // all are waited for, so that the next step starts clean
+  for (const auto& judge : judges_) {
+    try {
+      judged.push_back(judge->collect());
+    } catch (...) {
+      if (!failure) failure = std::current_exception();
+      judged.emplace_back();
+    }
+  }
+  if (failure) std::rethrow_exception(failure);
+  for (size_t k = 0; k < config_.terms.size(); ++k) {
     const TermConfig& term = config_.terms[k];
     table.terms.push_back(term.name);
     table.weights.push_back(term.weight);
-    std::vector<Score> scores = checked_scores(*rewards_[k], term.name, samples);
-    if (config_.on_error == OnError::retry) retry_failed(*rewards_[k], term.name, samples, scores);
-    if (config_.on_error == OnError::stop) stop_on_failure(term.name, samples, scores);
-    for (size_t n = 0; n < samples.size(); ++n) table.scores[n].push_back(std::move(scores[n]));
+    table.drives.push_back(term.drives);
+    const auto& scores = judged[judge_of_[k]];
+    for (size_t n = 0; n < table.scores.size(); ++n) {
+      const auto found = scores.find(n);
+      table.scores[n].push_back(found == scores.end() ? Score{.value = std::nullopt, .reason = "not judged", .parts = {}}
+                                                      : term_score(term, found->second));
+      if (config_.on_error == OnError::stop && !table.scores[n].back().value) {
+        throw RuntimeFailure("reward '{}' has no score for sample {}: {} (reward.on_error = stop)", term.name, ids[n],
+                             table.scores[n].back().reason);
+      }
+    }
   }
   return table;
 }
 
+ScoreTable Rewarder::score(std::span<const data::Sample> samples) {
+  submit(0, {samples.begin(), samples.end()});
+  return collect();
+}
+
 void Rewarder::check_prompts(std::span<const data::Prompt> prompts, const std::string& file) const {
   for (const data::Prompt& prompt : prompts) {
-    for (size_t k = 0; k < rewards_.size(); ++k) {
-      const std::string missing = rewards_[k]->missing_metadata(prompt.metadata_json);
+    for (size_t k = 0; k < config_.terms.size(); ++k) {
+      const std::string missing = judges_[judge_of_[k]]->reward().missing_metadata(prompt.metadata_json);
       if (!missing.empty()) {
         throw BadInput("{}:{}: reward '{}' cannot judge this row: {}", file, prompt.line,
                        config_.terms[k].name, missing);

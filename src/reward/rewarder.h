@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstddef>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -11,27 +13,48 @@
 
 namespace unigrpo::reward {
 
-/// Builds a built-in reward from its recipe term.
+/// Builds a reward of this folder from its recipe term.
 std::unique_ptr<Reward> make_reward(const TermConfig& term);
 
-/// Runs every term over the samples. Applies `on_error` = stop / retry here (retry: once more for
-/// the failed samples); dropping is the business of whoever turns scores into advantages. A NaN or
-/// infinite value becomes an empty one with a reason.
+/// Runs the terms of a recipe over samples. Terms that differ only in what is made of the score (name, weight, dimension, ...)
+/// share one reward, which judges each sample once. Every reward has a thread of its own, so that slow ones judge the first
+/// groups of a step while the policy still draws the others.
+///
+/// Applies `on_error` = stop / retry here (retry: once more for the failed samples); dropping is the business of whoever turns
+/// scores into advantages. A NaN or infinite number becomes an empty one with a reason.
 class Rewarder {
  public:
-  /// Throws BadInput where two terms have one name.
-  explicit Rewarder(const RewardConfig& config);
-  /// With rewards of one's own, one a term.
-  Rewarder(const RewardConfig& config, std::vector<std::unique_ptr<Reward>> rewards);
+  using Make = std::function<std::unique_ptr<Reward>(const TermConfig&)>;
 
-  /// Throws RuntimeFailure for a sample without a score under on_error = stop.
+  /// Throws BadInput where two terms have one name, and whatever `make` throws.
+  explicit Rewarder(const RewardConfig& config, const Make& make = make_reward);
+  Rewarder(Rewarder&&) noexcept;
+  /// Waits for the calls under way; what they say is lost.
+  ~Rewarder();
+
+  /// Begins to judge. `first`: the row of samples[0] in the table. A reward that wants whole groups finds them in one call only
+  /// where they are submitted in one.
+  void submit(size_t first, std::vector<data::Sample> samples);
+  /// Waits for all that was submitted since the last call. Rows that nobody submitted are empty, with a reason.
+  /// Throws what a reward threw, and RuntimeFailure for a sample without a score under on_error = stop.
+  ScoreTable collect();
+
+  /// submit and collect.
   ScoreTable score(std::span<const data::Sample> samples);
+
   /// Throws BadInput `file:line: ...` for the first prompt that a term cannot judge.
   void check_prompts(std::span<const data::Prompt> prompts, const std::string& file) const;
 
  private:
+  class Judge;
+
   RewardConfig config_;
-  std::vector<std::unique_ptr<Reward>> rewards_;
+  std::vector<std::unique_ptr<Judge>> judges_;
+  std::vector<size_t> judge_of_;  // [K], by term
+  std::vector<std::string> ids_;  // of the samples submitted since the last table, by row
 };
+
+/// What a term makes of its reward's score: the dimension that it names, or the main number.
+Score term_score(const TermConfig& term, const Score& score);
 
 }  // namespace unigrpo::reward

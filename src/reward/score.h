@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "reward/config.h"
+
 namespace unigrpo::reward {
 
 /// What one reward says of one sample. Values are expected in the reward's own documented range.
@@ -20,6 +22,7 @@ struct Score {
 struct ScoreTable {
   std::vector<std::string> terms;  // names, K
   std::vector<double> weights;     // K
+  std::vector<Drives> drives = {};  // K, or empty: all drive both
   std::vector<std::vector<Score>> scores;
 };
 

@@ -130,8 +130,8 @@ class Episodes {
       admit();
       write();
       draw();
+      hand_on();
     }
-    decode_rest();
     std::vector<Trajectory> trajectories;
     for (Row& row : rows_) trajectories.push_back(std::move(row.trajectory));
     return trajectories;
@@ -207,6 +207,7 @@ class Episodes {
       policy_.release(row.context);
       Group& group = groups_[row.trajectory.prompt_index];
       if (--group.rows_left > 0) return;
+      finished_.push_back(row.trajectory.prompt_index);
       for (policy::Context* context : {&group.prefix, &group.without_text, &group.without_image}) policy_.release(*context);
       return;
     }
@@ -341,18 +342,31 @@ class Episodes {
     }
   }
 
-  /// Latents become pictures for those who judge and look.
-  void decode_rest() {
+  /// The latents of finished groups become pictures for those who judge and look.
+  void hand_on() {
+    if (finished_.empty()) return;
+    std::ranges::sort(finished_);
     std::vector<std::pair<data::SampleSegment*, const ImageSegment*>> pictures;
-    for (Row& row : rows_) {
-      for (size_t s = 0; s < row.trajectory.segments.size(); ++s) {
-        if (!std::holds_alternative<ImageSegment>(row.trajectory.segments[s])) continue;
-        const auto picture = picture_of(row, s);
-        if (picture.first->image.pixels.empty()) pictures.push_back(picture);
+    for (const int64_t p : finished_) {
+      for (int64_t g = 0; g < request_.group_size; ++g) {
+        Row& row = row_of(p, g);
+        for (size_t s = 0; s < row.trajectory.segments.size(); ++s) {
+          if (!std::holds_alternative<ImageSegment>(row.trajectory.segments[s])) continue;
+          const auto picture = picture_of(row, s);
+          if (picture.first->image.pixels.empty()) pictures.push_back(picture);
+        }
       }
     }
     decode(pictures);
+    for (const int64_t p : std::exchange(finished_, {})) {
+      if (!request_.on_group) continue;
+      std::vector<data::Sample> group;
+      for (int64_t g = 0; g < request_.group_size; ++g) group.push_back(row_of(p, g).trajectory.sample);
+      request_.on_group(p, std::move(group));
+    }
   }
+
+  Row& row_of(int64_t p, int64_t g) { return rows_[static_cast<size_t>(p * request_.group_size + g)]; }
 
   policy::UnifiedPolicy& policy_;
   const RolloutConfig& config_;
@@ -364,6 +378,7 @@ class Episodes {
   bool by_text_, by_image_;  // guidance
   std::list<Row*> waiting_, writing_;
   std::vector<Row*> drawing_;
+  std::vector<int64_t> finished_;  // groups whose pictures are still latents
 };
 
 }  // namespace

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -23,6 +24,9 @@ struct RolloutRequest {
   bool stochastic = true;                 // false: no SDE window, every denoising step is an ODE step
   flow::GuidanceConfig guidance;          // sample, eval and one ablation only
   std::vector<std::string> forced_text;   // [P] or empty: the first text segment is this instead of sampled
+  /// Called, in the caller's thread, when all episodes of prompt `p` are done and their pictures decoded, while others may still
+  /// be drawn: judging can begin.
+  std::function<void(int64_t p, std::vector<data::Sample> group)> on_group = {};
 };
 
 /// Samples groups of episodes by the recipe's program. The result depends on (policy, config, seed, request) alone; how many

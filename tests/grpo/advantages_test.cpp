@@ -12,7 +12,7 @@ namespace {
 using Values = std::vector<std::optional<double>>;
 
 reward::ScoreTable table_of(const Values& values) {
-  reward::ScoreTable table{{"r"}, {1.0}, {}};
+  reward::ScoreTable table{{"r"}, {1.0}, {}, {}};
   for (const auto& value : values) table.scores.push_back({{value, "", {}}});
   return table;
 }
@@ -20,7 +20,7 @@ reward::ScoreTable table_of(const Values& values) {
 TEST(Advantages, AreCentredAndScaledWithinEachGroup) {
   const std::vector<int64_t> ids{7, 3, 7, 3};  // interleaved, not from 0
   const auto out = compute_advantages({.eps = 0}, table_of({1.0, 10.0, 3.0, 30.0}), ids);
-  EXPECT_EQ(out.values, (std::vector<double>{-1, -1, 1, 1}));
+  EXPECT_EQ(out.text, (std::vector<double>{-1, -1, 1, 1}));
   EXPECT_EQ(out.keep, (std::vector<bool>{true, true, true, true}));
   EXPECT_EQ(out.num_groups, 2);
   EXPECT_EQ(out.zero_std_ratio(), 0);
@@ -31,8 +31,8 @@ TEST(Advantages, AGroupWithoutSpreadHasNone) {
   const std::vector<int64_t> ids{0, 0, 0, 1, 1, 1};
   const auto table = table_of({0.3, third, 0.3, 0.0, 1.0, 0.5});
   const auto kept = compute_advantages({.zero_std = ZeroStd::keep}, table, ids);
-  EXPECT_EQ(kept.values[0], 0);
-  EXPECT_EQ(kept.values[1], 0);
+  EXPECT_EQ(kept.text[0], 0);
+  EXPECT_EQ(kept.text[1], 0);
   EXPECT_TRUE(kept.keep[0]);
   EXPECT_EQ(kept.zero_std_group_ids, (std::vector<int64_t>{0}));
   EXPECT_DOUBLE_EQ(kept.zero_std_ratio(), 0.5);
@@ -46,7 +46,7 @@ TEST(Advantages, AMissingScoreLeavesTheStatistics) {
   for (const std::optional<double> missing : {std::optional<double>(), std::optional(nan)}) {
     const std::vector<int64_t> ids{0, 0, 0};
     const auto out = compute_advantages({.eps = 0}, table_of({1.0, missing, 3.0}), ids);
-    EXPECT_EQ(out.values, (std::vector<double>{-1, 0, 1}));
+    EXPECT_EQ(out.text, (std::vector<double>{-1, 0, 1}));
     EXPECT_EQ(out.keep, (std::vector<bool>{true, false, true}));
     EXPECT_EQ(out.num_dropped, 1);
     EXPECT_EQ(out.num_dropped_groups, 0);
@@ -70,7 +70,7 @@ TEST(Advantages, AGroupWithFewerThanTwoScoresIsSkipped) {
   EXPECT_EQ(out.keep, (std::vector<bool>{false, false, false, true, true}));
   EXPECT_EQ(out.num_dropped_groups, 1);
   EXPECT_EQ(out.num_zero_std_groups(), 0);  // dropped, not spreadless
-  EXPECT_EQ(out.values[0], 0);
+  EXPECT_EQ(out.text[0], 0);
 }
 
 TEST(Advantages, StayFiniteForAnyScores) {
@@ -82,7 +82,7 @@ TEST(Advantages, StayFiniteForAnyScores) {
       const auto out = compute_advantages(
           {.normalization = normalization, .combine = combine, .eps = 0, .ddof = 1},
           table_of({inf, -inf, 0.5, 0.5}), ids);
-      for (const double value : out.values) EXPECT_TRUE(std::isfinite(value));
+      for (const double value : out.text) EXPECT_TRUE(std::isfinite(value));
       EXPECT_EQ(out.num_dropped, 2);
     }
   }
@@ -92,6 +92,7 @@ TEST(Advantages, NormalizeThenSumGivesEachTermItsWeight) {
   // A term in units a thousand times larger does not drown the other.
   const reward::ScoreTable table{{"a", "b"},
                                  {1.0, 1.0},
+                                 {},
                                  {{{1.0, "", {}}, {0.0, "", {}}}, {{0.0, "", {}}, {1000.0, "", {}}}}};
   const std::vector<int64_t> ids{0, 0};
   const auto summed = combined_advantages(
@@ -99,6 +100,76 @@ TEST(Advantages, NormalizeThenSumGivesEachTermItsWeight) {
   EXPECT_NEAR(summed[0], 0, 1e-12);
   const auto drowned = combined_advantages({.eps = 0}, table, ids);
   EXPECT_NEAR(drowned[0], -1, 1e-12);
+}
+
+/// Rows of scores under terms of weight 1.
+reward::ScoreTable table_of(const std::vector<std::vector<double>>& rows, std::vector<reward::Drives> drives = {}) {
+  reward::ScoreTable table;
+  for (size_t k = 0; k < rows.front().size(); ++k) table.terms.push_back(std::string(1, static_cast<char>('a' + k)));
+  table.weights.assign(table.terms.size(), 1.0);
+  table.drives = std::move(drives);
+  for (const auto& row : rows) {
+    auto& scores = table.scores.emplace_back();
+    for (const double value : row) scores.push_back({value, "", {}});
+  }
+  return table;
+}
+
+TEST(Advantages, ATermDrivesTextOrImageAlone) {
+  using reward::Drives;
+  const std::vector<int64_t> ids{0, 0, 1, 1};
+  for (const auto combine : {Combine::sum_then_normalize, Combine::normalize_then_sum}) {
+    const auto out = compute_advantages({.combine = combine, .eps = 0},
+                                        table_of({{0, 5}, {1, 3}, {2, 7}, {4, 7}}, {Drives::text, Drives::image}), ids);
+    EXPECT_EQ(out.text, (std::vector<double>{-1, 1, -1, 1}));
+    EXPECT_EQ(out.image, (std::vector<double>{1, -1, 0, 0}));
+    EXPECT_EQ(out.num_zero_std_groups(), 0);  // the second group's texts have a signal
+    EXPECT_EQ(out.rewards[0], 5.0);           // the logged reward is the sum of all
+  }
+}
+
+TEST(Advantages, NormalizeBatchGivesOneStandardDeviationOverall) {
+  const std::vector<int64_t> ids{0, 0, 1, 1, 2, 2};
+  const auto out = compute_advantages({.normalization = Normalization::none, .normalize_batch = true, .eps = 0},
+                                      table_of({{0}, {1}, {0}, {10}, {3}, {3}}), ids);
+  double square = 0;
+  for (const double a : out.text) square += a * a / 6;
+  EXPECT_NEAR(square, 1, 1e-12);
+  EXPECT_NEAR(out.text[3] / out.text[1], 10, 1e-12);
+  EXPECT_EQ(out.text[4], 0);
+}
+
+TEST(Advantages, OnlyTheEndsOfAGroupStay) {
+  const std::vector<int64_t> ids{0, 0, 0, 0, 0};
+  const auto out = compute_advantages({.best_of = 1, .worst_of = 2, .eps = 0}, table_of({{3}, {1}, {5}, {2}, {4}}), ids);
+  EXPECT_EQ(out.keep, (std::vector<bool>{false, true, true, true, false}));
+  const auto whole = compute_advantages({.eps = 0}, table_of({{3}, {1}, {5}, {2}, {4}}), ids);
+  EXPECT_EQ(out.text, whole.text);  // the statistics are the whole group's
+  EXPECT_EQ(out.num_dropped, 0);
+}
+
+TEST(Advantages, APromptsStatisticsOutliveTheStep) {
+  const AdvantageConfig config{.statistics = StatisticsOf::prompt, .decay = 0.5, .eps = 0};
+  const std::vector<int64_t> ids{0, 0};
+  const std::vector<std::string> prompts{"cat", "cat"};
+  const auto first = compute_advantages(config, table_of({{0}, {2}}), ids, reward::OnError::drop_sample, {}, prompts);
+  EXPECT_EQ(first.text, (std::vector<double>{-1, 1}));
+  // mean 0.5 * 1 + 0.5 * 3 = 2, mean square 0.5 * 2 + 0.5 * 9 = 5.5: std sqrt(1.5). Alike, and yet better than before.
+  const auto second = compute_advantages(config, table_of({{3}, {3}}), ids, reward::OnError::drop_sample, {}, prompts,
+                                         first.statistics);
+  EXPECT_NEAR(second.text[0], 1 / std::sqrt(1.5), 1e-12);
+  EXPECT_EQ(second.num_zero_std_groups(), 0);
+  const std::vector<std::string> others{"dog", "dog"};
+  const auto other = compute_advantages(config, table_of({{3}, {3}}), ids, reward::OnError::drop_sample, {}, others,
+                                        first.statistics);
+  EXPECT_EQ(other.num_zero_std_groups(), 1);
+}
+
+TEST(Advantages, RunningStatisticsAreTheBatchesTogether) {
+  const AdvantageConfig config{.statistics = StatisticsOf::running, .eps = 0};
+  const std::vector<int64_t> ids{0, 0, 1, 1};
+  const auto out = compute_advantages(config, table_of({{0}, {0}, {2}, {2}}), ids);
+  EXPECT_EQ(out.text, (std::vector<double>{-1, -1, 1, 1}));  // the groups have no spread, the batch has
 }
 
 TEST(Advantages, EverySampleNeedsAGroup) {

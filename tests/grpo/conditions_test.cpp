@@ -47,10 +47,11 @@ class ConditionsTest : public ::testing::Test {
   UpdateStats train(const std::vector<Trajectory>& all, bool only_check = false) {
     Advantages advantages;
     for (size_t i = 0; i < all.size(); ++i) {
-      advantages.values.push_back(i % 2 == 0 ? 1 : -1);
+      advantages.text.push_back(i % 2 == 0 ? 1 : -1);
       advantages.keep.push_back(true);
-      advantages.rewards.emplace_back(advantages.values.back());
+      advantages.rewards.emplace_back(advantages.text.back());
     }
+    advantages.image = advantages.text;
     NamedTensors trained;
     for (const NamedTensor& p : model->parameters()) {
       if (p.tensor.requires_grad()) trained.push_back(p);

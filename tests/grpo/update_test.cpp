@@ -71,10 +71,11 @@ class Update : public ::testing::Test {
   static Advantages advantages_for(const std::vector<Trajectory>& all) {
     Advantages advantages;
     for (size_t i = 0; i < all.size(); ++i) {
-      advantages.values.push_back(0.5 * static_cast<double>(i % 4) - 0.75);
+      advantages.text.push_back(0.5 * static_cast<double>(i % 4) - 0.75);
       advantages.keep.push_back(true);
-      advantages.rewards.emplace_back(advantages.values.back());
+      advantages.rewards.emplace_back(advantages.text.back());
     }
+    advantages.image = advantages.text;
     advantages.num_groups = static_cast<int64_t>(all.size()) / 4;
     return advantages;
   }
@@ -171,7 +172,8 @@ TEST_F(Update, RowsMayComeInAnyOrder) {
   const Outcome straight = run(all, advantages);
   std::vector<Trajectory> turned(all.rbegin(), all.rend());
   Advantages turned_advantages = advantages;
-  std::ranges::reverse(turned_advantages.values);
+  std::ranges::reverse(turned_advantages.text);
+  std::ranges::reverse(turned_advantages.image);
   expect_same(straight, run(turned, turned_advantages), "reversed");
 }
 
@@ -330,7 +332,8 @@ TEST_F(Update, ZeroAdvantagesWithoutAPenaltyMoveNothing) {
   const auto all = roll();
   config.image.penalty = flow::Penalty::none;
   Advantages advantages = advantages_for(all);
-  std::ranges::fill(advantages.values, 0.0);
+  std::ranges::fill(advantages.text, 0.0);
+  std::ranges::fill(advantages.image, 0.0);
   for (const auto& [name, grad] : run(all, advantages).grads)
     EXPECT_EQ(grad.abs().max().item<double>(), 0) << name;
 }
@@ -354,7 +357,8 @@ TEST_F(Update, DroppedRowsHaveNoPartInIt) {
     advantages.keep[i] = i % 3 != 0;
     if (!advantages.keep[i]) continue;
     kept.push_back(all[i]);
-    of_kept.values.push_back(advantages.values[i]);
+    of_kept.text.push_back(advantages.text[i]);
+    of_kept.image.push_back(advantages.image[i]);
     of_kept.keep.push_back(true);
   }
   expect_same(run(kept, of_kept), run(all, advantages), "dropped");

@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <thread>
 
 #include "base/error.h"
 
@@ -57,11 +59,10 @@ std::vector<data::Sample> samples_of(int64_t count) {
   return samples;
 }
 
+/// A rewarder of one term with a reward of the test's own behind it.
 Rewarder rewarder_of(OnError on_error, std::unique_ptr<Reward> reward) {
   RewardConfig config = {.on_error = on_error, .terms = {{.name = "seed", .weight = 0.5}}};
-  std::vector<std::unique_ptr<Reward>> rewards;
-  rewards.push_back(std::move(reward));
-  return Rewarder(config, std::move(rewards));
+  return Rewarder(config, [&](const TermConfig&) { return std::move(reward); });
 }
 
 TEST(Rewarder, BuildsTheTermsOfARecipe) {
@@ -121,6 +122,93 @@ TEST(Rewarder, TurnsNanIntoNoScore) {
   const Score score = rewarder.score(samples_of(1)).scores[0][0];
   EXPECT_FALSE(score.value);
   EXPECT_EQ(score.reason, "the score is nan");
+}
+
+/// Two named numbers, one of which some samples lack; says which threads and how many samples it saw.
+class TwoNumbers : public Reward {
+ public:
+  explicit TwoNumbers(std::atomic<int>& seen) : seen_(seen) {}
+  std::vector<Score> score(std::span<const data::Sample> samples) override {
+    std::vector<Score> scores;
+    for (const data::Sample& sample : samples) {
+      ++seen_;
+      const auto seed = static_cast<double>(sample.seed);
+      Score& score = scores.emplace_back(Score{.value = seed, .reason = "", .parts = {{"twice", 2 * seed}}});
+      if (sample.seed == 2) {
+        score.missing["twice"] = "two cannot be doubled";
+        score.parts.clear();
+      }
+    }
+    return scores;
+  }
+  std::string missing_metadata(const std::string&) const override { return ""; }
+
+ private:
+  std::atomic<int>& seen_;
+};
+
+TEST(Rewarder, TermsOfOneRewardShareItAndNameTheirDimension) {
+  RewardConfig config;
+  config.terms = {{.name = "once"}, {.name = "twice", .weight = 2, .dimension = "twice"}, {.name = "none", .dimension = "no"}};
+  std::atomic<int> seen = 0;
+  int made = 0;
+  Rewarder rewarder(config, [&](const TermConfig&) {
+    ++made;
+    return std::make_unique<TwoNumbers>(seen);
+  });
+  const ScoreTable table = rewarder.score(samples_of(4));
+  EXPECT_EQ(made, 1);
+  EXPECT_EQ(seen, 4);
+  EXPECT_EQ(table.scores[3][0].value, 3.0);
+  EXPECT_EQ(table.scores[3][1].value, 6.0);
+  EXPECT_FALSE(table.scores[2][1].value);
+  EXPECT_EQ(table.scores[2][1].reason, "two cannot be doubled");
+  EXPECT_EQ(table.scores[3][2].reason, "no dimension 'no', the reward gives: twice");
+}
+
+TEST(Rewarder, TermsThatDifferInWhatTheyAskHaveTheirOwn) {
+  RewardConfig config;
+  config.terms = {{.name = "a", .measure = GenevalMeasure::strict}, {.name = "b", .measure = GenevalMeasure::soft}};
+  std::atomic<int> seen = 0;
+  int made = 0;
+  const Rewarder rewarder(config, [&](const TermConfig&) {
+    ++made;
+    return std::make_unique<TwoNumbers>(seen);
+  });
+  EXPECT_EQ(made, 2);
+}
+
+TEST(Rewarder, JudgesGroupsAsTheyComeAndTellsThemInOrder) {
+  std::atomic<int> seen = 0;
+  Rewarder rewarder = rewarder_of(OnError::drop_sample, std::make_unique<TwoNumbers>(seen));
+  const auto samples = samples_of(6);
+  rewarder.submit(4, {samples.begin() + 4, samples.end()});
+  while (seen < 2) std::this_thread::yield();  // judged before the others are there
+  rewarder.submit(0, {samples.begin(), samples.begin() + 2});
+  const ScoreTable table = rewarder.collect();
+  ASSERT_EQ(table.scores.size(), 6u);
+  for (const size_t n : {0, 1, 4, 5}) EXPECT_EQ(table.scores[n][0].value, static_cast<double>(n));
+  EXPECT_EQ(table.scores[2][0].reason, "not judged");
+  EXPECT_EQ(rewarder.score(samples_of(1)).scores.size(), 1u);  // nothing of the last step is left
+}
+
+/// Fails its first call by throwing.
+class Throws : public Reward {
+ public:
+  std::vector<Score> score(std::span<const data::Sample> samples) override {
+    if (calls_++ == 0) throw RuntimeFailure("the judge is ill");
+    return std::vector<Score>(samples.size(), {.value = 1.0, .reason = "", .parts = {}});
+  }
+  std::string missing_metadata(const std::string&) const override { return ""; }
+
+ private:
+  int calls_ = 0;
+};
+
+TEST(Rewarder, WhatARewardThrowsReachesTheCaller) {
+  Rewarder rewarder = rewarder_of(OnError::drop_sample, std::make_unique<Throws>());
+  EXPECT_THROW(rewarder.score(samples_of(2)), RuntimeFailure);
+  EXPECT_EQ(rewarder.score(samples_of(2)).scores[1][0].value, 1.0);
 }
 
 TEST(Rewarder, NamesTheLineOfAPromptItCannotJudge) {

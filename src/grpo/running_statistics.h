@@ -1,0 +1,33 @@
+#pragma once
+
+#include <map>
+#include <span>
+#include <string>
+
+#include "tensor/named_tensor.h"
+
+namespace unigrpo::grpo {
+
+/// Mean and standard deviation of numbers that come a step at a time, the earlier ones fading: after a step with values v,
+/// mean <- d mean + (1 - d) mean(v), the same for the mean square. The first step sets both. One pair a key.
+class RunningStatistics {
+ public:
+  struct Moments {
+    double mean = 0, square = 0;
+    double std() const;
+  };
+
+  /// Takes a step's values in and returns what then holds. `decay` in [0, 1): what stays of the earlier steps.
+  /// `values` is not empty.
+  Moments observe(const std::string& key, std::span<const double> values, double decay);
+
+  /// float64 [2] a key; a resumed run goes on with the same numbers.
+  NamedTensors state() const;
+  /// Throws BadInput `where: ...` for tensors that are not such.
+  void load_state(const NamedTensors& state, const std::string& where);
+
+ private:
+  std::map<std::string, Moments> moments_;
+};
+
+}  // namespace unigrpo::grpo
