@@ -26,7 +26,7 @@ latent_kl_weight=0.08
 test_guidance=2.0
 
 # Nothing is scored while a run trains: the base is the same for all, so it is scored once, each way.
-common="checkpoint.keep_last=1 monitor.eval_prompts="
+common="checkpoint.keep_last=1 eval.prompts="
 tasks=runs/shapes_tasks  # pictures with questions, pictures to change
 
 # How models are scored: all 490 test prompts (or 400 rows of a task), the demo with four images each.
@@ -41,7 +41,8 @@ declare -A ways=(
   [rounds]="$test --program text,image,text,image"
 )
 
-# ROW|RECIPE|KEYS|EVALUATIONS, each NAME=WAY. `base` trains nothing: it is the starting model, runs/exp_base.
+# ROW|RECIPE|KEYS|EVALUATIONS, each NAME=WAY. `base` trains nothing: it is the starting model, runs/exp_base; that of the tasks
+# with pictures is runs/exp_looks.
 # A row without a penalty measures the drift all the same, so its weight is 0.
 make_rows() {
   local short="run.num_steps=$steps checkpoint.every=10"
@@ -57,7 +58,7 @@ make_rows() {
     "train_guided|shapes_demo|$short rollout.train_guidance=$test_guidance|after=one after_guided=guided"
     "answer|shapes_answer||after=answers"
     "edit|shapes_edit||after=edit"
-    "rounds|shapes_rounds||after=rounds"
+    "rounds|shapes_rounds||after=rounds after_answers=answers"
   )
 }
 make_rows
@@ -137,14 +138,15 @@ train() {
   run "$name" "$unigrpo" train "recipes/$recipe.toml" "${arguments[@]}" "${resume[@]}"
 }
 
-# A run's evaluations, and beside each the starting model's in the same way.
+# A run's evaluations, and beside each that of the model which its recipe starts from, in the same way.
 evaluate_run() {
-  local name=$1 evaluation way after base
-  shift
+  local name=$1 recipe=$2 evaluation way after base model
+  shift 2
+  model=$(sed -n 's/^model = "\(.*\)"/\1/p' "recipes/$recipe.toml")
   for evaluation in "$@"; do
-    way=${evaluation#*=} after=runs/$name/eval_${evaluation%=*}.json base=runs/exp_base/eval_${evaluation#*=}.json
+    way=${evaluation#*=} after=runs/$name/eval_${evaluation%=*}.json base=runs/exp_${model##*-}/eval_${evaluation#*=}.json
     evaluate "runs/$name/final" "$way" "$after"
-    evaluate assets/shapes-base "$way" "$base"
+    evaluate "$model" "$way" "$base"
     run "$name" cp "$base" "${after/eval_after/eval_before}"
   done
 }
@@ -162,7 +164,7 @@ for seed in $seeds; do
     else
       train "$name" "$recipe" "$keys" "$seed"
       # shellcheck disable=SC2086
-      evaluate_run "$name" $evaluations
+      evaluate_run "$name" "$recipe" $evaluations
     fi
   done
 done

@@ -44,7 +44,7 @@ EXTRA = {}
 CONFIG_EXTRA = {
     "rollout/config.h": {"flow/config.h"},
     "grpo/config.h": {"flow/config.h"},
-    "monitor/config.h": {"reward/config.h"},
+    "train/config.h": {"reward/config.h"},
 }
 
 WITHOUT_TORCH = ["base/", "io/", "data/", "monitor/", "reward/", "recipe/"]
@@ -56,7 +56,7 @@ THIRD_PARTY = [
     ("spdlog/", ["base/log.cpp"], False),
     ("sentencepiece", ["data/"], False),
     ("pcre2", ["data/"], False),
-    ("utf8proc", ["data/"], False),
+    ("utf8proc", ["data/", "scorers/"], False),
     ("opencv2/", ["io/", "data/", "reward/"], False),
     ("curl/", ["io/"], False),
     ("nlohmann/json_fwd.hpp", [""], True),

@@ -25,9 +25,11 @@ struct Options {
 int run_eval(const Options& options) {
   const auto kind = enum_value<reward::RewardKind>(options.reward);
   if (!kind) throw BadInput("--reward: expected {}, got '{}'", enum_choices<reward::RewardKind>(), options.reward);
+  std::vector<reward::TermConfig> rewards = train::default_eval_rewards();
+  rewards.front().kind = *kind;
   const train::EvalOptions eval{.model = options.model.model,
                                 .prompts = options.prompts,
-                                .reward = *kind,
+                                .rewards = rewards,
                                 .generation = generation_of(options.model),
                                 .seed = options.seed,
                                 .num_samples = options.num_samples,

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <utility>
 
@@ -105,6 +106,16 @@ void sync_folder(const std::filesystem::path& folder) {
   if (error != 0) {
     throw RuntimeFailure("{}: cannot fsync the folder: {}", folder.string(), std::strerror(error));
   }
+}
+
+void replace_folder(const std::filesystem::path& fresh, const std::filesystem::path& destination) {
+  const bool exists = std::filesystem::exists(destination);
+  const unsigned flags = exists ? RENAME_EXCHANGE : 0;
+  if (::renameat2(AT_FDCWD, fresh.c_str(), AT_FDCWD, destination.c_str(), flags) != 0) {
+    throw RuntimeFailure("{}: cannot take the place of {}: {}", fresh.string(), destination.string(), std::strerror(errno));
+  }
+  sync_folder(destination.parent_path());
+  if (exists) std::filesystem::remove_all(fresh);
 }
 
 std::string read_text_file(const std::filesystem::path& path, size_t max_bytes) {

@@ -50,6 +50,10 @@ void write_file_atomic(const std::filesystem::path& path, std::string_view text)
 /// fsync of a folder, so that a rename in it survives power loss.
 void sync_folder(const std::filesystem::path& folder);
 
+/// Puts the finished folder `fresh` in the place of `destination`, which may be missing: at no time is there neither. Both lie
+/// in one file system. Throws RuntimeFailure naming path and cause.
+void replace_folder(const std::filesystem::path& fresh, const std::filesystem::path& destination);
+
 /// The file's bytes as text. Throws BadInput (missing, unreadable, a folder, over `max_bytes`).
 std::string read_text_file(const std::filesystem::path& path, size_t max_bytes = size_t{256} << 20);
 

@@ -42,6 +42,8 @@ class RunFolder {
   std::filesystem::path checkpoints() const { return path_ / "checkpoints"; }
   std::filesystem::path checkpoint(int64_t step) const { return checkpoints() / step_name(step); }
   std::filesystem::path final_model() const { return path_ / "final"; }
+  std::filesystem::path best_model() const { return path_ / "best"; }
+  std::filesystem::path failures_file(int64_t step) const { return path_ / "failures" / (step_name(step) + ".jsonl"); }
 
  private:
   RunFolder() = default;

@@ -125,15 +125,27 @@ Finding check_terms(const Recipe& recipe, Command command) {
     }
     weighted = weighted || term.weight != 0;
   }
+  for (size_t i = 0; i < recipe.reward.terms.size(); ++i) {
+    const reward::TermConfig& term = recipe.reward.terms[i];
+    const auto gate = first_of.find(term.gate);
+    if (term.gate.empty() || (gate != first_of.end() && gate->second != i)) continue;
+    return Conflict{{fmt::format("reward.terms.{}.gate", i)},
+                    fmt::format("expected the name of another reward term, got \"{}\"", term.gate)};
+  }
   if (weighted || recipe.reward.terms.empty()) return {};
   return Conflict{{"reward.terms.0.weight"}, "expected a weight other than 0 in at least one term"};
+}
+
+Finding check_eval(const Recipe& recipe, Command) {
+  if (!recipe.eval.keep_best || (recipe.eval.every > 0 && !recipe.eval.prompts.empty())) return {};
+  return Conflict{{"eval.keep_best", "eval.every", "eval.prompts"}, "expected eval.every > 0 and eval.prompts with it"};
 }
 
 }  // namespace
 
 std::optional<Conflict> find_conflict(const Recipe& recipe, Command command) {
   for (const auto check : {check_program, check_window, check_cps, check_something_is_trained,
-                           check_updates, check_terms}) {
+                           check_updates, check_terms, check_eval}) {
     if (Finding found = check(recipe, command)) return found;
   }
   return {};

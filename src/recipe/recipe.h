@@ -27,6 +27,7 @@ struct Recipe {
   optim::OptimConfig optim;
   checkpoint::CheckpointConfig checkpoint;
   monitor::MonitorConfig monitor;
+  train::EvalConfig eval;
   train::SftConfig sft;
 
   std::string run_dir() const { return run.dir.empty() ? "runs/" + run.name : run.dir; }

@@ -114,6 +114,20 @@ class Builder {
   Section section_;
 };
 
+/// What makes a reward: the keys that trained terms and evaluation's judges have in common.
+template <typename At>
+Builder<At> reward_rows(Builder<At> builder) {
+  using reward::TermConfig;
+  return builder
+      .row("name", &TermConfig::name, "the metric is reward/<name>; empty: the kind", text(kMetricName))
+      .row("kind", &TermConfig::kind, "the judge")
+      .row("dimension", &TermConfig::dimension, "which of the reward's named numbers; empty: its main one",
+           text(kMetricName))
+      .row("measure", &TermConfig::measure, "geneval, edit: strict, soft, or their mean")
+      .row("timeout_s", &TermConfig::timeout_s, "of one call in seconds, for rewards outside of this process",
+           between(0.001, 86400));
+}
+
 std::vector<Section> make_schema() {
   using checkpoint::CheckpointConfig;
   using data::DataConfig;
@@ -124,7 +138,7 @@ std::vector<Section> make_schema() {
   using policy::LoraConfig, policy::PolicyConfig;
   using reward::RewardConfig, reward::TermConfig;
   using rollout::RolloutConfig;
-  using train::RunConfig, train::SftConfig;
+  using train::EvalConfig, train::RunConfig, train::SftConfig;
 
   std::vector<Section> sections;
   sections.push_back(
@@ -216,12 +230,23 @@ std::vector<Section> make_schema() {
           [](Recipe & r, size_t) -> auto& { return r.grpo.advantage; })
           .row("normalization", &AdvantageConfig::normalization,
                "what the centred reward is divided by")
+          .row("statistics", &AdvantageConfig::statistics,
+               "whose mean and standard deviation: this group's, the prompt's over the run, or all rewards' over the run")
+          .row("decay", &AdvantageConfig::decay,
+               "prompt, running: share of the earlier steps' statistics that a step keeps", from_below(0, 1))
           .row("combine", &AdvantageConfig::combine, "several reward terms")
+          .row("normalize_batch", &AdvantageConfig::normalize_batch,
+               "advantages once more over all samples of the step (GDPO)")
+          .row("best_of", &AdvantageConfig::best_of,
+               "train on this many best of a group and its worst_of worst; 0 and 0: on all", between(0, kSome))
+          .row("worst_of", &AdvantageConfig::worst_of, "see best_of", between(0, kSome))
           .row("eps", &AdvantageConfig::eps, "added to the standard deviation", at_least(0))
           .row("ddof", &AdvantageConfig::ddof, "of the standard deviation", between(0, 1))
           .row("clip", &AdvantageConfig::clip, "bound of the image loss's advantages", above(0))
           .row("zero_std", &AdvantageConfig::zero_std,
-               "a group without spread: A = 0, leaves, or is replaced"));
+               "a group without spread: A = 0, leaves, or is replaced")
+          .row("max_resamples", &AdvantageConfig::max_resamples,
+               "resample: draws at most, before such groups leave (DAPO)", between(1, 100)));
   sections.push_back(
       Builder(
           "grpo.text", "text loss", [](Recipe & r, size_t) -> auto& { return r.grpo.text; })
@@ -262,18 +287,17 @@ std::vector<Section> make_schema() {
           .row("max_dropped", &RewardConfig::max_dropped,
                "a step with a larger share dropped stops the run", between(0, 1)));
   sections.push_back(
-      Builder(
-          "reward.terms", "the reward is the weighted sum of its terms",
-          [](Recipe & r, size_t i) -> auto& { return r.reward.terms[i]; })
-          .list_of(
-              [](Recipe & r) -> auto& { return r.reward.terms; }, kForTrain)
-          .row("name", &TermConfig::name, "the metric is reward/<name>; empty: the kind",
-               text(kMetricName))
-          .row("kind", &TermConfig::kind, "the judge")
+      reward_rows(Builder("reward.terms", "the reward is the weighted sum of its terms",
+                          [](Recipe & r, size_t i) -> auto& { return r.reward.terms[i]; })
+                      .list_of([](Recipe & r) -> auto& { return r.reward.terms; }, kForTrain))
           .row("weight", &TermConfig::weight, "in the sum; 0: logged only")
-          .row("measure", &TermConfig::measure, "geneval, edit: strict, soft, or their mean")
-          .row("timeout_s", &TermConfig::timeout_s,
-               "of one call in seconds, for rewards outside of this process", between(0.001, 86400)));
+          .row("drives", &TermConfig::drives, "whose advantage it enters")
+          .row("scale", &TermConfig::scale,
+               "running: centred and divided by its standard deviation over the run, before the sum")
+          .row("clip", &TermConfig::clip, "bound of the scaled score; 0: none", at_least(0))
+          .row("gate", &TermConfig::gate,
+               "another term's name: this score is 0 where that one is below gate_min", text(kMetricName))
+          .row("gate_min", &TermConfig::gate_min, "see gate"));
   sections.push_back(
       Builder(
           "optim", "AdamW", [](Recipe & r, size_t) -> auto& { return r.optim; })
@@ -320,16 +344,22 @@ std::vector<Section> make_schema() {
                between(0, kMany))
           .row("num_samples", &MonitorConfig::num_samples, "samples a grid", between(1, 4096))
           .row("tensorboard", &MonitorConfig::tensorboard, "write event files")
-          .row("report", &MonitorConfig::report, "write report.html at the end")
-          .row("eval_every", &MonitorConfig::eval_every,
-               "steps between evaluations; 0: only before and after", between(0, kMany))
-          .row("eval_prompts", &MonitorConfig::eval_prompts, "prompt file; empty: no evaluation")
-          .row("eval_reward", &MonitorConfig::eval_reward,
-               "the judge of eval_prompts, whatever is trained on")
-          .row("eval_samples", &MonitorConfig::eval_samples, "samples a prompt", between(1, 4096))
-          .row("eval_max_prompts", &MonitorConfig::eval_max_prompts, "0: all", between(0, kMany))
-          .row("eval_guidance", &MonitorConfig::eval_guidance,
-               "above 1: before and after are also scored with this guidance", between(0, 100)));
+          .row("report", &MonitorConfig::report, "write report.html at the end"));
+  sections.push_back(
+      Builder(
+          "eval", "scores on prompts that are not trained on", [](Recipe & r, size_t) -> auto& { return r.eval; })
+          .row("prompts", &EvalConfig::prompts, "prompt file; empty: no evaluation")
+          .row("every", &EvalConfig::every, "steps between evaluations; 0: only before and after", between(0, kMany))
+          .row("samples", &EvalConfig::samples, "samples a prompt", between(1, 4096))
+          .row("max_prompts", &EvalConfig::max_prompts, "0: all", between(0, kMany))
+          .row("guidance", &EvalConfig::guidance,
+               "above 1: before and after are also scored with this guidance", between(0, 100))
+          .row("keep_best", &EvalConfig::keep_best,
+               "the model with the best score so far is kept as best/ in the run folder; needs every"));
+  sections.push_back(reward_rows(
+      Builder("eval.rewards", "the judges, whatever is trained on; the first one counts; none: geneval, strict",
+              [](Recipe & r, size_t i) -> auto& { return r.eval.rewards[i]; })
+          .list_of([](Recipe & r) -> auto& { return r.eval.rewards; })));
   sections.push_back(
       Builder(
           "sft", "warm start: unigrpo sft", [](Recipe & r, size_t) -> auto& { return r.sft; })

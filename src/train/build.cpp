@@ -22,6 +22,8 @@ Policies build_policies(const recipe::Recipe& recipe) {
   return policies;
 }
 
+reward::Rewarder build_rewarder(const reward::RewardConfig& config) { return reward::Rewarder(config); }
+
 NamedTensors trained_parameters(const policy::UnifiedPolicy& policy) {
   NamedTensors trained;
   for (const NamedTensor& parameter : policy.parameters()) {

@@ -6,6 +6,7 @@
 
 #include "policy/policy.h"
 #include "recipe/recipe.h"
+#include "reward/rewarder.h"
 
 namespace unigrpo::train {
 
@@ -15,6 +16,9 @@ struct Policies {
   std::unique_ptr<policy::UnifiedPolicy> reference;  // null: adapters off, or nothing asks for one
 };
 Policies build_policies(const recipe::Recipe& recipe);
+
+/// The terms of a recipe, those that need LibTorch among them.
+reward::Rewarder build_rewarder(const reward::RewardConfig& config);
 
 /// The parameters that move: those that require a gradient.
 NamedTensors trained_parameters(const policy::UnifiedPolicy& policy);

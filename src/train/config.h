@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/enum_names.h"
+#include "reward/config.h"
 
 namespace unigrpo {
 
@@ -18,6 +19,17 @@ struct RunConfig {                        // recipe: [run]
   int64_t seed = 0;
   int64_t num_steps = 100;
   int64_t threads = 0;                    // 0 = all cores
+};
+
+/// Scoring the policy on prompts that it is not trained on, by rewards that may be others than the trained ones.
+struct EvalConfig {                       // recipe: [eval]
+  std::string prompts;                    // prompt file; empty = no evaluation
+  int64_t every = 0;                      // steps between evaluations; 0 = only before and after
+  int64_t samples = 1;                    // a prompt
+  int64_t max_prompts = 0;                // 0 = all
+  double guidance = 0.0;                  // above 1: before and after are also scored with this guidance
+  bool keep_best = false;                 // the weights with the best score so far go to best/ in the run folder
+  std::vector<reward::TermConfig> rewards;  // the first one counts; none = GenEval's strict score
 };
 
 /// Warm start of a model from scratch or from a folder: `unigrpo sft`.

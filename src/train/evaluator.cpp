@@ -12,8 +12,10 @@
 #include "base/signals.h"
 #include "data/prompt_file.h"
 #include "data/shapes_world.h"
+#include "io/json.h"
 #include "reward/rewarder.h"
 #include "rollout/engine.h"
+#include "train/build.h"
 #include "train/prompt_lines.h"
 
 namespace unigrpo::train {
@@ -35,13 +37,10 @@ double part(const reward::Score& score, const char* name) {
   return found != score.parts.end() ? found->second : score.value.value_or(0.0);
 }
 
-reward::Rewarder judge(reward::RewardKind kind) {
-  reward::TermConfig term;
-  term.kind = kind;
-  term.measure = reward::GenevalMeasure::strict;
+reward::Rewarder judge(const std::vector<reward::TermConfig>& rewards) {
   reward::RewardConfig config;
-  config.terms = {term};
-  return reward::Rewarder(config);
+  config.terms = rewards;
+  return build_rewarder(config);
 }
 
 std::string true_plan(const data::Prompt& prompt, uint64_t seed) {
@@ -53,13 +52,56 @@ nlohmann::ordered_json tag_json(const TagScore& score) {
   return {{"strict", score.strict}, {"soft", score.soft}, {"count", score.count}};
 }
 
+/// Sums and counts by reward, to their means.
+class Means {
+ public:
+  void add(const reward::ScoreTable& table) {
+    for (const auto& row : table.scores) {
+      for (size_t k = 0; k < row.size(); ++k) {
+        if (!row[k].value) continue;
+        auto& [sum, count] = sums_[table.terms[k]];
+        sum += *row[k].value;
+        ++count;
+      }
+    }
+  }
+  std::map<std::string, double> means() const {
+    std::map<std::string, double> means;
+    for (const auto& [name, sum] : sums_) means[name] = sum.first / static_cast<double>(sum.second);
+    return means;
+  }
+
+ private:
+  std::map<std::string, std::pair<double, int64_t>> sums_;
+};
+
+/// A sample with all that was said of it; `term` is the reward that counts.
+monitor::SampleRow row_of(data::Sample sample, const reward::ScoreTable& table, size_t i) {
+  monitor::SampleRow row{.sample = std::move(sample), .scores = {}, .reasons = {},
+                         .reward = table.scores[i].front().value, .advantage = {}};
+  for (size_t k = 0; k < table.terms.size(); ++k) {
+    const std::string& term = table.terms[k];
+    const reward::Score& score = table.scores[i][k];
+    row.scores[term] = score.value;
+    for (const auto& [name, value] : score.parts) row.scores[term + "_" + name] = value;
+    if (!score.reason.empty()) row.reasons[term] = score.reason;
+  }
+  return row;
+}
+
 }  // namespace
+
+std::vector<reward::TermConfig> default_eval_rewards() {
+  reward::TermConfig term;
+  term.measure = reward::GenevalMeasure::strict;
+  return {term};
+}
 
 EvalResult evaluate(policy::UnifiedPolicy& policy, const EvalOptions& options) {
   const auto start = std::chrono::steady_clock::now();
   const auto prompts = choose_prompts(options);
-  const std::string term(enum_name(options.reward));
-  reward::Rewarder rewarder = judge(options.reward);
+  reward::Rewarder rewarder = judge(options.rewards);
+  Means means;
   rewarder.check_prompts(prompts, options.prompts);
   rollout::RolloutEngine engine(policy, to_rollout_config(options.generation), options.seed,
                                 options.generation.system_prompt);
@@ -92,6 +134,7 @@ EvalResult evaluate(policy::UnifiedPolicy& policy, const EvalOptions& options) {
       samples.push_back(std::move(trajectory.sample));
     }
     const reward::ScoreTable table = rewarder.score(samples);
+    means.add(table);
     for (size_t i = 0; i < samples.size(); ++i) {
       const reward::Score& score = table.scores[i].front();
       const double share = 1.0 / static_cast<double>(options.num_samples);
@@ -102,11 +145,7 @@ EvalResult evaluate(policy::UnifiedPolicy& policy, const EvalOptions& options) {
       tag.soft += share * (score.value ? part(score, "soft") : 0.0);
       if (prompt_of[i] != (i == 0 ? -1 : prompt_of[i - 1])) ++tag.count;
       if (options.keep_samples < 0 || static_cast<int64_t>(result.samples.size()) < options.keep_samples) {
-        monitor::SampleRow row{.sample = std::move(samples[i]), .scores = {{term, score.value}}, .reasons = {},
-                               .reward = score.value, .advantage = {}};
-        for (const auto& [name, value] : score.parts) row.scores[term + "_" + name] = value;
-        if (!score.reason.empty()) row.reasons[term] = score.reason;
-        result.samples.push_back(std::move(row));
+        result.samples.push_back(row_of(std::move(samples[i]), table, i));
       }
     }
   }
@@ -124,18 +163,27 @@ EvalResult evaluate(policy::UnifiedPolicy& policy, const EvalOptions& options) {
   result.overall.soft /= static_cast<double>(result.overall.count);
   result.overall_by_tag.strict /= static_cast<double>(result.overall_by_tag.count);
   result.overall_by_tag.soft /= static_cast<double>(result.overall_by_tag.count);
+  result.rewards = means.means();
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return result;
 }
 
-void check_eval_prompts(const std::string& file, reward::RewardKind reward) {
-  judge(reward).check_prompts(data::read_prompt_file(file), file);
+void check_eval_prompts(const std::string& file, const std::vector<reward::TermConfig>& rewards) {
+  judge(rewards).check_prompts(data::read_prompt_file(file), file);
+}
+
+double score_in(const std::filesystem::path& file) {
+  try {
+    return io::read_json_file(file).at("overall").at("strict").get<double>();
+  } catch (const nlohmann::json::exception& error) {
+    throw BadInput("{}: not the result of an evaluation: {}", file.string(), error.what());
+  }
 }
 
 std::string to_json(const EvalOptions& options, const EvalResult& result) {
   nlohmann::ordered_json object;
   object["model"] = options.model;
-  object["reward"] = std::string(enum_name(options.reward));
+  object["reward"] = std::string(enum_name(options.rewards.front().kind));
   object["prompts"] = options.prompts;
   object["num_prompts"] = result.overall.count;
   object["num_samples"] = options.num_samples;
@@ -149,6 +197,8 @@ std::string to_json(const EvalOptions& options, const EvalResult& result) {
   object["tags"] = nlohmann::ordered_json::object();
   for (const auto& [name, tag] : result.tags) object["tags"][name] = tag_json(tag);
   object["unscored"] = result.unscored;
+  object["rewards"] = nlohmann::ordered_json::object();
+  for (const auto& [name, mean] : result.rewards) object["rewards"][name] = mean;
   object["seconds"] = result.seconds;
   return object.dump(2) + "\n";
 }

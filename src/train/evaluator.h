@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <map>
 #include <string>
 #include <vector>
@@ -12,11 +13,14 @@
 
 namespace unigrpo::train {
 
+/// GenEval's strict score.
+std::vector<reward::TermConfig> default_eval_rewards();
+
 /// How a model is scored on a prompt file.
 struct EvalOptions {
   std::string model;                // shown in the result
   std::string prompts;              // file
-  reward::RewardKind reward = reward::RewardKind::geneval;
+  std::vector<reward::TermConfig> rewards = default_eval_rewards();  // the first one gives `overall` and `tags`
   GenerationConfig generation;
   uint64_t seed = 0;
   int64_t num_samples = 1;          // images a prompt
@@ -34,7 +38,8 @@ struct TagScore {
 struct EvalResult {
   TagScore overall, overall_by_tag;
   std::map<std::string, TagScore> tags;
-  int64_t unscored = 0;
+  int64_t unscored = 0;                   // by the first reward
+  std::map<std::string, double> rewards;  // by name, mean over the samples that it scored; absent where it scored none
   bool complete = true;  // false: a signal asked to stop (base/signals.h), and not all prompts were scored
   double seconds = 0;
   std::vector<monitor::SampleRow> samples;
@@ -44,8 +49,11 @@ struct EvalResult {
 /// sample index). Throws BadInput `file:line` for a prompt that the reward cannot judge.
 EvalResult evaluate(policy::UnifiedPolicy& policy, const EvalOptions& options);
 
-/// Throws BadInput `file:line` for a prompt of the file that the reward cannot judge.
-void check_eval_prompts(const std::string& file, reward::RewardKind reward);
+/// Throws BadInput `file:line` for a prompt of the file that a reward cannot judge.
+void check_eval_prompts(const std::string& file, const std::vector<reward::TermConfig>& rewards);
+
+/// The score that counts (overall, strict) in a file of to_json. Throws BadInput naming the file.
+double score_in(const std::filesystem::path& file);
 
 std::string to_json(const EvalOptions& options, const EvalResult& result);
 /// Per-tag table for the terminal.

@@ -1,8 +1,8 @@
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <filesystem>
-#include <iterator>
 #include <optional>
 
 #include <ATen/ATen.h>
@@ -37,8 +37,8 @@ struct Encoded {
   std::vector<Turn> turns;
 };
 
-/// All pictures of a stretch of examples go through the autoencoder together.
-std::vector<Encoded> encode(policy::Bagel& model, const std::vector<SftExample>& examples) {
+/// The pictures of a stretch of examples go through the autoencoder together. All of them draw, or none does.
+std::vector<Encoded> encode(policy::Bagel& model, const std::vector<SftExample>& examples, bool draw) {
   std::vector<Image> images;
   for (const SftExample& example : examples) {
     images.insert(images.end(), example.pictures.begin(), example.pictures.end());
@@ -46,15 +46,13 @@ std::vector<Encoded> encode(policy::Bagel& model, const std::vector<SftExample>&
       if (turn.image) images.push_back(*turn.image);
     }
   }
-  auto blocks = images.empty() ? std::vector<std::vector<policy::Block>>{} : model.read_images(images, true);
+  auto blocks = images.empty() ? std::vector<std::vector<policy::Block>>{} : model.read_images(images, draw);
   size_t next = 0;
   std::vector<Encoded> all;
   for (const SftExample& example : examples) {
     Encoded& encoded = all.emplace_back();
     for (size_t i = 0; i < example.pictures.size(); ++i, ++next) {
-      for (const policy::Block& block : blocks[next]) {
-        if (example.draws || block.kind == policy::Block::Kind::vision) encoded.prefix.push_back(block);
-      }
+      encoded.prefix.insert(encoded.prefix.end(), blocks[next].begin(), blocks[next].end());
     }
     encoded.prefix.push_back(policy::text_block(policy::block_ids(model, example.prompt)));
     for (size_t k = 0; k < example.target.size(); ++k) {
@@ -75,12 +73,20 @@ std::vector<Encoded> encode(policy::Bagel& model, const std::vector<SftExample>&
 /// The examples of a run, read and encoded once.
 std::vector<Encoded> encode_pool(policy::Bagel& model, const ShapesExamples& examples, int64_t size) {
   constexpr int64_t kEncodeBatch = 64;
-  std::vector<Encoded> pool;
+  std::vector<Encoded> pool(static_cast<size_t>(size));
   for (int64_t first = 0; first < size; first += kEncodeBatch) {
-    std::vector<SftExample> stretch;
-    for (int64_t i = first; i < std::min(size, first + kEncodeBatch); ++i) stretch.push_back(examples.draw(i));
-    auto encoded = encode(model, stretch);
-    std::ranges::move(encoded, std::back_inserter(pool));
+    std::array<std::vector<SftExample>, 2> stretch;  // by whether they draw: what only looks needs no latents
+    std::array<std::vector<size_t>, 2> places;
+    for (int64_t i = first; i < std::min(size, first + kEncodeBatch); ++i) {
+      SftExample example = examples.draw(i);
+      const size_t draws = example.draws ? 1 : 0;
+      stretch[draws].push_back(std::move(example));
+      places[draws].push_back(static_cast<size_t>(i));
+    }
+    for (const size_t draws : {0U, 1U}) {
+      auto encoded = encode(model, stretch[draws], draws == 1);
+      for (size_t k = 0; k < encoded.size(); ++k) pool[places[draws][k]] = std::move(encoded[k]);
+    }
   }
   return pool;
 }

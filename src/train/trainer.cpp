@@ -23,6 +23,7 @@
 #include "grpo/advantages.h"
 #include "grpo/update.h"
 #include "io/atomic_file.h"
+#include "monitor/failures_file.h"
 #include "monitor/monitor.h"
 #include "monitor/run_folder.h"
 #include "monitor/samples_file.h"
@@ -83,10 +84,17 @@ std::vector<int64_t> group_ids(std::span<const rollout::Trajectory> trajectories
   return ids;
 }
 
-std::vector<data::Sample> samples_of(std::span<const rollout::Trajectory> trajectories) {
-  std::vector<data::Sample> samples;
-  for (const auto& trajectory : trajectories) samples.push_back(trajectory.sample);
-  return samples;
+std::vector<std::string> prompt_ids(std::span<const rollout::Trajectory> trajectories) {
+  std::vector<std::string> ids;
+  for (const auto& trajectory : trajectories) {
+    const std::string& id = trajectory.sample.id;  // <prompt id>/<sample index>
+    ids.push_back(id.substr(0, id.rfind('/')));
+  }
+  return ids;
+}
+
+std::vector<reward::TermConfig> eval_rewards(const Recipe& recipe) {
+  return recipe.eval.rewards.empty() ? default_eval_rewards() : recipe.eval.rewards;
 }
 
 void mean_and_std(const std::vector<double>& values, const std::string& name, std::map<std::string, double>& out) {
@@ -165,7 +173,7 @@ class Trainer {
   Trainer(const Recipe& recipe, bool resume)
       : recipe_(recipe),
         prompts_(data::read_prompt_file(recipe.data.prompts)),
-        rewarder_(recipe.reward),
+        rewarder_(build_rewarder(recipe.reward)),
         policies_(build_policies(recipe)),
         policy_(*policies_.policy),
         generation_(generation_of(recipe)),
@@ -180,9 +188,7 @@ class Trainer {
     if (std::ranges::find(recipe.rollout.program, "image") != recipe.rollout.program.end()) {
       policy_.grid_for(recipe.rollout.image_size);
     }
-    if (!recipe.monitor.eval_prompts.empty()) {
-      check_eval_prompts(recipe.monitor.eval_prompts, recipe.monitor.eval_reward);
-    }
+    if (!recipe.eval.prompts.empty()) check_eval_prompts(recipe.eval.prompts, eval_rewards(recipe));
     if (resume) require_same_recipe(recipe, fs::path(recipe.run_dir()) / "recipe.toml");
     folder_.emplace(monitor::RunFolder::open(recipe.run_dir(), resume));
     io::write_file_atomic(folder_->recipe_file(), recipe::to_toml(recipe));
@@ -202,11 +208,12 @@ class Trainer {
     signals::install();
     monitor_->note(describe_step(recipe_, policy_, policy::num_tokens(engine_.prefix(prompts_.front()))));
     evaluate_as("before", 1.0);
-    if (recipe_.monitor.eval_guidance > 1) evaluate_as("before_guided", recipe_.monitor.eval_guidance);
+    if (recipe_.eval.guidance > 1) evaluate_as("before_guided", recipe_.eval.guidance);
     if (signals::stop_requested()) return interrupted();
     for (; step_ < recipe_.run.num_steps; ++step_) {
-      if (recipe_.monitor.eval_every > 0 && step_ > 0 && step_ % recipe_.monitor.eval_every == 0) {
+      if (recipe_.eval.every > 0 && step_ > 0 && step_ % recipe_.eval.every == 0) {
         evaluate_as(monitor::step_name(step_), 1.0);
+        if (recipe_.eval.keep_best && !signals::stop_requested()) keep_best(monitor::step_name(step_));
       }
       if (signals::stop_requested() || !train_step()) return interrupted();
       const int64_t done = step_ + 1;
@@ -228,21 +235,25 @@ class Trainer {
     monitor_->phase("rollout");
     fault::point("rollout.begin");
     const data::PromptBatch batch = sampler_.batch(step_);
-    std::vector<rollout::Trajectory> trajectories = roll(batch.prompts, 0);
+    std::vector<rollout::Trajectory> trajectories = roll(batch.prompts, 0);  // rewards judge the groups as they come
     fault::point("rollout.end");
     if (signals::stop_requested()) return false;
     rollout_metrics(trajectories, phase.seconds(), values);
     lap("rollout");
 
     monitor_->phase("reward");
-    reward::ScoreTable scores = rewarder_.score(samples_of(trajectories));
+    reward::ScoreTable scores = rewarder_.collect();
     fault::point("advantage");
     grpo::Advantages advantages = advantages_of(scores, trajectories);
-    if (recipe_.grpo.advantage.zero_std == grpo::ZeroStd::resample && !advantages.zero_std_group_ids.empty()) {
-      resample(advantages, trajectories, scores);
-      advantages = advantages_of(scores, trajectories);
+    if (recipe_.grpo.advantage.zero_std == grpo::ZeroStd::resample) {
+      for (int64_t draw = 0; draw < recipe_.grpo.advantage.max_resamples && !advantages.zero_std_group_ids.empty(); ++draw) {
+        resample(draw, advantages, trajectories, scores);
+        advantages = advantages_of(scores, trajectories);
+      }
     }
+    tell_failures(scores, trajectories);
     refuse_too_many_dropped(advantages, trajectories.size());
+    statistics_ = advantages.statistics;
     reward_metrics(scores, advantages, values);
     lap("reward");
 
@@ -268,6 +279,7 @@ class Trainer {
     values["throughput/tokens_per_s"] = tokens / total.seconds();
     values["throughput/images_per_s"] = static_cast<double>(trajectories.size()) / total.seconds();
     values["memory/peak_bytes"] = peak_bytes();
+    if (recipe_.eval.every > 0) values.merge(std::exchange(held_out_, {}));
     monitor_->record({.step = step_, .values = values});
     if (recipe_.monitor.sample_every > 0 && step_ % recipe_.monitor.sample_every == 0) {
       write_samples(trajectories, scores, advantages);
@@ -283,28 +295,33 @@ class Trainer {
                                     .step = static_cast<uint64_t>(step_) + 1,
                                     .stochastic = true,
                                     .guidance = {.text_scale = recipe_.rollout.train_guidance},
-                                    .forced_text = {}};
+                                    .forced_text = {},
+                                    .on_group = [this](int64_t p, std::vector<data::Sample> group) {
+                                      rewarder_.submit(static_cast<size_t>(p * recipe_.grpo.group_size), std::move(group));
+                                    }};
     // A prompt may come twice in a step; its place keeps the streams apart.
     for (size_t p = 0; p < prompts.size(); ++p) request.keys.push_back(p);
     return engine_.rollout(request);
   }
 
   grpo::Advantages advantages_of(const reward::ScoreTable& scores, std::span<const rollout::Trajectory> trajectories) {
-    return grpo::compute_advantages(recipe_.grpo.advantage, scores, group_ids(trajectories), recipe_.reward.on_error);
+    return grpo::compute_advantages(recipe_.grpo.advantage, scores, group_ids(trajectories), recipe_.reward.on_error,
+                                    recipe_.reward.terms, prompt_ids(trajectories), statistics_);
   }
 
-  /// Groups without spread are drawn once more, from further down the prompt order; those that still have none leave the batch.
-  void resample(const grpo::Advantages& advantages, std::vector<rollout::Trajectory>& trajectories,
+  /// Groups without spread are replaced by those of other prompts, from further down the prompt order (DAPO's dynamic
+  /// sampling, arXiv 2503.14476); what still has none after max_resamples draws leaves the batch.
+  void resample(int64_t draw, const grpo::Advantages& advantages, std::vector<rollout::Trajectory>& trajectories,
                 reward::ScoreTable& scores) {
     constexpr int64_t kFarAway = int64_t{1} << 40;  // steps that no run reaches
-    const data::PromptBatch spare = sampler_.batch(kFarAway + step_);
+    const data::PromptBatch spare = sampler_.batch(kFarAway + step_ * recipe_.grpo.advantage.max_resamples + draw);
     const auto count = std::min(spare.prompts.size(), advantages.zero_std_group_ids.size());
-    auto fresh = roll(std::span(spare.prompts).first(count), recipe_.grpo.group_size);
-    reward::ScoreTable fresh_scores = rewarder_.score(samples_of(fresh));
+    const int64_t first_sample = (draw + 1) * recipe_.grpo.group_size;
+    auto fresh = roll(std::span(spare.prompts).first(count), first_sample);
+    reward::ScoreTable fresh_scores = rewarder_.collect();
     for (size_t i = 0; i < fresh.size(); ++i) {
       const int64_t group = advantages.zero_std_group_ids[fresh[i].prompt_index];
-      const auto slot = static_cast<size_t>(group * recipe_.grpo.group_size +
-                                            fresh[i].sample_index - recipe_.grpo.group_size);
+      const auto slot = static_cast<size_t>(group * recipe_.grpo.group_size + fresh[i].sample_index - first_sample);
       fresh[i].prompt_index = group;
       trajectories[slot] = std::move(fresh[i]);
       scores.scores[slot] = std::move(fresh_scores.scores[i]);
@@ -315,6 +332,28 @@ class Trainer {
     if (static_cast<double>(advantages.num_dropped) <= recipe_.reward.max_dropped * static_cast<double>(samples)) return;
     throw RuntimeFailure("step {}: {} of {} samples have no reward, more than reward.max_dropped = {} allows", step_,
                          advantages.num_dropped, samples, recipe_.reward.max_dropped);
+  }
+
+  /// A line in the step's file of failures for each score that a term did not give, and a note with the first.
+  void tell_failures(const reward::ScoreTable& scores, std::span<const rollout::Trajectory> trajectories) {
+    std::vector<monitor::Failure> failures;
+    for (size_t i = 0; i < trajectories.size(); ++i) {
+      for (size_t k = 0; k < scores.terms.size(); ++k) {
+        const reward::Score& score = scores.scores[i][k];
+        if (score.value) continue;
+        failures.push_back({.step = step_,
+                            .reward = scores.terms[k],
+                            .sample = trajectories[i].sample.id,
+                            .prompt = trajectories[i].sample.prompt,
+                            .reason = score.reason});
+      }
+    }
+    if (failures.empty()) return;
+    const fs::path file = folder_->failures_file(step_);
+    monitor::write_failures(file, failures);
+    monitor_->note(fmt::format("{} scores are missing; the first: reward '{}', sample {}: {} (all in {})", failures.size(),
+                               failures.front().reward, failures.front().sample, failures.front().reason,
+                               file.string()));
   }
 
   void tell_noise(const grpo::LogProbNoise& noise) {
@@ -342,7 +381,7 @@ class Trainer {
         const auto i = static_cast<size_t>(p * recipe_.grpo.group_size + g);
         if (static_cast<int64_t>(rows.size()) >= recipe_.monitor.num_samples || i >= trajectories.size()) continue;
         monitor::SampleRow row{.sample = trajectories[i].sample, .scores = {}, .reasons = {},
-                               .reward = advantages.rewards[i], .advantage = advantages.values[i]};
+                               .reward = advantages.rewards[i], .advantage = advantages.text[i]};
         // A prompt may come twice in a step: its second group is told apart by its place.
         if (!ids.insert(row.sample.id).second) row.sample.id += fmt::format("@{}", p);
         for (size_t k = 0; k < scores.terms.size(); ++k) {
@@ -355,19 +394,19 @@ class Trainer {
     monitor::write_samples(folder_->samples(step_), rows);
   }
 
-  /// Scores the policy (its averaged weights where EMA is on) on monitor.eval_prompts, unless that stands in the folder.
+  /// Scores the policy (its averaged weights where EMA is on) on eval.prompts, unless that stands in the folder.
   void evaluate_as(const std::string& name, double guidance) {
-    if (recipe_.monitor.eval_prompts.empty() || fs::exists(folder_->eval_file(name))) return;
+    if (recipe_.eval.prompts.empty() || fs::exists(folder_->eval_file(name))) return;
     monitor_->phase("eval");
     std::optional<optim::EmaScope> averaged;
     if (recipe_.optim.ema.enabled && step_ > 0) averaged.emplace(ema_, trained_);
     EvalOptions options{.model = recipe_.policy.model,
-                        .prompts = recipe_.monitor.eval_prompts,
-                        .reward = recipe_.monitor.eval_reward,
+                        .prompts = recipe_.eval.prompts,
+                        .rewards = eval_rewards(recipe_),
                         .generation = generation_,
                         .seed = 0,
-                        .num_samples = recipe_.monitor.eval_samples,
-                        .max_prompts = recipe_.monitor.eval_max_prompts,
+                        .num_samples = recipe_.eval.samples,
+                        .max_prompts = recipe_.eval.max_prompts,
                         .true_plan = false,
                         .keep_samples = name == "before" || name == "after" ? 64 : 0};
     options.generation.guidance.text_scale = guidance;
@@ -377,6 +416,8 @@ class Trainer {
                                result.overall.strict, result.overall.soft, result.overall.count, options.num_samples,
                                human_seconds(result.seconds)));
     io::write_file_atomic(folder_->eval_file(name), to_json(options, result));
+    held_out_ = {{"eval/strict", result.overall.strict}, {"eval/soft", result.overall.soft}};
+    for (const auto& [term, mean] : result.rewards) held_out_["eval/" + term] = mean;
     if (!result.samples.empty()) monitor::write_samples(folder_->samples(name), result.samples);
   }
 
@@ -387,6 +428,7 @@ class Trainer {
     state.parts["policy"] = trained_;
     state.parts["optimizer"] = optimizer_.state();
     state.parts["ema"] = ema_.averages();
+    state.parts["reward_statistics"] = statistics_.state();
     state.counters = {{"ema_updates", std::to_string(ema_.num_updates())},
                       {"skipped", std::to_string(clip_.skipped())},
                       {"skipped_in_a_row", std::to_string(clip_.skipped_in_a_row())}};
@@ -401,6 +443,7 @@ class Trainer {
     optim::assign(trained_, loaded->tensors("policy"), where + ": policy");
     optimizer_.load_state(loaded->tensors("optimizer"), where + ": optimizer");
     ema_.load_state(loaded->tensors("ema"), loaded->counter("ema_updates"), where + ": ema");
+    statistics_.load_state(loaded->tensors("reward_statistics"), where + ": reward_statistics");
     clip_.restore(loaded->counter("skipped"), loaded->counter("skipped_in_a_row"));
     step_ = loaded->step;
   }
@@ -415,22 +458,35 @@ class Trainer {
 
   ExitCode finish() {
     evaluate_as("after", 1.0);
-    if (recipe_.monitor.eval_guidance > 1) evaluate_as("after_guided", recipe_.monitor.eval_guidance);
+    if (recipe_.eval.guidance > 1) evaluate_as("after_guided", recipe_.eval.guidance);
     if (signals::stop_requested()) return interrupted();
-    if (!fs::exists(folder_->final_model())) export_final();
+    if (!fs::exists(folder_->final_model())) export_to(folder_->final_model());
     monitor_->finish();
     if (recipe_.monitor.report) monitor::write_report(folder_->path());
     return ExitCode::done;
   }
 
-  void export_final() {
+  /// Puts the present weights into best/ if no evaluation before this one scored higher.
+  void keep_best(const std::string& name) {
+    const double score = score_in(folder_->eval_file(name));
+    for (int64_t step = recipe_.eval.every; step < step_; step += recipe_.eval.every) {
+      const fs::path earlier = folder_->eval_file(monitor::step_name(step));
+      if (fs::exists(earlier) && score_in(earlier) >= score) return;
+    }
+    const fs::path fresh = folder_->path() / ".best.tmp-fresh";  // gone at the next start, should this process die here
+    export_to(fresh);
+    io::replace_folder(fresh, folder_->best_model());
+    monitor_->note(fmt::format("best score so far: {:.3f}, kept as {}", score, folder_->best_model().string()));
+  }
+
+  void export_to(const fs::path& destination) {
     std::optional<optim::EmaScope> averaged;
     if (recipe_.optim.ema.enabled) averaged.emplace(ema_, trained_);
     checkpoint::ExportOptions options;
     options.dtype = recipe_.policy.dtype == policy::DtypeChoice::float32 ? at::kFloat : at::kBFloat16;
     options.metadata = {{"unigrpo_run", recipe_.run.name}, {"unigrpo_step", std::to_string(step_)}};
     options.generation_config = to_json(generation_, recipe_.policy.model);
-    checkpoint::export_model(recipe_.policy.model, folder_->final_model(), policy_.merged(), options);
+    checkpoint::export_model(recipe_.policy.model, destination, policy_.merged(), options);
   }
 
   /// What an earlier, shorter end of this run left is out of date once the run goes on.
@@ -455,6 +511,8 @@ class Trainer {
   optim::AdamW optimizer_;
   optim::GradClip clip_;
   optim::Ema ema_;
+  grpo::RunningStatistics statistics_;
+  std::map<std::string, double> held_out_;  // of an evaluation before the step under way
   int64_t step_ = 0;  // finished steps
   bool noise_told_ = false;
   std::optional<monitor::RunFolder> folder_;

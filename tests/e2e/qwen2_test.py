@@ -41,10 +41,12 @@ kind = "answer"
 lr = 1e-3
 [checkpoint]
 every = 1
-[monitor]
-eval_prompts = "sums/test.jsonl"
-eval_reward = "answer"
-eval_max_prompts = 4
+[eval]
+prompts = "sums/test.jsonl"
+max_prompts = 4
+
+[[eval.rewards]]
+kind = "answer"
 """
 
 

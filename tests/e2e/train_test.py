@@ -16,7 +16,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support
 import tiny_run  # noqa: E402
 
 BINARY = DATA = ""
-EVAL = '\neval_prompts = "prompts.jsonl"\neval_max_prompts = 2\n'
+EVAL = '\n[eval]\nprompts = "prompts.jsonl"\nmax_prompts = 2\n'
 
 
 def one_line(text):

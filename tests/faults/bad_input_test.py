@@ -108,9 +108,9 @@ class BadInput(unittest.TestCase):
         self.refused("--set", "reward.terms.0.kind=geneval", names=["prompts.jsonl:1", "include"])
 
     def test_evaluation_prompts_that_are_missing_or_cannot_be_judged(self):
-        self.refused("--set", "monitor.eval_prompts=no.jsonl", names=["no.jsonl"])
+        self.refused("--set", "eval.prompts=no.jsonl", names=["no.jsonl"])
         (self.home / "eval.jsonl").write_text('{"prompt": "a star"}\n')
-        self.refused("--set", "monitor.eval_prompts=eval.jsonl", names=["eval.jsonl:1", "include"])
+        self.refused("--set", "eval.prompts=eval.jsonl", names=["eval.jsonl:1", "include"])
 
     def test_a_run_folder_under_a_file(self):
         self.refused("--set", "run.dir=prompts.jsonl/run", names=["prompts.jsonl"])

@@ -74,8 +74,8 @@ class Signals(unittest.TestCase):
 
     def test_in_the_last_evaluation(self):
         folder = self.fresh("evaluation")
-        monitor = "[monitor]\neval_prompts = \"prompts.jsonl\"\n"
-        (folder / "tiny.toml").write_text((folder / "tiny.toml").read_text().replace("[monitor]\n", monitor))
+        evaluation = "\n[eval]\nprompts = \"prompts.jsonl\"\n"
+        (folder / "tiny.toml").write_text((folder / "tiny.toml").read_text() + evaluation)
         code, stderr = self.interrupted(folder, "eval.batch:2", [signal.SIGTERM])  # the first is the base's
         self.assertEqual(code, 130, stderr)
         run = folder / "runs/tiny"
