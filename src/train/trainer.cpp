@@ -416,8 +416,10 @@ class Trainer {
                                result.overall.strict, result.overall.soft, result.overall.count, options.num_samples,
                                human_seconds(result.seconds)));
     io::write_file_atomic(folder_->eval_file(name), to_json(options, result));
-    held_out_ = {{"eval/strict", result.overall.strict}, {"eval/soft", result.overall.soft}};
-    for (const auto& [term, mean] : result.rewards) held_out_["eval/" + term] = mean;
+    if (guidance == 1) {
+      held_out_ = {{"eval/strict", result.overall.strict}, {"eval/soft", result.overall.soft}};
+      for (const auto& [term, mean] : result.rewards) held_out_["eval/" + term] = mean;
+    }
     if (!result.samples.empty()) monitor::write_samples(folder_->samples(name), result.samples);
   }
 

@@ -63,6 +63,11 @@ TEST(Checks, NameTheKeysThatDoNotGoTogether) {
       {"[[reward.terms]]\n[[reward.terms]]\nkind = \"geneval\"\n",
        "FILE:3:8: reward.terms.1.name: expected a name of its own, got \"geneval\" as in "
        "reward.terms.0"},
+      {"[[reward.terms]]\ngate = \"ink\"\n",
+       "FILE:2:8: reward.terms.0.gate: expected the name of another reward term, got \"ink\""},
+      {"[[reward.terms]]\nname = \"a\"\ngate = \"a\"\n",
+       "FILE:3:8: reward.terms.0.gate: expected the name of another reward term, got \"a\""},
+      {"[eval]\nkeep_best = true\n", "FILE:2:13: eval.keep_best: expected eval.every > 0 and eval.prompts with it"},
       {"[[reward.terms]]\nweight = 0\n",
        "FILE:2:10: reward.terms.0.weight: expected a weight other than 0 in at least one term"},
       {kShortest + "[rollout]\nprogram = [\"text\"]\n",

@@ -45,7 +45,7 @@ TEST(Parse, SaysWhereAndWhatIsWrong) {
       {"[quantum]\nx = 1\n",
        "FILE:1:2: quantum: unknown table, expected one of run, policy, data, rollout, grpo, "
        "reward, optim, checkpoint, "
-       "monitor, sft"},
+       "monitor, eval, sft"},
       {"[[reward.terms]]\nkind = \"geneval\"\nwieght = 2\n",
        "FILE:3:1: reward.terms.0.wieght: unknown key, did you mean 'reward.terms.0.weight'?"},
       {"[[optim.groups]]\npattern = \"a\"\nlr = 1\n[[optim.groups]]\npatern = \"b\"\nlr = 1\n",

@@ -56,8 +56,9 @@ TEST(Schema, BindsEveryMemberOfEveryConfig) {
   EXPECT_EQ(num_bound("optim.ema"), num_members<optim::EmaConfig>());
   EXPECT_EQ(num_bound("checkpoint"), num_members<checkpoint::CheckpointConfig>());
   EXPECT_EQ(num_bound("monitor"), num_members<monitor::MonitorConfig>());
+  EXPECT_EQ(num_bound("eval"), num_members<train::EvalConfig>());
   EXPECT_EQ(num_bound("sft"), num_members<train::SftConfig>());
-  EXPECT_EQ(schema().size(), 19u);
+  EXPECT_EQ(schema().size(), 21u);
   const auto tops = std::ranges::count_if(
       schema(), [](const Section& s) { return s.key.find('.') == s.key.npos; });
   EXPECT_EQ(static_cast<size_t>(tops), num_members<Recipe>());
@@ -66,6 +67,7 @@ TEST(Schema, BindsEveryMemberOfEveryConfig) {
 TEST(Schema, BindsEachKeyToAMemberOfItsOwn) {
   Recipe recipe;
   recipe.reward.terms.resize(1);
+  recipe.eval.rewards.resize(1);
   recipe.optim.groups.resize(1);
   std::set<std::string> keys;
   std::set<const void*> places;
