@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -9,13 +10,36 @@ namespace unigrpo {
 
 namespace monitor {
 
+enum class AlarmAction { warn, stop };
+
+/// What the alarms can watch, of data/sample_statistics.h; text_length in tokens.
+inline constexpr std::array kAlarmStatistics = {
+    "brightness",    "chroma",            "dark_share",  "saturated_share", "edge_density",
+    "color_entropy", "picture_diversity", "text_length", "text_repetition", "text_diversity"};
+
+struct AlarmsConfig {  // recipe: [monitor.alarms]
+  bool enabled = true;
+  AlarmAction action = AlarmAction::warn;
+  std::vector<std::string> statistics = {kAlarmStatistics.begin(), kAlarmStatistics.end()};
+  int64_t reference_steps = 5;  // first steps, which say what is usual
+  double allowance = 1.0;       // standard deviations that a statistic may drift
+  double threshold = 1.5;       // sum of what lies beyond, step by step, that raises the alarm
+};
+
 struct MonitorConfig {        // recipe: [monitor]
   int64_t sample_every = 20;  // steps between sample grids; 0 = never
   int64_t num_samples = 8;    // samples a grid
   bool tensorboard = true;
   bool report = true;            // report.html at the end
+  AlarmsConfig alarms;
 };
 
 }  // namespace monitor
+
+template <>
+struct EnumNames<monitor::AlarmAction> {
+  static constexpr std::array names = {std::pair{monitor::AlarmAction::warn, "warn"},
+                                       std::pair{monitor::AlarmAction::stop, "stop"}};
+};
 
 }  // namespace unigrpo

@@ -167,6 +167,19 @@ void add_pairs(const fs::path& folder, json& report) {
   }
 }
 
+// The alarms of monitor/alarms.h, in the order of their steps.
+json alarms_of(const MetricsTable& metrics) {
+  constexpr std::string_view kRaised = "alarm_raised/";
+  json alarms = json::array();
+  for (size_t i = 0; i < metrics.steps.size(); ++i) {
+    for (const auto& [name, values] : metrics.columns) {
+      if (!name.starts_with(kRaised) || !values[i]) continue;
+      alarms.push_back({{"step", metrics.steps[i]}, {"statistic", name.substr(kRaised.size())}, {"rise", *values[i] > 0}});
+    }
+  }
+  return alarms;
+}
+
 void check_scores(const json& scores, const std::string& where) {
   if (!scores.is_object())
     throw BadInput("{}: expected an object, found {}", where, scores.type_name());
@@ -206,6 +219,7 @@ json report_data(const fs::path& run_dir) {
     for (const auto& value : values) column.push_back(value ? json(*value) : json(nullptr));
   }
   json report = {{"metrics", {{"steps", metrics.steps}, {"columns", std::move(columns)}}},
+                 {"alarms", alarms_of(metrics)},
                  {"evals", json::object()},
                  {"recipe", ""}};
   report["name"] = fs::weakly_canonical(run_dir).filename().string();

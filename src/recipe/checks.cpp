@@ -103,6 +103,23 @@ Finding check_updates(const Recipe& recipe, Command) {
                               samples, grpo.num_updates)};
 }
 
+bool judges_text(reward::RewardKind kind) {
+  using enum reward::RewardKind;
+  return kind == format || kind == answer || kind == text_rules;
+}
+
+Finding check_text_rules(const reward::TermConfig& term, const std::string& key) {
+  if (term.overlong_cache > term.max_tokens) {
+    return Conflict{{key + ".overlong_cache", key + ".max_tokens"},
+                    fmt::format("expected at most max_tokens = {}, got {}", term.max_tokens, term.overlong_cache)};
+  }
+  if (term.max_tokens > 0 && term.min_tokens > term.max_tokens) {
+    return Conflict{{key + ".min_tokens", key + ".max_tokens"},
+                    fmt::format("expected at most max_tokens = {}, got {}", term.max_tokens, term.min_tokens)};
+  }
+  return {};
+}
+
 Finding check_terms(const Recipe& recipe, Command command) {
   std::map<std::string, size_t> first_of;
   bool weighted = false;
@@ -116,13 +133,13 @@ Finding check_terms(const Recipe& recipe, Command command) {
                       fmt::format("expected a name of its own, got \"{}\" as in reward.terms.{}",
                                   name, found->second)};
     }
-    const bool of_text = term.kind == reward::RewardKind::format || term.kind == reward::RewardKind::answer;
-    const char* judged = of_text ? "text" : "image";
+    const char* judged = judges_text(term.kind) ? "text" : "image";
     if (command == Command::train && !has_segment(recipe, judged)) {
       return Conflict{{key + ".kind", "rollout.program"},
                       fmt::format("expected \"{}\" in rollout.program for kind \"{}\"", judged,
                                   enum_name(term.kind))};
     }
+    if (const Finding conflict = check_text_rules(term, key)) return conflict;
     weighted = weighted || term.weight != 0;
   }
   for (size_t i = 0; i < recipe.reward.terms.size(); ++i) {

@@ -30,6 +30,10 @@ constexpr TextRule kMetricName = {
     "a name of letters, digits and _ - . (at most 100)", ""};
 constexpr TextRule kNonEmpty = {[](std::string_view text) { return !text.empty(); },
                                 "a non-empty string", "non-empty strings"};
+const std::string kStatisticNames =
+    "names of " + join(std::vector<std::string>(monitor::kAlarmStatistics.begin(), monitor::kAlarmStatistics.end()), ", ");
+const TextRule kStatistic = {
+    [](std::string_view text) { return std::ranges::count(monitor::kAlarmStatistics, text) > 0; }, "", kStatisticNames};
 constexpr TextRule kSegment = {
     [](std::string_view text) { return text == "text" || text == "image"; },
     "\"text\" or \"image\"", "\"text\" and \"image\""};
@@ -125,7 +129,15 @@ Builder<At> reward_rows(Builder<At> builder) {
            text(kMetricName))
       .row("measure", &TermConfig::measure, "geneval, edit: strict, soft, or their mean")
       .row("timeout_s", &TermConfig::timeout_s, "of one call in seconds, for rewards outside of this process",
-           between(0.001, 86400));
+           between(0.001, 86400))
+      .row("jpeg_prefer", &TermConfig::jpeg_prefer, "jpeg: which files are worth more")
+      .row("pattern", &TermConfig::pattern,
+           "text_rules: Perl-compatible regular expression that must be found in the text; empty: none")
+      .row("min_tokens", &TermConfig::min_tokens, "text_rules: shorter texts break the rules", between(0, kMany))
+      .row("max_tokens", &TermConfig::max_tokens, "text_rules: from here on the punishment is whole; 0: no limit",
+           between(0, kMany))
+      .row("overlong_cache", &TermConfig::overlong_cache,
+           "text_rules: last tokens before max_tokens, in which the punishment grows", between(0, kMany));
 }
 
 std::vector<Section> make_schema() {
@@ -133,7 +145,7 @@ std::vector<Section> make_schema() {
   using data::DataConfig;
   using flow::SdeConfig, flow::WindowConfig;
   using grpo::AdvantageConfig, grpo::GrpoConfig, grpo::ImageLossConfig, grpo::TextLossConfig;
-  using monitor::MonitorConfig;
+  using monitor::AlarmsConfig, monitor::MonitorConfig;
   using optim::EmaConfig, optim::GroupConfig, optim::OptimConfig;
   using policy::LoraConfig, policy::PolicyConfig;
   using reward::RewardConfig, reward::TermConfig;
@@ -360,6 +372,20 @@ std::vector<Section> make_schema() {
       Builder("eval.rewards", "the judges, whatever is trained on; the first one counts; none: geneval, strict",
               [](Recipe & r, size_t i) -> auto& { return r.eval.rewards[i]; })
           .list_of([](Recipe & r) -> auto& { return r.eval.rewards; })));
+  sections.push_back(
+      Builder(
+          "monitor.alarms", "statistics of the samples that leave what the first steps made",
+          [](Recipe & r, size_t) -> auto& { return r.monitor.alarms; })
+          .row("enabled", &AlarmsConfig::enabled, "measure and watch them")
+          .row("action", &AlarmsConfig::action, "what an alarm does besides being told")
+          .row("statistics", &AlarmsConfig::statistics, "which", list(kStatistic))
+          .row("reference_steps", &AlarmsConfig::reference_steps, "first steps, which say what is usual",
+               between(1, kMany))
+          .row("allowance", &AlarmsConfig::allowance,
+               "standard deviations (between the prompts of the first steps) that a statistic may drift",
+               at_least(0))
+          .row("threshold", &AlarmsConfig::threshold,
+               "sum over the steps of what lies beyond the allowance that raises the alarm", above(0)));
   sections.push_back(
       Builder(
           "sft", "warm start: unigrpo sft", [](Recipe & r, size_t) -> auto& { return r.sft; })

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -10,10 +11,11 @@ namespace unigrpo {
 namespace reward {
 
 enum class OnError { drop_sample, drop_group, stop, retry };
-enum class RewardKind { geneval, edit, answer, format, saturation };
+enum class RewardKind { geneval, edit, answer, format, text_rules, ocr, jpeg, brightness, saturation };
 enum class GenevalMeasure { strict, soft, mixed };
 enum class Drives { both, text, image };
 enum class TermScale { none, running };
+enum class JpegPrefer { large, small };
 
 struct TermConfig {  // recipe: [[reward.terms]]
   std::string name = {};  // metric name reward/<name>; the kind where empty
@@ -27,6 +29,11 @@ struct TermConfig {  // recipe: [[reward.terms]]
   double gate_min = 0.5;
   GenevalMeasure measure = GenevalMeasure::mixed;  // geneval, edit: strict, soft, or their mean
   double timeout_s = 60;  // of one call, for rewards outside of this process
+  JpegPrefer jpeg_prefer = JpegPrefer::small;
+  std::string pattern = {};    // text_rules: regular expression that must be found; empty: none
+  int64_t min_tokens = 0;      // text_rules
+  int64_t max_tokens = 0;      // text_rules; 0: no limit
+  int64_t overlong_cache = 0;  // text_rules: tokens before max_tokens in which the punishment grows
 
   bool operator==(const TermConfig&) const = default;
 };
@@ -62,6 +69,10 @@ struct EnumNames<reward::RewardKind> {
                                        std::pair{reward::RewardKind::edit, "edit"},
                                        std::pair{reward::RewardKind::answer, "answer"},
                                        std::pair{reward::RewardKind::format, "format"},
+                                       std::pair{reward::RewardKind::text_rules, "text_rules"},
+                                       std::pair{reward::RewardKind::ocr, "ocr"},
+                                       std::pair{reward::RewardKind::jpeg, "jpeg"},
+                                       std::pair{reward::RewardKind::brightness, "brightness"},
                                        std::pair{reward::RewardKind::saturation, "saturation"}};
 };
 template <>
@@ -69,6 +80,11 @@ struct EnumNames<reward::GenevalMeasure> {
   static constexpr std::array names = {std::pair{reward::GenevalMeasure::strict, "strict"},
                                        std::pair{reward::GenevalMeasure::soft, "soft"},
                                        std::pair{reward::GenevalMeasure::mixed, "mixed"}};
+};
+template <>
+struct EnumNames<reward::JpegPrefer> {
+  static constexpr std::array names = {std::pair{reward::JpegPrefer::large, "large"},
+                                       std::pair{reward::JpegPrefer::small, "small"}};
 };
 
 }  // namespace unigrpo

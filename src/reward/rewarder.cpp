@@ -17,11 +17,15 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "reward/builtin/answer.h"
+#include "reward/builtin/brightness.h"
 #include "reward/builtin/color_detector.h"
 #include "reward/builtin/edit.h"
 #include "reward/builtin/format.h"
 #include "reward/builtin/geneval.h"
+#include "reward/builtin/jpeg.h"
+#include "reward/builtin/ocr.h"
 #include "reward/builtin/saturation.h"
+#include "reward/builtin/text_rules.h"
 
 namespace unigrpo::reward {
 namespace {
@@ -181,6 +185,14 @@ std::unique_ptr<Reward> make_reward(const TermConfig& term) {
       return make_answer_reward();
     case RewardKind::format:
       return make_format_reward();
+    case RewardKind::text_rules:
+      return make_text_rules_reward(term);
+    case RewardKind::ocr:
+      return make_ocr_reward();
+    case RewardKind::jpeg:
+      return make_jpeg_reward(term.jpeg_prefer);
+    case RewardKind::brightness:
+      return make_brightness_reward();
     case RewardKind::saturation:
       return make_saturation_reward();
   }

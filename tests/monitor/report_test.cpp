@@ -114,6 +114,18 @@ TEST(ReportData, HoldsMetricsByColumn) {
   EXPECT_EQ(data["metrics"]["columns"]["reward/mean"], (nlohmann::json{0.25, nullptr}));
 }
 
+TEST(ReportData, ListsTheAlarmsByStep) {
+  const TempFolder folder;
+  folder.write("metrics.jsonl",
+               "{\"step\": 0, \"alarm/text_length\": 9}\n"
+               "{\"step\": 1, \"alarm/text_length\": 2, \"alarm_raised/text_length\": -1}\n"
+               "{\"step\": 2, \"alarm_raised/brightness\": 1, \"alarm_raised/edge_density\": -1}\n");
+  EXPECT_EQ(report_data(folder.path())["alarms"],
+            nlohmann::json::parse(R"([{"step": 1, "statistic": "text_length", "rise": false},
+                                      {"step": 2, "statistic": "brightness", "rise": true},
+                                      {"step": 2, "statistic": "edge_density", "rise": false}])"));
+}
+
 TEST(ReportData, WhatIsMissingIsEmpty) {
   const TempFolder folder;
   write_metrics(folder);

@@ -59,7 +59,7 @@ std::string draw_text(RandomStream& draw, const Limits& limits) {
     for (size_t i = 0; i < length; ++i) text += pieces[draw.below(pieces.size())];
     if (limits.rule == nullptr || limits.rule->accepts(text)) return text;
   }
-  return "text";
+  return limits.rule->accepts("text") ? "text" : "edge_density";
 }
 
 struct Randomize {

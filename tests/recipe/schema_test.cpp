@@ -56,9 +56,10 @@ TEST(Schema, BindsEveryMemberOfEveryConfig) {
   EXPECT_EQ(num_bound("optim.ema"), num_members<optim::EmaConfig>());
   EXPECT_EQ(num_bound("checkpoint"), num_members<checkpoint::CheckpointConfig>());
   EXPECT_EQ(num_bound("monitor"), num_members<monitor::MonitorConfig>());
+  EXPECT_EQ(num_bound("monitor.alarms"), num_members<monitor::AlarmsConfig>());
   EXPECT_EQ(num_bound("eval"), num_members<train::EvalConfig>());
   EXPECT_EQ(num_bound("sft"), num_members<train::SftConfig>());
-  EXPECT_EQ(schema().size(), 21u);
+  EXPECT_EQ(schema().size(), 22u);
   const auto tops = std::ranges::count_if(
       schema(), [](const Section& s) { return s.key.find('.') == s.key.npos; });
   EXPECT_EQ(static_cast<size_t>(tops), num_members<Recipe>());

@@ -1,0 +1,211 @@
+#include "monitor/alarms.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+#include <random>
+
+#include "base/error.h"
+
+namespace unigrpo::monitor {
+namespace {
+
+Image grey(int level) {
+  Image image{.width = 8, .height = 8, .pixels = {}};
+  image.pixels.assign(3 * 64, static_cast<uint8_t>(level));
+  return image;
+}
+
+data::Sample sample_of(int64_t group, int level, const std::string& text, int64_t tokens) {
+  data::Sample sample;
+  sample.group = group;
+  sample.segments.push_back({.kind = data::SampleSegment::Kind::text, .text = text, .num_tokens = tokens, .image = {}});
+  sample.segments.push_back({.kind = data::SampleSegment::Kind::image, .text = "", .image = grey(level)});
+  return sample;
+}
+
+/// Two groups of two whose brightness is `level` -+ 10 of 255.
+std::vector<data::Sample> step_of(int level) {
+  std::vector<data::Sample> samples;
+  for (const int64_t group : {0, 1}) {
+    for (int i = 0; i < 2; ++i) samples.push_back(sample_of(group, level + (group == 0 ? -10 : 10), "a red star", 3));
+  }
+  return samples;
+}
+
+AlarmsConfig watching(const std::string& statistic, int64_t reference_steps = 2) {
+  AlarmsConfig config;
+  config.statistics = {statistic};
+  config.reference_steps = reference_steps;
+  config.allowance = 1;
+  config.threshold = 2;
+  return config;
+}
+
+TEST(Alarms, MeasureEveryStatistic) {
+  Alarms alarms{AlarmsConfig{}};
+  std::vector<data::Sample> samples = {
+      sample_of(7, 51, "a b c a b c", 6), sample_of(7, 255, "a b c a b c", 8),  // 3-grams: abc bca cab abc
+      sample_of(9, 51, "one two", 2), sample_of(9, 51, "three four", 4)};
+  const auto metrics = alarms.observe(0, samples).metrics;
+  EXPECT_EQ(metrics.size(), kAlarmStatistics.size());
+  EXPECT_DOUBLE_EQ(metrics.at("alarm/brightness"), (0.6 + 0.2) / 2);
+  EXPECT_EQ(metrics.at("alarm/chroma"), 0);
+  EXPECT_EQ(metrics.at("alarm/dark_share"), (0.5 + 1) / 2);
+  EXPECT_EQ(metrics.at("alarm/saturated_share"), 0);
+  EXPECT_EQ(metrics.at("alarm/edge_density"), 0);
+  EXPECT_EQ(metrics.at("alarm/color_entropy"), 0);
+  EXPECT_DOUBLE_EQ(metrics.at("alarm/picture_diversity"), (0.8 + 0) / 2);
+  EXPECT_EQ(metrics.at("alarm/text_length"), (7.0 + 3) / 2);
+  EXPECT_EQ(metrics.at("alarm/text_repetition"), (0.25 + 0) / 2);
+  EXPECT_EQ(metrics.at("alarm/text_diversity"), (3.0 / 10 + 1) / 2);  // ab bc ca of 10; both of 2
+}
+
+TEST(Alarms, SumTheTextsOfASampleAndTakeItsLastImage) {
+  data::Sample sample = sample_of(0, 0, "a", 5);
+  const data::Sample second = sample_of(0, 255, "b", 6);
+  sample.segments.insert(sample.segments.end(), second.segments.begin(), second.segments.end());
+  const auto metrics = Alarms{AlarmsConfig{}}.observe(0, std::vector{sample}).metrics;
+  EXPECT_EQ(metrics.at("alarm/text_length"), 11);
+  EXPECT_EQ(metrics.at("alarm/brightness"), 1);
+}
+
+TEST(Alarms, LeaveOutWhatNoSampleHas) {
+  data::Sample text_only = sample_of(0, 0, "one", 1);
+  text_only.segments.pop_back();
+  Alarms alarms{AlarmsConfig{}};
+  const auto metrics = alarms.observe(0, std::vector{text_only}).metrics;
+  EXPECT_EQ(metrics.size(), 2u);
+  EXPECT_EQ(metrics.at("alarm/text_length"), 1);
+  EXPECT_EQ(metrics.at("alarm/text_repetition"), 0);
+  EXPECT_TRUE(alarms.observe(1, {}).metrics.empty());
+}
+
+TEST(Alarms, AreTheCusumOfTheStandardisedMeans) {
+  Alarms alarms(watching("brightness"));
+  EXPECT_EQ(alarms.observe(0, step_of(100)).metrics.count("alarm_shift/brightness"), 0u);
+  EXPECT_EQ(alarms.observe(1, step_of(100)).metrics.count("alarm_shift/brightness"), 0u);
+  // The reference: 90, 110, 90, 110 of 255. Its deviation is 10 * sqrt(4 / 3).
+  const double deviation = 10 * std::sqrt(4.0 / 3);
+  // high: 0.732, 1.464, 2.196 > 2.
+  for (const int64_t step : {2, 3, 4}) {
+    const auto seen = alarms.observe(step, step_of(120));
+    EXPECT_NEAR(seen.metrics.at("alarm_shift/brightness"), 20 / deviation, 1e-12);
+    EXPECT_EQ(seen.raised.size(), step == 4 ? 1u : 0u) << step;
+    if (step < 4) continue;
+    EXPECT_EQ(seen.metrics.at("alarm_raised/brightness"), 1);
+    EXPECT_EQ(seen.raised[0].statistic, "brightness");
+    EXPECT_EQ(seen.raised[0].step, 4);
+    EXPECT_NEAR(seen.raised[0].reference, 100.0 / 255, 1e-12);
+    EXPECT_NEAR(seen.raised[0].value, 120.0 / 255, 1e-12);
+    EXPECT_EQ(describe(seen.raised[0]),
+              "alarm at step 4: brightness has risen from 0.392 to 0.471 (+1.7 standard deviations between the prompts of the "
+              "first steps); look at the samples");
+  }
+  const auto later = alarms.observe(5, step_of(250));
+  EXPECT_TRUE(later.raised.empty());  // once
+  EXPECT_EQ(later.metrics.count("alarm_raised/brightness"), 0u);
+}
+
+TEST(Alarms, AFallCountsAsARiseDoes) {
+  Alarms alarms(watching("brightness"));
+  alarms.observe(0, step_of(100));
+  alarms.observe(1, step_of(100));
+  const auto seen = alarms.observe(2, step_of(40));
+  ASSERT_EQ(seen.raised.size(), 1u);
+  EXPECT_EQ(seen.metrics.at("alarm_raised/brightness"), -1);
+  EXPECT_LT(seen.raised[0].shift, -5);
+}
+
+TEST(Alarms, AStatisticThatNeverMovedHasAResolution) {
+  // Length 3 in every group; the least deviation is 2 tokens.
+  Alarms alarms(watching("text_length", 1));
+  const auto of_length = [](int64_t tokens) { return std::vector{sample_of(0, 0, "", tokens), sample_of(1, 0, "", tokens)}; };
+  alarms.observe(0, of_length(3));
+  EXPECT_EQ(alarms.observe(1, of_length(5)).metrics.at("alarm_shift/text_length"), 1);
+  for (int64_t step = 2; step < 200; ++step) EXPECT_TRUE(alarms.observe(step, of_length(5)).raised.empty());
+  EXPECT_EQ(alarms.observe(200, of_length(10)).raised.size(), 1u);
+}
+
+TEST(Alarms, DisabledMeasureNothing) {
+  AlarmsConfig config;
+  config.enabled = false;
+  EXPECT_TRUE(Alarms(config).observe(0, step_of(100)).metrics.empty());
+}
+
+TEST(Alarms, RefuseAnUnknownStatistic) {
+  EXPECT_THROW(Alarms(watching("sharpness")), BadInput);
+}
+
+/// Steps of 10 prompts x 2 samples whose text lengths are normal between prompts (deviation 4) with a mean by step.
+std::vector<std::vector<data::Sample>> run_of(uint32_t seed, int64_t steps, const std::function<double(int64_t)>& mean) {
+  std::mt19937 draw(seed);
+  std::vector<std::vector<data::Sample>> run(static_cast<size_t>(steps));
+  for (int64_t step = 0; step < steps; ++step) {
+    for (int64_t group = 0; group < 10; ++group) {
+      // Box-Muller, since the standard library's normal distribution differs between libraries.
+      const double u = (draw() + 1.0) / 4294967297.0, v = draw() / 4294967296.0;
+      const double normal = std::sqrt(-2 * std::log(u)) * std::cos(2 * M_PI * v);
+      const auto tokens = static_cast<int64_t>(std::lround(mean(step) + 4 * normal));
+      for (int i = 0; i < 2; ++i) run[static_cast<size_t>(step)].push_back(sample_of(group, 200, "", tokens));
+    }
+  }
+  return run;
+}
+
+int64_t first_alarm(const std::vector<std::vector<data::Sample>>& run) {
+  AlarmsConfig config;
+  config.statistics = {"text_length"};
+  Alarms alarms(config);
+  for (size_t step = 0; step < run.size(); ++step) {
+    if (!alarms.observe(static_cast<int64_t>(step), run[step]).raised.empty()) return static_cast<int64_t>(step);
+  }
+  return -1;
+}
+
+// The defaults on what they were set for: half a deviation of slow drift passes, two deviations do not.
+TEST(Alarms, TolerateSlowModerateDriftButNotAJump) {
+  int false_alarms = 0;
+  for (uint32_t seed = 0; seed < 100; ++seed) {
+    const auto honest = [](int64_t step) { return 40 + 2 * std::min(1.0, static_cast<double>(step) / 20); };
+    const auto hacked = [](int64_t step) { return step < 10 ? 40.0 : 48.0; };
+    false_alarms += first_alarm(run_of(seed, 40, honest)) >= 0 ? 1 : 0;
+    const int64_t alarm = first_alarm(run_of(seed, 40, hacked));
+    EXPECT_GE(alarm, 10) << seed;
+    EXPECT_LE(alarm, 19) << seed;
+  }
+  EXPECT_LE(false_alarms, 2);
+}
+
+TEST(Alarms, ARestoredOneGoesOnWithTheSameBits) {
+  const auto run = run_of(3, 30, [](int64_t step) { return 40 + 0.5 * static_cast<double>(step); });
+  for (const size_t cut : {1u, 6u, 29u}) {  // within the reference, before the alarm, after it
+    Alarms whole{AlarmsConfig{}}, first{AlarmsConfig{}}, second{AlarmsConfig{}};
+    for (size_t step = 0; step < run.size(); ++step) {
+      const auto expected = whole.observe(static_cast<int64_t>(step), run[step]);
+      if (step == cut) second.restore(first.state(), "state.json");
+      const auto seen = (step < cut ? first : second).observe(static_cast<int64_t>(step), run[step]);
+      EXPECT_EQ(seen.metrics, expected.metrics) << cut << " " << step;
+      EXPECT_EQ(seen.raised.size(), expected.raised.size()) << cut << " " << step;
+    }
+    EXPECT_EQ(second.state(), whole.state());
+  }
+}
+
+TEST(Alarms, RestoreWhatTheyWatchAndNothingElse) {
+  Alarms alarms(watching("brightness"));
+  alarms.restore({{"skipped", "3"}, {"alarm/text_length", "nonsense"}}, "state.json");
+  EXPECT_EQ(alarms.state(), (std::map<std::string, std::string>{{"alarm/brightness", "0 0 0 0 0 0 0"}}));
+  for (const char* bad : {"", "1 2 3", "1 2 3 4 5 6 7", "1 2 3 4 5 6 1 8", "1 2 x 4 5 6 1"}) {
+    try {
+      alarms.restore({{"alarm/brightness", bad}}, "state.json");
+      ADD_FAILURE() << bad;
+    } catch (const BadInput& error) {
+      EXPECT_TRUE(std::string(error.what()).starts_with("state.json: alarm/brightness: expected seven numbers")) << bad;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace unigrpo::monitor
