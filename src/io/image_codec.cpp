@@ -17,6 +17,7 @@ namespace {
 
 constexpr uint64_t kMaxPixels = uint64_t{64} << 20;
 constexpr size_t kMaxFileBytes = size_t{256} << 20;
+constexpr int kLossyQuality = 95;
 
 // libjpeg fills up a file that was cut short with grey and carries on; the end marker tells.
 bool is_whole(std::span<const uint8_t> bytes, ImageFormat format) {
@@ -73,16 +74,28 @@ void check_pixels(const Image& image) {
 
 }  // namespace
 
-std::vector<uint8_t> encode_png(const Image& image) {
+std::vector<uint8_t> encode_png(const Image& image) { return encode_image(image, ImageFormat::png); }
+
+std::vector<uint8_t> encode_image(const Image& image, ImageFormat format) {
   check_pixels(image);
+  struct Encoder {
+    const char* name;
+    const char* extension;
+    std::vector<int> parameters;
+  };
+  const Encoder encoder = format == ImageFormat::png    ? Encoder{"PNG", ".png", {}}
+                          : format == ImageFormat::jpeg ? Encoder{"JPEG", ".jpg", {cv::IMWRITE_JPEG_QUALITY, kLossyQuality}}
+                                                        : Encoder{"WebP", ".webp", {cv::IMWRITE_WEBP_QUALITY, kLossyQuality}};
   const cv::Mat rgb(image.height, image.width, CV_8UC3, const_cast<uint8_t*>(image.pixels.data()));
   std::vector<uint8_t> bytes;
   try {
     cv::Mat bgr;
     cv::cvtColor(rgb, bgr, cv::COLOR_RGB2BGR);
-    if (!cv::imencode(".png", bgr, bytes)) throw RuntimeFailure("the PNG encoder refused an image");
+    if (!cv::imencode(encoder.extension, bgr, bytes, encoder.parameters)) {
+      throw RuntimeFailure("the {} encoder refused an image", encoder.name);
+    }
   } catch (const cv::Exception& cause) {
-    throw RuntimeFailure("the PNG encoder refused an image: {}", cause.err);
+    throw RuntimeFailure("the {} encoder refused an image: {}", encoder.name, cause.err);
   }
   return bytes;
 }

@@ -6,12 +6,16 @@
 #include <vector>
 
 #include "io/image.h"
+#include "io/image_size.h"
 
 namespace unigrpo::io {
 
 /// PNG bytes of an image. Throws RuntimeFailure when the encoder refuses or the pixels do not match
 /// the dimensions.
 std::vector<uint8_t> encode_png(const Image& image);
+
+/// The same in any of the formats; JPEG and WebP lossy at quality 95 of 100.
+std::vector<uint8_t> encode_image(const Image& image, ImageFormat format);
 
 /// Decodes PNG, JPEG (EXIF orientation applied) or WebP as RGB8; transparency is laid over white,
 /// as BAGEL's official code does. Throws BadInput naming `path`; refuses more than 64 megapixels
