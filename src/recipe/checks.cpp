@@ -103,6 +103,51 @@ Finding check_updates(const Recipe& recipe, Command) {
                               samples, grpo.num_updates)};
 }
 
+bool is_loopback(std::string_view url) {
+  std::string_view host = url.substr(std::string_view("http://").size());
+  host = host.substr(0, host.find('/'));
+  const auto names = [&](std::string_view name) { return host == name || host.starts_with(std::string(name) + ":"); };
+  const bool is_v4 = host.starts_with("127.") && host.find_first_not_of("0123456789.:") == std::string_view::npos;
+  return is_v4 || names("localhost") || names("[::1]");
+}
+
+/// What [reward.terms.http] of a term that uses it needs. key: "reward.terms.0".
+Finding check_http(const reward::TermConfig& term, const std::string& key) {
+  const reward::HttpConfig& http = term.http;
+  const bool judges = term.kind == reward::RewardKind::http;
+  const bool detects = (term.kind == reward::RewardKind::geneval || term.kind == reward::RewardKind::edit) &&
+                       term.detector == reward::DetectorKind::http;
+  if (!judges && !detects) return {};
+  const std::string user = judges ? ".kind" : ".detector";
+  if (http.url.empty()) {
+    return Conflict{{key + ".http.url", key + user}, fmt::format("expected an address for {} = \"http\"", user.substr(1))};
+  }
+  if (http.url.starts_with("http://") && !http.allow_plain_http && !is_loopback(http.url)) {
+    return Conflict{{key + ".http.url", key + ".http.allow_plain_http"},
+                    "expected https:// for another machine (or allow_plain_http = true on a private network)"};
+  }
+  if (http.min_number > http.max_number) {
+    return Conflict{{key + ".http.min_number", key + ".http.max_number"},
+                    fmt::format("expected at most max_number = {}, got {}", http.max_number, http.min_number)};
+  }
+  if (!judges || http.format != reward::HttpFormat::chat) return {};
+  const std::string format = key + ".http.format";
+  if (http.model.empty()) return Conflict{{key + ".http.model", format}, "expected a model for format = \"chat\""};
+  if (http.message_template.empty()) {
+    return Conflict{{key + ".http.template", format}, "expected a message for format = \"chat\""};
+  }
+  if (http.score_pointer.empty() == http.score_regex.empty()) {
+    return Conflict{{key + ".http.score_pointer", key + ".http.score_regex", format},
+                    "expected this or score_regex, one of them, for format = \"chat\""};
+  }
+  return {};
+}
+
+Finding check_eval_reward(const Recipe& recipe, Command) {
+  if (recipe.monitor.eval_reward != reward::RewardKind::http) return {};
+  return Conflict{{"monitor.eval_reward"}, "expected a judge that needs no settings of its own, got \"http\""};
+}
+
 Finding check_terms(const Recipe& recipe, Command command) {
   std::map<std::string, size_t> first_of;
   bool weighted = false;
@@ -118,11 +163,13 @@ Finding check_terms(const Recipe& recipe, Command command) {
     }
     const bool of_text = term.kind == reward::RewardKind::format || term.kind == reward::RewardKind::answer;
     const char* judged = of_text ? "text" : "image";
-    if (command == Command::train && !has_segment(recipe, judged)) {
+    const bool of_both = term.kind == reward::RewardKind::http;
+    if (command == Command::train && !of_both && !has_segment(recipe, judged)) {
       return Conflict{{key + ".kind", "rollout.program"},
                       fmt::format("expected \"{}\" in rollout.program for kind \"{}\"", judged,
                                   enum_name(term.kind))};
     }
+    if (Finding finding = check_http(term, key)) return finding;
     weighted = weighted || term.weight != 0;
   }
   if (weighted || recipe.reward.terms.empty()) return {};
@@ -133,7 +180,7 @@ Finding check_terms(const Recipe& recipe, Command command) {
 
 std::optional<Conflict> find_conflict(const Recipe& recipe, Command command) {
   for (const auto check : {check_program, check_window, check_cps, check_something_is_trained,
-                           check_updates, check_terms}) {
+                           check_updates, check_terms, check_eval_reward}) {
     if (Finding found = check(recipe, command)) return found;
   }
   return {};

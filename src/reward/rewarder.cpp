@@ -13,6 +13,7 @@
 #include "reward/builtin/format.h"
 #include "reward/builtin/geneval.h"
 #include "reward/builtin/saturation.h"
+#include "reward/http/http_reward.h"
 
 namespace unigrpo::reward {
 namespace {
@@ -62,20 +63,26 @@ void stop_on_failure(const std::string& name, std::span<const data::Sample> samp
   }
 }
 
+std::unique_ptr<Detector> make_detector(const TermConfig& term) {
+  return term.detector == DetectorKind::http ? make_http_detector(term) : make_color_detector();
+}
+
 }  // namespace
 
 std::unique_ptr<Reward> make_reward(const TermConfig& term) {
   switch (term.kind) {
     case RewardKind::geneval:
-      return make_geneval_reward(term.measure, make_color_detector());
+      return make_geneval_reward(term.measure, make_detector(term));
     case RewardKind::edit:
-      return make_edit_reward(term.measure, make_color_detector());
+      return make_edit_reward(term.measure, make_detector(term));
     case RewardKind::answer:
       return make_answer_reward();
     case RewardKind::format:
       return make_format_reward();
     case RewardKind::saturation:
       return make_saturation_reward();
+    case RewardKind::http:
+      return make_http_reward(term);
   }
   throw RuntimeFailure("unknown reward kind {}", static_cast<int>(term.kind));
 }
