@@ -10,6 +10,7 @@ Prints the address once it serves.
 
 import argparse
 import base64
+import functools
 import http.server
 import json
 import math
@@ -49,6 +50,7 @@ def find_objects(width, height, pixels):
     return found
 
 
+@functools.cache
 def nearest_color(pixel):
     """The palette colour that covers at least half of the pixel; None for background and for colours of no palette."""
     best, best_residual, best_coverage = None, math.inf, 0.0

@@ -298,7 +298,7 @@ class Round {
       int num_running = 0;
       check(curl_multi_perform(multi_, &num_running));
       collect();
-      if (!has_room()) check(curl_multi_poll(multi_, nullptr, 0, wait_ms(), nullptr));
+      if (!transfers_.empty() && !has_room()) check(curl_multi_poll(multi_, nullptr, 0, wait_ms(), nullptr));
     }
     return std::move(replies_);
   }

@@ -340,7 +340,9 @@ Target resolve(const Recipe& recipe, const std::string& key, const std::string& 
     }
     if (const Field* field = find_field(section, element.name)) return {&section, field, index};
     if (has_table(section, element.name)) throw BadInput("{}: {} is a table, expected one of its keys", who, key);
-    throw BadInput("{}: {}", who, unknown_key(key, &section, false));
+    const std::string table = element.name.substr(0, element.name.rfind('.'));
+    const std::string inside = has_table(section, table) ? table + "." : "";
+    throw BadInput("{}: {}", who, unknown_key(key, &section, false, inside));
   }
   const size_t dot = key.rfind('.');
   const Section* section = dot == std::string::npos ? nullptr : find_section(key.substr(0, dot));

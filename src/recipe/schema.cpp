@@ -334,10 +334,8 @@ std::vector<Section> make_schema() {
                "chat: the number is what its first group matches")
           .row("http.scale", &TermConfig::http, &HttpConfig::scale, "kind = http: score = scale * number + offset")
           .row("http.offset", &TermConfig::http, &HttpConfig::offset, "see scale")
-          .row("http.min_number", &TermConfig::http, &HttpConfig::min_number,
-               "a number below is no score", between(-1e12, 1e12))
-          .row("http.max_number", &TermConfig::http, &HttpConfig::max_number,
-               "a number above is no score", between(-1e12, 1e12)));
+          .row("http.min_number", &TermConfig::http, &HttpConfig::min_number, "a number below is no score")
+          .row("http.max_number", &TermConfig::http, &HttpConfig::max_number, "a number above is no score"));
   sections.push_back(
       Builder(
           "optim", "AdamW", [](Recipe & r, size_t) -> auto& { return r.optim; })

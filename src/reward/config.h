@@ -49,7 +49,7 @@ struct TermConfig {  // recipe: [[reward.terms]]
   GenevalMeasure measure = GenevalMeasure::mixed;  // geneval, edit: strict, soft, or their mean
   double timeout_s = 60;  // of one call, for rewards outside of this process
   DetectorKind detector = DetectorKind::color;  // geneval, edit
-  HttpConfig http;  // kind = "http" or detector = "http"
+  HttpConfig http = {};  // kind = "http" or detector = "http"
 };
 
 struct RewardConfig {  // recipe: [reward]

@@ -5,6 +5,7 @@
 
 #include <charconv>
 #include <cmath>
+#include <cstdint>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -65,6 +66,7 @@ class PatternNumber : public ReplyNumber {
     limits_.reset(pcre2_match_context_create(nullptr));
     match_.reset(pcre2_match_data_create_from_pattern(code_.get(), nullptr));
     if (!limits_ || !match_) throw RuntimeFailure("out of memory for a pattern");
+    pcre2_pattern_info(code_.get(), PCRE2_INFO_CAPTURECOUNT, &num_groups_);
     pcre2_set_match_limit(limits_.get(), kMatchLimit);
     pcre2_set_heap_limit(limits_.get(), kHeapLimitKib);
   }
@@ -74,7 +76,7 @@ class PatternNumber : public ReplyNumber {
                                   limits_.get());
     if (count == PCRE2_ERROR_NOMATCH) throw BadInput("the reply has nothing that http.score_regex matches");
     if (count < 0) throw BadInput("http.score_regex gave up on the reply: {}", message(count));
-    const PCRE2_SIZE* range = pcre2_get_ovector_pointer(match_.get()) + (count > 1 ? 2 : 0);
+    const PCRE2_SIZE* range = pcre2_get_ovector_pointer(match_.get()) + (num_groups_ > 0 ? 2 : 0);
     if (range[0] == PCRE2_UNSET || range[1] < range[0]) throw BadInput("the first group of http.score_regex is not in the reply");
     return number_in(reply.substr(range[0], range[1] - range[0]));
   }
@@ -106,6 +108,7 @@ class PatternNumber : public ReplyNumber {
     return number;
   }
 
+  uint32_t num_groups_ = 0;
   std::unique_ptr<pcre2_code, Free<pcre2_code_free>> code_;
   std::unique_ptr<pcre2_match_context, Free<pcre2_match_context_free>> limits_;
   std::unique_ptr<pcre2_match_data, Free<pcre2_match_data_free>> match_;
