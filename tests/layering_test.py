@@ -59,7 +59,7 @@ THIRD_PARTY = [
     ("utf8proc", ["data/", "scorers/"], False),
     ("tesseract/", ["reward/"], False),
     ("opencv2/", ["io/", "data/", "reward/"], False),
-    ("curl/", ["io/"], False),
+    ("curl/", ["io/http_client.cpp"], False),
     ("nlohmann/json_fwd.hpp", [""], True),
     ("nlohmann/", [""], False),
     ("torch/csrc/distributed/", ["parallel/"], True),

@@ -108,6 +108,8 @@ bool judges_text(reward::RewardKind kind) {
   return kind == format || kind == answer || kind == text_rules;
 }
 
+bool judges_both(reward::RewardKind kind) { return kind == reward::RewardKind::http; }
+
 Finding check_text_rules(const reward::TermConfig& term, const std::string& key) {
   if (term.overlong_cache > term.max_tokens) {
     return Conflict{{key + ".overlong_cache", key + ".max_tokens"},
@@ -116,6 +118,46 @@ Finding check_text_rules(const reward::TermConfig& term, const std::string& key)
   if (term.max_tokens > 0 && term.min_tokens > term.max_tokens) {
     return Conflict{{key + ".min_tokens", key + ".max_tokens"},
                     fmt::format("expected at most max_tokens = {}, got {}", term.max_tokens, term.min_tokens)};
+  }
+  return {};
+}
+
+bool is_loopback(std::string_view url) {
+  std::string_view host = url.substr(std::string_view("http://").size());
+  host = host.substr(0, host.find('/'));
+  const auto names = [&](std::string_view name) { return host == name || host.starts_with(std::string(name) + ":"); };
+  const bool is_v4 = host.starts_with("127.") && host.find_first_not_of("0123456789.:") == std::string_view::npos;
+  return is_v4 || names("localhost") || names("[::1]");
+}
+
+/// What [reward.terms.http] of a term that uses it needs. key: "reward.terms.0".
+Finding check_http(const reward::TermConfig& term, const std::string& key) {
+  const reward::HttpConfig& http = term.http;
+  const bool judges = term.kind == reward::RewardKind::http;
+  const bool detects = (term.kind == reward::RewardKind::geneval || term.kind == reward::RewardKind::edit) &&
+                       term.detector == reward::DetectorKind::http;
+  if (!judges && !detects) return {};
+  const std::string user = judges ? ".kind" : ".detector";
+  if (http.url.empty()) {
+    return Conflict{{key + ".http.url", key + user}, fmt::format("expected an address for {} = \"http\"", user.substr(1))};
+  }
+  if (http.url.starts_with("http://") && !http.allow_plain_http && !is_loopback(http.url)) {
+    return Conflict{{key + ".http.url", key + ".http.allow_plain_http"},
+                    "expected https:// for another machine (or allow_plain_http = true on a private network)"};
+  }
+  if (http.min_number > http.max_number) {
+    return Conflict{{key + ".http.min_number", key + ".http.max_number"},
+                    fmt::format("expected at most max_number = {}, got {}", http.max_number, http.min_number)};
+  }
+  if (!judges || http.format != reward::HttpFormat::chat) return {};
+  const std::string format = key + ".http.format";
+  if (http.model.empty()) return Conflict{{key + ".http.model", format}, "expected a model for format = \"chat\""};
+  if (http.message_template.empty()) {
+    return Conflict{{key + ".http.template", format}, "expected a message for format = \"chat\""};
+  }
+  if (http.score_pointer.empty() == http.score_regex.empty()) {
+    return Conflict{{key + ".http.score_pointer", key + ".http.score_regex", format},
+                    "expected this or score_regex, one of them, for format = \"chat\""};
   }
   return {};
 }
@@ -134,12 +176,13 @@ Finding check_terms(const Recipe& recipe, Command command) {
                                   name, found->second)};
     }
     const char* judged = judges_text(term.kind) ? "text" : "image";
-    if (command == Command::train && !has_segment(recipe, judged)) {
+    if (command == Command::train && !judges_both(term.kind) && !has_segment(recipe, judged)) {
       return Conflict{{key + ".kind", "rollout.program"},
                       fmt::format("expected \"{}\" in rollout.program for kind \"{}\"", judged,
                                   enum_name(term.kind))};
     }
     if (const Finding conflict = check_text_rules(term, key)) return conflict;
+    if (const Finding conflict = check_http(term, key)) return conflict;
     weighted = weighted || term.weight != 0;
   }
   for (size_t i = 0; i < recipe.reward.terms.size(); ++i) {
@@ -154,6 +197,11 @@ Finding check_terms(const Recipe& recipe, Command command) {
 }
 
 Finding check_eval(const Recipe& recipe, Command) {
+  for (size_t i = 0; i < recipe.eval.rewards.size(); ++i) {
+    const std::string key = fmt::format("eval.rewards.{}", i);
+    if (const Finding conflict = check_text_rules(recipe.eval.rewards[i], key)) return conflict;
+    if (const Finding conflict = check_http(recipe.eval.rewards[i], key)) return conflict;
+  }
   if (!recipe.eval.keep_best || (recipe.eval.every > 0 && !recipe.eval.prompts.empty())) return {};
   return Conflict{{"eval.keep_best", "eval.every", "eval.prompts"}, "expected eval.every > 0 and eval.prompts with it"};
 }

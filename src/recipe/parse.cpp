@@ -159,14 +159,20 @@ class Binder {
   Binder(Recipe& recipe, std::function<void(const std::string& key, Position at)> note)
       : recipe_(recipe), note_(std::move(note)) {}
 
-  /// The top of the document (section nullptr), a table, or element `index` of a list of tables.
+  /// The top of the document (section nullptr), a table, or element `index` of a list of tables; of that, the
+  /// sub-table `inside` ("http."), if any.
   void bind_table(const Table& table, const Section* section, const std::string& prefix,
-                  size_t index = 0) {
+                  size_t index = 0, const std::string& inside = "") {
     for (const Entry& entry : table) {
       const std::string key = (prefix.empty() ? "" : prefix + ".") + key_part(entry.key);
-      if (section != nullptr) {
-        if (const Field* field = find_field(*section, entry.key)) {
+      if (section != nullptr && entry.key.find('.') == std::string::npos) {
+        const std::string name = inside + entry.key;
+        if (const Field* field = find_field(*section, name)) {
           bind_field(*field, index, entry.node, key);
+          continue;
+        }
+        if (has_table(*section, name)) {
+          bind_sub_table(*section, name, entry.node, key, index);
           continue;
         }
       }
@@ -174,8 +180,9 @@ class Binder {
       const Section* inner = can_hold_tables ? find_section(key) : nullptr;
       if (inner == nullptr) {
         const bool is_table = std::holds_alternative<Table>(entry.node.value);
-        errors_.offer({entry.at, key,
-                       [key, section, is_table] { return unknown_key(key, section, is_table); }});
+        errors_.offer({entry.at, key, [key, section, is_table, inside] {
+                         return unknown_key(key, section, is_table, inside);
+                       }});
       } else if (inner->is_list()) {
         bind_list(*inner, entry.node);
       } else if (const auto* inner_table = std::get_if<Table>(&entry.node.value)) {
@@ -186,6 +193,14 @@ class Binder {
                        }});
       }
     }
+  }
+
+  void bind_sub_table(const Section& section, const std::string& name, const Node& node, const std::string& key,
+                      size_t index) {
+    if (const auto* table = std::get_if<Table>(&node.value)) return bind_table(*table, &section, key, index, name + ".");
+    errors_.offer({node.at, key, [header = section.key + "." + name, &node] {
+                     return fmt::format("expected a table [{}], got {}", header, describe(node));
+                   }});
   }
 
   void bind_field(const Field& field, size_t index, const Node& node, const std::string& key) {
@@ -288,6 +303,22 @@ struct Target {
   size_t index = 0;
 };
 
+/// "reward.terms.0.http.url" as the list of tables it is in, "0" and "http.url"; no section where it is in none.
+struct ElementKey {
+  const Section* section = nullptr;
+  std::string index, name;
+};
+
+ElementKey element_key(const std::string& key) {
+  for (const Section& section : schema()) {
+    if (!section.is_list() || !key.starts_with(section.key + ".")) continue;
+    const std::string rest = key.substr(section.key.size() + 1);
+    const size_t dot = std::min(rest.find('.'), rest.size());
+    return {&section, rest.substr(0, dot), rest.substr(std::min(dot + 1, rest.size()))};
+  }
+  return {};
+}
+
 /// Throws BadInput `who: ...` where the key leads nowhere.
 Target resolve(const Recipe& recipe, const std::string& key, const std::string& who) {
   if (const Section* whole = find_section(key)) {
@@ -295,31 +326,28 @@ Target resolve(const Recipe& recipe, const std::string& key, const std::string& 
     throw BadInput("{}: {} is a table, expected one of its keys ({})", who, key,
                    fmt::format("{}.{}, ...", key, whole->fields.front().name));
   }
-  const size_t dot = key.rfind('.');
-  const std::string name = dot == std::string::npos ? key : key.substr(dot + 1);
-  const std::string parent = dot == std::string::npos ? "" : key.substr(0, dot);
-  const Section* section = find_section(parent);
-  if (section != nullptr && !section->is_list()) {
-    if (const Field* field = find_field(*section, name)) return {section, field, 0};
-  }
-  const size_t index_dot = parent.rfind('.');
-  if (section == nullptr && index_dot != std::string::npos) {
-    section = find_section(parent.substr(0, index_dot));
-    const std::string index_text = parent.substr(index_dot + 1);
+  if (const ElementKey element = element_key(key); element.section != nullptr) {
+    const Section& section = *element.section;
     size_t index = 0;
-    const char* end = index_text.data() + index_text.size();
-    const auto [stop, failure] = std::from_chars(index_text.data(), end, index);
-    const bool is_index = !index_text.empty() && stop == end && failure == std::errc();
-    if (section != nullptr && section->is_list() && is_index) {
-      const size_t size = section->size(recipe);
-      if (index >= size) {
-        throw BadInput("{}: {} has {} element{}, counted from 0", who, section->key, size,
-                       size == 1 ? "" : "s");
-      }
-      if (const Field* field = find_field(*section, name)) return {section, field, index};
-    } else {
-      section = nullptr;
+    const char* end = element.index.data() + element.index.size();
+    const auto [stop, failure] = std::from_chars(element.index.data(), end, index);
+    if (element.index.empty() || stop != end || failure != std::errc()) {
+      throw BadInput("{}: {}", who, unknown_key(key, nullptr, false));
     }
+    const size_t size = section.size(recipe);
+    if (index >= size) {
+      throw BadInput("{}: {} has {} element{}, counted from 0", who, section.key, size, size == 1 ? "" : "s");
+    }
+    if (const Field* field = find_field(section, element.name)) return {&section, field, index};
+    if (has_table(section, element.name)) throw BadInput("{}: {} is a table, expected one of its keys", who, key);
+    const std::string table = element.name.substr(0, element.name.rfind('.'));
+    const std::string inside = has_table(section, table) ? table + "." : "";
+    throw BadInput("{}: {}", who, unknown_key(key, &section, false, inside));
+  }
+  const size_t dot = key.rfind('.');
+  const Section* section = dot == std::string::npos ? nullptr : find_section(key.substr(0, dot));
+  if (section != nullptr) {
+    if (const Field* field = find_field(*section, key.substr(dot + 1))) return {section, field, 0};
   }
   throw BadInput("{}: {}", who, unknown_key(key, section, false));
 }

@@ -34,6 +34,21 @@ const std::string kStatisticNames =
     "names of " + join(std::vector<std::string>(monitor::kAlarmStatistics.begin(), monitor::kAlarmStatistics.end()), ", ");
 const TextRule kStatistic = {
     [](std::string_view text) { return std::ranges::count(monitor::kAlarmStatistics, text) > 0; }, "", kStatisticNames};
+constexpr TextRule kUrl = {
+    [](std::string_view text) {
+      // No user name and password: those are secrets, and recipes are copied into run folders.
+      const size_t host = text.find("://") + 3;
+      const bool known = text.starts_with("http://") || text.starts_with("https://");
+      return text.empty() || (known && text.size() > host && text.find_first_of("/?#@ ", host) > host &&
+                              text.substr(host, text.find('/', host) - host).find('@') == std::string_view::npos &&
+                              text.find(' ') == std::string_view::npos);
+    },
+    "an http:// or https:// address without user name", ""};
+constexpr TextRule kVariable = {
+    [](std::string_view text) { return is_word(text, "_") && (text.empty() || text[0] < '0' || text[0] > '9'); },
+    "the name of an environment variable", ""};
+constexpr TextRule kPointer = {[](std::string_view text) { return text.empty() || text[0] == '/'; },
+                               "a JSON pointer (/score)", ""};
 constexpr TextRule kSegment = {
     [](std::string_view text) { return text == "text" || text == "image"; },
     "\"text\" or \"image\"", "\"text\" and \"image\""};
@@ -101,6 +116,18 @@ class Builder {
     return *this;
   }
 
+  /// A row of a sub-table: `name` is "table.key", `table` the member that holds the sub-table's values.
+  template <typename Config, typename Sub, typename T>
+  Builder& row(const char* name, Sub Config::*table, T Sub::*member, const char* meaning, Limits limits = {}) {
+    const std::string prefix = section_.key + (section_.is_list() ? ".N." : ".");
+    section_.fields.push_back({name, prefix + name,
+                               [at = at_, table, member](Recipe& recipe, size_t index) {
+                                 return reference_to(at(recipe, index).*table.*member);
+                               },
+                               meaning, limits});
+    return *this;
+  }
+
   template <typename Items>
   Builder& list_of(Items items, unsigned required = kOptional) {
     section_.size = [items](const Recipe& recipe) {
@@ -121,7 +148,7 @@ class Builder {
 /// What makes a reward: the keys that trained terms and evaluation's judges have in common.
 template <typename At>
 Builder<At> reward_rows(Builder<At> builder) {
-  using reward::TermConfig;
+  using reward::HttpConfig, reward::TermConfig;
   return builder
       .row("name", &TermConfig::name, "the metric is reward/<name>; empty: the kind", text(kMetricName))
       .row("kind", &TermConfig::kind, "the judge")
@@ -137,7 +164,42 @@ Builder<At> reward_rows(Builder<At> builder) {
       .row("max_tokens", &TermConfig::max_tokens, "text_rules: from here on the punishment is whole; 0: no limit",
            between(0, kMany))
       .row("overlong_cache", &TermConfig::overlong_cache,
-           "text_rules: last tokens before max_tokens, in which the punishment grows", between(0, kMany));
+           "text_rules: last tokens before max_tokens, in which the punishment grows", between(0, kMany))
+      .row("detector", &TermConfig::detector, "geneval, edit: what finds the objects")
+      .row("http.url", &TermConfig::http, &HttpConfig::url,
+           "kind = http, detector = http: where requests are posted", text(kUrl))
+      .row("http.key_env", &TermConfig::http, &HttpConfig::key_env,
+           "environment variable with the key to send; empty: none", text(kVariable))
+      .row("http.ca_file", &TermConfig::http, &HttpConfig::ca_file,
+           "PEM file of the authorities to trust; empty: the system's")
+      .row("http.allow_plain_http", &TermConfig::http, &HttpConfig::allow_plain_http,
+           "http:// to other machines, unprotected")
+      .row("http.use_proxy", &TermConfig::http, &HttpConfig::use_proxy, "the proxies that the environment names")
+      .row("http.max_concurrent", &TermConfig::http, &HttpConfig::max_concurrent, "requests at once", between(1, 512))
+      .row("http.max_tries", &TermConfig::http, &HttpConfig::max_tries,
+           "of a request, within timeout_s", between(1, 100))
+      .row("http.image_format", &TermConfig::http, &HttpConfig::image_format,
+           "how images are sent; jpeg, webp: at quality 95")
+      .row("http.format", &TermConfig::http, &HttpConfig::format,
+           "requests of docs/REWARDS.md, or OpenAI's chat completions")
+      .row("http.batch_size", &TermConfig::http, &HttpConfig::batch_size,
+           "json: samples a request; detector: images", between(1, 4096))
+      .row("http.whole_groups", &TermConfig::http, &HttpConfig::whole_groups,
+           "json: all samples of a prompt in one request, for judges that compare")
+      .row("http.model", &TermConfig::http, &HttpConfig::model, "chat: the judge's name at the server")
+      .row("http.system", &TermConfig::http, &HttpConfig::system, "chat: system message; empty: none", lines())
+      .row("http.template", &TermConfig::http, &HttpConfig::message_template,
+           "chat: the message, with {prompt}, {text} and {metadata}; images follow it", lines())
+      .row("http.max_tokens", &TermConfig::http, &HttpConfig::max_tokens, "chat: of a reply", between(1, 1e6))
+      .row("http.temperature", &TermConfig::http, &HttpConfig::temperature, "chat: of the judge", between(0, 2))
+      .row("http.score_pointer", &TermConfig::http, &HttpConfig::score_pointer,
+           "chat: where in the reply, as JSON, the number stands", text(kPointer))
+      .row("http.score_regex", &TermConfig::http, &HttpConfig::score_regex,
+           "chat: the number is what its first group matches")
+      .row("http.scale", &TermConfig::http, &HttpConfig::scale, "kind = http: score = scale * number + offset")
+      .row("http.offset", &TermConfig::http, &HttpConfig::offset, "see scale")
+      .row("http.min_number", &TermConfig::http, &HttpConfig::min_number, "a number below is no score")
+      .row("http.max_number", &TermConfig::http, &HttpConfig::max_number, "a number above is no score");
 }
 
 std::vector<Section> make_schema() {
@@ -457,6 +519,12 @@ const Section* find_section(std::string_view key) {
 const Field* find_field(const Section& section, std::string_view name) {
   const auto found = std::ranges::find(section.fields, name, &Field::name);
   return found == section.fields.end() ? nullptr : &*found;
+}
+
+bool has_table(const Section& section, std::string_view name) {
+  return std::ranges::any_of(section.fields, [&](const Field& field) {
+    return field.name.size() > name.size() && field.name.starts_with(name) && field.name[name.size()] == '.';
+  });
 }
 
 bool in_range(double value, const Limits& limits) {

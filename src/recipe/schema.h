@@ -49,7 +49,7 @@ struct Limits {
 enum Required : unsigned { kOptional = 0, kForTrain = 1, kForSft = 2, kAlways = 4 };
 
 struct Field {
-  std::string name;  // "group_size"
+  std::string name;  // "group_size"; "http.url" in a sub-table of a list's elements
   std::string key;   // "grpo.group_size", "reward.terms.N.weight"
   std::function<Ref(Recipe& recipe, size_t index)>
       at;  // index: of the element, in a list of tables
@@ -77,6 +77,8 @@ const std::vector<Section>& schema();
 const Section* find_section(std::string_view key);
 /// nullptr where the section has no such key.
 const Field* find_field(const Section& section, std::string_view name);
+/// Whether `name` is a sub-table of the section: "http" where there is a field "http.url".
+bool has_table(const Section& section, std::string_view name);
 
 /// "integer", "string", "list of strings", "choice".
 std::string type_name(const Field& field);

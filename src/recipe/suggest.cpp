@@ -71,19 +71,28 @@ std::string nearest_key(std::string_view key, bool is_table) {
   };
   for (const Section& section : schema()) {
     if (is_table || section.is_list()) consider(section.key);
-    if (is_table) continue;
-    for (const Field& field : section.fields) consider(field.key);
+    for (const Field& field : section.fields) {
+      if (!is_table) consider(field.key);
+      const bool in_sub_table = field.name.find('.') != std::string::npos;
+      if (is_table && in_sub_table) consider(std::string(split_last(field.key).first));
+    }
   }
   const size_t at = best.find(".N.");
   if (at != std::string::npos) best.replace(at + 1, 1, index);
   return best;
 }
 
-std::vector<std::string> names_in(const Section* parent) {
+std::vector<std::string> names_in(const Section* parent, std::string_view inside) {
   std::vector<std::string> names;
   if (parent != nullptr) {
-    for (const Field& field : parent->fields) names.push_back(field.name);
+    for (const Field& field : parent->fields) {
+      if (!field.name.starts_with(inside)) continue;
+      std::string name = field.name.substr(inside.size());
+      name.resize(std::min(name.find('.'), name.size()));  // a sub-table by its own name, once
+      if (names.empty() || names.back() != name) names.push_back(std::move(name));
+    }
   }
+  if (!inside.empty()) return names;
   for (const Section& section : schema()) {
     const auto [above, name] = split_last(section.key);
     if (above == (parent == nullptr ? "" : parent->key)) names.emplace_back(name);
@@ -93,11 +102,11 @@ std::vector<std::string> names_in(const Section* parent) {
 
 }  // namespace
 
-std::string unknown_key(std::string_view key, const Section* parent, bool is_table) {
+std::string unknown_key(std::string_view key, const Section* parent, bool is_table, std::string_view inside) {
   const char* what = is_table ? "unknown table" : "unknown key";
   const std::string near = nearest_key(key, is_table);
   if (!near.empty()) return fmt::format("{}, did you mean '{}'?", what, near);
-  return fmt::format("{}, expected one of {}", what, join(names_in(parent), ", "));
+  return fmt::format("{}, expected one of {}", what, join(names_in(parent, inside), ", "));
 }
 
 std::string near_choice(std::string_view word, const EnumRef& value) {

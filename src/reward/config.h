@@ -11,11 +11,41 @@ namespace unigrpo {
 namespace reward {
 
 enum class OnError { drop_sample, drop_group, stop, retry };
-enum class RewardKind { geneval, edit, answer, format, text_rules, ocr, jpeg, brightness, saturation };
+enum class RewardKind { geneval, edit, answer, format, text_rules, ocr, jpeg, brightness, saturation, http };
 enum class GenevalMeasure { strict, soft, mixed };
 enum class Drives { both, text, image };
 enum class TermScale { none, running };
 enum class JpegPrefer { large, small };
+enum class DetectorKind { color, http };
+enum class HttpFormat { json, chat };
+enum class HttpImageFormat { png, jpeg, webp };
+
+struct HttpConfig {  // recipe: [reward.terms.http], of the term above it
+  std::string url;
+  std::string key_env;  // environment variable with the key; empty: none is sent
+  std::string ca_file;  // PEM; empty: the system's authorities
+  bool allow_plain_http = false;
+  bool use_proxy = false;
+  int64_t max_concurrent = 8;
+  int64_t max_tries = 3;
+  HttpImageFormat image_format = HttpImageFormat::png;
+  HttpFormat format = HttpFormat::json;
+  int64_t batch_size = 8;     // json, detector: samples (or images) a request
+  bool whole_groups = false;  // json: a request holds all samples of a prompt, for judges that compare
+  std::string model;          // chat, and the rest
+  std::string system;
+  std::string message_template;  // recipe: template
+  int64_t max_tokens = 512;
+  double temperature = 0;
+  std::string score_pointer;
+  std::string score_regex;
+  double scale = 1.0;  // kind = "http": score = scale * number + offset
+  double offset = 0.0;
+  double min_number = -1e6;  // a number outside is no score
+  double max_number = 1e6;
+
+  bool operator==(const HttpConfig&) const = default;
+};
 
 struct TermConfig {  // recipe: [[reward.terms]]
   std::string name = {};  // metric name reward/<name>; the kind where empty
@@ -34,6 +64,8 @@ struct TermConfig {  // recipe: [[reward.terms]]
   int64_t min_tokens = 0;      // text_rules
   int64_t max_tokens = 0;      // text_rules; 0: no limit
   int64_t overlong_cache = 0;  // text_rules: tokens before max_tokens in which the punishment grows
+  DetectorKind detector = DetectorKind::color;  // geneval, edit
+  HttpConfig http = {};  // kind = "http" or detector = "http"
 
   bool operator==(const TermConfig&) const = default;
 };
@@ -73,7 +105,24 @@ struct EnumNames<reward::RewardKind> {
                                        std::pair{reward::RewardKind::ocr, "ocr"},
                                        std::pair{reward::RewardKind::jpeg, "jpeg"},
                                        std::pair{reward::RewardKind::brightness, "brightness"},
-                                       std::pair{reward::RewardKind::saturation, "saturation"}};
+                                       std::pair{reward::RewardKind::saturation, "saturation"},
+                                       std::pair{reward::RewardKind::http, "http"}};
+};
+template <>
+struct EnumNames<reward::DetectorKind> {
+  static constexpr std::array names = {std::pair{reward::DetectorKind::color, "color"},
+                                       std::pair{reward::DetectorKind::http, "http"}};
+};
+template <>
+struct EnumNames<reward::HttpFormat> {
+  static constexpr std::array names = {std::pair{reward::HttpFormat::json, "json"},
+                                       std::pair{reward::HttpFormat::chat, "chat"}};
+};
+template <>
+struct EnumNames<reward::HttpImageFormat> {
+  static constexpr std::array names = {std::pair{reward::HttpImageFormat::png, "png"},
+                                       std::pair{reward::HttpImageFormat::jpeg, "jpeg"},
+                                       std::pair{reward::HttpImageFormat::webp, "webp"}};
 };
 template <>
 struct EnumNames<reward::GenevalMeasure> {

@@ -26,6 +26,7 @@
 #include "reward/builtin/ocr.h"
 #include "reward/builtin/saturation.h"
 #include "reward/builtin/text_rules.h"
+#include "reward/http/http_reward.h"
 
 namespace unigrpo::reward {
 namespace {
@@ -92,6 +93,10 @@ void retry_failed(Reward& reward, const std::string& name, std::span<const data:
   if (again.empty()) return;
   std::vector<Score> second = checked_scores(reward, name, again);
   for (size_t i = 0; i < places.size(); ++i) scores[places[i]] = std::move(second[i]);
+}
+
+std::unique_ptr<Detector> make_detector(const TermConfig& term) {
+  return term.detector == DetectorKind::http ? make_http_detector(term) : make_color_detector();
 }
 
 }  // namespace
@@ -178,9 +183,9 @@ class Rewarder::Judge {
 std::unique_ptr<Reward> make_reward(const TermConfig& term) {
   switch (term.kind) {
     case RewardKind::geneval:
-      return make_geneval_reward(term.measure, make_color_detector());
+      return make_geneval_reward(term.measure, make_detector(term));
     case RewardKind::edit:
-      return make_edit_reward(term.measure, make_color_detector());
+      return make_edit_reward(term.measure, make_detector(term));
     case RewardKind::answer:
       return make_answer_reward();
     case RewardKind::format:
@@ -195,6 +200,8 @@ std::unique_ptr<Reward> make_reward(const TermConfig& term) {
       return make_brightness_reward();
     case RewardKind::saturation:
       return make_saturation_reward();
+    case RewardKind::http:
+      return make_http_reward(term);
   }
   throw RuntimeFailure("unknown reward kind {}", static_cast<int>(term.kind));
 }

@@ -40,6 +40,24 @@ TEST(ImageCodec, PngIsLossless) {
   EXPECT_EQ(encode_png(image), encode_png(image));
 }
 
+TEST(ImageCodec, WritesEveryFormatThatItReads) {
+  const TempFolder folder;
+  Image image{.width = 9, .height = 6, .pixels = {}};
+  for (int i = 0; i < 9 * 6; ++i) image.pixels.insert(image.pixels.end(), {255, 128, 0});
+  for (const ImageFormat format : {ImageFormat::png, ImageFormat::jpeg, ImageFormat::webp}) {
+    const auto bytes = encode_image(image, format);
+    const auto header = read_image_header(bytes);
+    ASSERT_TRUE(header);
+    EXPECT_EQ(header->format, format);
+    folder.write("a", std::string(bytes.begin(), bytes.end()));
+    const Image again = read_image(folder.path() / "a");
+    ASSERT_EQ(again.pixels.size(), image.pixels.size());
+    for (size_t i = 0; i < image.pixels.size(); ++i) EXPECT_NEAR(again.pixels[i], image.pixels[i], 6);  // lossy by a few levels
+  }
+  image.pixels.pop_back();
+  EXPECT_THROW(encode_image(image, ImageFormat::webp), RuntimeFailure);
+}
+
 // The files under images/ were made with Pillow.
 std::filesystem::path made(const std::string& name) {
   return std::filesystem::path(UNIGRPO_SOURCE_DIR) / "tests/io/images" / name;

@@ -84,6 +84,37 @@ TEST(Checks, NameTheKeysThatDoNotGoTogether) {
        "FILE:8:8: reward.terms.1.kind: expected \"text\" in rollout.program for kind \"format\"",
        Command::train},
   };
+  const std::string http = "[[reward.terms]]\nkind = \"http\"\n[reward.terms.http]\n";
+  const std::string chat = http + "url = \"https://a\"\nformat = \"chat\"\n";
+  const std::vector<Case> of_http = {
+      {"[[reward.terms]]\nkind = \"http\"\n", "FILE:2:8: reward.terms.0.http.url: expected an address for kind = \"http\""},
+      {"[[reward.terms]]\ndetector = \"http\"\n",
+       "FILE:2:12: reward.terms.0.http.url: expected an address for detector = \"http\""},
+      {"[[reward.terms]]\nkind = \"saturation\"\ndetector = \"http\"\n", "accepted"},
+      {http + "url = \"http://judge/score\"\n",
+       "FILE:4:7: reward.terms.0.http.url: expected https:// for another machine (or allow_plain_http = true on a "
+       "private network)"},
+      {http + "url = \"http://127.0.0.1.evil.example/\"\n",
+       "FILE:4:7: reward.terms.0.http.url: expected https:// for another machine (or allow_plain_http = true on a "
+       "private network)"},
+      {http + "url = \"http://judge/score\"\nallow_plain_http = true\n", "accepted"},
+      {http + "url = \"http://localhost:8000/score\"\n", "accepted"},
+      {http + "url = \"http://127.0.0.1/\"\n", "accepted"},
+      {http + "url = \"http://[::1]:8000\"\n", "accepted"},
+      {http + "url = \"https://judge\"\n", "accepted", Command::check},
+      {http + "url = \"https://a\"\nmin_number = 2\nmax_number = 1\n",
+       "FILE:5:14: reward.terms.0.http.min_number: expected at most max_number = 1, got 2"},
+      {chat, "FILE:5:10: reward.terms.0.http.model: expected a model for format = \"chat\""},
+      {chat + "model = \"m\"\n", "FILE:5:10: reward.terms.0.http.template: expected a message for format = \"chat\""},
+      {chat + "model = \"m\"\ntemplate = \"t\"\n",
+       "FILE:5:10: reward.terms.0.http.score_pointer: expected this or score_regex, one of them, for format = \"chat\""},
+      {chat + "model = \"m\"\ntemplate = \"t\"\nscore_pointer = \"/a\"\nscore_regex = \"a\"\n",
+       "FILE:8:17: reward.terms.0.http.score_pointer: expected this or score_regex, one of them, for format = \"chat\""},
+      {chat + "model = \"m\"\ntemplate = \"t\"\nscore_regex = \"a\"\n", "accepted"},
+      {"[monitor]\neval_reward = \"http\"\n",
+       "FILE:2:15: monitor.eval_reward: expected a judge that needs no settings of its own, got \"http\""},
+  };
+  for (const Case& one : of_http) EXPECT_EQ(refusal(one.text, {}, one.command), one.message) << one.text;
   for (const Case& one : cases)
     EXPECT_EQ(refusal(one.text, {}, one.command), one.message) << one.text;
 }

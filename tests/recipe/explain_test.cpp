@@ -101,8 +101,17 @@ Recipe random_recipe(uint64_t seed) {
   recipe.rollout.window.width = std::min<int64_t>(recipe.rollout.window.width, 900);
   if (recipe.rollout.sde.kind == flow::SdeKind::cps) recipe.rollout.sde.kind = flow::SdeKind::dance;
   recipe.grpo.num_updates = 1;
-  for (size_t i = 0; i < recipe.reward.terms.size(); ++i)
-    recipe.reward.terms[i].name = "t" + std::to_string(i);
+  for (size_t i = 0; i < recipe.reward.terms.size(); ++i) {
+    reward::TermConfig& term = recipe.reward.terms[i];
+    term.name = "t" + std::to_string(i);
+    term.http.url = "https://judge/" + std::to_string(seed);
+    term.http.max_number = std::max(term.http.max_number, term.http.min_number);
+    term.http.model += "m";
+    term.http.message_template += "\n{prompt}";
+    term.http.score_pointer = draw.below(2) == 1 ? "/score" : "";
+    term.http.score_regex = term.http.score_pointer.empty() ? "([0-9]+)" : "";
+  }
+  if (recipe.monitor.eval_reward == reward::RewardKind::http) recipe.monitor.eval_reward = reward::RewardKind::geneval;
   return recipe;
 }
 
@@ -128,8 +137,9 @@ TEST(DifferingKeys, AreNamedInSchemaOrder) {
   b.optim.lr = 2e-4;
   b.run.num_steps = 7;
   b.reward.terms[1].weight = 0.5;
+  b.reward.terms[0].http.model = "m";
   b.policy.freeze.clear();
-  EXPECT_EQ(differing_keys(a, b), (std::vector<std::string>{"run.num_steps", "policy.freeze",
+  EXPECT_EQ(differing_keys(a, b), (std::vector<std::string>{"run.num_steps", "policy.freeze", "reward.terms.0.http.model",
                                                             "reward.terms.1.weight", "optim.lr"}));
   b = a;
   b.reward.terms.resize(3);

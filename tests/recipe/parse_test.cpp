@@ -50,6 +50,31 @@ TEST(Parse, SaysWhereAndWhatIsWrong) {
        "FILE:3:1: reward.terms.0.wieght: unknown key, did you mean 'reward.terms.0.weight'?"},
       {"[[optim.groups]]\npattern = \"a\"\nlr = 1\n[[optim.groups]]\npatern = \"b\"\nlr = 1\n",
        "FILE:5:1: optim.groups.1.patern: unknown key, did you mean 'optim.groups.1.pattern'?"},
+      // Sub-tables of a list's elements
+      {"[[reward.terms]]\n[reward.terms.http]\nmax_trys = 2\n",
+       "FILE:3:1: reward.terms.0.http.max_trys: unknown key, did you mean 'reward.terms.0.http.max_tries'?"},
+      {"[[reward.terms]]\n[[reward.terms]]\nhttp.modell = \"m\"\n",
+       "FILE:3:6: reward.terms.1.http.modell: unknown key, did you mean 'reward.terms.1.http.model'?"},
+      {"[[reward.terms]]\nurl = \"https://a\"\n",
+       "FILE:2:1: reward.terms.0.url: unknown key, did you mean 'reward.terms.0.http.url'?"},
+      {"[[reward.terms]]\n[reward.terms.htp]\nurl = \"https://a\"\n",
+       "FILE:2:15: reward.terms.0.htp: unknown table, did you mean 'reward.terms.0.http'?"},
+      {"[[reward.terms]]\n[reward.terms.http]\nquantum = 1\n",
+       "FILE:3:1: reward.terms.0.http.quantum: unknown key, expected one of url, key_env, ca_file, allow_plain_http, "
+       "use_proxy, max_concurrent, max_tries, image_format, format, batch_size, whole_groups, model, system, template, "
+       "max_tokens, temperature, score_pointer, score_regex, scale, offset, min_number, max_number"},
+      {"[[reward.terms]]\nquantum = 1\n",
+       "FILE:2:1: reward.terms.0.quantum: unknown key, expected one of name, kind, weight, measure, timeout_s, detector, http"},
+      {"[[reward.terms]]\nhttp = \"https://a\"\n",
+       "FILE:2:8: reward.terms.0.http: expected a table [reward.terms.http], got \"https://a\""},
+      {"[[reward.terms]]\n\"http.url\" = \"https://a\"\n",
+       "FILE:2:1: reward.terms.0.\"http.url\": unknown key, did you mean 'reward.terms.0.http.url'?"},
+      {"[[reward.terms]]\n[reward.terms.http]\nurl = \"ftp://a\"\n",
+       "FILE:3:7: reward.terms.0.http.url: expected an http:// or https:// address without user name, got \"ftp://a\""},
+      {"[[reward.terms]]\nhttp = {max_concurrent = 0}\n",
+       "FILE:2:26: reward.terms.0.http.max_concurrent: expected an integer from 1 to 512, got 0"},
+      {"[[reward.terms]]\nhttp.url.x = 1\n",
+       "FILE:2:6: reward.terms.0.http.url: expected an http:// or https:// address without user name, got a table"},
       {"[policy]\nlora.rnk = 4\n",
        "FILE:2:6: policy.lora.rnk: unknown key, did you mean 'policy.lora.rank'?"},
       {"\"grpo.group_size\" = 8\n",
@@ -330,7 +355,11 @@ TEST(Parse, TakesEveryWritingOfAValue) {
       "[optim]\ngroups = [{pattern = \"a\", lr = 1}]",
       "[checkpoint]\non_disk_full = \"continue\"",
       "[sft]\ntext_weight = 0\nimage_weight = 0",
-      "[optim.ema]\nenabled = false\ndecay = 0"};
+      "[optim.ema]\nenabled = false\ndecay = 0",
+      "[[reward.terms]]\n[reward.terms.http]\nurl = \"https://a.b/c\"\n[[reward.terms]]\nname = \"b\"",
+      "[[reward.terms]]\nhttp.url = \"https://a\"\nhttp.model = \"m\"",
+      "reward.terms = [{http = {url = \"http://[::1]:80/x?y#z\"}}]",
+      "[[reward.terms]]\nhttp = {}"};
   for (const std::string& text : cases) {
     const bool refused = text == "[optim.groups]";
     EXPECT_EQ(refusal(text) == "accepted", !refused) << text << "\n" << refusal(text);
@@ -353,6 +382,20 @@ TEST(Parse, BindsValues) {
   EXPECT_FALSE(recipe.monitor.report);
   EXPECT_EQ(recipe.grpo.group_size, grpo::GrpoConfig().group_size);
   EXPECT_EQ(recipe.run_dir(), "runs/run");
+}
+
+TEST(Parse, BindsSubTablesOfAListsElements) {
+  const Recipe recipe = accepted(
+      "[[reward.terms]]\nkind = \"http\"\n[reward.terms.http]\nurl = \"https://a/b\"\nkey_env = \"JUDGE_KEY\"\n"
+      "[[reward.terms]]\nname = \"second\"\nkind = \"http\"\nhttp.url = \"https://c\"\nhttp.batch_size = 3\n",
+      {"reward.terms.1.http.max_tries=7", "reward.terms.0.http.url=http://localhost:8000/v1"});
+  ASSERT_EQ(recipe.reward.terms.size(), 2u);
+  EXPECT_EQ(recipe.reward.terms[0].http.url, "http://localhost:8000/v1");
+  EXPECT_EQ(recipe.reward.terms[0].http.key_env, "JUDGE_KEY");
+  EXPECT_EQ(recipe.reward.terms[0].http.batch_size, reward::HttpConfig().batch_size);
+  EXPECT_EQ(recipe.reward.terms[1].http.url, "https://c");
+  EXPECT_EQ(recipe.reward.terms[1].http.batch_size, 3);
+  EXPECT_EQ(recipe.reward.terms[1].http.max_tries, 7);
 }
 
 TEST(Overrides, TakeTheKeysType) {
@@ -428,6 +471,15 @@ TEST(Overrides, SayWhichArgumentIsWrong) {
       {"reward.terms=x", "expected a list of tables, got \"x\""},
       {"optim.groups=[{lr = 1}]",
        "optim.groups.0.pattern: missing (string: of parameter names, * and ?)"},
+      {"reward.terms.0.http.modell=x", "unknown key, did you mean 'reward.terms.0.http.model'?"},
+      {"optim.groups.0.x.y=x", "optim.groups has 0 elements, counted from 0"},
+      {"reward.terms.0.http.quantum=x",
+       "unknown key, expected one of url, key_env, ca_file, allow_plain_http, use_proxy, max_concurrent, max_tries, "
+       "image_format, format, batch_size, whole_groups, model, system, template, max_tokens, temperature, score_pointer, "
+       "score_regex, scale, offset, min_number, max_number"},
+      {"reward.terms.0.http=x", "reward.terms.0.http is a table, expected one of its keys"},
+      {"reward.terms.2.http.url=https://a", "reward.terms has 1 element, counted from 0"},
+      {"reward.terms.0.http.url=a", "expected an http:// or https:// address without user name, got \"a\""},
       {"run.seed=1\nname = \"x\"", "expected an integer >= 0, got \"1\\nname = \\\"x\\\"\""},
       {"run.name=\xFF", "not UTF-8"},
   };

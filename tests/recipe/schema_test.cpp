@@ -27,9 +27,11 @@ constexpr size_t num_members() {
   }
 }
 
-/// Rows of a section and sections right below it: each is one member of the config.
+/// Rows of a section (a sub-table's as one) and sections right below it: each is one member of the config.
 size_t num_bound(const std::string& key) {
-  size_t count = find_section(key)->fields.size();
+  std::set<std::string> names;
+  for (const Field& field : find_section(key)->fields) names.insert(field.name.substr(0, field.name.find('.')));
+  size_t count = names.size();
   for (const Section& section : schema()) {
     const size_t dot = section.key.rfind('.');
     if (dot != std::string::npos && section.key.substr(0, dot) == key) ++count;
@@ -51,6 +53,9 @@ TEST(Schema, BindsEveryMemberOfEveryConfig) {
   EXPECT_EQ(num_bound("grpo.image"), num_members<grpo::ImageLossConfig>());
   EXPECT_EQ(num_bound("reward"), num_members<reward::RewardConfig>());
   EXPECT_EQ(num_bound("reward.terms"), num_members<reward::TermConfig>());
+  EXPECT_EQ(static_cast<size_t>(std::ranges::count_if(find_section("reward.terms")->fields,
+                                                      [](const Field& field) { return field.name.starts_with("http."); })),
+            num_members<reward::HttpConfig>());
   EXPECT_EQ(num_bound("optim"), num_members<optim::OptimConfig>());
   EXPECT_EQ(num_bound("optim.groups"), num_members<optim::GroupConfig>());
   EXPECT_EQ(num_bound("optim.ema"), num_members<optim::EmaConfig>());

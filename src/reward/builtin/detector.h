@@ -1,5 +1,6 @@
 #pragma once
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -18,10 +19,23 @@ struct Detection {
   double center_y() const { return (top + bottom) / 2; }
 };
 
+/// What was found in one image, or why that is not known.
+struct Detections {
+  std::vector<Detection> objects;
+  std::string failure;  // empty where it is known
+};
+
 class Detector {
  public:
   virtual ~Detector() = default;
+  /// Throws RuntimeFailure where the image could not be looked at.
   virtual std::vector<Detection> detect(const Image& image) = 0;
+  /// The same of several images, in order, for detectors that look at many at once.
+  virtual std::vector<Detections> detect_all(std::span<const Image* const> images) {
+    std::vector<Detections> all;
+    for (const Image* image : images) all.push_back({.objects = detect(*image), .failure = ""});
+    return all;
+  }
 };
 
 }  // namespace unigrpo::reward

@@ -54,7 +54,28 @@ class EditReward : public Reward {
       : measure_(measure), detector_(std::move(detector)) {}
 
   std::vector<Score> score(std::span<const data::Sample> samples) override {
-    return score_each(samples, [&](const data::Sample& sample) { return score_one(sample); });
+    std::vector<Score> scores(samples.size());
+    std::vector<size_t> judged;
+    std::vector<const Image*> images;  // of each judged sample, the old picture and the new one
+    for (size_t n = 0; n < samples.size(); ++n) {
+      scores[n].reason = unfit(samples[n]);
+      if (!scores[n].reason.empty()) continue;
+      judged.push_back(n);
+      images.insert(images.end(), {samples[n].images.front().get(), samples[n].last_image()});
+    }
+    const std::vector<Detections> found = detector_->detect_all(images);
+    for (size_t i = 0; i < judged.size(); ++i) {
+      Score& score = scores[judged[i]];
+      const Detections &before = found[2 * i], &after = found[2 * i + 1];
+      score.reason = before.failure.empty() ? after.failure : before.failure;
+      if (!score.reason.empty()) continue;
+      const Image &old_image = *images[2 * i], &new_image = *images[2 * i + 1];
+      const auto old_objects = scaled(before.objects, static_cast<double>(new_image.width) / old_image.width,
+                                      static_cast<double>(new_image.height) / old_image.height);
+      score = to_score(score_edit(samples[judged[i]].metadata_json, old_objects, after.objects, new_image.width, new_image.height),
+                       measure_);
+    }
+    return scores;
   }
 
   std::string missing_metadata(const std::string& metadata_json) const override {
@@ -65,16 +86,13 @@ class EditReward : public Reward {
   }
 
  private:
-  Score score_one(const data::Sample& sample) {
+  /// Why a sample cannot be judged; empty where it can.
+  std::string unfit(const data::Sample& sample) const {
     const Image* after = sample.last_image();
-    if (!after) return {.value = std::nullopt, .reason = "no image", .parts = {}};
-    if (sample.images.empty()) return {.value = std::nullopt, .reason = "the prompt has no image", .parts = {}};
-    const Image& before = *sample.images.front();
-    if (!is_whole(*after) || !is_whole(before)) return {.value = std::nullopt, .reason = "an image is empty", .parts = {}};
-    const auto old_objects = scaled(detector_->detect(before), static_cast<double>(after->width) / before.width,
-                                    static_cast<double>(after->height) / before.height);
-    return to_score(
-        score_edit(sample.metadata_json, old_objects, detector_->detect(*after), after->width, after->height), measure_);
+    if (!after) return "no image";
+    if (sample.images.empty()) return "the prompt has no image";
+    if (!is_whole(*after) || !is_whole(*sample.images.front())) return "an image is empty";
+    return missing_metadata(sample.metadata_json);
   }
 
   GenevalMeasure measure_;

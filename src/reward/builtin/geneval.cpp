@@ -215,9 +215,23 @@ class GenevalReward : public Reward {
       : measure_(measure), detector_(std::move(detector)) {}
 
   std::vector<Score> score(std::span<const data::Sample> samples) override {
-    std::vector<Score> scores;
-    scores.reserve(samples.size());
-    for (const data::Sample& sample : samples) scores.push_back(score_one(sample));
+    std::vector<Score> scores(samples.size());
+    std::vector<size_t> judged;
+    std::vector<const Image*> images;
+    for (size_t n = 0; n < samples.size(); ++n) {
+      scores[n].reason = unfit(samples[n]);
+      if (!scores[n].reason.empty()) continue;
+      judged.push_back(n);
+      images.push_back(samples[n].last_image());
+    }
+    const std::vector<Detections> found = detector_->detect_all(images);
+    for (size_t i = 0; i < judged.size(); ++i) {
+      Score& score = scores[judged[i]];
+      score.reason = found[i].failure;
+      if (!score.reason.empty()) continue;
+      score = to_score(score_geneval(samples[judged[i]].metadata_json, found[i].objects, images[i]->width, images[i]->height),
+                       measure_);
+    }
     return scores;
   }
 
@@ -226,18 +240,11 @@ class GenevalReward : public Reward {
   }
 
  private:
-  Score score_one(const data::Sample& sample) {
+  /// Why a sample cannot be judged; empty where it can.
+  std::string unfit(const data::Sample& sample) const {
     const Image* image = sample.last_image();
-    if (image == nullptr) return {.value = std::nullopt, .reason = "no image", .parts = {}};
-    if (!is_whole(*image)) {
-      return {.value = std::nullopt, .reason = "the image is empty", .parts = {}};
-    }
-    if (std::string missing = missing_metadata(sample.metadata_json); !missing.empty()) {
-      return {.value = std::nullopt, .reason = std::move(missing), .parts = {}};
-    }
-    return to_score(
-        score_geneval(sample.metadata_json, detector_->detect(*image), image->width, image->height),
-        measure_);
+    if (image == nullptr) return "no image";
+    return is_whole(*image) ? missing_metadata(sample.metadata_json) : "the image is empty";
   }
 
   GenevalMeasure measure_;

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <cstddef>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <string_view>
+
+#include "data/sample.h"
+#include "io/http_client.h"
+#include "io/image.h"
+#include "reward/config.h"
+#include "reward/score.h"
+
+/// What everything that asks over HTTP has in common.
+namespace unigrpo::reward {
+
+/// The client of a term's [reward.terms.http]; the key comes from the environment. Throws BadInput where that has none.
+io::HttpClient make_client(const TermConfig& term);
+
+/// What a judge says as JSON, at most 32 levels deep. Throws BadInput "<what>: invalid JSON: ...".
+nlohmann::json parse_reply(std::string_view text, std::string_view what);
+/// An answer's body, with the client's key taken out of every text and name, however it was escaped.
+nlohmann::json parse_answer(const io::HttpClient& client, const std::string& body);
+
+/// A request as text; what is not UTF-8 in a sample becomes U+FFFD.
+std::string to_text(const nlohmann::json& request);
+
+/// {"format", "width", "height", "data"}: the image's file in base64.
+nlohmann::json image_json(const Image& image, HttpImageFormat format);
+/// "data:image/png;base64,...".
+std::string data_url(const Image& image, HttpImageFormat format);
+
+/// Why a sample cannot be sent; empty where it can.
+std::string unfit(const data::Sample& sample);
+
+/// The text, cut after at most `max_bytes` at the end of a character, with "..." then.
+std::string shortened(std::string_view text, size_t max_bytes);
+
+/// scale * number + offset, or no score where the number is out of bounds.
+Score score_of(double number, const HttpConfig& config);
+
+}  // namespace unigrpo::reward

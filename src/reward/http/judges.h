@@ -1,0 +1,22 @@
+#pragma once
+
+#include <memory>
+
+#include "reward/builtin/detector.h"
+#include "reward/config.h"
+#include "reward/reward.h"
+
+/// The parts of http_reward.h; all throw BadInput for settings that cannot be used.
+namespace unigrpo::reward {
+
+/// Posts batches of samples and reads a score for each, with named dimensions, a reason and notes.
+std::unique_ptr<Reward> make_json_judge(const TermConfig& term);
+
+/// Asks a language model behind OpenAI's /chat/completions about one sample a request, and takes a number out of its reply.
+/// The note "reply" keeps what it wrote.
+std::unique_ptr<Reward> make_chat_judge(const TermConfig& term);
+
+/// Posts batches of images and reads the objects in each.
+std::unique_ptr<Detector> make_remote_detector(const TermConfig& term);
+
+}  // namespace unigrpo::reward
