@@ -116,6 +116,16 @@ Finding check_terms(const Recipe& recipe, Command command) {
                       fmt::format("expected a name of its own, got \"{}\" as in reward.terms.{}",
                                   name, found->second)};
     }
+    const bool is_plugin = term.kind == reward::RewardKind::plugin;
+    if (is_plugin && term.path.empty()) {
+      return Conflict{{key + ".path", key + ".kind"}, "expected the plugin's file for kind \"plugin\", got \"\""};
+    }
+    if (!is_plugin && !(term.path.empty() && term.settings == "{}")) {
+      return Conflict{{key + ".kind", key + ".path", key + ".settings"},
+                      fmt::format("expected \"plugin\" beside path or settings, got \"{}\"", enum_name(term.kind))};
+    }
+    weighted = weighted || term.weight != 0;
+    if (is_plugin) continue;  // it may judge anything
     const bool of_text = term.kind == reward::RewardKind::format || term.kind == reward::RewardKind::answer;
     const char* judged = of_text ? "text" : "image";
     if (command == Command::train && !has_segment(recipe, judged)) {
@@ -123,7 +133,6 @@ Finding check_terms(const Recipe& recipe, Command command) {
                       fmt::format("expected \"{}\" in rollout.program for kind \"{}\"", judged,
                                   enum_name(term.kind))};
     }
-    weighted = weighted || term.weight != 0;
   }
   if (weighted || recipe.reward.terms.empty()) return {};
   return Conflict{{"reward.terms.0.weight"}, "expected a weight other than 0 in at least one term"};

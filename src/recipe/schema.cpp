@@ -97,6 +97,16 @@ class Builder {
     return *this;
   }
 
+  /// A free-form table; the member holds it as JSON.
+  template <typename Config>
+  Builder& table(const char* name, std::string Config::*member, const char* meaning) {
+    row(name, member, meaning);
+    section_.fields.back().at = [at = at_, member](Recipe& recipe, size_t index) {
+      return TableRef{&(at(recipe, index).*member)};
+    };
+    return *this;
+  }
+
   template <typename Items>
   Builder& list_of(Items items, unsigned required = kOptional) {
     section_.size = [items](const Recipe& recipe) {
@@ -273,7 +283,11 @@ std::vector<Section> make_schema() {
           .row("weight", &TermConfig::weight, "in the sum; 0: logged only")
           .row("measure", &TermConfig::measure, "geneval, edit: strict, soft, or their mean")
           .row("timeout_s", &TermConfig::timeout_s,
-               "of one call in seconds, for rewards outside of this process", between(0.001, 86400)));
+               "of one call in seconds, for rewards outside of this process", between(0.001, 86400))
+          .row("path", &TermConfig::path, "plugin: a shared library, or a program that is its worker")
+          .row("isolate", &TermConfig::isolate, "plugin: whether it runs in a process of its own")
+          .row("max_memory_gib", &TermConfig::max_memory_gib, "plugin: data that its process may have", between(0.0625, 65536))
+          .table("settings", &TermConfig::settings, "plugin: keys of its own, [reward.terms.settings]"));
   sections.push_back(
       Builder(
           "optim", "AdamW", [](Recipe & r, size_t) -> auto& { return r.optim; })
@@ -432,6 +446,7 @@ std::string type_name(const Field& field) {
     const char* operator()(std::string*) const { return "string"; }
     const char* operator()(std::vector<std::string>*) const { return "list of strings"; }
     const char* operator()(const EnumRef&) const { return "choice"; }
+    const char* operator()(const TableRef&) const { return "table"; }
   };
   Recipe sample = with_one_element_each();
   return std::visit(Visitor{}, field.at(sample, 0));
@@ -461,6 +476,7 @@ std::string expectation(const Field& field) {
     std::string operator()(const EnumRef& value) const {
       return "one of " + join(value.choices(), " | ");
     }
+    std::string operator()(const TableRef&) const { return "a table"; }
   };
   return std::visit(Visitor{limits, number}, field.at(sample, 0));
 }

@@ -10,8 +10,9 @@ namespace unigrpo {
 namespace reward {
 
 enum class OnError { drop_sample, drop_group, stop, retry };
-enum class RewardKind { geneval, edit, answer, format, saturation };
+enum class RewardKind { geneval, edit, answer, format, saturation, plugin };
 enum class GenevalMeasure { strict, soft, mixed };
+enum class Isolation { process, none };
 
 struct TermConfig {  // recipe: [[reward.terms]]
   std::string name;  // metric name reward/<name>; the kind where empty
@@ -19,6 +20,10 @@ struct TermConfig {  // recipe: [[reward.terms]]
   double weight = 1.0;
   GenevalMeasure measure = GenevalMeasure::mixed;  // geneval, edit: strict, soft, or their mean
   double timeout_s = 60;  // of one call, for rewards outside of this process
+  std::string path;       // plugin: the library, or the program that is its worker
+  Isolation isolate = Isolation::process;  // plugin: where it runs
+  double max_memory_gib = 8;               // plugin in a process: of its data
+  std::string settings = "{}";             // plugin: its own table, as JSON
 };
 
 struct RewardConfig {  // recipe: [reward]
@@ -42,13 +47,19 @@ struct EnumNames<reward::RewardKind> {
                                        std::pair{reward::RewardKind::edit, "edit"},
                                        std::pair{reward::RewardKind::answer, "answer"},
                                        std::pair{reward::RewardKind::format, "format"},
-                                       std::pair{reward::RewardKind::saturation, "saturation"}};
+                                       std::pair{reward::RewardKind::saturation, "saturation"},
+                                       std::pair{reward::RewardKind::plugin, "plugin"}};
 };
 template <>
 struct EnumNames<reward::GenevalMeasure> {
   static constexpr std::array names = {std::pair{reward::GenevalMeasure::strict, "strict"},
                                        std::pair{reward::GenevalMeasure::soft, "soft"},
                                        std::pair{reward::GenevalMeasure::mixed, "mixed"}};
+};
+template <>
+struct EnumNames<reward::Isolation> {
+  static constexpr std::array names = {std::pair{reward::Isolation::process, "process"},
+                                       std::pair{reward::Isolation::none, "none"}};
 };
 
 }  // namespace unigrpo

@@ -79,6 +79,11 @@ struct Randomize {
     const auto names = out.choices();
     out.set(out.value, names[draw.below(names.size())]);
   }
+  void operator()(const TableRef& out) const {
+    static const std::vector<std::string> values = {
+        "{}", R"({"limit":3})", R"({"a b":{"c":[1,2.0,true,"x\"\n"],"d":{}},"z":-1e-300})"};
+    *out.json = values[draw.below(values.size())];
+  }
 };
 
 Recipe random_recipe(uint64_t seed) {
@@ -101,8 +106,13 @@ Recipe random_recipe(uint64_t seed) {
   recipe.rollout.window.width = std::min<int64_t>(recipe.rollout.window.width, 900);
   if (recipe.rollout.sde.kind == flow::SdeKind::cps) recipe.rollout.sde.kind = flow::SdeKind::dance;
   recipe.grpo.num_updates = 1;
-  for (size_t i = 0; i < recipe.reward.terms.size(); ++i)
-    recipe.reward.terms[i].name = "t" + std::to_string(i);
+  for (size_t i = 0; i < recipe.reward.terms.size(); ++i) {
+    reward::TermConfig& term = recipe.reward.terms[i];
+    term.name = "t" + std::to_string(i);
+    const bool is_plugin = term.kind == reward::RewardKind::plugin;
+    if (!is_plugin) term.settings = "{}";
+    term.path = is_plugin ? "plugin.so" : "";
+  }
   return recipe;
 }
 
