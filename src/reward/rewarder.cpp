@@ -13,6 +13,7 @@
 #include "reward/builtin/format.h"
 #include "reward/builtin/geneval.h"
 #include "reward/builtin/saturation.h"
+#include "reward/plugin/plugin_reward.h"
 
 namespace unigrpo::reward {
 namespace {
@@ -76,6 +77,8 @@ std::unique_ptr<Reward> make_reward(const TermConfig& term) {
       return make_format_reward();
     case RewardKind::saturation:
       return make_saturation_reward();
+    case RewardKind::plugin:
+      return make_plugin_reward(term);
   }
   throw RuntimeFailure("unknown reward kind {}", static_cast<int>(term.kind));
 }
