@@ -23,6 +23,7 @@ std::vector<data::Sample> samples_with_images(int count, int side) {
     data::Sample& sample = samples[static_cast<size_t>(n)];
     sample.id = fmt::format("{}/0", n);
     sample.prompt = "a red circle";
+    sample.segments.push_back({.text = "one red circle in the middle", .num_tokens = 8, .image = {}});
     data::SampleSegment& segment = sample.segments.emplace_back();
     segment.kind = data::SampleSegment::Kind::image;
     segment.image = {side, side, std::vector<uint8_t>(static_cast<size_t>(3 * side * side))};

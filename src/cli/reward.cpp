@@ -66,7 +66,14 @@ std::string settings_of(const Options& options) {
   return json;
 }
 
-/// The samples of a file; those whose ids have one part before the last '/' are a group.
+/// What the ids of a group have in common: "<prompt>/<sample>@<place in the step>" without the sample.
+std::string group_of(const std::string& id) {
+  const size_t slash = id.rfind('/'), place = id.rfind('@');
+  if (slash == std::string::npos) return id;
+  return id.substr(0, slash) + (place != std::string::npos && place > slash ? id.substr(place) : "");
+}
+
+/// The samples of a file, grouped by their ids.
 std::vector<data::Sample> read(const std::string& path) {
   const fs::path given(path);
   const bool is_file = given.filename() == "samples.jsonl";
@@ -75,8 +82,7 @@ std::vector<data::Sample> read(const std::string& path) {
   std::map<std::string, int64_t> groups;
   for (monitor::SampleRow& row : monitor::read_samples(is_file ? given.parent_path() : given)) {
     data::Sample& sample = samples.emplace_back(std::move(row.sample));
-    const std::string prompt_id = sample.id.substr(0, sample.id.rfind('/'));
-    sample.group = groups.emplace(prompt_id, static_cast<int64_t>(groups.size())).first->second;
+    sample.group = groups.emplace(group_of(sample.id), static_cast<int64_t>(groups.size())).first->second;
   }
   if (samples.empty()) throw BadInput("{}: holds no sample", path);
   return samples;

@@ -20,7 +20,7 @@ struct TermConfig {  // recipe: [[reward.terms]]
   double weight = 1.0;
   GenevalMeasure measure = GenevalMeasure::mixed;  // geneval, edit: strict, soft, or their mean
   double timeout_s = 60;  // of one call, for rewards outside of this process
-  std::string path;       // plugin: the library, or the program that is its worker
+  std::string path = "";  // plugin: the library, or the program that is its worker
   Isolation isolate = Isolation::process;  // plugin: where it runs
   double max_memory_gib = 8;               // plugin in a process: of its data
   std::string settings = "{}";             // plugin: its own table, as JSON

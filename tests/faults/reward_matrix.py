@@ -48,7 +48,7 @@ kind = "plugin"
 path = "{path}"
 weight = 0.01
 timeout_s = {timeout_s}
-max_memory_gib = 0.5
+max_memory_gib = 1.0
 [reward.terms.settings]
 do = "{harm}"
 on = "{culprit}"

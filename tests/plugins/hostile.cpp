@@ -67,8 +67,7 @@ class Hostile : public unigrpo::Reward {
   explicit Hostile(const unigrpo::Settings& settings)
       : do_(settings.text("do", "")),
         on_(settings.text("on", "")),
-        seconds_(settings.number("seconds", 10)),
-        bytes_(static_cast<size_t>(settings.number("bytes", 1e10))) {
+        seconds_(settings.number("seconds", 10)) {
     options_.batch_size = static_cast<uint32_t>(settings.number("batch_size", 1));
     options_.threads = static_cast<uint32_t>(settings.number("threads", 1));
     options_.wants_groups = settings.flag("wants_groups", false);
@@ -115,14 +114,14 @@ class Hostile : public unigrpo::Reward {
     if (what == "out of bounds") score = -7;
     if (what == "missing") score = unigrpo::Score::missing("cannot tell");
     if (what == "unknown dimension") score.set("width", 1);
-    if (what == "allocate") allocate(bytes_);
+    if (what == "allocate") allocate(10'000'000'000);
     if (what == "stack overflow") sink = overflow_the_stack(0);
     if (what == "double free") {
       void* volatile block = std::malloc(100);
       std::free(block);
       std::free(block);
     }
-    if (what == "print") print(bytes_);
+    if (what == "print") print(1'000'000'000);
     if (what == "close all") {
       for (int descriptor = 0; descriptor < 1024; ++descriptor) close(descriptor);
     }
@@ -146,7 +145,6 @@ class Hostile : public unigrpo::Reward {
 
   std::string do_, on_;
   double seconds_;
-  size_t bytes_;
   unigrpo::Options options_;
 };
 

@@ -62,7 +62,7 @@ TEST(Protocol, RequestsComeBackAsTheyWere) {
   const ImageView image = back[1].segments[1].image;
   EXPECT_EQ(image.width, 5);
   EXPECT_EQ(image.row_stride, 15);
-  EXPECT_EQ(reinterpret_cast<uintptr_t>(image.pixels - reinterpret_cast<uint8_t*>(memory.data())) % kAlignment, 0u);
+  EXPECT_EQ((image.pixels - reinterpret_cast<uint8_t*>(memory.data())) % static_cast<std::ptrdiff_t>(kAlignment), 0);
   EXPECT_EQ(image.pixels[15], 77);
   ASSERT_EQ(back[1].images.size(), 1u);
   EXPECT_EQ(back[1].images[0].pixels[15], 77);
