@@ -1,8 +1,11 @@
-# unigrpo_module(NAME [TORCH] [DEPENDS ...] [PRIVATE ...]): one static library per folder of src/, named unigrpo_NAME.
-# TORCH: the folder sees LibTorch and reuses the precompiled ATen header.
+# unigrpo_module(NAME [TORCH] [EXCLUDE regex] [DEPENDS ...] [PRIVATE ...]): one static library per folder of src/, named
+# unigrpo_NAME. TORCH: the folder sees LibTorch and reuses the precompiled ATen header. EXCLUDE: files of another target.
 function(unigrpo_module name)
-  cmake_parse_arguments(arg "TORCH" "" "DEPENDS;PRIVATE" ${ARGN})
+  cmake_parse_arguments(arg "TORCH" "EXCLUDE" "DEPENDS;PRIVATE" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cpp)
+  if(arg_EXCLUDE)
+    list(FILTER sources EXCLUDE REGEX "${arg_EXCLUDE}")
+  endif()
   add_library(unigrpo_${name} STATIC ${sources})
   target_include_directories(unigrpo_${name} PUBLIC ${PROJECT_SOURCE_DIR}/src)
   target_link_libraries(unigrpo_${name} PRIVATE unigrpo_warnings)

@@ -18,6 +18,7 @@ ARROWS = {
     "data": "io base",
     "monitor": "data io base",
     "reward": "data io base",
+    "worker": "base",  # and three headers of reward
     "recipe": "base",  # and the config.h of any folder below train, and train's own
     "tensor": "io base",
     "kernels": "",
@@ -38,7 +39,12 @@ ARROWS = {
 ARROWS = {folder: set(allowed.split()) for folder, allowed in ARROWS.items()}
 
 # Single files that may point where their folder may not.
-EXTRA = {}
+EXTRA = {
+    "worker/main.cpp": {"reward/plugin/library.h", "reward/plugin/protocol.h"},
+}
+
+# What the worker links must see no more than the worker may: neither OpenCV nor LibTorch comes along.
+WORKER_FILES = {f"reward/plugin/{name}" for name in ("judge.h", "judge.cpp", "library.h", "library.cpp", "protocol.h", "protocol.cpp")}
 
 # A config.h includes the standard library, base/enum_names.h, and these: recipes stay light, no arrow hides in one.
 CONFIG_EXTRA = {
@@ -47,7 +53,7 @@ CONFIG_EXTRA = {
     "train/config.h": {"reward/config.h"},
 }
 
-WITHOUT_TORCH = ["base/", "io/", "data/", "monitor/", "reward/", "recipe/"]
+WITHOUT_TORCH = ["base/", "io/", "data/", "monitor/", "reward/", "worker/", "recipe/"]
 
 # Third party (start of the header's name) -> where it is seen (starts of paths), and whether headers may show it.
 THIRD_PARTY = [
@@ -104,9 +110,11 @@ def why_not_ours(folder, name, header):
         # Generated headers have no folder.
         return "" if header.startswith("unigrpo_") else "our headers are written from src/, as folder/file.h"
     if target == "unigrpo":  # the plugin SDK
-        return "" if folder in ("reward", "worker", "cli") else "the SDK is for reward and worker"
+        return "" if name.startswith(("reward/plugin/", "worker/")) else "the SDK is for reward/plugin and worker"
     if target not in ARROWS:
         return f"there is no folder '{target}'"
+    if name in WORKER_FILES and target != "base" and header not in WORKER_FILES:
+        return "the worker links this file, which may include only base and its like"
     if name.endswith("/config.h"):
         allowed = CONFIG_EXTRA.get(name, set()) | {"base/enum_names.h"}
         return "" if header in allowed else f"a config.h may include only {', '.join(sorted(allowed))}"
@@ -156,6 +164,11 @@ def check_self():
         ("src/plan/a.cpp", ""): "not in the table",
         ("kernels/a.cpp", '#include "tensor/shape.h"'): "kernels may include only itself",
         ("src/nn/b.cpp", "#include <torch/torch.h>"): "costs 30 s",
+        ("src/worker/main.cpp", '#include "reward/rewarder.h"'): "worker may include only base",
+        ("src/reward/plugin/library.cpp", '#include "data/sample.h"'): "the worker links this file",
+        ("src/reward/rewarder.cpp", '#include "unigrpo/reward_plugin.h"'): "the SDK is for",
+        ("src/worker/main.cpp", '#include "reward/plugin/library.h"'): "",
+        ("src/reward/plugin/library.cpp", '#include "unigrpo/reward_plugin.h"'): "",
         ("src/recipe/b.h", '#include "grpo/config.h"'): "",
         ("src/rollout/config.h", '#include "flow/config.h"'): "",
         ("src/io/c.cpp", "#include <opencv2/imgcodecs.hpp>"): "",

@@ -25,6 +25,7 @@ Run declare_data(CLI::App& app);
 Run declare_inspect(CLI::App& app);
 Run declare_recipe(CLI::App& app);
 Run declare_report(CLI::App& app);
+Run declare_reward(CLI::App& app);
 // Of the half with LibTorch.
 Run declare_eval(CLI::App& app);
 Run declare_export(CLI::App& app);

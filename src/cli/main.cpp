@@ -19,6 +19,7 @@ constexpr Command kCommands[] = {
     {"recipe", "Explain every recipe key, or check a recipe and print it in full", &declare_recipe},
     {"data", "Make the embedded world's prompt files, examples and tokenizer", &declare_data},
     {"report", "Write report.html of a run folder", &declare_report},
+    {"reward", "Score existing samples with a reward plugin", &declare_reward},
 #ifdef UNIGRPO_WITH_TORCH
     {"train", "Train a model by a recipe", &declare_train},
     {"sft", "Warm start: train the autoencoder, or text and images together", &declare_sft},

@@ -108,7 +108,21 @@ bool judges_text(reward::RewardKind kind) {
   return kind == format || kind == answer || kind == text_rules;
 }
 
-bool judges_both(reward::RewardKind kind) { return kind == reward::RewardKind::http; }
+bool judges_both(reward::RewardKind kind) {
+  return kind == reward::RewardKind::http || kind == reward::RewardKind::plugin;
+}
+
+Finding check_plugin(const reward::TermConfig& term, const std::string& key) {
+  const bool is_plugin = term.kind == reward::RewardKind::plugin;
+  if (is_plugin && term.path.empty()) {
+    return Conflict{{key + ".path", key + ".kind"}, "expected the plugin's file for kind \"plugin\", got \"\""};
+  }
+  if (!is_plugin && !(term.path.empty() && term.settings == "{}")) {
+    return Conflict{{key + ".kind", key + ".path", key + ".settings"},
+                    fmt::format("expected \"plugin\" beside path or settings, got \"{}\"", enum_name(term.kind))};
+  }
+  return {};
+}
 
 Finding check_text_rules(const reward::TermConfig& term, const std::string& key) {
   if (term.overlong_cache > term.max_tokens) {
@@ -175,6 +189,7 @@ Finding check_terms(const Recipe& recipe, Command command) {
                       fmt::format("expected a name of its own, got \"{}\" as in reward.terms.{}",
                                   name, found->second)};
     }
+    if (const Finding conflict = check_plugin(term, key)) return conflict;
     const char* judged = judges_text(term.kind) ? "text" : "image";
     if (command == Command::train && !judges_both(term.kind) && !has_segment(recipe, judged)) {
       return Conflict{{key + ".kind", "rollout.program"},
@@ -199,6 +214,7 @@ Finding check_terms(const Recipe& recipe, Command command) {
 Finding check_eval(const Recipe& recipe, Command) {
   for (size_t i = 0; i < recipe.eval.rewards.size(); ++i) {
     const std::string key = fmt::format("eval.rewards.{}", i);
+    if (const Finding conflict = check_plugin(recipe.eval.rewards[i], key)) return conflict;
     if (const Finding conflict = check_text_rules(recipe.eval.rewards[i], key)) return conflict;
     if (const Finding conflict = check_http(recipe.eval.rewards[i], key)) return conflict;
   }

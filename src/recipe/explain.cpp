@@ -6,6 +6,7 @@
 
 #include "base/text.h"
 #include "recipe/document.h"
+#include "recipe/free_table.h"
 #include "recipe/parse.h"
 #include "recipe/schema.h"
 
@@ -28,6 +29,7 @@ struct ValueText {
   std::string operator()(const EnumRef& value) const {
     return toml_string(value.name(value.value));
   }
+  std::string operator()(const TableRef& table) const { return inline_table(*table.json); }
 };
 
 std::string value_text(const Field& field, Recipe& recipe, size_t index) {
@@ -109,7 +111,7 @@ std::string explain() {
       "`--set key=value` overrides a key from the command line: `--set grpo.group_size=16`,\n"
       "`--set reward.terms.0.weight=0.5` (N counts from 0). An integer stands for a float, not the "
       "reverse; paths are\n"
-      "relative to the current directory.\n";
+      "relative to the current directory. A table has keys of its owner's choice: `--set reward.terms.0.settings.limit=200`.\n";
   Recipe defaults;
   for (const Section& section : schema()) {
     if (section.is_list()) section.resize(defaults, 1);

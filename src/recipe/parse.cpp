@@ -16,6 +16,7 @@
 #include "base/text.h"
 #include "recipe/checks.h"
 #include "recipe/document.h"
+#include "recipe/free_table.h"
 #include "recipe/schema.h"
 #include "recipe/suggest.h"
 
@@ -119,6 +120,14 @@ class Assigner {
     if (value == nullptr) return mismatch(node_);
     if (out.set(out.value, *value)) return {};
     return mismatch(node_, near_choice(*value, out));
+  }
+
+  std::optional<Problem> operator()(const TableRef& out) const {
+    const auto* table = std::get_if<Table>(&node_.value);
+    if (table == nullptr) return mismatch(node_);
+    if (const auto unfit = find_unfit(node_, key_)) return Problem{unfit->at, unfit->key, [unfit] { return unfit->message; }};
+    *out.json = table_json(*table);
+    return {};
   }
 
  private:
@@ -319,6 +328,37 @@ ElementKey element_key(const std::string& key) {
   return {};
 }
 
+/// How long the part of `key` is that names a field of the schema, N standing for a number; 0 where none does.
+size_t length_as(std::string_view field_key, std::string_view key) {
+  size_t at = 0;
+  for (size_t begin = 0; begin <= field_key.size();) {
+    const size_t end = std::min(field_key.find('.', begin), field_key.size());
+    const size_t key_end = std::min(key.find('.', at), key.size());
+    const std::string_view wanted = field_key.substr(begin, end - begin), part = key.substr(at, key_end - at);
+    const bool is_index = !part.empty() && part.find_first_not_of("0123456789") == std::string_view::npos;
+    if (part != wanted && !(wanted == "N" && is_index)) return 0;
+    if (end == field_key.size()) return key_end;
+    if (key_end == key.size()) return 0;
+    begin = end + 1;
+    at = key_end + 1;
+  }
+  return 0;
+}
+
+/// Cuts a key that leads into a free-form table behind that table; gives back what lies below it, nothing for other keys.
+std::string cut_free_part(std::string& key) {
+  for (const Section& section : schema()) {
+    for (const Field& field : section.fields) {
+      const size_t length = length_as(field.key, key);
+      if (length == 0 || length == key.size() || type_name(field) != "table") continue;
+      const std::string below = key.substr(length + 1);
+      key.resize(length);
+      return below.empty() ? "." : below;  // a dot without a key behind it is an error, told by set_entry
+    }
+  }
+  return "";
+}
+
 /// Throws BadInput `who: ...` where the key leads nowhere.
 Target resolve(const Recipe& recipe, const std::string& key, const std::string& who) {
   if (const Section* whole = find_section(key)) {
@@ -370,8 +410,15 @@ void apply_override(Recipe& recipe, Origins& origins, const std::string& argumen
   if (!is_valid_utf8(argument)) throw BadInput("{}: not UTF-8", who);
   const size_t equals = argument.find('=');
   if (equals == std::string::npos || equals == 0) throw BadInput("{}: expected key=value", who);
-  const std::string key = argument.substr(0, equals);
+  std::string key = argument.substr(0, equals);
+  const std::string below = cut_free_part(key);
   const Target target = resolve(recipe, key, who);
+  if (!below.empty()) {
+    const Ref ref = target.field->at(recipe, target.index);
+    set_entry(*std::get<TableRef>(ref).json, below, argument.substr(equals + 1), who);
+    origins[key] = {who, true};
+    return;
+  }
 
   std::optional<Ref> ref;
   if (target.field != nullptr) ref = target.field->at(recipe, target.index);
@@ -385,8 +432,8 @@ void apply_override(Recipe& recipe, Origins& origins, const std::string& argumen
     binder.bind_list(*target.section, node);
   }
   if (const auto& problem = binder.first_problem()) {
-    const std::string below = problem->key == key ? "" : problem->key + ": ";
-    throw BadInput("{}: {}{}", who, below, problem->message());
+    const std::string inside = problem->key == key ? "" : problem->key + ": ";
+    throw BadInput("{}: {}{}", who, inside, problem->message());
   }
   if (!binder.missing().empty()) {
     throw BadInput("{}: {}", who,

@@ -116,15 +116,25 @@ class Builder {
     return *this;
   }
 
-  /// A row of a sub-table: `name` is "table.key", `table` the member that holds the sub-table's values.
+  /// A row of a sub-table: `name` is "table.key", `holder` the member that holds the sub-table's values.
   template <typename Config, typename Sub, typename T>
-  Builder& row(const char* name, Sub Config::*table, T Sub::*member, const char* meaning, Limits limits = {}) {
+  Builder& row(const char* name, Sub Config::*holder, T Sub::*member, const char* meaning, Limits limits = {}) {
     const std::string prefix = section_.key + (section_.is_list() ? ".N." : ".");
     section_.fields.push_back({name, prefix + name,
-                               [at = at_, table, member](Recipe& recipe, size_t index) {
-                                 return reference_to(at(recipe, index).*table.*member);
+                               [at = at_, holder, member](Recipe& recipe, size_t index) {
+                                 return reference_to(at(recipe, index).*holder.*member);
                                },
                                meaning, limits});
+    return *this;
+  }
+
+  /// A free-form table; the member holds it as JSON.
+  template <typename Config>
+  Builder& table(const char* name, std::string Config::*member, const char* meaning) {
+    row(name, member, meaning);
+    section_.fields.back().at = [at = at_, member](Recipe& recipe, size_t index) {
+      return TableRef{&(at(recipe, index).*member)};
+    };
     return *this;
   }
 
@@ -199,7 +209,11 @@ Builder<At> reward_rows(Builder<At> builder) {
       .row("http.scale", &TermConfig::http, &HttpConfig::scale, "kind = http: score = scale * number + offset")
       .row("http.offset", &TermConfig::http, &HttpConfig::offset, "see scale")
       .row("http.min_number", &TermConfig::http, &HttpConfig::min_number, "a number below is no score")
-      .row("http.max_number", &TermConfig::http, &HttpConfig::max_number, "a number above is no score");
+      .row("http.max_number", &TermConfig::http, &HttpConfig::max_number, "a number above is no score")
+      .row("path", &TermConfig::path, "plugin: a shared library, or a program that is its worker")
+      .row("isolate", &TermConfig::isolate, "plugin: whether it runs in a process of its own")
+      .row("max_memory_gib", &TermConfig::max_memory_gib, "plugin: data that its process may have", between(0.0625, 65536))
+      .table("settings", &TermConfig::settings, "plugin: keys of its own, [reward.terms.settings]");
 }
 
 std::vector<Section> make_schema() {
@@ -558,6 +572,7 @@ std::string type_name(const Field& field) {
     const char* operator()(std::string*) const { return "string"; }
     const char* operator()(std::vector<std::string>*) const { return "list of strings"; }
     const char* operator()(const EnumRef&) const { return "choice"; }
+    const char* operator()(const TableRef&) const { return "table"; }
   };
   Recipe sample = with_one_element_each();
   return std::visit(Visitor{}, field.at(sample, 0));
@@ -587,6 +602,7 @@ std::string expectation(const Field& field) {
     std::string operator()(const EnumRef& value) const {
       return "one of " + join(value.choices(), " | ");
     }
+    std::string operator()(const TableRef&) const { return "a table"; }
   };
   return std::visit(Visitor{limits, number}, field.at(sample, 0));
 }

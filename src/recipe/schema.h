@@ -21,9 +21,13 @@ struct EnumRef {
   std::vector<std::string> (*choices)();
 };
 
+/// A table whose keys are someone else's (free_table.h), kept as the text of a JSON object.
+struct TableRef {
+  std::string* json;
+};
+
 /// A value in place: what the key is bound to, and with that its type.
-using Ref =
-    std::variant<bool*, int64_t*, double*, std::string*, std::vector<std::string>*, EnumRef>;
+using Ref = std::variant<bool*, int64_t*, double*, std::string*, std::vector<std::string>*, EnumRef, TableRef>;
 
 /// What a string must look like, and how an error says so.
 struct TextRule {
@@ -80,7 +84,7 @@ const Field* find_field(const Section& section, std::string_view name);
 /// Whether `name` is a sub-table of the section: "http" where there is a field "http.url".
 bool has_table(const Section& section, std::string_view name);
 
-/// "integer", "string", "list of strings", "choice".
+/// "integer", "string", "list of strings", "choice", "table".
 std::string type_name(const Field& field);
 /// "an integer >= 2", "one of skip | stop": what an error expected and what the explanation
 /// promises.

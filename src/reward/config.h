@@ -11,10 +11,11 @@ namespace unigrpo {
 namespace reward {
 
 enum class OnError { drop_sample, drop_group, stop, retry };
-enum class RewardKind { geneval, edit, answer, format, text_rules, ocr, jpeg, brightness, saturation, http };
+enum class RewardKind { geneval, edit, answer, format, text_rules, ocr, jpeg, brightness, saturation, http, plugin };
 enum class GenevalMeasure { strict, soft, mixed };
 enum class Drives { both, text, image };
 enum class TermScale { none, running };
+enum class Isolation { process, none };
 enum class JpegPrefer { large, small };
 enum class DetectorKind { color, http };
 enum class HttpFormat { json, chat };
@@ -66,6 +67,10 @@ struct TermConfig {  // recipe: [[reward.terms]]
   int64_t overlong_cache = 0;  // text_rules: tokens before max_tokens in which the punishment grows
   DetectorKind detector = DetectorKind::color;  // geneval, edit
   HttpConfig http = {};  // kind = "http" or detector = "http"
+  std::string path = {};  // plugin: the library, or the program that is its worker
+  Isolation isolate = Isolation::process;  // plugin: where it runs
+  double max_memory_gib = 8;               // plugin in a process: of its data
+  std::string settings = "{}";             // plugin: its own table, as JSON
 
   bool operator==(const TermConfig&) const = default;
 };
@@ -106,7 +111,8 @@ struct EnumNames<reward::RewardKind> {
                                        std::pair{reward::RewardKind::jpeg, "jpeg"},
                                        std::pair{reward::RewardKind::brightness, "brightness"},
                                        std::pair{reward::RewardKind::saturation, "saturation"},
-                                       std::pair{reward::RewardKind::http, "http"}};
+                                       std::pair{reward::RewardKind::http, "http"},
+                                       std::pair{reward::RewardKind::plugin, "plugin"}};
 };
 template <>
 struct EnumNames<reward::DetectorKind> {
@@ -134,6 +140,11 @@ template <>
 struct EnumNames<reward::JpegPrefer> {
   static constexpr std::array names = {std::pair{reward::JpegPrefer::large, "large"},
                                        std::pair{reward::JpegPrefer::small, "small"}};
+};
+template <>
+struct EnumNames<reward::Isolation> {
+  static constexpr std::array names = {std::pair{reward::Isolation::process, "process"},
+                                       std::pair{reward::Isolation::none, "none"}};
 };
 
 }  // namespace unigrpo

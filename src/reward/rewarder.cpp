@@ -27,6 +27,7 @@
 #include "reward/builtin/saturation.h"
 #include "reward/builtin/text_rules.h"
 #include "reward/http/http_reward.h"
+#include "reward/plugin/plugin_reward.h"
 
 namespace unigrpo::reward {
 namespace {
@@ -202,6 +203,8 @@ std::unique_ptr<Reward> make_reward(const TermConfig& term) {
       return make_saturation_reward();
     case RewardKind::http:
       return make_http_reward(term);
+    case RewardKind::plugin:
+      return make_plugin_reward(term);
   }
   throw RuntimeFailure("unknown reward kind {}", static_cast<int>(term.kind));
 }

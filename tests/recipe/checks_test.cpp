@@ -111,8 +111,8 @@ TEST(Checks, NameTheKeysThatDoNotGoTogether) {
       {chat + "model = \"m\"\ntemplate = \"t\"\nscore_pointer = \"/a\"\nscore_regex = \"a\"\n",
        "FILE:8:17: reward.terms.0.http.score_pointer: expected this or score_regex, one of them, for format = \"chat\""},
       {chat + "model = \"m\"\ntemplate = \"t\"\nscore_regex = \"a\"\n", "accepted"},
-      {"[monitor]\neval_reward = \"http\"\n",
-       "FILE:2:15: monitor.eval_reward: expected a judge that needs no settings of its own, got \"http\""},
+      {"[[eval.rewards]]\nkind = \"http\"\n",
+       "FILE:2:8: eval.rewards.0.http.url: expected an address for kind = \"http\""},
   };
   for (const Case& one : of_http) EXPECT_EQ(refusal(one.text, {}, one.command), one.message) << one.text;
   for (const Case& one : cases)

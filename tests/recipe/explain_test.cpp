@@ -79,6 +79,11 @@ struct Randomize {
     const auto names = out.choices();
     out.set(out.value, names[draw.below(names.size())]);
   }
+  void operator()(const TableRef& out) const {
+    static const std::vector<std::string> values = {
+        "{}", R"({"limit":3})", R"({"a b":{"c":[1,2.0,true,"x\"\n"],"d":{}},"z":-1e-300})"};
+    *out.json = values[draw.below(values.size())];
+  }
 };
 
 Recipe random_recipe(uint64_t seed) {
@@ -101,17 +106,23 @@ Recipe random_recipe(uint64_t seed) {
   recipe.rollout.window.width = std::min<int64_t>(recipe.rollout.window.width, 900);
   if (recipe.rollout.sde.kind == flow::SdeKind::cps) recipe.rollout.sde.kind = flow::SdeKind::dance;
   recipe.grpo.num_updates = 1;
-  for (size_t i = 0; i < recipe.reward.terms.size(); ++i) {
-    reward::TermConfig& term = recipe.reward.terms[i];
+  recipe.eval.keep_best = false;
+  const auto settle = [&](reward::TermConfig& term, size_t i) {
     term.name = "t" + std::to_string(i);
+    term.gate = i > 0 ? "t0" : "";
+    term.max_tokens = std::max({term.max_tokens, term.min_tokens, term.overlong_cache});
     term.http.url = "https://judge/" + std::to_string(seed);
     term.http.max_number = std::max(term.http.max_number, term.http.min_number);
     term.http.model += "m";
     term.http.message_template += "\n{prompt}";
     term.http.score_pointer = draw.below(2) == 1 ? "/score" : "";
     term.http.score_regex = term.http.score_pointer.empty() ? "([0-9]+)" : "";
-  }
-  if (recipe.monitor.eval_reward == reward::RewardKind::http) recipe.monitor.eval_reward = reward::RewardKind::geneval;
+    const bool is_plugin = term.kind == reward::RewardKind::plugin;
+    if (!is_plugin) term.settings = "{}";
+    term.path = is_plugin ? "plugin.so" : "";
+  };
+  for (size_t i = 0; i < recipe.reward.terms.size(); ++i) settle(recipe.reward.terms[i], i);
+  for (size_t i = 0; i < recipe.eval.rewards.size(); ++i) settle(recipe.eval.rewards[i], i);
   return recipe;
 }
 

@@ -86,6 +86,8 @@ TEST(Schema, BindsEachKeyToAMemberOfItsOwn) {
           [](const auto& ref) -> const void* {
             if constexpr (std::is_same_v<std::decay_t<decltype(ref)>, EnumRef>)
               return ref.value;
+            else if constexpr (std::is_same_v<std::decay_t<decltype(ref)>, TableRef>)
+              return ref.json;
             else
               return ref;
           },

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <memory>
+
+#include "reward/config.h"
+#include "reward/plugin/judge.h"
+#include "reward/reward.h"
+
+namespace unigrpo::reward {
+
+/// A reward that its author brings: a shared library over include/unigrpo, or a program that speaks docs/REWARD_PROTOCOL.md.
+/// With isolate = process it lives in worker processes that may crash, hang or end; a sample with which they do has no score
+/// and the cause as reason, and no other sample loses its own. Every sample without a score is in the log.
+class PluginReward : public Reward {
+ public:
+  /// Starts it. Throws BadInput naming the file: not there, not to be trusted (world-writable), no plugin of this ABI version,
+  /// or one that refuses its settings.
+  explicit PluginReward(const TermConfig& term);
+  ~PluginReward() override;
+
+  std::vector<Score> score(std::span<const data::Sample> samples) override;
+  std::string missing_metadata(const std::string&) const override { return ""; }
+  bool wants_groups() const override { return description().wants_groups; }
+
+  const plugin::Description& description() const;
+  const std::string& sha256() const { return sha256_; }
+
+ private:
+  std::unique_ptr<plugin::Judge> make_judge() const;
+  using Unit = std::vector<size_t>;  // samples that go together: one, or a group
+  std::vector<Unit> units_of(std::span<const data::Sample> samples) const;
+  void judge_batch(plugin::Judge& judge, std::span<const plugin::SampleView> views, std::span<const Unit> units,
+                   std::vector<Score>& scores) const;
+  std::string judge_units(plugin::Judge& judge, std::span<const plugin::SampleView> views, std::span<const Unit> units,
+                          std::vector<Score>& scores) const;
+  std::string introduction() const;
+
+  TermConfig term_;
+  std::string path_;
+  std::string sha256_;
+  std::vector<std::unique_ptr<plugin::Judge>> owned_;
+  std::vector<plugin::Judge*> judges_;  // one a thread; the same library several times where it serves several threads
+  bool introduced_ = false;
+};
+
+std::unique_ptr<PluginReward> make_plugin_reward(const TermConfig& term);
+
+}  // namespace unigrpo::reward

@@ -1,0 +1,345 @@
+#include "reward/plugin/plugin_reward.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/fault.h"
+#include "base/log.h"
+#include "reward/rewarder.h"
+#include "support/temp_folder.h"
+
+namespace unigrpo::reward {
+namespace {
+
+namespace fs = std::filesystem;
+
+#ifdef __SANITIZE_ADDRESS__
+constexpr bool kSanitized = true;
+#else
+constexpr bool kSanitized = false;
+#endif
+
+/// Every process that comes from this one has it in its environment.
+const std::string kMark = "UNIGRPO_TEST_MARK=" + std::to_string(getpid());
+
+/// Workers under a sanitizer die as they would without it.
+const bool kEnvironment = [] {
+  setenv("UNIGRPO_TEST_MARK", std::to_string(getpid()).c_str(), 1);
+  setenv("ASAN_OPTIONS", "handle_segv=0:handle_abort=0:abort_on_error=1:detect_leaks=0:use_sigaltstack=0", 1);
+  return true;
+}();
+
+std::string text_of(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+size_t num_processes_left() {
+  size_t count = 0;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator("/proc", error)) {
+    const std::string name = entry.path().filename().string();
+    if (std::atoi(name.c_str()) <= 0 || name == std::to_string(getpid())) continue;
+    if (text_of(entry.path() / "environ").find(kMark) != std::string::npos) ++count;
+  }
+  return count;
+}
+
+/// Six samples of two prompts; 0/0 .. 0/2 have one of 10 bytes, 1/0 .. 1/2 one of 11.
+std::vector<data::Sample> six_samples() {
+  std::vector<data::Sample> samples(6);
+  for (size_t n = 0; n < samples.size(); ++n) {
+    samples[n].id = std::to_string(n / 3) + "/" + std::to_string(n % 3);
+    samples[n].prompt = n < 3 ? "ten bytes!" : "eleven byte";
+    samples[n].group = static_cast<int64_t>(n / 3);
+  }
+  return samples;
+}
+
+struct Harm {
+  std::string what;
+  std::string settings = R"(, "batch_size": 6)";
+  Isolation isolate = Isolation::process;
+  double timeout_s = 30;
+};
+
+TermConfig term_of(const Harm& harm, const std::string& on = "1/1") {
+  TermConfig term;
+  term.name = "bad";
+  term.kind = RewardKind::plugin;
+  term.path = UNIGRPO_TEST_PLUGINS "/hostile.so";
+  term.isolate = harm.isolate;
+  term.timeout_s = harm.timeout_s;
+  term.max_memory_gib = 1;  // 64 threads' stacks take half of it
+  term.settings = R"({"do": ")" + harm.what + R"(", "on": ")" + on + "\"" + harm.settings + "}";
+  return term;
+}
+
+/// Where sample 1/1 does the harm: it has no score, for a reason that holds `cause`, and all others have theirs.
+void expect_only_the_culprit_lost(const std::vector<Score>& scores, const std::string& cause) {
+  ASSERT_EQ(scores.size(), 6u);
+  for (size_t n = 0; n < scores.size(); ++n) {
+    if (n == 4 && !cause.empty()) {
+      EXPECT_FALSE(scores[n].value);
+      EXPECT_NE(scores[n].reason.find(cause), std::string::npos) << scores[n].reason;
+    } else {
+      EXPECT_EQ(scores[n].value, n < 3 ? 10 : 11) << n << ": " << scores[n].reason;
+    }
+  }
+}
+
+struct Case {
+  std::string what;
+  std::string cause;  // empty: no sample is lost
+  double timeout_s = 30;
+};
+
+class HostilePlugin : public ::testing::TestWithParam<Case> {};
+
+TEST_P(HostilePlugin, CostsNoSampleButItsOwnItsScore) {
+  const Case& hostile = GetParam();
+  if (kSanitized && hostile.what == "allocate") GTEST_SKIP() << "the sanitizer's shadow memory cannot be limited";
+  const testing::TempFolder folder;
+  log::to_file(folder.path() / "log.txt");
+  {
+    PluginReward reward(term_of({.what = hostile.what, .timeout_s = hostile.timeout_s}));
+    for (int call = 0; call < 2; ++call) {  // the second one finds it in order again
+      const Stopwatch watch;
+      expect_only_the_culprit_lost(reward.score(six_samples()), hostile.cause);
+      EXPECT_LT(watch.seconds(), 2 * hostile.timeout_s + 5);
+    }
+  }
+  EXPECT_EQ(num_processes_left(), 0u);
+  if (hostile.cause.empty()) return;
+  const std::string log = text_of(folder.path() / "log.txt");
+  EXPECT_NE(log.find("reward 'bad': no score for sample 1/1 (prompt 'eleven byte'): "), std::string::npos) << log;
+  EXPECT_NE(log.find(hostile.cause), std::string::npos) << log;
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, HostilePlugin,
+    ::testing::Values(Case{"throw std", "no such luck"}, Case{"throw int", "no std::exception"},
+                      Case{"hang", "took longer than 1 s", 1}, Case{"sleep", "took longer than 1 s", 1},
+                      Case{"SIGSEGV", "the worker was killed by SIGSEGV"}, Case{"SIGABRT", "was killed by SIGABRT"},
+                      Case{"exit", "the worker exited with code 0"}, Case{"_exit", "exited with code 3"},
+                      Case{"NaN", "the score is nan"}, Case{"Inf", "the score is inf"},
+                      Case{"wrong count", "gave 2 scores for 1 samples"}, Case{"out of range", "the score 1e+300 is"},
+                      Case{"out of bounds", "the score -7 is outside of 0 .. 1000"},
+                      Case{"unknown dimension", "names the dimension 'width'"}, Case{"missing", "cannot tell"},
+                      Case{"allocate", "bad_alloc"}, Case{"stack overflow", "was killed by SIGSEGV"},
+                      Case{"double free", "was killed by SIGABRT"}, Case{"print", ""},
+                      Case{"close all", "exited with code 1"}, Case{"ignore SIGTERM", "took longer than 1 s", 1},
+                      Case{"locale and folder", ""}, Case{"leave a child", ""},
+                      Case{"spin", "took longer than 1 s", 1}, Case{"crash in the destructor", ""}),
+    [](const auto& test) {
+      std::string name = test.param.what;
+      for (char& c : name) {
+        if (std::isalnum(static_cast<unsigned char>(c)) == 0) c = '_';
+      }
+      return name;
+    });
+
+class HostileInProcess : public ::testing::TestWithParam<Case> {};
+
+TEST_P(HostileInProcess, IsContainedAsFarAsAProcessNeedNotBe) {
+  PluginReward reward(term_of({.what = GetParam().what, .isolate = Isolation::none}));
+  expect_only_the_culprit_lost(reward.score(six_samples()), GetParam().cause);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, HostileInProcess,
+                         ::testing::Values(Case{"throw std", "no such luck"}, Case{"throw int", "no std::exception"},
+                                           Case{"NaN", "the score is nan"}, Case{"Inf", "the score is inf"},
+                                           Case{"wrong count", "gave 2 scores for 1 samples"},
+                                           Case{"out of range", "beyond float32"}, Case{"out of bounds", "outside of"},
+                                           Case{"unknown dimension", "'width'"}, Case{"missing", "cannot tell"}));
+
+std::string refusal(const TermConfig& term) {
+  try {
+    PluginReward reward(term);
+  } catch (const BadInput& error) {
+    return error.what();
+  }
+  return "accepted";
+}
+
+TEST(PluginReward, IsRefusedWhereItsConstructorCrashes) {
+  const std::string message = refusal(term_of({.what = "crash in the constructor"}));
+  EXPECT_EQ(message.find("reward 'bad': /"), 0u) << message;
+  EXPECT_NE(message.find("hostile.so: the worker was killed by SIGSEGV before it was ready"), std::string::npos) << message;
+  EXPECT_EQ(num_processes_left(), 0u);
+}
+
+TEST(PluginReward, IsRefusedForAnotherAbiVersion) {
+  TermConfig term = term_of({.what = ""});
+  term.path = UNIGRPO_TEST_PLUGINS "/hostile_abi.so";
+  for (const Isolation isolate : {Isolation::process, Isolation::none}) {
+    term.isolate = isolate;
+    EXPECT_NE(refusal(term).find("built for plugin ABI version 99, this program has 1"), std::string::npos) << refusal(term);
+  }
+}
+
+TEST(PluginReward, IsRefusedForItsSettingsFileOrKind) {
+  EXPECT_NE(refusal(term_of({.what = "", .settings = R"(, "batch_sise": 6)"})).find("hostile.so: unknown setting 'batch_sise'"),
+            std::string::npos);
+  TermConfig term = term_of({.what = ""});
+  term.path = "";
+  EXPECT_EQ(refusal(term), "reward 'bad': path: missing (the plugin's file)");
+  const testing::TempFolder folder;
+  fs::permissions(folder.path(), fs::perms::owner_all);
+  term.path = folder.write("judge.py", "#!/bin/sh\n").string();
+  EXPECT_NE(refusal(term).find("neither a shared library (.so) nor a program (chmod +x it)"), std::string::npos);
+  fs::permissions(term.path, fs::perms::owner_all);
+  term.isolate = Isolation::none;
+  EXPECT_NE(refusal(term).find("isolate = \"none\" is for shared libraries"), std::string::npos);
+}
+
+TEST(PluginReward, StopsOrTriesAgainAsTheRecipeSays) {
+  for (const OnError on_error : {OnError::stop, OnError::retry, OnError::drop_sample, OnError::drop_group}) {
+    Rewarder rewarder(RewardConfig{.on_error = on_error, .terms = {term_of({.what = "SIGSEGV"})}});
+    if (on_error == OnError::stop) {
+      try {
+        rewarder.score(six_samples());
+        ADD_FAILURE();
+      } catch (const RuntimeFailure& error) {
+        EXPECT_EQ(std::string(error.what()),
+                  "reward 'bad' has no score for sample 1/1: the worker was killed by SIGSEGV (reward.on_error = stop)");
+      }
+      continue;
+    }
+    const ScoreTable table = rewarder.score(six_samples());
+    EXPECT_FALSE(table.scores[4][0].value);
+    EXPECT_EQ(table.scores[5][0].value, 11);
+  }
+}
+
+TEST(PluginReward, LosesTheGroupAndNoOtherWhereItComparesGroups) {
+  PluginReward reward(term_of({.what = "SIGSEGV", .settings = R"(, "batch_size": 6, "wants_groups": true)"}));
+  EXPECT_TRUE(reward.wants_groups());
+  const std::vector<Score> scores = reward.score(six_samples());
+  for (size_t n = 0; n < 3; ++n) EXPECT_EQ(scores[n].value, 10);
+  for (size_t n = 3; n < 6; ++n) EXPECT_EQ(scores[n].reason, "the worker was killed by SIGSEGV");
+}
+
+TEST(PluginReward, BlamesNoSampleForADeathBetweenTwoCalls) {
+  PluginReward reward(term_of({.what = "die later"}));
+  expect_only_the_culprit_lost(reward.score(six_samples()), "");
+  while (num_processes_left() > 0) usleep(1000);
+  const std::vector<data::Sample> samples = six_samples();
+  for (const Score& score : reward.score(std::span(samples).first(3))) EXPECT_EQ(score.value, 10) << score.reason;
+}
+
+TEST(PluginReward, ServesAsManyCallsAtOnceAsItDeclares) {
+  for (const Isolation isolate : {Isolation::process, Isolation::none}) {
+    const std::string harm = isolate == Isolation::process ? "SIGSEGV" : "throw std";
+    PluginReward reward(term_of({.what = harm, .settings = R"(, "threads": 3)", .isolate = isolate}));
+    expect_only_the_culprit_lost(reward.score(six_samples()), isolate == Isolation::process ? "SIGSEGV" : "no such luck");
+  }
+}
+
+TEST(PluginReward, ScoresNothingWithAFileThatHasChanged) {
+  const testing::TempFolder folder;
+  fs::permissions(folder.path(), fs::perms::owner_all);
+  TermConfig term = term_of({.what = "SIGSEGV", .settings = ""});
+  const fs::path copy = folder.path() / "copy.so";
+  fs::copy_file(term.path, copy);
+  term.path = copy.string();
+  PluginReward reward(term);
+  fs::remove(copy);  // as a build does: the running worker keeps the old file
+  folder.write("copy.so", "other bytes");
+  const std::vector<Score> scores = reward.score(six_samples());
+  EXPECT_EQ(scores[3].value, 11);
+  EXPECT_EQ(scores[4].reason, "the worker was killed by SIGSEGV");
+  EXPECT_NE(scores[5].reason.find("could not be started again"), std::string::npos);
+  EXPECT_NE(scores[5].reason.find("copy.so: has changed since the start"), std::string::npos) << scores[5].reason;
+}
+
+TEST(PluginReward, SaysWhenNoOtherProcessCanBeStarted) {
+  PluginReward reward(term_of({.what = "SIGSEGV", .settings = ""}));
+  fault::configure("plugin.spawn=throw");
+  const std::vector<Score> scores = reward.score(six_samples());
+  fault::configure("");
+  EXPECT_NE(scores[5].reason.find("the worker could not be started again"), std::string::npos) << scores[5].reason;
+  EXPECT_EQ(reward.score(six_samples())[5].value, 11);
+}
+
+// ---- programs as workers ----
+
+TermConfig program_of(const testing::TempFolder& folder, const std::string& script) {
+  fs::permissions(folder.path(), fs::perms::owner_all);
+  TermConfig term;
+  term.name = "program";
+  term.kind = RewardKind::plugin;
+  term.path = folder.write("worker", script).string();
+  fs::permissions(term.path, fs::perms::owner_all);
+  return term;
+}
+
+TEST(PluginProgram, IsRefusedWhereItDoesNotSpeakTheProtocol) {
+  const testing::TempFolder folder;
+  EXPECT_NE(refusal(program_of(folder, "#!/bin/sh\nexit 5\n")).find("worker: the worker exited with code 5 before it was ready"),
+            std::string::npos);
+  EXPECT_NE(refusal(program_of(folder, "#!/bin/sh\nprintf 123456789012345678901234 >&3\nsleep 1000\n"))
+                .find("the worker answered request"),
+            std::string::npos);
+  EXPECT_NE(refusal(program_of(folder, "#!/no/such/interpreter\n")).find("exited with code 127"), std::string::npos);
+  EXPECT_EQ(num_processes_left(), 0u);
+}
+
+TEST(PluginProgram, ScoresARunFromPython) {
+  TermConfig term;
+  term.name = "colours";
+  term.kind = RewardKind::plugin;
+  term.path = UNIGRPO_SOURCE_DIR "/plugins/python_judge/judge.py";
+  PluginReward reward(term);
+  EXPECT_EQ(reward.description().dimensions[1].name, "ink");
+
+  std::vector<data::Sample> samples = six_samples();
+  for (data::Sample& sample : samples) sample.prompt = "a red and a blue circle";
+  Image image{.width = 33, .height = 2, .pixels = std::vector<uint8_t>(33 * 2 * 3, 255)};
+  for (int x = 0; x < 33; ++x) image.at(x, 1)[1] = image.at(x, 1)[2] = 40;  // the lower half is red
+  samples[1].segments.push_back({.kind = data::SampleSegment::Kind::image, .text = "", .image = image});
+  for (int call = 0; call < 2; ++call) {
+    const std::vector<Score> scores = reward.score(samples);
+    EXPECT_EQ(scores[0].reason, "no image");
+    EXPECT_EQ(scores[1].value, 0.5) << scores[1].reason;
+    EXPECT_EQ(scores[1].parts.at("colors"), 0.5);
+    EXPECT_EQ(scores[1].parts.at("ink"), 0.5);
+    EXPECT_EQ(scores[1].notes.at("found"), "red");
+    image = Image{.width = 640, .height = 640, .pixels = std::vector<uint8_t>(640 * 640 * 3, 255)};
+    samples[2].segments.push_back({.kind = data::SampleSegment::Kind::image, .text = "", .image = image});  // memory grows
+  }
+
+  term.settings = R"({"tolerence": 3})";
+  EXPECT_NE(refusal(term).find("ValueError: unknown setting 'tolerence'"), std::string::npos) << refusal(term);
+}
+
+TEST(PluginProgram, LosesItsOwnSamplesOnly) {
+  const testing::TempFolder folder;
+  const std::string library = UNIGRPO_SOURCE_DIR "/plugins/python_judge";
+  PluginReward reward(program_of(folder, "#!/usr/bin/env python3\n"
+                                         "import sys; sys.path.insert(0, '" + library + "'); sys.dont_write_bytecode = True\n"
+                                         "import os, unigrpo_worker\n"
+                                         "def score(samples):\n"
+                                         "    for sample in samples:\n"
+                                         "        if sample.id == '1/1': os.abort()\n"
+                                         "        if sample.id == '0/2': return []\n"
+                                         "    return [float('nan') if s.id == '0/1' else len(s.prompt) for s in samples]\n"
+                                         "unigrpo_worker.serve(lambda settings: score, name='bad', batch_size=6)\n"));
+  const std::vector<Score> scores = reward.score(six_samples());
+  EXPECT_EQ(scores[0].value, 10);
+  EXPECT_EQ(scores[1].reason, "the score is nan");
+  EXPECT_EQ(scores[2].reason, "the worker gave 0 scores for 1 samples");
+  EXPECT_EQ(scores[3].value, 11);
+  EXPECT_EQ(scores[4].reason, "the worker was killed by SIGABRT");
+  EXPECT_EQ(scores[5].value, 11);
+}
+
+}  // namespace
+}  // namespace unigrpo::reward
