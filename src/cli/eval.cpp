@@ -25,6 +25,9 @@ struct Options {
 int run_eval(const Options& options) {
   const auto kind = enum_value<reward::RewardKind>(options.reward);
   if (!kind) throw BadInput("--reward: expected {}, got '{}'", enum_choices<reward::RewardKind>(), options.reward);
+  if (*kind == reward::RewardKind::http || *kind == reward::RewardKind::plugin) {
+    throw BadInput("--reward: '{}' has settings, which only a recipe can give ([[eval.rewards]])", options.reward);
+  }
   std::vector<reward::TermConfig> rewards = train::default_eval_rewards();
   rewards.front().kind = *kind;
   const train::EvalOptions eval{.model = options.model.model,

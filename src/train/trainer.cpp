@@ -23,6 +23,7 @@
 #include "grpo/advantages.h"
 #include "grpo/update.h"
 #include "io/atomic_file.h"
+#include "monitor/alarms.h"
 #include "monitor/failures_file.h"
 #include "monitor/monitor.h"
 #include "monitor/run_folder.h"
@@ -182,7 +183,8 @@ class Trainer {
         trained_(trained_parameters(policy_)),
         optimizer_(recipe.optim, trained_),
         clip_(recipe.optim),
-        ema_(recipe.optim.ema, trained_) {
+        ema_(recipe.optim.ema, trained_),
+        alarms_(recipe.monitor.alarms) {
     rewarder_.check_prompts(prompts_, recipe.data.prompts);
     for (const data::Prompt& prompt : prompts_) engine_.check_length(prompt);
     if (std::ranges::find(recipe.rollout.program, "image") != recipe.rollout.program.end()) {
@@ -217,6 +219,12 @@ class Trainer {
       }
       if (signals::stop_requested() || !train_step()) return interrupted();
       const int64_t done = step_ + 1;
+      if (alarm_) {
+        store_->save(snapshot(done));
+        monitor_->finish();
+        throw RuntimeFailure("{} (monitor.alarms.action = stop; --resume goes on from step {})", monitor::describe(*alarm_),
+                             done);
+      }
       if (recipe_.checkpoint.every > 0 && done % recipe_.checkpoint.every == 0 && done < recipe_.run.num_steps) {
         monitor_->phase("save");
         store_->save(snapshot(done));
@@ -269,6 +277,7 @@ class Trainer {
     values.merge(grpo::update(setup, trajectories, advantages, lr_factor));
     if (recipe_.optim.ema.enabled) ema_.update(optimizer_.masters());
     lap("update");
+    if (recipe_.monitor.alarms.enabled) watch(trajectories, values);
 
     values["optim/lr"] = recipe_.optim.lr * lr_factor;
     values["time/step"] = total.seconds();
@@ -356,6 +365,16 @@ class Trainer {
                                file.string()));
   }
 
+  /// What the samples look like, whatever they are worth.
+  void watch(std::span<const rollout::Trajectory> trajectories, std::map<std::string, double>& values) {
+    std::vector<data::Sample> samples;
+    for (const auto& trajectory : trajectories) samples.push_back(trajectory.sample);
+    monitor::Alarms::Observation seen = alarms_.observe(step_, samples);
+    values.merge(seen.metrics);
+    for (const monitor::Alarm& alarm : seen.raised) monitor_->note(monitor::describe(alarm));
+    if (recipe_.monitor.alarms.action == monitor::AlarmAction::stop && !seen.raised.empty()) alarm_ = seen.raised.front();
+  }
+
   void tell_noise(const grpo::LogProbNoise& noise) {
     noise_told_ = true;
     monitor_->note(fmt::format(
@@ -434,6 +453,7 @@ class Trainer {
     state.counters = {{"ema_updates", std::to_string(ema_.num_updates())},
                       {"skipped", std::to_string(clip_.skipped())},
                       {"skipped_in_a_row", std::to_string(clip_.skipped_in_a_row())}};
+    state.counters.merge(alarms_.state());
     return state;
   }
 
@@ -446,6 +466,7 @@ class Trainer {
     optimizer_.load_state(loaded->tensors("optimizer"), where + ": optimizer");
     ema_.load_state(loaded->tensors("ema"), loaded->counter("ema_updates"), where + ": ema");
     statistics_.load_state(loaded->tensors("reward_statistics"), where + ": reward_statistics");
+    alarms_.restore(loaded->counters, where);
     clip_.restore(loaded->counter("skipped"), loaded->counter("skipped_in_a_row"));
     step_ = loaded->step;
   }
@@ -513,7 +534,9 @@ class Trainer {
   optim::AdamW optimizer_;
   optim::GradClip clip_;
   optim::Ema ema_;
+  monitor::Alarms alarms_;
   grpo::RunningStatistics statistics_;
+  std::optional<monitor::Alarm> alarm_;     // one that stops the run
   std::map<std::string, double> held_out_;  // of an evaluation before the step under way
   int64_t step_ = 0;  // finished steps
   bool noise_told_ = false;
