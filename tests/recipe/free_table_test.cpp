@@ -84,7 +84,7 @@ TEST(FreeTable, SaysWhichOverrideIsWrong) {
   EXPECT_EQ(said("reward.terms.0.settings.b=nan"), "--set reward.terms.0.settings.b=nan: expected a number, got nan");
   EXPECT_EQ(said("reward.terms.0.settings=1"), "--set reward.terms.0.settings=1: expected a table, got 1");
   EXPECT_NE(said("reward.terms.1.settings.a=1").find("reward.terms has 1 element"), std::string::npos);
-  EXPECT_NE(said("reward.terms.0.settings." + repeat("a.", 16) + "a=1").find("nests deeper than 16"), std::string::npos);
+  EXPECT_NE(said("reward.terms.0.settings." + repeat("b.", 16) + "b=1").find("nests deeper than 16"), std::string::npos);
   EXPECT_NE(said("reward.terms.0.setings.a=1").find("unknown key"), std::string::npos);
 }
 
