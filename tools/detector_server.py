@@ -50,7 +50,7 @@ def find_objects(width, height, pixels):
     return found
 
 
-@functools.cache
+@functools.lru_cache(1 << 16)
 def nearest_color(pixel):
     """The palette colour that covers at least half of the pixel; None for background and for colours of no palette."""
     best, best_residual, best_coverage = None, math.inf, 0.0

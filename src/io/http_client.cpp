@@ -1,9 +1,7 @@
 #include "io/http_client.h"
 
-#include <arpa/inet.h>
 #include <curl/curl.h>
 #include <fmt/format.h>
-#include <netinet/in.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -21,6 +19,7 @@
 #include "base/error.h"
 #include "base/signals.h"
 #include "base/text.h"
+#include "io/address.h"
 
 namespace unigrpo::io {
 namespace {
@@ -57,82 +56,6 @@ void set(CURL* easy, CURLoption option, Value value) {
 
 void check(CURLMcode code) {
   if (code != CURLM_OK) throw RuntimeFailure("libcurl failed: {}", curl_multi_strerror(code));
-}
-
-// ---- Where a request may go
-
-/// An IPv4 address as a number; of IPv6, the one that is mapped or translated into it, if any.
-struct Address {
-  std::array<uint8_t, 16> v6{};
-  bool has_v4 = false;
-  uint32_t v4 = 0;
-};
-
-Address address_of(const sockaddr& socket_address) {
-  Address address;
-  if (socket_address.sa_family == AF_INET) {
-    address.has_v4 = true;
-    address.v4 = ntohl(reinterpret_cast<const sockaddr_in&>(socket_address).sin_addr.s_addr);
-    return address;
-  }
-  std::memcpy(address.v6.data(), &reinterpret_cast<const sockaddr_in6&>(socket_address).sin6_addr, 16);
-  const auto starts_with = [&](std::initializer_list<uint8_t> bytes) {
-    return std::equal(bytes.begin(), bytes.end(), address.v6.begin());
-  };
-  const auto number_at = [&](size_t at) {
-    return uint32_t{address.v6[at]} << 24 | uint32_t{address.v6[at + 1]} << 16 | uint32_t{address.v6[at + 2]} << 8 |
-           uint32_t{address.v6[at + 3]};
-  };
-  const bool mapped = starts_with({0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF});
-  const bool nat64 = starts_with({0, 0x64, 0xFF, 0x9B, 0, 0, 0, 0, 0, 0, 0, 0});
-  const bool six_to_four = starts_with({0x20, 0x02});
-  address.has_v4 = mapped || nat64 || six_to_four;
-  if (address.has_v4) address.v4 = number_at(six_to_four ? 2 : 12);
-  return address;
-}
-
-bool is_loopback(const Address& address) {
-  static constexpr std::array<uint8_t, 16> kLoopback = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1};
-  return address.has_v4 ? address.v4 >> 24 == 127 : address.v6 == kLoopback;
-}
-
-/// Addresses that no judge has: "this machine" (0/8, ::), link-local (169.254/16, fe80::/10, where most clouds keep
-/// their metadata), multicast and reserved, and the metadata services elsewhere: fd00:ec2::254 (AWS), 100.100.100.200
-/// (Alibaba), 168.63.129.16 (Azure), 192.0.0.192 (Oracle).
-bool is_forbidden(const Address& address) {
-  if (address.has_v4) {
-    const uint32_t v4 = address.v4;
-    return v4 >> 24 == 0 || v4 >> 16 == 0xA9FE || v4 >> 28 >= 0xE || v4 == 0x646464C8 || v4 == 0xA83F8110 ||
-           v4 == 0xC00000C0;
-  }
-  static constexpr std::array<uint8_t, 16> kAws = {0xFD, 0, 0x0E, 0xC2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x02, 0x54};
-  const auto& v6 = address.v6;
-  const bool embeds_v4_or_nothing = std::all_of(v6.begin(), v6.begin() + 12, [](uint8_t byte) { return byte == 0; });
-  const bool link_local = v6[0] == 0xFE && (v6[1] & 0xC0) == 0x80;
-  return v6[0] == 0xFF || link_local || v6 == kAws || (embeds_v4_or_nothing && !is_loopback(address));
-}
-
-std::string text_of(const sockaddr& address) {
-  std::array<char, INET6_ADDRSTRLEN> text{};
-  const void* bytes = address.sa_family == AF_INET
-                          ? static_cast<const void*>(&reinterpret_cast<const sockaddr_in&>(address).sin_addr)
-                          : static_cast<const void*>(&reinterpret_cast<const sockaddr_in6&>(address).sin6_addr);
-  inet_ntop(address.sa_family, bytes, text.data(), text.size());
-  return text.data();
-}
-
-/// Why nothing may be sent to an address; empty where it may.
-std::string why_not(const sockaddr& socket_address, bool loopback_only) {
-  if (socket_address.sa_family != AF_INET && socket_address.sa_family != AF_INET6) return "no internet address";
-  const Address address = address_of(socket_address);
-  if (is_forbidden(address)) {
-    return fmt::format("{} is a link-local, metadata, multicast or unspecified address", text_of(socket_address));
-  }
-  if (loopback_only && !is_loopback(address)) {
-    return fmt::format("{} is another machine, and plain http:// goes there only with allow_plain_http",
-                       text_of(socket_address));
-  }
-  return "";
 }
 
 /// Throws BadInput unless the URL is one of ours. Returns whether it is plain http://.
@@ -194,7 +117,7 @@ size_t on_header(char*, size_t, size_t size, void* who) {
 
 curl_socket_t on_open_socket(void* who, curlsocktype, curl_sockaddr* address) {
   auto& transfer = *static_cast<Transfer*>(who);
-  if (std::string refusal = why_not(address->addr, transfer.loopback_only); !refusal.empty()) {
+  if (std::string refusal = why_refused(address->addr, transfer.loopback_only); !refusal.empty()) {
     transfer.refusal = std::move(refusal);
     return CURL_SOCKET_BAD;
   }
