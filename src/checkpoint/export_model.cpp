@@ -18,6 +18,7 @@
 #include "io/model_folder.h"
 #include "io/safetensors.h"
 #include "policy/family.h"
+#include "policy/paired.h"
 #include "policy/qwen2.h"
 #include "tensor/convert.h"
 
@@ -131,6 +132,76 @@ void write_weights(const fs::path& folder, const char* file, const std::vector<i
   io::write_file_atomic(folder / "model.safetensors.index.json", index.dump(2) + "\n");
 }
 
+void write_configs(const fs::path& source_folder, const fs::path& folder, const ExportOptions& options) {
+  for (const std::string_view name : kCopied) {
+    if (fs::exists(source_folder / name)) copy_synced(source_folder / name, folder / name);
+  }
+  if (options.generation_config) {
+    io::write_file_atomic(folder / kGenerationConfig, *options.generation_config);
+  } else if (fs::exists(source_folder / kGenerationConfig)) {
+    copy_synced(source_folder / kGenerationConfig, folder / kGenerationConfig);
+  }
+}
+
+// One model, of `family`, into a folder that is there.
+void write_model(const fs::path& source_folder, policy::Family family, const fs::path& folder,
+                 const optim::NamedParameters& weights, const ExportOptions& options) {
+  std::optional<io::Checkpoint> source;
+  if (const auto path = policy::find_weights(source_folder, family)) source = io::Checkpoint::open(*path);
+  const io::Checkpoint* source_weights = source ? &*source : nullptr;
+  policy::MotConfig llm;
+  if (family == policy::Family::qwen2) llm = policy::read_qwen2_config(source_folder);
+  const Output output = collect(source_weights, weights, options,
+                                [&](const std::string& name) { return policy::is_tied_copy(llm, name); });
+
+  const fs::path autoencoder_path = source_folder / kAutoencoderFile;
+  std::optional<io::Checkpoint> autoencoder;
+  if (fs::exists(autoencoder_path)) autoencoder = io::Checkpoint::open(autoencoder_path);
+
+  write_configs(source_folder, folder, options);
+  if (!options.autoencoder.empty()) {
+    const io::Checkpoint* original = autoencoder ? &*autoencoder : nullptr;
+    const Output values = collect(original, options.autoencoder, options);
+    io::write_safetensors(folder / kAutoencoderFile, values.views, joined_metadata(original, options));
+  } else if (autoencoder) {
+    copy_synced(autoencoder_path, folder / kAutoencoderFile);
+  }
+  if (!output.views.empty()) {
+    write_weights(folder, policy::weights_file(family), output.views, options, joined_metadata(source_weights, options));
+  }
+}
+
+// The weights whose names start with `prefix`, without it.
+optim::NamedParameters of_half(const optim::NamedParameters& weights, std::string_view prefix) {
+  optim::NamedParameters own;
+  for (const optim::NamedParameter& weight : weights) {
+    if (weight.name.starts_with(prefix)) own.push_back({weight.name.substr(prefix.size()), weight.tensor});
+  }
+  return own;
+}
+
+// Both models of a pair into folders of their own.
+void write_pair(const fs::path& source_folder, const fs::path& folder, const optim::NamedParameters& weights,
+                const ExportOptions& options) {
+  const policy::PairFolders halves = policy::read_pair_config(source_folder);
+  for (const optim::NamedParameter& weight : weights) {
+    if (weight.name.starts_with(policy::kTextPrefix) || weight.name.starts_with(policy::kImagePrefix)) continue;
+    throw BadInput("{}: has no tensor '{}', which was to be exported", source_folder.string(), weight.name);
+  }
+  write_configs(source_folder, folder, options);
+  auto write_half = [&](const std::string& name, policy::Family family, std::string_view prefix,
+                        const optim::NamedParameters& autoencoder) {
+    ExportOptions own = options;
+    own.generation_config = {};
+    own.autoencoder = autoencoder;
+    fs::create_directory(folder / name);
+    write_model(source_folder / name, family, folder / name, of_half(weights, prefix), own);
+    io::sync_folder(folder / name);
+  };
+  write_half(halves.text, policy::Family::qwen2, policy::kTextPrefix, {});
+  write_half(halves.image, policy::Family::bagel, policy::kImagePrefix, options.autoencoder);
+}
+
 }  // namespace
 
 void export_model(const fs::path& source_model_folder, const fs::path& destination,
@@ -140,36 +211,11 @@ void export_model(const fs::path& source_model_folder, const fs::path& destinati
     throw BadInput("{}: no config.json; not a model folder", source_model_folder.string());
   }
   const policy::Family family = policy::family_of(source_model_folder);
-  std::optional<io::Checkpoint> source;
-  if (const auto path = policy::find_weights(source_model_folder, family)) source = io::Checkpoint::open(*path);
-  const io::Checkpoint* source_weights = source ? &*source : nullptr;
-  policy::MotConfig llm;
-  if (family == policy::Family::qwen2) llm = policy::read_qwen2_config(source_model_folder);
-  const Output output = collect(source_weights, weights, options,
-                                [&](const std::string& name) { return policy::is_tied_copy(llm, name); });
-
-  const fs::path autoencoder_path = source_model_folder / kAutoencoderFile;
-  std::optional<io::Checkpoint> autoencoder;
-  if (fs::exists(autoencoder_path)) autoencoder = io::Checkpoint::open(autoencoder_path);
-
   build_folder(destination, [&](const fs::path& folder) {
-    for (const std::string_view name : kCopied) {
-      if (fs::exists(source_model_folder / name)) copy_synced(source_model_folder / name, folder / name);
-    }
-    if (options.generation_config) {
-      io::write_file_atomic(folder / kGenerationConfig, *options.generation_config);
-    } else if (fs::exists(source_model_folder / kGenerationConfig)) {
-      copy_synced(source_model_folder / kGenerationConfig, folder / kGenerationConfig);
-    }
-    if (!options.autoencoder.empty()) {
-      const io::Checkpoint* original = autoencoder ? &*autoencoder : nullptr;
-      const Output values = collect(original, options.autoencoder, options);
-      io::write_safetensors(folder / kAutoencoderFile, values.views, joined_metadata(original, options));
-    } else if (autoencoder) {
-      copy_synced(autoencoder_path, folder / kAutoencoderFile);
-    }
-    if (!output.views.empty()) {
-      write_weights(folder, policy::weights_file(family), output.views, options, joined_metadata(source_weights, options));
+    if (family == policy::Family::pair) {
+      write_pair(source_model_folder, folder, weights, options);
+    } else {
+      write_model(source_model_folder, family, folder, weights, options);
     }
   });
 }

@@ -1,5 +1,6 @@
 #include "policy/family.h"
 
+#include <stdexcept>
 #include <string>
 
 #include <nlohmann/json.hpp>
@@ -15,7 +16,7 @@ Family family_of(const std::filesystem::path& folder) {
   }
   const nlohmann::json root = read_config_file(folder / "config.json");
   const ConfigSection section(root, (folder / "config.json").string());
-  constexpr const char* kExpected = "expected \"bagel\", or \"qwen2\" for Qwen2.5";
+  constexpr const char* kExpected = "expected \"bagel\", or \"qwen2\" for Qwen2.5, or \"unigrpo_pair\"";
   if (section.has("model_type")) {
     const std::string type = section.text("model_type", "");
     if (const auto family = enum_value<Family>(type)) return *family;
@@ -33,7 +34,10 @@ Family family_of(const std::filesystem::path& folder) {
   throw BadInput("{}: 'model_type' is missing; {}", section.file(), kExpected);
 }
 
-const char* weights_file(Family family) { return family == Family::bagel ? "ema.safetensors" : "model.safetensors"; }
+const char* weights_file(Family family) {
+  if (family == Family::pair) throw std::invalid_argument("a pair of models has no weights of its own");
+  return family == Family::bagel ? "ema.safetensors" : "model.safetensors";
+}
 
 std::optional<std::filesystem::path> find_weights(const std::filesystem::path& folder, Family family) {
   const std::string single = weights_file(family);

@@ -12,7 +12,8 @@ namespace policy {
 /// Kinds of model folders that load, by their `model_type`.
 enum class Family {
   bagel,  // text and images
-  qwen2   // Qwen2 and Qwen2.5: text
+  qwen2,  // Qwen2 and Qwen2.5: text
+  pair    // one of each, in folders of their own: paired.h
 };
 
 /// Which family config.json of a model folder names: by `model_type`, else `architectures`; a file with neither is BAGEL's where
@@ -22,7 +23,7 @@ Family family_of(const std::filesystem::path& folder);
 /// The file that opens a folder's weights: the family's single file, or the index of its shards; nothing where there are none.
 std::optional<std::filesystem::path> find_weights(const std::filesystem::path& folder, Family family);
 
-/// The single file that weights come in: ema.safetensors, model.safetensors.
+/// The single file that weights come in: ema.safetensors, model.safetensors. A pair has none of its own.
 const char* weights_file(Family family);
 
 }  // namespace policy
@@ -30,7 +31,8 @@ const char* weights_file(Family family);
 template <>
 struct EnumNames<policy::Family> {
   static constexpr std::array names = {std::pair{policy::Family::bagel, "bagel"},
-                                       std::pair{policy::Family::qwen2, "qwen2"}};
+                                       std::pair{policy::Family::qwen2, "qwen2"},
+                                       std::pair{policy::Family::pair, "unigrpo_pair"}};
 };
 
 }  // namespace unigrpo

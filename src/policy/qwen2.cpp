@@ -59,11 +59,12 @@ NamedTensors Qwen2::shapes(const MotConfig& config) {
 TrainOutput Qwen2::forward_train(const TrainBatch& batch) {
   const Placement placed(batch, bos_id(), eos_id());
   if (placed.num_rows != placed.num_und || !placed.vision.empty()) refuse_images();
-  const at::Tensor embeds = llm_->embed(index_tensor(placed.und_ids, device()));
-  const at::Tensor hidden = llm_->forward(embeds, packed(placed), nullptr);
   TrainOutput output;
   output.digests = placed.digests;
-  if (!placed.text_rows.empty()) output.text_hidden = hidden.index_select(0, index_tensor(placed.text_rows, device()));
+  if (placed.text_rows.empty()) return output;
+  const at::Tensor embeds = llm_->embed(index_tensor(placed.und_ids, device()));
+  const at::Tensor hidden = llm_->forward(embeds, packed(placed), nullptr);
+  output.text_hidden = hidden.index_select(0, index_tensor(placed.text_rows, device()));
   return output;
 }
 

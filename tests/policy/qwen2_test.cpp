@@ -236,14 +236,14 @@ TEST_F(Qwen2Folder, WhatTheLayersDoNotComputeIsRefusedByFileAndKey) {
 
 TEST_F(Qwen2Folder, AnotherFamilyIsNamedWithWhatIsExpected) {
   const std::string file = (folder / "config.json").string();
-  EXPECT_EQ(with("model_type", "llama"), file + ": 'model_type' is \"llama\"; expected \"bagel\", or \"qwen2\" for Qwen2.5");
+  EXPECT_EQ(with("model_type", "llama"), file + ": 'model_type' is \"llama\"; expected \"bagel\", or \"qwen2\" for Qwen2.5, or \"unigrpo_pair\"");
   edit_config([](nlohmann::json& object) { object.erase("model_type"); });
   EXPECT_EQ(message(), "nothing");  // architectures says it as well
   EXPECT_EQ(with("architectures", {"GPT2LMHeadModel"}),
             file + ": 'architectures' is [\"GPT2LMHeadModel\"]; expected [\"BagelForConditionalGeneration\"] or "
                    "[\"Qwen2ForCausalLM\"]");
   edit_config([](nlohmann::json& object) { object.erase("architectures"); });
-  EXPECT_EQ(message(), file + ": 'model_type' is missing; expected \"bagel\", or \"qwen2\" for Qwen2.5");
+  EXPECT_EQ(message(), file + ": 'model_type' is missing; expected \"bagel\", or \"qwen2\" for Qwen2.5, or \"unigrpo_pair\"");
   EXPECT_EQ(message_of<BadInput>([&] { read_bagel_config(kData / "qwen2_tiny"); }),
             (kData / "qwen2_tiny").string() + ": a qwen2 model; this needs a BAGEL folder");
 }
