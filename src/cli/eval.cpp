@@ -9,6 +9,7 @@
 #include "cli/model_options.h"
 #include "io/atomic_file.h"
 #include "monitor/samples_file.h"
+#include "recipe/checks.h"
 #include "train/evaluator.h"
 
 namespace unigrpo::cli {
@@ -25,11 +26,11 @@ struct Options {
 int run_eval(const Options& options) {
   const auto kind = enum_value<reward::RewardKind>(options.reward);
   if (!kind) throw BadInput("--reward: expected {}, got '{}'", enum_choices<reward::RewardKind>(), options.reward);
-  if (*kind == reward::RewardKind::http || *kind == reward::RewardKind::plugin) {
-    throw BadInput("--reward: '{}' has settings, which only a recipe can give ([[eval.rewards]])", options.reward);
-  }
   std::vector<reward::TermConfig> rewards = train::default_eval_rewards();
   rewards.front().kind = *kind;
+  if (const auto lacks = recipe::find_reward_conflict(rewards.front())) {
+    throw BadInput("--reward: '{}' needs settings, which a recipe can give in [[eval.rewards]]: {}", options.reward, *lacks);
+  }
   const train::EvalOptions eval{.model = options.model.model,
                                 .prompts = options.prompts,
                                 .rewards = rewards,

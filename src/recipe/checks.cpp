@@ -112,6 +112,22 @@ bool judges_both(reward::RewardKind kind) {
   return kind == reward::RewardKind::http || kind == reward::RewardKind::plugin;
 }
 
+/// Kinds that are networks in folders of their own.
+bool is_network(reward::RewardKind kind) {
+  using enum reward::RewardKind;
+  return kind == clip_score || kind == pick_score || kind == hps || kind == aesthetic;
+}
+
+Finding check_model(const reward::TermConfig& term, const std::string& key) {
+  if (is_network(term.kind) != term.model.empty()) return {};
+  if (term.model.empty()) {
+    return Conflict{{key + ".model", key + ".kind"},
+                    fmt::format("expected the model's folder for kind \"{}\", got \"\"", enum_name(term.kind))};
+  }
+  return Conflict{{key + ".kind", key + ".model"},
+                  fmt::format("expected a kind that has a model beside model, got \"{}\"", enum_name(term.kind))};
+}
+
 Finding check_plugin(const reward::TermConfig& term, const std::string& key) {
   const bool is_plugin = term.kind == reward::RewardKind::plugin;
   if (is_plugin && term.path.empty()) {
@@ -176,6 +192,14 @@ Finding check_http(const reward::TermConfig& term, const std::string& key) {
   return {};
 }
 
+/// What a judge needs, trained on or held out.
+Finding check_reward(const reward::TermConfig& term, const std::string& key) {
+  for (const auto check : {check_model, check_plugin, check_text_rules, check_http}) {
+    if (const Finding conflict = check(term, key)) return conflict;
+  }
+  return {};
+}
+
 Finding check_terms(const Recipe& recipe, Command command) {
   std::map<std::string, size_t> first_of;
   bool weighted = false;
@@ -189,15 +213,13 @@ Finding check_terms(const Recipe& recipe, Command command) {
                       fmt::format("expected a name of its own, got \"{}\" as in reward.terms.{}",
                                   name, found->second)};
     }
-    if (const Finding conflict = check_plugin(term, key)) return conflict;
+    if (const Finding conflict = check_reward(term, key)) return conflict;
     const char* judged = judges_text(term.kind) ? "text" : "image";
     if (command == Command::train && !judges_both(term.kind) && !has_segment(recipe, judged)) {
       return Conflict{{key + ".kind", "rollout.program"},
                       fmt::format("expected \"{}\" in rollout.program for kind \"{}\"", judged,
                                   enum_name(term.kind))};
     }
-    if (const Finding conflict = check_text_rules(term, key)) return conflict;
-    if (const Finding conflict = check_http(term, key)) return conflict;
     weighted = weighted || term.weight != 0;
   }
   for (size_t i = 0; i < recipe.reward.terms.size(); ++i) {
@@ -214,15 +236,19 @@ Finding check_terms(const Recipe& recipe, Command command) {
 Finding check_eval(const Recipe& recipe, Command) {
   for (size_t i = 0; i < recipe.eval.rewards.size(); ++i) {
     const std::string key = fmt::format("eval.rewards.{}", i);
-    if (const Finding conflict = check_plugin(recipe.eval.rewards[i], key)) return conflict;
-    if (const Finding conflict = check_text_rules(recipe.eval.rewards[i], key)) return conflict;
-    if (const Finding conflict = check_http(recipe.eval.rewards[i], key)) return conflict;
+    if (const Finding conflict = check_reward(recipe.eval.rewards[i], key)) return conflict;
   }
   if (!recipe.eval.keep_best || (recipe.eval.every > 0 && !recipe.eval.prompts.empty())) return {};
   return Conflict{{"eval.keep_best", "eval.every", "eval.prompts"}, "expected eval.every > 0 and eval.prompts with it"};
 }
 
 }  // namespace
+
+std::optional<std::string> find_reward_conflict(const reward::TermConfig& term) {
+  const Finding conflict = check_reward(term, "reward");
+  if (!conflict) return std::nullopt;
+  return fmt::format("{}: {}", conflict->keys.front(), conflict->message);
+}
 
 std::optional<Conflict> find_conflict(const Recipe& recipe, Command command) {
   for (const auto check : {check_program, check_window, check_cps, check_something_is_trained,

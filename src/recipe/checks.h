@@ -14,6 +14,9 @@ struct Conflict {
   std::string message;            // without the key
 };
 
+/// What a judge lacks, with its key, where it is asked for by its kind alone; empty where it lacks nothing.
+std::optional<std::string> find_reward_conflict(const reward::TermConfig& term);
+
 /// The first conflict of a recipe whose values are in range; empty where there is none.
 std::optional<Conflict> find_conflict(const Recipe& recipe, Command command);
 

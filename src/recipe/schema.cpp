@@ -167,6 +167,7 @@ Builder<At> reward_rows(Builder<At> builder) {
       .row("measure", &TermConfig::measure, "geneval, edit: strict, soft, or their mean")
       .row("timeout_s", &TermConfig::timeout_s, "of one call in seconds, for rewards outside of this process",
            between(0.001, 86400))
+      .row("model", &TermConfig::model, "clip_score, pick_score, hps, aesthetic: the model's folder")
       .row("jpeg_prefer", &TermConfig::jpeg_prefer, "jpeg: which files are worth more")
       .row("pattern", &TermConfig::pattern,
            "text_rules: Perl-compatible regular expression that must be found in the text; empty: none")

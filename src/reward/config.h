@@ -11,7 +11,7 @@ namespace unigrpo {
 namespace reward {
 
 enum class OnError { drop_sample, drop_group, stop, retry };
-enum class RewardKind { geneval, edit, answer, format, text_rules, ocr, jpeg, brightness, saturation, http, plugin };
+enum class RewardKind { geneval, edit, answer, format, text_rules, ocr, jpeg, brightness, saturation, http, plugin, clip_score, pick_score, hps, aesthetic };
 enum class GenevalMeasure { strict, soft, mixed };
 enum class Drives { both, text, image };
 enum class TermScale { none, running };
@@ -60,6 +60,7 @@ struct TermConfig {  // recipe: [[reward.terms]]
   double gate_min = 0.5;
   GenevalMeasure measure = GenevalMeasure::mixed;  // geneval, edit: strict, soft, or their mean
   double timeout_s = 60;  // of one call, for rewards outside of this process
+  std::string model = {};      // clip_score, pick_score, hps, aesthetic: folder
   JpegPrefer jpeg_prefer = JpegPrefer::small;
   std::string pattern = {};    // text_rules: regular expression that must be found; empty: none
   int64_t min_tokens = 0;      // text_rules
@@ -112,7 +113,11 @@ struct EnumNames<reward::RewardKind> {
                                        std::pair{reward::RewardKind::brightness, "brightness"},
                                        std::pair{reward::RewardKind::saturation, "saturation"},
                                        std::pair{reward::RewardKind::http, "http"},
-                                       std::pair{reward::RewardKind::plugin, "plugin"}};
+                                       std::pair{reward::RewardKind::plugin, "plugin"},
+                                       std::pair{reward::RewardKind::clip_score, "clip_score"},
+                                       std::pair{reward::RewardKind::pick_score, "pick_score"},
+                                       std::pair{reward::RewardKind::hps, "hps"},
+                                       std::pair{reward::RewardKind::aesthetic, "aesthetic"}};
 };
 template <>
 struct EnumNames<reward::DetectorKind> {

@@ -205,6 +205,11 @@ std::unique_ptr<Reward> make_reward(const TermConfig& term) {
       return make_http_reward(term);
     case RewardKind::plugin:
       return make_plugin_reward(term);
+    case RewardKind::clip_score:
+    case RewardKind::pick_score:
+    case RewardKind::hps:
+    case RewardKind::aesthetic:
+      throw BadInput("reward '{}' is a network: it needs a build with LibTorch", enum_name(term.kind));
   }
   throw RuntimeFailure("unknown reward kind {}", static_cast<int>(term.kind));
 }

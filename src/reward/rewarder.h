@@ -13,7 +13,7 @@
 
 namespace unigrpo::reward {
 
-/// Builds a reward of this folder from its recipe term.
+/// Builds a reward of this folder from its recipe term. Throws BadInput for one that is a network (scorers/scorer.h).
 std::unique_ptr<Reward> make_reward(const TermConfig& term);
 
 /// Runs the terms of a recipe over samples. Terms that differ only in what is made of the score (name, weight, dimension, ...)

@@ -1,6 +1,7 @@
 #include "train/build.h"
 
 #include <algorithm>
+#include <optional>
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
@@ -8,6 +9,7 @@
 #include "flow/time_grid.h"
 #include "grpo/update.h"
 #include "policy/load.h"
+#include "scorers/scorer.h"
 
 namespace unigrpo::train {
 
@@ -22,7 +24,31 @@ Policies build_policies(const recipe::Recipe& recipe) {
   return policies;
 }
 
-reward::Rewarder build_rewarder(const reward::RewardConfig& config) { return reward::Rewarder(config); }
+namespace {
+
+std::optional<scorers::ScorerKind> scorer_kind(reward::RewardKind kind) {
+  switch (kind) {
+    case reward::RewardKind::clip_score:
+      return scorers::ScorerKind::clip_score;
+    case reward::RewardKind::pick_score:
+      return scorers::ScorerKind::pick_score;
+    case reward::RewardKind::hps:
+      return scorers::ScorerKind::hps;
+    case reward::RewardKind::aesthetic:
+      return scorers::ScorerKind::aesthetic;
+    default:
+      return std::nullopt;
+  }
+}
+
+}  // namespace
+
+reward::Rewarder build_rewarder(const reward::RewardConfig& config) {
+  return reward::Rewarder(config, [](const reward::TermConfig& term) {
+    const auto network = scorer_kind(term.kind);
+    return network ? scorers::make_scorer(*network, term.model) : reward::make_reward(term);
+  });
+}
 
 NamedTensors trained_parameters(const policy::UnifiedPolicy& policy) {
   NamedTensors trained;

@@ -86,6 +86,12 @@ struct Randomize {
   }
 };
 
+bool reward_lacks_model(reward::TermConfig term) {
+  term.model.clear();
+  const auto lacks = find_reward_conflict(term);
+  return lacks && lacks->find(".model") != std::string::npos && lacks->find("http") == std::string::npos;
+}
+
 Recipe random_recipe(uint64_t seed) {
   RandomStream draw({.seed = seed});
   Recipe recipe;
@@ -120,6 +126,7 @@ Recipe random_recipe(uint64_t seed) {
     const bool is_plugin = term.kind == reward::RewardKind::plugin;
     if (!is_plugin) term.settings = "{}";
     term.path = is_plugin ? "plugin.so" : "";
+    term.model = reward_lacks_model(term) ? "models/clip" : "";
   };
   for (size_t i = 0; i < recipe.reward.terms.size(); ++i) settle(recipe.reward.terms[i], i);
   for (size_t i = 0; i < recipe.eval.rewards.size(); ++i) settle(recipe.eval.rewards[i], i);
