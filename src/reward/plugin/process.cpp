@@ -37,6 +37,12 @@ bool readable(int descriptor) {
   return poll(&event, 1, 0) > 0;
 }
 
+/// A copy of what a frame points to: the worker may write on.
+std::string message_text(const Frame& frame, std::span<const std::byte> memory) {
+  if (frame.num_bytes > kMaxAnswerBytes) throw BadInput("answered with {}", human_bytes(frame.num_bytes));
+  return std::string(message_of(frame, memory));
+}
+
 int milliseconds_left(double timeout_s, const Stopwatch& watch) {
   return static_cast<int>(std::ceil(std::clamp(timeout_s - watch.seconds(), 0.0, 1e5) * 1e3));
 }
@@ -120,7 +126,7 @@ Description Worker::start() {
       exchange({.kind = FrameKind::configure, .offset = 0, .num_bytes = message.size()}, options_.start_timeout_s);
   if (!reply.failure.empty()) throw BadInput("{}: the worker {} before it was ready", path, reply.failure);
   try {
-    const std::string_view answer = message_of(reply.frame, memory_.bytes());
+    const std::string answer = message_text(reply.frame, memory_.bytes());
     if (reply.frame.kind == FrameKind::failed) throw BadInput("{}", decode_failure(answer));
     if (reply.frame.kind != FrameKind::ready) throw BadInput("it answers with scores before it is ready");
     return decode_description(answer);
@@ -153,13 +159,12 @@ Answer Worker::score(std::span<const SampleView> samples) {
                options_.timeout_s);
   if (!reply.failure.empty()) return {.error = "the worker " + reply.failure, .verdicts = {}};
   try {
-    const std::string_view message = message_of(reply.frame, memory_.bytes());
-    if (reply.frame.kind == FrameKind::failed) return {.error = decode_failure(message), .verdicts = {}};
-    if (reply.frame.kind != FrameKind::scores || message.size() > kMaxAnswerBytes) {
-      throw BadInput("answered with kind {} and {}", static_cast<uint32_t>(reply.frame.kind),
-                     human_bytes(message.size()));
+    const std::string answer = message_text(reply.frame, memory_.bytes());
+    if (reply.frame.kind == FrameKind::failed) return {.error = decode_failure(answer), .verdicts = {}};
+    if (reply.frame.kind != FrameKind::scores) {
+      throw BadInput("answered with a frame of kind {}", static_cast<uint32_t>(reply.frame.kind));
     }
-    return decode_answer(std::string(message), description_, samples.size());  // a copy: it may write on
+    return decode_answer(answer, description_, samples.size());
   } catch (const BadInput& error) {
     return {.error = fmt::format("the worker {}", killed(error.what())), .verdicts = {}};
   }
