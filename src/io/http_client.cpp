@@ -51,7 +51,9 @@ void start_library() {
 template <typename Value>
 void set(CURL* easy, CURLoption option, Value value) {
   const CURLcode code = curl_easy_setopt(easy, option, value);
-  if (code != CURLE_OK) throw RuntimeFailure("libcurl refuses option {}: {}", static_cast<int>(option), curl_easy_strerror(code));
+  if (code != CURLE_OK) {
+    throw RuntimeFailure("libcurl refuses option {}: {}", static_cast<int>(option), curl_easy_strerror(code));
+  }
 }
 
 void check(CURLMcode code) {
@@ -127,7 +129,9 @@ curl_socket_t on_open_socket(void* who, curlsocktype, curl_sockaddr* address) {
 std::string hide(std::string text, const std::string& key) {
   static constexpr std::string_view kHidden = "[key]";
   if (key.empty()) return text;
-  for (size_t at = text.find(key); at != std::string::npos; at = text.find(key, at + kHidden.size())) text.replace(at, key.size(), kHidden);
+  for (size_t at = text.find(key); at != std::string::npos; at = text.find(key, at + kHidden.size())) {
+    text.replace(at, key.size(), kHidden);
+  }
   return text;
 }
 

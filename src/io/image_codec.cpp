@@ -83,9 +83,9 @@ std::vector<uint8_t> encode_image(const Image& image, ImageFormat format) {
     const char* extension;
     std::vector<int> parameters;
   };
-  const Encoder encoder = format == ImageFormat::png    ? Encoder{"PNG", ".png", {}}
-                          : format == ImageFormat::jpeg ? Encoder{"JPEG", ".jpg", {cv::IMWRITE_JPEG_QUALITY, kLossyQuality}}
-                                                        : Encoder{"WebP", ".webp", {cv::IMWRITE_WEBP_QUALITY, kLossyQuality}};
+  Encoder encoder = {"PNG", ".png", {}};
+  if (format == ImageFormat::jpeg) encoder = {"JPEG", ".jpg", {cv::IMWRITE_JPEG_QUALITY, kLossyQuality}};
+  if (format == ImageFormat::webp) encoder = {"WebP", ".webp", {cv::IMWRITE_WEBP_QUALITY, kLossyQuality}};
   const cv::Mat rgb(image.height, image.width, CV_8UC3, const_cast<uint8_t*>(image.pixels.data()));
   std::vector<uint8_t> bytes;
   try {

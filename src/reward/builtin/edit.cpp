@@ -72,7 +72,8 @@ class EditReward : public Reward {
       const Image &old_image = *images[2 * i], &new_image = *images[2 * i + 1];
       const auto old_objects = scaled(before.objects, static_cast<double>(new_image.width) / old_image.width,
                                       static_cast<double>(new_image.height) / old_image.height);
-      score = to_score(score_edit(samples[judged[i]].metadata_json, old_objects, after.objects, new_image.width, new_image.height),
+      score = to_score(score_edit(samples[judged[i]].metadata_json, old_objects, after.objects, new_image.width,
+                                  new_image.height),
                        measure_);
     }
     return scores;

@@ -229,7 +229,8 @@ class GenevalReward : public Reward {
       Score& score = scores[judged[i]];
       score.reason = found[i].failure;
       if (!score.reason.empty()) continue;
-      score = to_score(score_geneval(samples[judged[i]].metadata_json, found[i].objects, images[i]->width, images[i]->height),
+      score = to_score(score_geneval(samples[judged[i]].metadata_json, found[i].objects, images[i]->width,
+                                     images[i]->height),
                        measure_);
     }
     return scores;

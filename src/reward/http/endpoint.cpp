@@ -87,7 +87,10 @@ std::string to_text(const nlohmann::json& request) {
 }
 
 nlohmann::json image_json(const Image& image, HttpImageFormat format) {
-  return {{"format", enum_name(format)}, {"width", image.width}, {"height", image.height}, {"data", base64_of(image, format)}};
+  return {{"format", enum_name(format)},
+          {"width", image.width},
+          {"height", image.height},
+          {"data", base64_of(image, format)}};
 }
 
 std::string data_url(const Image& image, HttpImageFormat format) {

@@ -31,11 +31,18 @@ Json sample_json(const data::Sample& sample, HttpImageFormat format) {
       image["kind"] = "image";
       segments.push_back(std::move(image));
     } else {
-      segments.push_back({{"kind", "text"}, {"text", segment.text}, {"num_tokens", segment.num_tokens}, {"ended", segment.ended}});
+      segments.push_back({{"kind", "text"},
+                          {"text", segment.text},
+                          {"num_tokens", segment.num_tokens},
+                          {"ended", segment.ended}});
     }
   }
-  return {{"id", sample.id},         {"group", sample.group},       {"prompt", sample.prompt},
-          {"images", std::move(images)}, {"segments", std::move(segments)}, {"metadata", io::parse_json(sample.metadata_json, "metadata")}};
+  return {{"id", sample.id},
+          {"group", sample.group},
+          {"prompt", sample.prompt},
+          {"images", std::move(images)},
+          {"segments", std::move(segments)},
+          {"metadata", io::parse_json(sample.metadata_json, "metadata")}};
 }
 
 /// The samples that can be sent, at most `size` a batch; with `whole_groups` a batch is closed at the end of the group
@@ -72,7 +79,9 @@ std::string text_in(const Json& object, const char* name, size_t max_bytes) {
 }
 
 void read_parts(const Json& parts, Score& score) {
-  if (!parts.is_object() || parts.size() > kMaxParts) throw BadInput("'parts' is no object of at most {} numbers", kMaxParts);
+  if (!parts.is_object() || parts.size() > kMaxParts) {
+    throw BadInput("'parts' is no object of at most {} numbers", kMaxParts);
+  }
   for (const auto& [name, value] : parts.items()) {
     if (!is_metric_name(name)) throw BadInput("'parts': {} is no name of letters, digits and _ - .", in_quotes(name));
     if (value.is_number()) {

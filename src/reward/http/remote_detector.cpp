@@ -45,7 +45,8 @@ Detection read_object(const Json& object, const Image& image) {
   found.top = (*box)[1].get<double>();
   found.right = (*box)[2].get<double>();
   found.bottom = (*box)[3].get<double>();
-  const bool within = found.left > -1 && found.top > -1 && found.right < image.width + 1.0 && found.bottom < image.height + 1.0;
+  const bool within =
+      found.left > -1 && found.top > -1 && found.right < image.width + 1.0 && found.bottom < image.height + 1.0;
   if (!within || found.left >= found.right || found.top >= found.bottom) {
     throw BadInput("'box' [{}, {}, {}, {}] is not within the {}x{} image", found.left, found.top, found.right, found.bottom,
                    image.width, image.height);

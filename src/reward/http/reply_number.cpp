@@ -60,8 +60,8 @@ class PatternNumber : public ReplyNumber {
   explicit PatternNumber(const std::string& pattern) {
     int error = 0;
     PCRE2_SIZE offset = 0;
-    code_.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(), PCRE2_UTF | PCRE2_NEVER_BACKSLASH_C,
-                              &error, &offset, nullptr));
+    code_.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
+                              PCRE2_UTF | PCRE2_NEVER_BACKSLASH_C, &error, &offset, nullptr));
     if (!code_) throw BadInput("http.score_regex: {} at {}: {}", in_quotes(pattern), offset, message(error));
     limits_.reset(pcre2_match_context_create(nullptr));
     match_.reset(pcre2_match_data_create_from_pattern(code_.get(), nullptr));
@@ -77,7 +77,9 @@ class PatternNumber : public ReplyNumber {
     if (count == PCRE2_ERROR_NOMATCH) throw BadInput("the reply has nothing that http.score_regex matches");
     if (count < 0) throw BadInput("http.score_regex gave up on the reply: {}", message(count));
     const PCRE2_SIZE* range = pcre2_get_ovector_pointer(match_.get()) + (num_groups_ > 0 ? 2 : 0);
-    if (range[0] == PCRE2_UNSET || range[1] < range[0]) throw BadInput("the first group of http.score_regex is not in the reply");
+    if (range[0] == PCRE2_UNSET || range[1] < range[0]) {
+      throw BadInput("the first group of http.score_regex is not in the reply");
+    }
     return number_in(reply.substr(range[0], range[1] - range[0]));
   }
 
@@ -116,7 +118,12 @@ class PatternNumber : public ReplyNumber {
 
 }  // namespace
 
-std::unique_ptr<ReplyNumber> number_at_pointer(const std::string& pointer) { return std::make_unique<PointerNumber>(pointer); }
-std::unique_ptr<ReplyNumber> number_by_pattern(const std::string& pattern) { return std::make_unique<PatternNumber>(pattern); }
+std::unique_ptr<ReplyNumber> number_at_pointer(const std::string& pointer) {
+  return std::make_unique<PointerNumber>(pointer);
+}
+
+std::unique_ptr<ReplyNumber> number_by_pattern(const std::string& pattern) {
+  return std::make_unique<PatternNumber>(pattern);
+}
 
 }  // namespace unigrpo::reward
