@@ -103,7 +103,7 @@ TEST(Advantages, NormalizeThenSumGivesEachTermItsWeight) {
 }
 
 /// Rows of scores under terms of weight 1.
-reward::ScoreTable table_of(const std::vector<std::vector<double>>& rows, std::vector<reward::Drives> drives = {}) {
+reward::ScoreTable table_of_rows(const std::vector<std::vector<double>>& rows, std::vector<reward::Drives> drives = {}) {
   reward::ScoreTable table;
   for (size_t k = 0; k < rows.front().size(); ++k) table.terms.push_back(std::string(1, static_cast<char>('a' + k)));
   table.weights.assign(table.terms.size(), 1.0);
@@ -120,7 +120,7 @@ TEST(Advantages, ATermDrivesTextOrImageAlone) {
   const std::vector<int64_t> ids{0, 0, 1, 1};
   for (const auto combine : {Combine::sum_then_normalize, Combine::normalize_then_sum}) {
     const auto out = compute_advantages({.combine = combine, .eps = 0},
-                                        table_of({{0, 5}, {1, 3}, {2, 7}, {4, 7}}, {Drives::text, Drives::image}), ids);
+                                        table_of_rows({{0, 5}, {1, 3}, {2, 7}, {4, 7}}, {Drives::text, Drives::image}), ids);
     EXPECT_EQ(out.text, (std::vector<double>{-1, 1, -1, 1}));
     EXPECT_EQ(out.image, (std::vector<double>{1, -1, 0, 0}));
     EXPECT_EQ(out.num_zero_std_groups(), 0);  // the second group's texts have a signal
@@ -131,7 +131,7 @@ TEST(Advantages, ATermDrivesTextOrImageAlone) {
 TEST(Advantages, NormalizeBatchGivesOneStandardDeviationOverall) {
   const std::vector<int64_t> ids{0, 0, 1, 1, 2, 2};
   const auto out = compute_advantages({.normalization = Normalization::none, .normalize_batch = true, .eps = 0},
-                                      table_of({{0}, {1}, {0}, {10}, {3}, {3}}), ids);
+                                      table_of_rows({{0}, {1}, {0}, {10}, {3}, {3}}), ids);
   double square = 0;
   for (const double a : out.text) square += a * a / 6;
   EXPECT_NEAR(square, 1, 1e-12);
@@ -141,9 +141,9 @@ TEST(Advantages, NormalizeBatchGivesOneStandardDeviationOverall) {
 
 TEST(Advantages, OnlyTheEndsOfAGroupStay) {
   const std::vector<int64_t> ids{0, 0, 0, 0, 0};
-  const auto out = compute_advantages({.best_of = 1, .worst_of = 2, .eps = 0}, table_of({{3}, {1}, {5}, {2}, {4}}), ids);
+  const auto out = compute_advantages({.best_of = 1, .worst_of = 2, .eps = 0}, table_of_rows({{3}, {1}, {5}, {2}, {4}}), ids);
   EXPECT_EQ(out.keep, (std::vector<bool>{false, true, true, true, false}));
-  const auto whole = compute_advantages({.eps = 0}, table_of({{3}, {1}, {5}, {2}, {4}}), ids);
+  const auto whole = compute_advantages({.eps = 0}, table_of_rows({{3}, {1}, {5}, {2}, {4}}), ids);
   EXPECT_EQ(out.text, whole.text);  // the statistics are the whole group's
   EXPECT_EQ(out.num_dropped, 0);
 }
@@ -152,15 +152,15 @@ TEST(Advantages, APromptsStatisticsOutliveTheStep) {
   const AdvantageConfig config{.statistics = StatisticsOf::prompt, .decay = 0.5, .eps = 0};
   const std::vector<int64_t> ids{0, 0};
   const std::vector<std::string> prompts{"cat", "cat"};
-  const auto first = compute_advantages(config, table_of({{0}, {2}}), ids, reward::OnError::drop_sample, {}, prompts);
+  const auto first = compute_advantages(config, table_of_rows({{0}, {2}}), ids, reward::OnError::drop_sample, {}, prompts);
   EXPECT_EQ(first.text, (std::vector<double>{-1, 1}));
   // mean 0.5 * 1 + 0.5 * 3 = 2, mean square 0.5 * 2 + 0.5 * 9 = 5.5: std sqrt(1.5). Alike, and yet better than before.
-  const auto second = compute_advantages(config, table_of({{3}, {3}}), ids, reward::OnError::drop_sample, {}, prompts,
+  const auto second = compute_advantages(config, table_of_rows({{3}, {3}}), ids, reward::OnError::drop_sample, {}, prompts,
                                          first.statistics);
   EXPECT_NEAR(second.text[0], 1 / std::sqrt(1.5), 1e-12);
   EXPECT_EQ(second.num_zero_std_groups(), 0);
   const std::vector<std::string> others{"dog", "dog"};
-  const auto other = compute_advantages(config, table_of({{3}, {3}}), ids, reward::OnError::drop_sample, {}, others,
+  const auto other = compute_advantages(config, table_of_rows({{3}, {3}}), ids, reward::OnError::drop_sample, {}, others,
                                         first.statistics);
   EXPECT_EQ(other.num_zero_std_groups(), 1);
 }
@@ -168,7 +168,7 @@ TEST(Advantages, APromptsStatisticsOutliveTheStep) {
 TEST(Advantages, RunningStatisticsAreTheBatchesTogether) {
   const AdvantageConfig config{.statistics = StatisticsOf::running, .eps = 0};
   const std::vector<int64_t> ids{0, 0, 1, 1};
-  const auto out = compute_advantages(config, table_of({{0}, {0}, {2}, {2}}), ids);
+  const auto out = compute_advantages(config, table_of_rows({{0}, {0}, {2}, {2}}), ids);
   EXPECT_EQ(out.text, (std::vector<double>{-1, -1, 1, 1}));  // the groups have no spread, the batch has
 }
 
