@@ -90,7 +90,7 @@ constexpr std::array kStatistics = {
     Statistic{"text_repetition", mean_of_texts<repetition_of>, 0.05},
     Statistic{"text_diversity", diversity_of_texts, 0.05},
 };
-static_assert(kStatistics.size() == kAlarmStatistics.size());
+static_assert(std::ranges::equal(kStatistics, kAlarmStatistics, {}, &Statistic::name));
 
 const Statistic& statistic_of(std::string_view name) {
   const auto found = std::find_if(kStatistics.begin(), kStatistics.end(),
@@ -133,6 +133,8 @@ std::string describe(const Alarm& alarm) {
 Alarms::Alarms(const AlarmsConfig& config) : config_(config) {
   if (!config_.enabled) return;
   for (const std::string& name : config_.statistics) tracks_[std::string(statistic_of(name).name)] = {};
+  if (!config_.statistics.empty()) return;
+  for (const Statistic& statistic : kStatistics) tracks_[std::string(statistic.name)] = {};
 }
 
 void Alarms::add_reference(Track& track, std::span<const double> groups) const {

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/enum_names.h"
@@ -14,14 +15,14 @@ namespace monitor {
 enum class AlarmAction { warn, stop };
 
 /// What the alarms can watch, of data/sample_statistics.h; text_length in tokens.
-inline constexpr std::array kAlarmStatistics = {
+inline constexpr std::array<std::string_view, 10> kAlarmStatistics = {
     "brightness",    "chroma",            "dark_share",  "saturated_share", "edge_density",
     "color_entropy", "picture_diversity", "text_length", "text_repetition", "text_diversity"};
 
 struct AlarmsConfig {  // recipe: [monitor.alarms]
   bool enabled = true;
   AlarmAction action = AlarmAction::warn;
-  std::vector<std::string> statistics = {kAlarmStatistics.begin(), kAlarmStatistics.end()};
+  std::vector<std::string> statistics;  // of kAlarmStatistics; empty = all
   int64_t reference_steps = 5;  // first steps, which say what is usual
   double allowance = 1.0;       // standard deviations that a statistic may drift
   double threshold = 1.5;       // sum of what lies beyond, step by step, that raises the alarm

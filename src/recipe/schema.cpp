@@ -30,10 +30,11 @@ constexpr TextRule kMetricName = {
     "a name of letters, digits and _ - . (at most 100)", ""};
 constexpr TextRule kNonEmpty = {[](std::string_view text) { return !text.empty(); },
                                 "a non-empty string", "non-empty strings"};
-const std::string kStatisticNames =
-    "names of " + join(std::vector<std::string>(monitor::kAlarmStatistics.begin(), monitor::kAlarmStatistics.end()), ", ");
+const std::string kOneStatistic =
+    "one of " + join(std::vector<std::string>(monitor::kAlarmStatistics.begin(), monitor::kAlarmStatistics.end()), ", ");
 const TextRule kStatistic = {
-    [](std::string_view text) { return std::ranges::count(monitor::kAlarmStatistics, text) > 0; }, "", kStatisticNames};
+    [](std::string_view text) { return std::ranges::count(monitor::kAlarmStatistics, text) > 0; }, kOneStatistic,
+    "statistics of docs/METRICS.md"};
 constexpr TextRule kUrl = {
     [](std::string_view text) {
       // No user name and password: those are secrets, and recipes are copied into run folders.
@@ -455,7 +456,7 @@ std::vector<Section> make_schema() {
           [](Recipe & r, size_t) -> auto& { return r.monitor.alarms; })
           .row("enabled", &AlarmsConfig::enabled, "measure and watch them")
           .row("action", &AlarmsConfig::action, "what an alarm does besides being told")
-          .row("statistics", &AlarmsConfig::statistics, "which", list(kStatistic))
+          .row("statistics", &AlarmsConfig::statistics, "which; empty: all", list_or_empty(kStatistic))
           .row("reference_steps", &AlarmsConfig::reference_steps, "first steps, which say what is usual",
                between(1, kMany))
           .row("allowance", &AlarmsConfig::allowance,

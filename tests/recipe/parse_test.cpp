@@ -138,6 +138,10 @@ TEST(Parse, SaysWhereAndWhatIsWrong) {
       {"[rollout]\nprogram = []\n",
        "FILE:2:11: rollout.program: expected a non-empty list of \"text\" and \"image\", got an "
        "empty list"},
+      {"[monitor.alarms]\nstatistics = [\"text_length\", \"sharpness\"]\n",
+       "FILE:2:30: monitor.alarms.statistics.1: expected one of brightness, chroma, dark_share, "
+       "saturated_share, edge_density, color_entropy, picture_diversity, text_length, "
+       "text_repetition, text_diversity, got \"sharpness\""},
       {"[rollout]\nprogram = [\"text\", \"video\"]\n",
        "FILE:2:20: rollout.program.1: expected \"text\" or \"image\", got \"video\""},
       {"[rollout.sde]\nkind = \"flow\"\n",
