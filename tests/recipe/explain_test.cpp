@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/rng.h"
+#include "recipe/checks.h"
 #include "recipe/schema.h"
 #include "recipe/support.h"
 
