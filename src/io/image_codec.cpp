@@ -1,6 +1,7 @@
 #include "io/image_codec.h"
 
 #include <algorithm>
+#include <mutex>
 #include <opencv2/core.hpp>
 #include <opencv2/core/utils/logger.hpp>
 #include <opencv2/imgcodecs.hpp>
@@ -91,6 +92,8 @@ std::vector<uint8_t> encode_image(const Image& image, ImageFormat format) {
   try {
     cv::Mat bgr;
     cv::cvtColor(rgb, bgr, cv::COLOR_RGB2BGR);
+    static std::mutex one_at_a_time;  // OpenCV sets its codecs up at first use, without a lock of its own
+    const std::lock_guard lock(one_at_a_time);
     if (!cv::imencode(encoder.extension, bgr, bytes, encoder.parameters)) {
       throw RuntimeFailure("the {} encoder refused an image", encoder.name);
     }

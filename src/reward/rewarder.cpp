@@ -15,6 +15,7 @@
 
 #include "base/enum_names.h"
 #include "base/error.h"
+#include "base/signals.h"
 #include "base/text.h"
 #include "reward/builtin/answer.h"
 #include "reward/builtin/brightness.h"
@@ -157,7 +158,7 @@ class Rewarder::Judge {
       std::exception_ptr failure;
       try {
         scores = checked_scores(*reward_, name_, *job.samples);
-        if (on_error_ == OnError::retry) retry_failed(*reward_, name_, *job.samples, scores);
+        if (on_error_ == OnError::retry && !signals::stop_requested()) retry_failed(*reward_, name_, *job.samples, scores);
       } catch (...) {
         failure = std::current_exception();
       }
@@ -279,7 +280,7 @@ ScoreTable Rewarder::collect() {
       const auto found = scores.find(n);
       table.scores[n].push_back(found == scores.end() ? Score{.value = std::nullopt, .reason = "not judged", .parts = {}}
                                                       : term_score(term, found->second));
-      if (config_.on_error == OnError::stop && !table.scores[n].back().value) {
+      if (config_.on_error == OnError::stop && !table.scores[n].back().value && !signals::stop_requested()) {
         throw RuntimeFailure("reward '{}' has no score for sample {}: {} (reward.on_error = stop)", term.name, ids[n],
                              table.scores[n].back().reason);
       }

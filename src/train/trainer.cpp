@@ -251,11 +251,13 @@ class Trainer {
 
     monitor_->phase("reward");
     reward::ScoreTable scores = rewarder_.collect();
+    if (signals::stop_requested()) return false;  // a judge may have been cut short
     fault::point("advantage");
     grpo::Advantages advantages = advantages_of(scores, trajectories);
     if (recipe_.grpo.advantage.zero_std == grpo::ZeroStd::resample) {
       for (int64_t draw = 0; draw < recipe_.grpo.advantage.max_resamples && !advantages.zero_std_group_ids.empty(); ++draw) {
         resample(draw, advantages, trajectories, scores);
+        if (signals::stop_requested()) return false;
         advantages = advantages_of(scores, trajectories);
       }
     }

@@ -91,7 +91,7 @@ TEST_F(Evaluator, APromptsImageDoesNotDependOnTheRestOfTheFile) {
 TEST_F(Evaluator, CountsPromptsNotImagesAndAveragesOverBoth) {
   EvalOptions o = options();
   o.num_samples = 3;
-  o.reward = reward::RewardKind::saturation;
+  o.rewards = {{.kind = reward::RewardKind::saturation}, {.name = "ink", .kind = reward::RewardKind::saturation}};
   const EvalResult result = evaluate(*model, o);
   EXPECT_EQ(result.samples.size(), 12U);
   EXPECT_EQ(result.overall.count, 4);
@@ -104,6 +104,9 @@ TEST_F(Evaluator, CountsPromptsNotImagesAndAveragesOverBoth) {
     if (i / 3 == 0 || i / 3 == 3) single += *result.samples[i].reward / 6;
   }
   EXPECT_NEAR(result.overall.strict, overall, 1e-12);
+  EXPECT_NEAR(result.rewards.at("saturation"), overall, 1e-12);
+  EXPECT_EQ(result.rewards.at("ink"), result.rewards.at("saturation"));
+  EXPECT_EQ(result.samples[0].scores.at("ink"), result.samples[0].reward);
   EXPECT_NEAR(result.tags.at("single_object").strict, single, 1e-12);
   EXPECT_NEAR(result.overall_by_tag.strict,
               (result.tags.at("single_object").strict + result.tags.at("counting").strict +
@@ -148,9 +151,9 @@ TEST_F(Evaluator, NamesTheLineThatTheRewardCannotJudge) {
   o.prompts = temp.write("bad.jsonl", std::string(kRows) + "{\"prompt\": \"x\"}\n").string();
   const std::string message = message_of<BadInput>([&] { evaluate(*model, o); });
   EXPECT_TRUE(message.starts_with(o.prompts + ":5: ")) << message;
-  EXPECT_EQ(message_of<BadInput>([&] { check_eval_prompts(o.prompts, o.reward); }), message);
+  EXPECT_EQ(message_of<BadInput>([&] { check_eval_prompts(o.prompts, o.rewards); }), message);
   EXPECT_EQ(
-      message_of<BadInput>([&] { check_eval_prompts(o.prompts, reward::RewardKind::saturation); }),
+      message_of<BadInput>([&] { check_eval_prompts(o.prompts, {{.kind = reward::RewardKind::saturation}}); }),
       "nothing");
 }
 
