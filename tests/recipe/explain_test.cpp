@@ -170,6 +170,7 @@ TEST(Parse, SurvivesMutatedRecipes) {
   base.reward.terms.resize(2);
   base.reward.terms[0].name = "first";
   base.reward.terms[1].name = "second";
+  base.reward.terms[1].gate = "first";
   const std::string good = "# a comment\n" + to_toml(base) + "\n[[reward.terms]]\nname = '''x'''\n";
   ASSERT_EQ(refusal(good), "accepted");
   // clang-format off

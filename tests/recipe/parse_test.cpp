@@ -64,7 +64,9 @@ TEST(Parse, SaysWhereAndWhatIsWrong) {
        "use_proxy, max_concurrent, max_tries, image_format, format, batch_size, whole_groups, model, system, template, "
        "max_tokens, temperature, score_pointer, score_regex, scale, offset, min_number, max_number"},
       {"[[reward.terms]]\nquantum = 1\n",
-       "FILE:2:1: reward.terms.0.quantum: unknown key, expected one of name, kind, weight, measure, timeout_s, detector, http"},
+       "FILE:2:1: reward.terms.0.quantum: unknown key, expected one of name, kind, dimension, measure, timeout_s, model, "
+       "jpeg_prefer, pattern, min_tokens, max_tokens, overlong_cache, detector, http, path, isolate, max_memory_gib, settings, "
+       "weight, drives, scale, clip, gate, gate_min"},
       {"[[reward.terms]]\nhttp = \"https://a\"\n",
        "FILE:2:8: reward.terms.0.http: expected a table [reward.terms.http], got \"https://a\""},
       {"[[reward.terms]]\n\"http.url\" = \"https://a\"\n",
