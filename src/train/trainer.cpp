@@ -334,6 +334,7 @@ class Trainer {
       const int64_t group = advantages.zero_std_group_ids[fresh[i].prompt_index];
       const auto slot = static_cast<size_t>(group * recipe_.grpo.group_size + fresh[i].sample_index - first_sample);
       fresh[i].prompt_index = group;
+      fresh[i].sample.group = group;
       trajectories[slot] = std::move(fresh[i]);
       scores.scores[slot] = std::move(fresh_scores.scores[i]);
     }
@@ -451,7 +452,9 @@ class Trainer {
     state.parts["policy"] = trained_;
     state.parts["optimizer"] = optimizer_.state();
     state.parts["ema"] = ema_.averages();
-    state.parts["reward_statistics"] = statistics_.state();
+    if (NamedTensors statistics = statistics_.state(); !statistics.empty()) {
+      state.parts["reward_statistics"] = std::move(statistics);
+    }
     state.counters = {{"ema_updates", std::to_string(ema_.num_updates())},
                       {"skipped", std::to_string(clip_.skipped())},
                       {"skipped_in_a_row", std::to_string(clip_.skipped_in_a_row())}};
@@ -467,7 +470,9 @@ class Trainer {
     optim::assign(trained_, loaded->tensors("policy"), where + ": policy");
     optimizer_.load_state(loaded->tensors("optimizer"), where + ": optimizer");
     ema_.load_state(loaded->tensors("ema"), loaded->counter("ema_updates"), where + ": ema");
-    statistics_.load_state(loaded->tensors("reward_statistics"), where + ": reward_statistics");
+    if (loaded->parts.contains("reward_statistics")) {
+      statistics_.load_state(loaded->tensors("reward_statistics"), where + ": reward_statistics");
+    }
     alarms_.restore(loaded->counters, where);
     clip_.restore(loaded->counter("skipped"), loaded->counter("skipped_in_a_row"));
     step_ = loaded->step;

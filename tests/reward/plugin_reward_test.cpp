@@ -26,12 +26,21 @@ constexpr bool kSanitized = true;
 constexpr bool kSanitized = false;
 #endif
 
-/// Every process that comes from this one has it in its environment.
+/// Every process that a plugin's test starts has it in its environment; servers of other tests, which live on, have not.
 const std::string kMark = "UNIGRPO_TEST_MARK=" + std::to_string(getpid());
+struct Marked : ::testing::EmptyTestEventListener {
+  void OnTestStart(const ::testing::TestInfo& test) override {
+    if (std::string_view(test.test_suite_name()).find("Plugin") == std::string_view::npos) {
+      unsetenv("UNIGRPO_TEST_MARK");
+    } else {
+      setenv("UNIGRPO_TEST_MARK", std::to_string(getpid()).c_str(), 1);
+    }
+  }
+};
 
 /// Workers under a sanitizer die as they would without it.
 const bool kEnvironment = [] {
-  setenv("UNIGRPO_TEST_MARK", std::to_string(getpid()).c_str(), 1);
+  ::testing::UnitTest::GetInstance()->listeners().Append(new Marked);
   setenv("ASAN_OPTIONS", "handle_segv=0:handle_abort=0:abort_on_error=1:detect_leaks=0:use_sigaltstack=0", 1);
   return true;
 }();
