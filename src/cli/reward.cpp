@@ -44,7 +44,8 @@ struct Statistics {
 Statistics statistics_of(const std::vector<double>& values) {
   Statistics out{.count = values.size()};
   if (values.empty()) return out;
-  for (const double value : values) out.mean += value / static_cast<double>(values.size());
+  for (const double value : values) out.mean += value;
+  out.mean /= static_cast<double>(values.size());
   double squares = 0;
   for (const double value : values) squares += (value - out.mean) * (value - out.mean);
   out.spread = std::sqrt(squares / static_cast<double>(values.size()));
