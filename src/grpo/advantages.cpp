@@ -75,59 +75,78 @@ std::vector<std::optional<double>> column(const reward::ScoreTable& table, size_
 
 using Rewards = std::span<const std::optional<double>>;
 
-/// Whose statistics a batch is held against.
-struct Judge {
+/// What rewards are held against: the mean and standard deviation of their group, of their prompt or of the whole run.
+//   group_std    A_i = (r_i - mean) / (std + eps)
+//   none         A_i =  r_i - mean                                     (Dr.GRPO)
+//   global_std   A_i = (r_i - mean) / (std of all rewards of the batch + eps)
+struct Baseline {
   const AdvantageConfig& config;
   std::span<const int64_t> group_ids;
-  std::span<const std::string> prompt_ids;
-  RunningStatistics* statistics;  // nullptr: the groups' own
+  std::span<const std::string> prompt_ids = {};
+  RunningStatistics* statistics = nullptr;  // nullptr: the groups' own, whatever config.statistics says
 
   /// Advantages of one column of rewards. `name` keeps the columns' running statistics apart.
-  std::vector<double> operator()(Rewards rewards, const std::string& name) const {
-    if (config.statistics == StatisticsOf::group || statistics == nullptr) {
-      return group_advantages(config, rewards, group_ids);
-    }
+  std::vector<double> advantages(Rewards rewards, const std::string& name) const {
+    std::vector<double> advantages(rewards.size(), 0.0);
     std::vector<double> all;
     for (const auto& reward : rewards) {
       if (usable(reward)) all.push_back(*reward);
     }
-    std::vector<double> advantages(rewards.size(), 0.0);
     if (all.empty()) return advantages;
     const double global_std = statistics_of(all, config.ddof).std;
-    RunningStatistics::Moments moments;
-    if (config.statistics == StatisticsOf::running) moments = statistics->observe("running/" + name, all, config.decay);
+    std::optional<MeanAndStd> of_run;
+    if (of() == StatisticsOf::running) of_run = observe("running/" + name, all);
     for (const auto& [id, samples] : groups_of(group_ids)) {
       const std::vector<double> values = usable_rewards(rewards, samples);
-      if (values.empty()) continue;
-      if (config.statistics == StatisticsOf::prompt) {
-        moments = statistics->observe("prompt/" + name + "/" + prompt_ids[samples.front()], values, config.decay);
-      }
+      const auto against = of_run ? of_run : of_group(values, samples, name);
+      if (!against) continue;  // no signal: A = 0 exactly
       double scale = 1;
-      if (config.normalization == Normalization::group_std) scale = moments.std() + config.eps;
+      if (config.normalization == Normalization::group_std) scale = against->std + config.eps;
       if (config.normalization == Normalization::global_std) scale = global_std + config.eps;
       for (const size_t n : samples) {
-        if (usable(rewards[n]) && scale > 0) advantages[n] = (*rewards[n] - moments.mean) / scale;
+        if (usable(rewards[n]) && scale > 0) advantages[n] = (*rewards[n] - against->mean) / scale;
       }
     }
     return advantages;
   }
+
+ private:
+  struct MeanAndStd {
+    double mean, std;
+  };
+
+  StatisticsOf of() const { return statistics == nullptr ? StatisticsOf::group : config.statistics; }
+
+  MeanAndStd observe(const std::string& key, std::span<const double> values) const {
+    const RunningStatistics::Moments moments = statistics->observe(key, values, config.decay);
+    return {moments.mean, moments.std()};
+  }
+
+  /// Empty where the group has no reward or, held against itself, no spread.
+  std::optional<MeanAndStd> of_group(const std::vector<double>& values, const std::vector<size_t>& samples,
+                                     const std::string& name) const {
+    if (values.empty()) return std::nullopt;
+    if (of() == StatisticsOf::prompt) return observe("prompt/" + name + "/" + prompt_ids[samples.front()], values);
+    const Statistics group = statistics_of(values, config.ddof);
+    return group.has_spread() ? std::optional<MeanAndStd>({group.mean, group.std}) : std::nullopt;
+  }
 };
 
 /// `table` has the weights of one modality; `counted` says which samples enter.
-std::vector<double> advantages_of(const Judge& judge, const reward::ScoreTable& table, Rewards counted,
+std::vector<double> advantages_of(const Baseline& baseline, const reward::ScoreTable& table, Rewards counted,
                                   const std::string& modality) {
-  if (judge.config.combine == Combine::sum_then_normalize) {
+  if (baseline.config.combine == Combine::sum_then_normalize) {
     std::vector<std::optional<double>> rewards = combined_rewards(table);
     for (size_t n = 0; n < rewards.size(); ++n) {
       if (!counted[n]) rewards[n].reset();
     }
-    return judge(rewards, modality);
+    return baseline.advantages(rewards, modality);
   }
   std::vector<double> sum(counted.size(), 0.0);
   for (size_t k = 0; k < table.terms.size(); ++k) {
     if (table.weights[k] == 0) continue;
     const auto values = column(table, k, counted);
-    const std::vector<double> term = judge(values, modality + "/" + table.terms[k]);
+    const std::vector<double> term = baseline.advantages(values, modality + "/" + table.terms[k]);
     for (size_t n = 0; n < sum.size(); ++n) sum[n] += table.weights[k] * term[n];
   }
   return sum;
@@ -163,31 +182,11 @@ double Advantages::zero_std_ratio() const {
                                static_cast<double>(num_groups);
 }
 
-//   group_std    A_i = (r_i - mean_g) / (std_g + eps)
-//   none         A_i =  r_i - mean_g                                   (Dr.GRPO)
-//   global_std   A_i = (r_i - mean_g) / (std of all rewards + eps)
 std::vector<double> group_advantages(const AdvantageConfig& config,
                                      std::span<const std::optional<double>> rewards,
                                      std::span<const int64_t> group_ids) {
   check_lengths(rewards.size(), group_ids);
-  std::vector<double> all;
-  for (const auto& reward : rewards) {
-    if (usable(reward)) all.push_back(*reward);
-  }
-  const double global_std = statistics_of(all, config.ddof).std;
-
-  std::vector<double> advantages(rewards.size(), 0.0);
-  for (const auto& [id, samples] : groups_of(group_ids)) {
-    const Statistics group = statistics_of(usable_rewards(rewards, samples), config.ddof);
-    if (!group.has_spread()) continue;  // no signal: A = 0 exactly
-    double scale = 1;
-    if (config.normalization == Normalization::group_std) scale = group.std + config.eps;
-    if (config.normalization == Normalization::global_std) scale = global_std + config.eps;
-    for (const size_t n : samples) {
-      if (usable(rewards[n])) advantages[n] = (*rewards[n] - group.mean) / scale;
-    }
-  }
-  return advantages;
+  return Baseline{config, group_ids}.advantages(rewards, "");
 }
 
 std::vector<double> group_advantages(const AdvantageConfig& config,
@@ -202,7 +201,7 @@ std::vector<double> combined_advantages(const AdvantageConfig& config,
                                         std::span<const int64_t> group_ids) {
   const auto rewards = combined_rewards(table);
   check_lengths(rewards.size(), group_ids);
-  return advantages_of({config, group_ids, {}, nullptr}, table, rewards, "");
+  return advantages_of({config, group_ids}, table, rewards, "");
 }
 
 Advantages compute_advantages(const AdvantageConfig& config, const reward::ScoreTable& scores,
@@ -233,9 +232,9 @@ Advantages compute_advantages(const AdvantageConfig& config, const reward::Score
       if (!out.keep[n]) ++out.num_dropped;
     }
   }
-  const Judge judge{config, group_ids, prompt_ids, &out.statistics};
-  out.text = advantages_of(judge, scores_for(table, reward::Drives::text), counted, "text");
-  out.image = advantages_of(judge, scores_for(table, reward::Drives::image), counted, "image");
+  const Baseline baseline{config, group_ids, prompt_ids, &out.statistics};
+  out.text = advantages_of(baseline, scores_for(table, reward::Drives::text), counted, "text");
+  out.image = advantages_of(baseline, scores_for(table, reward::Drives::image), counted, "image");
 
   for (const auto& [id, samples] : groups) {
     const bool any_kept = std::ranges::any_of(samples, [&](size_t n) { return out.keep[n]; });

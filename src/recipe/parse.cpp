@@ -328,33 +328,16 @@ ElementKey element_key(const std::string& key) {
   return {};
 }
 
-/// How long the part of `key` is that names a field of the schema, N standing for a number; 0 where none does.
-size_t length_as(std::string_view field_key, std::string_view key) {
-  size_t at = 0;
-  for (size_t begin = 0; begin <= field_key.size();) {
-    const size_t end = std::min(field_key.find('.', begin), field_key.size());
-    const size_t key_end = std::min(key.find('.', at), key.size());
-    const std::string_view wanted = field_key.substr(begin, end - begin), part = key.substr(at, key_end - at);
-    const bool is_index = !part.empty() && part.find_first_not_of("0123456789") == std::string_view::npos;
-    if (part != wanted && !(wanted == "N" && is_index)) return 0;
-    if (end == field_key.size()) return key_end;
-    if (key_end == key.size()) return 0;
-    begin = end + 1;
-    at = key_end + 1;
-  }
-  return 0;
-}
-
 /// Cuts a key that leads into a free-form table behind that table; gives back what lies below it, nothing for other keys.
+/// Such tables stand in elements of lists.
 std::string cut_free_part(std::string& key) {
-  for (const Section& section : schema()) {
-    for (const Field& field : section.fields) {
-      const size_t length = length_as(field.key, key);
-      if (length == 0 || length == key.size() || type_name(field) != "table") continue;
-      const std::string below = key.substr(length + 1);
-      key.resize(length);
-      return below.empty() ? "." : below;  // a dot without a key behind it is an error, told by set_entry
-    }
+  const ElementKey element = element_key(key);
+  if (element.section == nullptr || element.index.find_first_not_of("0123456789") != std::string::npos) return "";
+  for (const Field& field : element.section->fields) {
+    if (!element.name.starts_with(field.name + ".") || type_name(field) != "table") continue;
+    const std::string below = element.name.substr(field.name.size() + 1);
+    key.resize(key.size() - below.size() - 1);
+    return below.empty() ? "." : below;  // a dot without a key behind it is an error, told by set_entry
   }
   return "";
 }

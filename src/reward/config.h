@@ -11,7 +11,11 @@ namespace unigrpo {
 namespace reward {
 
 enum class OnError { drop_sample, drop_group, stop, retry };
-enum class RewardKind { geneval, edit, answer, format, text_rules, ocr, jpeg, brightness, saturation, http, plugin, clip_score, pick_score, hps, aesthetic };
+enum class RewardKind {
+  geneval, edit, answer, format, text_rules, ocr, jpeg, brightness, saturation,  // of this build
+  http, plugin,                                                                  // one's own
+  clip_score, pick_score, hps, aesthetic                                         // networks: scorers::ScorerKind
+};
 enum class GenevalMeasure { strict, soft, mixed };
 enum class Drives { both, text, image };
 enum class TermScale { none, running };

@@ -52,12 +52,6 @@ TermConfig reward_of(const TermConfig& term) {
   return reward;
 }
 
-void check_number(std::optional<double>& value, std::string& reason) {
-  if (!value || std::isfinite(*value)) return;
-  reason = fmt::format("the score is {}", *value);
-  value.reset();
-}
-
 /// Scores with the border checked: one a sample, and no number that is not one.
 std::vector<Score> checked_scores(Reward& reward, const std::string& name, std::span<const data::Sample> samples) {
   std::vector<Score> scores = reward.score(samples);
@@ -65,15 +59,14 @@ std::vector<Score> checked_scores(Reward& reward, const std::string& name, std::
     throw RuntimeFailure("reward '{}' gave {} scores for {} samples", name, scores.size(), samples.size());
   }
   for (Score& score : scores) {
-    check_number(score.value, score.reason);
-    for (auto part = score.parts.begin(); part != score.parts.end();) {
-      if (std::isfinite(part->second)) {
-        ++part;
-        continue;
-      }
-      score.missing[part->first] = fmt::format("the score is {}", part->second);
-      part = score.parts.erase(part);
+    if (score.value && !std::isfinite(*score.value)) {
+      score.reason = fmt::format("the score is {}", *score.value);
+      score.value.reset();
     }
+    for (const auto& [name_of_part, value] : score.parts) {
+      if (!std::isfinite(value)) score.missing[name_of_part] = fmt::format("the score is {}", value);
+    }
+    std::erase_if(score.parts, [](const auto& part) { return !std::isfinite(part.second); });
   }
   return scores;
 }

@@ -1,7 +1,6 @@
 #include "train/build.h"
 
 #include <algorithm>
-#include <optional>
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
@@ -24,28 +23,9 @@ Policies build_policies(const recipe::Recipe& recipe) {
   return policies;
 }
 
-namespace {
-
-std::optional<scorers::ScorerKind> scorer_kind(reward::RewardKind kind) {
-  switch (kind) {
-    case reward::RewardKind::clip_score:
-      return scorers::ScorerKind::clip_score;
-    case reward::RewardKind::pick_score:
-      return scorers::ScorerKind::pick_score;
-    case reward::RewardKind::hps:
-      return scorers::ScorerKind::hps;
-    case reward::RewardKind::aesthetic:
-      return scorers::ScorerKind::aesthetic;
-    default:
-      return std::nullopt;
-  }
-}
-
-}  // namespace
-
 reward::Rewarder build_rewarder(const reward::RewardConfig& config) {
   return reward::Rewarder(config, [](const reward::TermConfig& term) {
-    const auto network = scorer_kind(term.kind);
+    const auto network = enum_value<scorers::ScorerKind>(enum_name(term.kind));
     return network ? scorers::make_scorer(*network, term.model) : reward::make_reward(term);
   });
 }

@@ -75,7 +75,7 @@ class Means {
   std::map<std::string, std::pair<double, int64_t>> sums_;
 };
 
-/// A sample with all that was said of it; `term` is the reward that counts.
+/// A sample with all that was said of it; the first reward counts.
 monitor::SampleRow row_of(data::Sample sample, const reward::ScoreTable& table, size_t i) {
   monitor::SampleRow row{.sample = std::move(sample), .scores = {}, .reasons = {},
                          .reward = table.scores[i].front().value, .advantage = {}};
