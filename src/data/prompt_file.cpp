@@ -322,6 +322,14 @@ std::vector<Prompt> read_prompt_file(const std::filesystem::path& path) {
   return prompts;
 }
 
+std::vector<Prompt> spread_over(std::span<const Prompt> prompts, int64_t count) {
+  const auto size = static_cast<int64_t>(prompts.size());
+  if (count >= size) return {prompts.begin(), prompts.end()};
+  std::vector<Prompt> chosen;
+  for (int64_t i = 0; i < count; ++i) chosen.push_back(prompts[static_cast<size_t>(i * size / count)]);
+  return chosen;
+}
+
 std::vector<Image> read_prompt_images(const Prompt& prompt) {
   std::vector<Image> images;
   for (const std::string& path : prompt.images) images.push_back(io::read_image(path));

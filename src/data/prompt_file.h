@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <span>
 #include <vector>
 
 #include "data/prompt.h"
@@ -12,6 +14,9 @@ namespace unigrpo::data {
 /// line of text. Strict, see docs/FORMATS.md. Throws BadInput `file:line: ...`; an empty file is an
 /// error.
 std::vector<Prompt> read_prompt_file(const std::filesystem::path& path);
+
+/// `count` of the prompts, evenly spread over the file; all of them where there are no more.
+std::vector<Prompt> spread_over(std::span<const Prompt> prompts, int64_t count);
 
 /// The pictures of a prompt, in order. Throws BadInput naming the file that cannot be read.
 std::vector<Image> read_prompt_images(const Prompt& prompt);

@@ -99,33 +99,52 @@ const Statistic& statistic_of(std::string_view name) {
   return *found;
 }
 
-std::vector<Group> groups_of(std::span<const data::Sample> samples) {
+std::map<int64_t, Group> groups_of(std::span<const data::Sample> samples) {
   std::map<int64_t, Group> groups;
   for (const data::Sample& sample : samples) groups[sample.group].push_back(&sample);
-  std::vector<Group> list;
-  for (auto& [id, group] : groups) list.push_back(std::move(group));
-  return list;
+  return groups;
 }
 
-std::vector<double> values_of(const Statistic& statistic, std::span<const Group> groups) {
-  std::vector<double> values;
-  for (const Group& group : groups) {
-    if (const auto value = statistic.of_group(group)) values.push_back(*value);
+std::map<int64_t, double> values_of(const Statistic& statistic, const std::map<int64_t, Group>& groups) {
+  std::map<int64_t, double> values;
+  for (const auto& [id, group] : groups) {
+    if (const auto value = statistic.of_group(group)) values[id] = *value;
   }
   return values;
 }
 
-double mean_of(std::span<const double> values) {
+double mean_of(const std::map<int64_t, double>& values) {
   double sum = 0;
-  for (const double value : values) sum += value;
+  for (const auto& [id, value] : values) sum += value;
   return sum / static_cast<double>(values.size());
+}
+
+double deviation_of(const std::map<int64_t, double>& values) {
+  if (values.size() < 2) return 0;
+  const double mean = mean_of(values);
+  double sum = 0;
+  for (const auto& [id, value] : values) sum += (value - mean) * (value - mean);
+  return std::sqrt(sum / static_cast<double>(values.size() - 1));
+}
+
+/// By how much the values of groups that are in both maps differ in the mean.
+std::optional<double> mean_difference(const std::map<int64_t, double>& values, const std::map<int64_t, double>& reference) {
+  double sum = 0, count = 0;
+  for (const auto& [id, value] : values) {
+    const auto found = reference.find(id);
+    if (found == reference.end()) continue;
+    sum += value - found->second;
+    ++count;
+  }
+  if (count == 0) return std::nullopt;
+  return sum / count;
 }
 
 }  // namespace
 
 std::string describe(const Alarm& alarm) {
-  return fmt::format("alarm at step {}: {} has {} from {:.3g} to {:.3g} ({:+.1f} standard deviations between the prompts of the "
-                     "first steps); look at the samples",
+  return fmt::format("alarm at step {}: {} has {} from {:.3g} to {:.3g} ({:+.1f} standard deviations between prompts); look at "
+                     "the samples",
                      alarm.step, alarm.statistic, alarm.shift > 0 ? "risen" : "fallen", alarm.reference, alarm.value,
                      alarm.shift);
 }
@@ -137,41 +156,30 @@ Alarms::Alarms(const AlarmsConfig& config) : config_(config) {
   for (const Statistic& statistic : kStatistics) tracks_[std::string(statistic.name)] = {};
 }
 
-void Alarms::add_reference(Track& track, std::span<const double> groups) const {
-  for (const double value : groups) {  // Welford
-    ++track.groups;
-    const double from_mean = value - track.mean;
-    track.mean += from_mean / static_cast<double>(track.groups);
-    track.square += from_mean * (value - track.mean);
-  }
-  ++track.steps;
-}
-
-double Alarms::shift_of(const std::string& statistic, const Track& track, double value) const {
-  const double variance = track.groups > 1 ? track.square / static_cast<double>(track.groups - 1) : 0;
-  return (value - track.mean) / std::max(std::sqrt(variance), statistic_of(statistic).resolution);
-}
-
 Alarms::Observation Alarms::observe(int64_t step, std::span<const data::Sample> samples) {
   Observation out;
-  const std::vector<Group> groups = groups_of(samples);
+  const std::map<int64_t, Group> groups = groups_of(samples);
   for (auto& [name, track] : tracks_) {
-    const std::vector<double> values = values_of(statistic_of(name), groups);
+    const Statistic& statistic = statistic_of(name);
+    const std::map<int64_t, double> values = values_of(statistic, groups);
     if (values.empty()) continue;
     const double value = mean_of(values);
     out.metrics["alarm/" + name] = value;
-    if (track.steps < config_.reference_steps) {
-      add_reference(track, values);
+    if (track.reference.empty()) {
+      track.reference = values;
       continue;
     }
-    const double shift = shift_of(name, track, value);
+    const std::optional<double> difference = mean_difference(values, track.reference);
+    if (!difference) continue;
+    const double shift = *difference / std::max(deviation_of(track.reference), statistic.resolution);
     out.metrics["alarm_shift/" + name] = shift;
     track.high = std::max(0.0, track.high + shift - config_.allowance);
     track.low = std::max(0.0, track.low - shift - config_.allowance);
     if (track.raised || std::max(track.high, track.low) <= config_.threshold) continue;
     track.raised = true;
     out.metrics["alarm_raised/" + name] = track.high > track.low ? 1 : -1;
-    out.raised.push_back({.statistic = name, .step = step, .reference = track.mean, .value = value, .shift = shift});
+    out.raised.push_back(
+        {.statistic = name, .step = step, .reference = mean_of(track.reference), .value = value, .shift = shift});
   }
   return out;
 }
@@ -179,8 +187,8 @@ Alarms::Observation Alarms::observe(int64_t step, std::span<const data::Sample> 
 std::map<std::string, std::string> Alarms::state() const {
   std::map<std::string, std::string> state;
   for (const auto& [name, t] : tracks_) {  // {} is the shortest spelling that reads back as the same double
-    state["alarm/" + name] =
-        fmt::format("{} {} {} {} {} {} {}", t.steps, t.groups, t.mean, t.square, t.high, t.low, t.raised ? 1 : 0);
+    std::string& text = state["alarm/" + name] = fmt::format("{} {} {}", t.high, t.low, t.raised ? 1 : 0);
+    for (const auto& [group, value] : t.reference) text += fmt::format(" {} {}", group, value);
   }
   return state;
 }
@@ -191,11 +199,17 @@ void Alarms::restore(const std::map<std::string, std::string>& state, const std:
     if (entry == state.end()) continue;
     std::istringstream in(entry->second);
     Track t;
-    std::string rest;
-    if (!(in >> t.steps >> t.groups >> t.mean >> t.square >> t.high >> t.low >> t.raised) || in >> rest) {
-      throw BadInput("{}: {}: expected seven numbers, found '{}'", where, entry->first, entry->second);
+    bool good = static_cast<bool>(in >> t.high >> t.low >> t.raised);
+    for (int64_t group = 0; good && !(in >> std::ws).eof();) {
+      double value = 0;
+      good = static_cast<bool>(in >> group >> value);
+      t.reference[group] = value;
     }
-    track = t;
+    if (!good) {
+      throw BadInput("{}: {}: expected both sums, 0 or 1, and pairs of a group and its value, found '{}'", where, entry->first,
+                     entry->second);
+    }
+    track = std::move(t);
   }
 }
 

@@ -120,6 +120,9 @@ json sample_json(const StoredSample& stored) {
     sample["reward"] = or_null(stored.row.reward);
   for (const auto& [term, score] : stored.row.scores) sample["scores"][term] = or_null(score);
   for (const auto& [term, reason] : stored.row.reasons) sample["reasons"][term] = reason;
+  for (const auto& [term, notes] : stored.row.notes) {
+    for (const auto& [name, text] : notes) sample["notes"].push_back(term + ", " + name + ": " + text);
+  }
   return sample;
 }
 

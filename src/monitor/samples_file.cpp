@@ -65,6 +65,7 @@ OrderedJson row_json(const SampleRow& row, const std::vector<std::string>& image
     for (const auto& [term, score] : row.scores) json["scores"][term] = finite_or_null(score);
   }
   for (const auto& [term, reason] : row.reasons) json["reasons"][term] = reason;
+  if (!row.notes.empty()) json["notes"] = row.notes;
   if (row.reward) json["reward"] = finite_or_null(row.reward);
   if (row.advantage) json["advantage"] = finite_or_null(row.advantage);
   json["seed"] = sample.seed;
@@ -96,12 +97,9 @@ class RowReader {
       for (const auto& [term, value] : object("scores").items())
         row.scores[term] = number_or_null("scores." + term, value);
     }
-    if (json_.contains("reasons")) {
-      for (const auto& [term, value] : object("reasons").items()) {
-        if (!value.is_string())
-          fail("reasons.{}: expected a string, found {}", term, value.type_name());
-        row.reasons[term] = value.get<std::string>();
-      }
+    if (json_.contains("reasons")) row.reasons = texts("reasons", object("reasons"));
+    if (json_.contains("notes")) {
+      for (const auto& [term, notes] : object("notes").items()) row.notes[term] = texts("notes." + term, notes);
     }
     if (json_.contains("reward")) row.reward = number_or_null("reward", json_["reward"]);
     if (json_.contains("advantage"))
@@ -136,6 +134,15 @@ class RowReader {
     if (!json_[key].is_object())
       fail("{}: expected an object, found {}", key, json_[key].type_name());
     return json_[key];
+  }
+  std::map<std::string, std::string> texts(const std::string& key, const nlohmann::json& json) const {
+    if (!json.is_object()) fail("{}: expected an object, found {}", key, json.type_name());
+    std::map<std::string, std::string> texts;
+    for (const auto& [name, value] : json.items()) {
+      if (!value.is_string()) fail("{}.{}: expected a string, found {}", key, name, value.type_name());
+      texts[name] = value.get<std::string>();
+    }
+    return texts;
   }
   std::optional<double> number_or_null(const std::string& key, const nlohmann::json& value) const {
     if (value.is_null()) return std::nullopt;

@@ -452,18 +452,18 @@ std::vector<Section> make_schema() {
           .list_of([](Recipe & r) -> auto& { return r.eval.rewards; })));
   sections.push_back(
       Builder(
-          "monitor.alarms", "statistics of the samples that leave what the first steps made",
+          "monitor.alarms", "statistics of a few prompts' samples that leave what the starting policy made of them",
           [](Recipe & r, size_t) -> auto& { return r.monitor.alarms; })
           .row("enabled", &AlarmsConfig::enabled, "measure and watch them")
           .row("action", &AlarmsConfig::action, "what an alarm does besides being told")
           .row("statistics", &AlarmsConfig::statistics, "which; empty: all", list_or_empty(kStatistic))
-          .row("reference_steps", &AlarmsConfig::reference_steps, "first steps, which say what is usual",
-               between(1, kMany))
+          .row("prompts", &AlarmsConfig::prompts, "watched, evenly spread over the prompt file", between(1, kMany))
+          .row("samples", &AlarmsConfig::samples, "of each; diversity needs two", between(1, kSome))
+          .row("every", &AlarmsConfig::every, "steps between looks", between(1, kMany))
           .row("allowance", &AlarmsConfig::allowance,
-               "standard deviations (between the prompts of the first steps) that a statistic may drift",
-               at_least(0))
+               "standard deviations (between the prompts, at the start) that a statistic may drift", at_least(0))
           .row("threshold", &AlarmsConfig::threshold,
-               "sum over the steps of what lies beyond the allowance that raises the alarm", above(0)));
+               "sum over the looks of what lies beyond the allowance that raises the alarm", above(0)));
   sections.push_back(
       Builder(
           "sft", "warm start: unigrpo sft", [](Recipe & r, size_t) -> auto& { return r.sft; })

@@ -17,6 +17,7 @@
 #include "rollout/engine.h"
 #include "train/build.h"
 #include "train/prompt_lines.h"
+#include "train/sample_row.h"
 
 namespace unigrpo::train {
 namespace {
@@ -25,11 +26,7 @@ constexpr int64_t kPromptsAtOnce = 96;  // bounds the memory of decoded images
 
 std::vector<data::Prompt> choose_prompts(const EvalOptions& options) {
   auto prompts = data::read_prompt_file(options.prompts);
-  const auto count = static_cast<int64_t>(prompts.size());
-  if (options.max_prompts == 0 || options.max_prompts >= count) return prompts;
-  std::vector<data::Prompt> chosen;
-  for (int64_t i = 0; i < options.max_prompts; ++i) chosen.push_back(prompts[i * count / options.max_prompts]);
-  return chosen;
+  return options.max_prompts == 0 ? prompts : data::spread_over(prompts, options.max_prompts);
 }
 
 double part(const reward::Score& score, const char* name) {
@@ -74,20 +71,6 @@ class Means {
  private:
   std::map<std::string, std::pair<double, int64_t>> sums_;
 };
-
-/// A sample with all that was said of it; the first reward counts.
-monitor::SampleRow row_of(data::Sample sample, const reward::ScoreTable& table, size_t i) {
-  monitor::SampleRow row{.sample = std::move(sample), .scores = {}, .reasons = {},
-                         .reward = table.scores[i].front().value, .advantage = {}};
-  for (size_t k = 0; k < table.terms.size(); ++k) {
-    const std::string& term = table.terms[k];
-    const reward::Score& score = table.scores[i][k];
-    row.scores[term] = score.value;
-    for (const auto& [name, value] : score.parts) row.scores[term + "_" + name] = value;
-    if (!score.reason.empty()) row.reasons[term] = score.reason;
-  }
-  return row;
-}
 
 }  // namespace
 
@@ -145,7 +128,8 @@ EvalResult evaluate(policy::UnifiedPolicy& policy, const EvalOptions& options) {
       tag.soft += share * (score.value ? part(score, "soft") : 0.0);
       if (prompt_of[i] != (i == 0 ? -1 : prompt_of[i - 1])) ++tag.count;
       if (options.keep_samples < 0 || static_cast<int64_t>(result.samples.size()) < options.keep_samples) {
-        result.samples.push_back(row_of(std::move(samples[i]), table, i));
+        result.samples.push_back(sample_row(std::move(samples[i]), table.terms, table.scores[i]));
+        result.samples.back().reward = score.value;  // the first one counts
       }
     }
   }

@@ -38,6 +38,7 @@
 #include "train/build.h"
 #include "train/evaluator.h"
 #include "train/generation_config.h"
+#include "train/sample_row.h"
 
 namespace unigrpo::train {
 namespace {
@@ -184,7 +185,8 @@ class Trainer {
         optimizer_(recipe.optim, trained_),
         clip_(recipe.optim),
         ema_(recipe.optim.ema, trained_),
-        alarms_(recipe.monitor.alarms) {
+        alarms_(recipe.monitor.alarms),
+        watched_(data::spread_over(prompts_, recipe.monitor.alarms.prompts)) {
     rewarder_.check_prompts(prompts_, recipe.data.prompts);
     for (const data::Prompt& prompt : prompts_) engine_.check_length(prompt);
     if (std::ranges::find(recipe.rollout.program, "image") != recipe.rollout.program.end()) {
@@ -267,6 +269,10 @@ class Trainer {
     reward_metrics(scores, advantages, values);
     lap("reward");
 
+    if (recipe_.monitor.alarms.enabled && step_ % recipe_.monitor.alarms.every == 0) {
+      watch(values);
+      lap("watch");
+    }
     monitor_->phase("update");
     const grpo::UpdateSetup setup{.policy = policy_,
                                   .reference = policies_.reference.get(),
@@ -279,8 +285,6 @@ class Trainer {
     values.merge(grpo::update(setup, trajectories, advantages, lr_factor));
     if (recipe_.optim.ema.enabled) ema_.update(optimizer_.masters());
     lap("update");
-    if (recipe_.monitor.alarms.enabled) watch(trajectories, values);
-
     values["optim/lr"] = recipe_.optim.lr * lr_factor;
     values["time/step"] = total.seconds();
     double tokens = 0;
@@ -368,10 +372,20 @@ class Trainer {
                                file.string()));
   }
 
-  /// What the samples look like, whatever they are worth.
-  void watch(std::span<const rollout::Trajectory> trajectories, std::map<std::string, double>& values) {
+  /// What the policy makes of the watched prompts, whatever that is worth: the same noise at every look.
+  void watch(std::map<std::string, double>& values) {
+    monitor_->phase("watch");
+    rollout::RolloutRequest request{.prompts = watched_,
+                                    .keys = {},
+                                    .group_size = recipe_.monitor.alarms.samples,
+                                    .first_sample = 0,
+                                    .step = 0,  // training's steps are keyed from 1
+                                    .stochastic = false,
+                                    .guidance = {.text_scale = recipe_.rollout.train_guidance},
+                                    .forced_text = {}};
+    for (size_t p = 0; p < watched_.size(); ++p) request.keys.push_back(p);
     std::vector<data::Sample> samples;
-    for (const auto& trajectory : trajectories) samples.push_back(trajectory.sample);
+    for (auto& trajectory : engine_.rollout(request)) samples.push_back(std::move(trajectory.sample));
     monitor::Alarms::Observation seen = alarms_.observe(step_, samples);
     values.merge(seen.metrics);
     for (const monitor::Alarm& alarm : seen.raised) monitor_->note(monitor::describe(alarm));
@@ -402,14 +416,11 @@ class Trainer {
       for (int64_t p = 0; p < recipe_.grpo.prompts_per_step; ++p) {
         const auto i = static_cast<size_t>(p * recipe_.grpo.group_size + g);
         if (static_cast<int64_t>(rows.size()) >= recipe_.monitor.num_samples || i >= trajectories.size()) continue;
-        monitor::SampleRow row{.sample = trajectories[i].sample, .scores = {}, .reasons = {},
-                               .reward = advantages.rewards[i], .advantage = advantages.text[i]};
+        monitor::SampleRow row = sample_row(trajectories[i].sample, scores.terms, scores.scores[i]);
+        row.reward = advantages.rewards[i];
+        row.advantage = advantages.text[i];
         // A prompt may come twice in a step: its second group is told apart by its place.
         if (!ids.insert(row.sample.id).second) row.sample.id += fmt::format("@{}", p);
-        for (size_t k = 0; k < scores.terms.size(); ++k) {
-          row.scores[scores.terms[k]] = scores.scores[i][k].value;
-          if (!scores.scores[i][k].reason.empty()) row.reasons[scores.terms[k]] = scores.scores[i][k].reason;
-        }
         rows.push_back(std::move(row));
       }
     }
@@ -542,6 +553,7 @@ class Trainer {
   optim::GradClip clip_;
   optim::Ema ema_;
   monitor::Alarms alarms_;
+  const std::vector<data::Prompt> watched_;
   grpo::RunningStatistics statistics_;
   std::optional<monitor::Alarm> alarm_;     // one that stops the run
   std::map<std::string, double> held_out_;  // of an evaluation before the step under way

@@ -212,5 +212,19 @@ TEST(ReadPromptFile, ReadsPlainTextLines) {
             std::string::npos);
 }
 
+TEST(PromptFile, ASpreadTakesPromptsFromAllOverTheFile) {
+  std::vector<Prompt> prompts(10);
+  for (size_t i = 0; i < prompts.size(); ++i) prompts[i].index = static_cast<int64_t>(i);
+  const auto indices = [&](int64_t count) {
+    std::vector<int64_t> found;
+    for (const Prompt& prompt : spread_over(prompts, count)) found.push_back(prompt.index);
+    return found;
+  };
+  EXPECT_EQ(indices(4), (std::vector<int64_t>{0, 2, 5, 7}));
+  EXPECT_EQ(indices(1), (std::vector<int64_t>{0}));
+  EXPECT_EQ(indices(10).size(), 10u);
+  EXPECT_EQ(indices(99).size(), 10u);
+}
+
 }  // namespace
 }  // namespace unigrpo::data

@@ -34,10 +34,9 @@ std::vector<data::Sample> step_of(int level) {
   return samples;
 }
 
-AlarmsConfig watching(const std::string& statistic, int64_t reference_steps = 2) {
+AlarmsConfig watching(const std::string& statistic) {
   AlarmsConfig config;
   config.statistics = {statistic};
-  config.reference_steps = reference_steps;
   config.allowance = 1;
   config.threshold = 2;
   return config;
@@ -82,28 +81,38 @@ TEST(Alarms, LeaveOutWhatNoSampleHas) {
   EXPECT_TRUE(alarms.observe(1, {}).metrics.empty());
 }
 
-TEST(Alarms, AreTheCusumOfTheStandardisedMeans) {
+TEST(Alarms, CompareOnlyGroupsThatHaveTheStatisticBothTimes) {
+  Alarms alarms(watching("brightness"));
+  auto samples = step_of(100);
+  alarms.observe(0, samples);
+  for (size_t i : {2u, 3u}) samples[i].segments.pop_back();  // group 1 draws no more
+  const auto seen = alarms.observe(1, samples);
+  EXPECT_NEAR(seen.metrics.at("alarm/brightness"), 90.0 / 255, 1e-12);
+  EXPECT_EQ(seen.metrics.at("alarm_shift/brightness"), 0);
+  EXPECT_EQ(alarms.observe(2, std::vector{sample_of(5, 0, "", 1)}).metrics.count("alarm_shift/brightness"), 0u);  // a new group
+}
+
+TEST(Alarms, AreTheCusumOfThePairedDifferences) {
   Alarms alarms(watching("brightness"));
   EXPECT_EQ(alarms.observe(0, step_of(100)).metrics.count("alarm_shift/brightness"), 0u);
-  EXPECT_EQ(alarms.observe(1, step_of(100)).metrics.count("alarm_shift/brightness"), 0u);
-  // The reference: 90, 110, 90, 110 of 255. Its deviation is 10 * sqrt(4 / 3).
-  const double deviation = 10 * std::sqrt(4.0 / 3);
-  // high: 0.732, 1.464, 2.196 > 2.
-  for (const int64_t step : {2, 3, 4}) {
-    const auto seen = alarms.observe(step, step_of(120));
-    EXPECT_NEAR(seen.metrics.at("alarm_shift/brightness"), 20 / deviation, 1e-12);
-    EXPECT_EQ(seen.raised.size(), step == 4 ? 1u : 0u) << step;
-    if (step < 4) continue;
+  // The reference: 90 and 110 of 255. Its deviation is 10 * sqrt(2).
+  const double deviation = 10 * std::sqrt(2.0);
+  // high: 0.768, 1.535, 2.303 > 2.
+  for (const int64_t step : {1, 2, 3}) {
+    const auto seen = alarms.observe(step, step_of(125));
+    EXPECT_NEAR(seen.metrics.at("alarm_shift/brightness"), 25 / deviation, 1e-12);
+    EXPECT_EQ(seen.raised.size(), step == 3 ? 1u : 0u) << step;
+    if (step < 3) continue;
     EXPECT_EQ(seen.metrics.at("alarm_raised/brightness"), 1);
     EXPECT_EQ(seen.raised[0].statistic, "brightness");
-    EXPECT_EQ(seen.raised[0].step, 4);
+    EXPECT_EQ(seen.raised[0].step, 3);
     EXPECT_NEAR(seen.raised[0].reference, 100.0 / 255, 1e-12);
-    EXPECT_NEAR(seen.raised[0].value, 120.0 / 255, 1e-12);
+    EXPECT_NEAR(seen.raised[0].value, 125.0 / 255, 1e-12);
     EXPECT_EQ(describe(seen.raised[0]),
-              "alarm at step 4: brightness has risen from 0.392 to 0.471 (+1.7 standard deviations between the prompts of the "
-              "first steps); look at the samples");
+              "alarm at step 3: brightness has risen from 0.392 to 0.49 (+1.8 standard deviations between prompts); look at the "
+              "samples");
   }
-  const auto later = alarms.observe(5, step_of(250));
+  const auto later = alarms.observe(4, step_of(240));
   EXPECT_TRUE(later.raised.empty());  // once
   EXPECT_EQ(later.metrics.count("alarm_raised/brightness"), 0u);
 }
@@ -111,16 +120,15 @@ TEST(Alarms, AreTheCusumOfTheStandardisedMeans) {
 TEST(Alarms, AFallCountsAsARiseDoes) {
   Alarms alarms(watching("brightness"));
   alarms.observe(0, step_of(100));
-  alarms.observe(1, step_of(100));
-  const auto seen = alarms.observe(2, step_of(40));
+  const auto seen = alarms.observe(1, step_of(40));
   ASSERT_EQ(seen.raised.size(), 1u);
   EXPECT_EQ(seen.metrics.at("alarm_raised/brightness"), -1);
-  EXPECT_LT(seen.raised[0].shift, -5);
+  EXPECT_LT(seen.raised[0].shift, -4);
 }
 
 TEST(Alarms, AStatisticThatNeverMovedHasAResolution) {
   // Length 3 in every group; the least deviation is 2 tokens.
-  Alarms alarms(watching("text_length", 1));
+  Alarms alarms(watching("text_length"));
   const auto of_length = [](int64_t tokens) { return std::vector{sample_of(0, 0, "", tokens), sample_of(1, 0, "", tokens)}; };
   alarms.observe(0, of_length(3));
   EXPECT_EQ(alarms.observe(1, of_length(5)).metrics.at("alarm_shift/text_length"), 1);
@@ -138,16 +146,21 @@ TEST(Alarms, RefuseAnUnknownStatistic) {
   EXPECT_THROW(Alarms(watching("sharpness")), BadInput);
 }
 
-/// Steps of 10 prompts x 2 samples whose text lengths are normal between prompts (deviation 4) with a mean by step.
+/// Looks at 12 prompts x 2 samples. Text lengths are normal between prompts (deviation 4), and with a quarter of that between two
+/// looks at a prompt, around a mean by step.
 std::vector<std::vector<data::Sample>> run_of(uint32_t seed, int64_t steps, const std::function<double(int64_t)>& mean) {
   std::mt19937 draw(seed);
+  // Box-Muller, since the standard library's normal distribution differs between libraries.
+  const auto normal = [&] {
+    const double u = (draw() + 1.0) / 4294967297.0, v = draw() / 4294967296.0;
+    return std::sqrt(-2 * std::log(u)) * std::cos(2 * M_PI * v);
+  };
+  std::vector<double> prompts(12);
+  for (double& prompt : prompts) prompt = 4 * normal();
   std::vector<std::vector<data::Sample>> run(static_cast<size_t>(steps));
   for (int64_t step = 0; step < steps; ++step) {
-    for (int64_t group = 0; group < 10; ++group) {
-      // Box-Muller, since the standard library's normal distribution differs between libraries.
-      const double u = (draw() + 1.0) / 4294967297.0, v = draw() / 4294967296.0;
-      const double normal = std::sqrt(-2 * std::log(u)) * std::cos(2 * M_PI * v);
-      const auto tokens = static_cast<int64_t>(std::lround(mean(step) + 4 * normal));
+    for (int64_t group = 0; group < 12; ++group) {
+      const auto tokens = static_cast<int64_t>(std::lround(mean(step) + prompts[static_cast<size_t>(group)] + normal()));
       for (int i = 0; i < 2; ++i) run[static_cast<size_t>(step)].push_back(sample_of(group, 200, "", tokens));
     }
   }
@@ -164,23 +177,23 @@ int64_t first_alarm(const std::vector<std::vector<data::Sample>>& run) {
   return -1;
 }
 
-// The defaults on what they were set for: half a deviation of slow drift passes, two deviations do not.
+// The defaults on what they were set for: a fifth of a deviation of slow drift passes, one deviation does not.
 TEST(Alarms, TolerateSlowModerateDriftButNotAJump) {
   int false_alarms = 0;
   for (uint32_t seed = 0; seed < 100; ++seed) {
-    const auto honest = [](int64_t step) { return 40 + 2 * std::min(1.0, static_cast<double>(step) / 20); };
-    const auto hacked = [](int64_t step) { return step < 10 ? 40.0 : 48.0; };
+    const auto honest = [](int64_t step) { return 40 + 0.8 * std::min(1.0, static_cast<double>(step) / 20); };
+    const auto hacked = [](int64_t step) { return step < 10 ? 40.0 : 44.0; };
     false_alarms += first_alarm(run_of(seed, 40, honest)) >= 0 ? 1 : 0;
     const int64_t alarm = first_alarm(run_of(seed, 40, hacked));
     EXPECT_GE(alarm, 10) << seed;
-    EXPECT_LE(alarm, 19) << seed;
+    EXPECT_LE(alarm, 13) << seed;
   }
   EXPECT_LE(false_alarms, 2);
 }
 
 TEST(Alarms, ARestoredOneGoesOnWithTheSameBits) {
   const auto run = run_of(3, 30, [](int64_t step) { return 40 + 0.5 * static_cast<double>(step); });
-  for (const size_t cut : {1u, 6u, 29u}) {  // within the reference, before the alarm, after it
+  for (const size_t cut : {0u, 1u, 3u, 29u}) {  // before the first look, before the alarm, after it
     Alarms whole{AlarmsConfig{}}, first{AlarmsConfig{}}, second{AlarmsConfig{}};
     for (size_t step = 0; step < run.size(); ++step) {
       const auto expected = whole.observe(static_cast<int64_t>(step), run[step]);
@@ -196,13 +209,15 @@ TEST(Alarms, ARestoredOneGoesOnWithTheSameBits) {
 TEST(Alarms, RestoreWhatTheyWatchAndNothingElse) {
   Alarms alarms(watching("brightness"));
   alarms.restore({{"skipped", "3"}, {"alarm/text_length", "nonsense"}}, "state.json");
-  EXPECT_EQ(alarms.state(), (std::map<std::string, std::string>{{"alarm/brightness", "0 0 0 0 0 0 0"}}));
-  for (const char* bad : {"", "1 2 3", "1 2 3 4 5 6 7", "1 2 3 4 5 6 1 8", "1 2 x 4 5 6 1"}) {
+  EXPECT_EQ(alarms.state(), (std::map<std::string, std::string>{{"alarm/brightness", "0 0 0"}}));
+  alarms.restore({{"alarm/brightness", "0.5 0 1 0 0.25 7 0.75"}}, "state.json");
+  EXPECT_EQ(alarms.state(), (std::map<std::string, std::string>{{"alarm/brightness", "0.5 0 1 0 0.25 7 0.75"}}));
+  for (const char* bad : {"", "1 2", "1 2 3", "1 2 1 4", "1 2 1 4 x", "1 2 1 4 5 6", "1 2 1 4.5 6"}) {
     try {
       alarms.restore({{"alarm/brightness", bad}}, "state.json");
       ADD_FAILURE() << bad;
     } catch (const BadInput& error) {
-      EXPECT_TRUE(std::string(error.what()).starts_with("state.json: alarm/brightness: expected seven numbers")) << bad;
+      EXPECT_TRUE(std::string(error.what()).starts_with("state.json: alarm/brightness: expected both sums")) << bad;
     }
   }
 }

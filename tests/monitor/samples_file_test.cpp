@@ -38,6 +38,7 @@ SampleRow row_of(const std::string& id) {
   row.sample.seed = 41;
   row.scores = {{"geneval", 0.5}, {"aesthetic", std::nullopt}};
   row.reasons = {{"aesthetic", "timed out"}};
+  row.notes = {{"geneval", {{"seen", "a circle"}}}};
   row.reward = 0.5;
   row.advantage = -1.25;
   return row;
@@ -71,6 +72,7 @@ TEST(SamplesFile, WhatIsWrittenIsRead) {
     EXPECT_EQ(read[i].sample.segments[1].image, rows[i].sample.segments[1].image);
     EXPECT_EQ(read[i].scores, rows[i].scores);
     EXPECT_EQ(read[i].reasons, rows[i].reasons);
+    EXPECT_EQ(read[i].notes, rows[i].notes);
     EXPECT_EQ(read[i].reward, 0.5);
     EXPECT_EQ(read[i].advantage, -1.25);
   }
@@ -85,7 +87,7 @@ TEST(SamplesFile, HasTheKeysOfTheFormat) {
       R"({"id":"7/0","prompt":"a \"red\" circle\n","metadata":{"include":[{"class":"circle","count":1}],)"
       R"("tag":"colors"},"segments":[{"type":"text","text":"<think> one red circle </think>","num_tokens":9,)"
       R"("ended":false},{"type":"image","path":"000_00.png","width":5,"height":3}],"scores":{"aesthetic":null,)"
-      R"("geneval":0.5},"reasons":{"aesthetic":"timed out"},"reward":0.5,"advantage":-1.25,"seed":41})"
+      R"("geneval":0.5},"reasons":{"aesthetic":"timed out"},"notes":{"geneval":{"seen":"a circle"}},"reward":0.5,"advantage":-1.25,"seed":41})"
       "\n");
 }
 
@@ -126,6 +128,10 @@ TEST(SamplesFile, BadRowsAreNamedByLine) {
       message_of(folder,
                  R"({"id":"0","prompt":"p","segments":[{"type":"image","path":"../x.png"}]})"),
       file + ":1: path: \"../x.png\" must be a relative path inside the folder");
+  EXPECT_EQ(message_of(folder, R"({"id":"0","prompt":"p","segments":[],"notes":{"judge":"good"}})"),
+            file + ":1: notes.judge: expected an object, found string");
+  EXPECT_EQ(message_of(folder, R"({"id":"0","prompt":"p","segments":[],"notes":{"judge":{"reply":1}}})"),
+            file + ":1: notes.judge.reply: expected a string, found number");
   EXPECT_EQ(message_of(folder, R"({"id":"0","prompt":"p","segments":[{"type":"sound"}]})"),
             file + ":1: segments: type must be \"text\" or \"image\", found \"sound\"");
   EXPECT_EQ(message_of(folder, R"({"id":"0","prompt":"p","segments":[],"scores":{"a":"x"}})"),
