@@ -151,33 +151,41 @@ TaskRow draw_edit_task(std::string_view prompt_json, double wrong, RandomStream&
   Kind& changed = kinds[index];
   const std::string noun = name_of(changed.shape) + (changed.count > 1 ? "s" : "");
   const Shape shape = changed.shape;
-  row.drawn = row.image;
   if (kinds.size() == 1 || stream.chance(kRecolored)) {
     row.tag = "recolor";
     changed.color = other_than(changed.color, kColorNames, stream);
     row.prompt = fmt::format("make the {} {}", noun, name_of(changed.color));
-    for (Object& object : *row.drawn) {
-      if (object.shape == shape) object.color = changed.color;
-    }
   } else {
     row.tag = "remove";
     row.prompt = fmt::format("remove the {}", noun);
-    std::erase_if(*row.drawn, [&](const Object& object) { return object.shape == shape; });
-    kinds.erase(kinds.begin() + static_cast<std::ptrdiff_t>(index));
+    changed.count = 0;
   }
+  std::vector<Kind> left = kinds;
+  std::erase_if(left, [](const Kind& kind) { return kind.count == 0; });
   ordered_json fields;
-  fields["include"] = ordered_json::parse(include_of(kinds));
+  fields["include"] = ordered_json::parse(include_of(left));
   if (row.tag == "remove") fields["exclude"] = {{{"class", name_of(shape)}, {"count", 1}}};
   fields["metadata"] = {{"changed", name_of(shape)}};
   row.fields_json = fields.dump();
+  Kind told = changed;
   if (stream.chance(wrong)) {
-    Kind& kind = kinds[static_cast<size_t>(stream.below(kinds.size()))];
-    kind.color = other_than(kind.color, kColorNames, stream);
-    for (Object& object : *row.drawn) {
-      if (object.shape == kind.shape) object.color = kind.color;
+    if (row.tag == "recolor") {
+      told.color = other_than(told.color, kColorNames, stream);
+    } else {
+      told = one_of(left, stream);
+      told.count = 0;
     }
   }
-  row.text = plan_of(kinds);
+  row.drawn = row.image;
+  if (told.count == 0) {
+    std::erase_if(*row.drawn, [&](const Object& object) { return object.shape == told.shape; });
+    row.text = fmt::format("<think> zero {}s </think>", name_of(told.shape));
+  } else {
+    for (Object& object : *row.drawn) {
+      if (object.shape == told.shape) object.color = told.color;
+    }
+    row.text = plan_of({told});
+  }
   return row;
 }
 

@@ -19,7 +19,7 @@ struct TaskRow {
   /// answer: {"metadata": {"answer": "two"}}; edit: {"include": [...], "metadata": {"changed": "square"}}, what must be in the
   /// new picture and the class of the objects that the prompt speaks of.
   std::string fields_json;
-  std::string text;            // the answer, or the plan of the changed picture; made wrong with probability `wrong`
+  std::string text;            // the answer, or the change as a plan has it; made wrong with probability `wrong`
   std::optional<Scene> drawn;  // edit: the changed picture, everything else where it was
 };
 
@@ -28,8 +28,9 @@ struct TaskRow {
 /// Throws BadInput for a line outside this world.
 TaskRow draw_answer_task(std::string_view prompt_json, double wrong, RandomStream& stream);
 
-/// A change to such a scene: all objects of a class get another colour or, where there are two classes, go. With probability
-/// `wrong`, `text` and `drawn` have another colour in one place; what must be in the new picture stays right.
+/// A change to such a scene: all objects of a class get another colour or, where there are two classes, go. `text` tells the
+/// changed objects alone, "<think> two green squares </think>" or "<think> zero squares </think>": all else is in the picture. With
+/// probability `wrong`, `text` and `drawn` have another colour or lack another class; what must be in the new picture stays right.
 TaskRow draw_edit_task(std::string_view prompt_json, double wrong, RandomStream& stream);
 
 /// What is in such a picture: the densest lesson in seeing that a row can give. Not a task with a reward.

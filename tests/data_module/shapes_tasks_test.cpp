@@ -79,7 +79,16 @@ TEST(EditTask, ChangesOneClassAndLeavesTheRestWhereItWas) {
     }
     EXPECT_EQ(wanted, static_cast<int64_t>(row.drawn->size()));
     EXPECT_EQ(row.tag == "remove", row.drawn->size() < row.image.size());
-    EXPECT_TRUE(row.text.starts_with("<think> ") && row.text.ends_with(" </think>"));
+    if (row.tag == "remove") {
+      EXPECT_EQ(row.text, "<think> zero " + changed + "s </think>");
+    } else {
+      const auto is_changed = [&](const nlohmann::json& entry) { return entry["class"] == changed; };
+      const auto entry = *std::find_if(fields["include"].begin(), fields["include"].end(), is_changed);
+      const std::array names = {"one", "two", "three", "four"};
+      const int number = entry["count"];
+      EXPECT_EQ(row.text, "<think> " + std::string(names.at(number - 1)) + " " + entry["color"].get<std::string>() + " " + changed +
+                              (number > 1 ? "s" : "") + " </think>");
+    }
   }
   EXPECT_EQ(tags, (std::set<std::string>{"recolor", "remove"}));
 }
