@@ -20,6 +20,8 @@ class Reward {
   virtual std::string missing_metadata(const std::string& metadata_json) const = 0;
   /// True: every call holds whole groups (samples with one `group`), for rewards that compare. Otherwise any split may come.
   virtual bool wants_groups() const { return false; }
+  /// The named dimensions that its scores can have; empty where they are not known before the first score.
+  virtual std::vector<std::string> dimensions() const { return {}; }
 };
 
 }  // namespace unigrpo::reward

@@ -125,15 +125,21 @@ class Sdk(unittest.TestCase):
                     "-o", self.home / "plugin.o")
         self.assertEqual(built.returncode, 0, built.stderr)
 
-    def test_the_first_example_of_the_docs_builds_and_scores(self):
+    def test_the_examples_of_the_docs_build_and_score(self):
         text = (SOURCE / "docs" / "REWARDS.md").read_text()
-        folder = self.home / "plugins" / "brevity"
-        folder.mkdir()
-        (folder / "brevity.cpp").write_text(text.split("```cpp\n")[1].split("```")[0])
-        (folder / "CMakeLists.txt").write_text(text.split("```cmake\n")[1].split("```")[0])
+        sources, cmake = (text.split(f"```{language}\n")[1:] for language in ("cpp", "cmake"))
+        for name, source in zip(("brevity", "whiteness"), sources):
+            folder = self.home / "plugins" / name
+            folder.mkdir()
+            (folder / f"{name}.cpp").write_text(source.split("```")[0])
+            (folder / "CMakeLists.txt").write_text(cmake[0].split("```")[0].replace("brevity", name))
         scored, _ = self.score(self.build("brevity", "g++"), "--set", "limit=10")
         self.assertAlmostEqual(scored["scores"][0]["score"], 10 / 19)
         self.assertEqual(scored["scores"][1]["reason"], "no text")
+        scored, _ = self.score(self.build("whiteness", "g++"), "--set", "threshold=100")
+        self.assertEqual([row["parts"] for row in scored["scores"]],
+                         [{"white": 0.5, "semicolons": 0}, {"white": 1, "semicolons": 0}])
+        self.assertRegex(scored["scores"][0]["notes"]["seen"], "^[0-9]+ white pixels$")
 
     def test_the_worker_is_light(self):
         linked = run("ldd", self.prefix / "bin" / "unigrpo-reward-worker").stdout

@@ -307,7 +307,7 @@ TEST(PluginProgram, ScoresARunFromPython) {
   term.kind = RewardKind::plugin;
   term.path = UNIGRPO_SOURCE_DIR "/plugins/python_judge/judge.py";
   PluginReward reward(term);
-  EXPECT_EQ(reward.description().dimensions[1].name, "ink");
+  EXPECT_EQ(reward.dimensions().at(1), "ink");
 
   std::vector<data::Sample> samples = six_samples();
   for (data::Sample& sample : samples) sample.prompt = "a red and a blue circle";

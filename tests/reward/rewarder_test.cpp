@@ -147,6 +147,17 @@ class TwoNumbers : public Reward {
   std::atomic<int>& seen_;
 };
 
+TEST(Rewarder, ADimensionThatItsRewardHasNotIsRefusedAtTheStart) {
+  RewardConfig config;
+  config.terms = {{.name = "shapes", .dimension = "soft"}, {.name = "plan", .kind = RewardKind::text_rules, .dimension = "overlng"}};
+  try {
+    Rewarder rewarder(config);
+    ADD_FAILURE();
+  } catch (const BadInput& error) {
+    EXPECT_STREQ(error.what(), "reward.terms: the reward of 'plan' has no dimension 'overlng'; expected one of rules, overlong");
+  }
+}
+
 TEST(Rewarder, TermsOfOneRewardShareItAndNameTheirDimension) {
   RewardConfig config;
   config.terms = {{.name = "once"}, {.name = "twice", .weight = 2, .dimension = "twice"}, {.name = "none", .dimension = "no"}};

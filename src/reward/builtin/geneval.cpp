@@ -239,6 +239,7 @@ class GenevalReward : public Reward {
   std::string missing_metadata(const std::string& metadata_json) const override {
     return complaint_of([&] { parse_metadata(metadata_json); });
   }
+  std::vector<std::string> dimensions() const override { return {"strict", "soft"}; }
 
  private:
   /// Why a sample cannot be judged; empty where it can.

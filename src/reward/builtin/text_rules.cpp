@@ -28,6 +28,7 @@ class TextRulesReward : public Reward {
   }
 
   std::string missing_metadata(const std::string&) const override { return ""; }
+  std::vector<std::string> dimensions() const override { return {"rules", "overlong"}; }
 
  private:
   Score score_one(const data::Sample& sample) const {

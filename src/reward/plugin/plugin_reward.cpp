@@ -186,12 +186,16 @@ std::unique_ptr<Judge> PluginReward::make_judge() const {
 
 const Description& PluginReward::description() const { return owned_[0]->description(); }
 
-std::string PluginReward::introduction() const {
+std::vector<std::string> PluginReward::dimensions() const {
   std::vector<std::string> names;
   for (const plugin::Dimension& dimension : description().dimensions) names.push_back(dimension.name);
+  return names;
+}
+
+std::string PluginReward::introduction() const {
   return fmt::format("reward '{}': {} (SHA-256 {}), isolate {}, batches of {}, {} at once, scores {}", term_.name, path_,
                      sha256_, enum_name(term_.isolate), description().batch_size, description().threads,
-                     join(names, ", "));
+                     join(dimensions(), ", "));
 }
 
 std::vector<Score> PluginReward::score(std::span<const data::Sample> samples) {

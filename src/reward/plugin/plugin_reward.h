@@ -21,6 +21,7 @@ class PluginReward : public Reward {
   std::vector<Score> score(std::span<const data::Sample> samples) override;
   std::string missing_metadata(const std::string&) const override { return ""; }
   bool wants_groups() const override { return description().wants_groups; }
+  std::vector<std::string> dimensions() const override;
 
   const plugin::Description& description() const;
   const std::string& sha256() const { return sha256_; }
