@@ -159,6 +159,8 @@ def main():
     parser.add_argument("--policies", default=",".join(POLICIES))
     options = parser.parse_args()
     os.environ["UNIGRPO_TEST_MARK"] = str(os.getpid())
+    # Under a sanitizer a worker must die of its signal as it does without one.
+    os.environ["ASAN_OPTIONS"] = f"{os.environ.get('ASAN_OPTIONS', '')}:handle_segv=0:handle_abort=0:handle_sigfpe=0:handle_sigill=0"
     failed = total = 0
     with tempfile.TemporaryDirectory(prefix="unigrpo-matrix-") as holder:
         matrix = Matrix(pathlib.Path(holder), options.binary, options.data, options.plugins)
