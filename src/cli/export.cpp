@@ -1,5 +1,6 @@
 #include <cstdio>
 #include <filesystem>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -30,6 +31,9 @@ struct Options {
 };
 
 int run_export(const Options& options) {
+  if (options.shard_bytes > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
+    throw BadInput("--max-shard-size: expected a size such as 5GB, not a negative one");
+  }
   const fs::path recipe_file = fs::path(options.run) / "recipe.toml";
   if (!fs::exists(recipe_file)) throw BadInput("{}: not a run folder (no recipe.toml)", options.run);
   const auto recipe = recipe::parse(recipe_file, {}, recipe::Command::train);
