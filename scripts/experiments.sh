@@ -8,7 +8,7 @@ set -euo pipefail
 usage() {
   cat <<END
 usage: scripts/experiments.sh [--seeds "0 1 2"] [--only ROW]... [--steps N] [--set KEY=VALUE]... [--dry-run]
-  --seeds LIST     seeds of every row (default "0 1 2")
+  --seeds LIST     seeds of every row (default "0 1 2"; watch_honest: 0 to 3)
   --only ROW       this row alone; may be given again
   --steps N        steps of the short rows, joint to train_guided (default 20, about 3 minutes on one core)
   --set KEY=VALUE  a recipe key of every run; may be given again
@@ -18,14 +18,15 @@ rows: ${rows[*]%%|*}
 END
 }
 
-seeds="0 1 2" steps=20 dry_run=no again=no only=() extra=()
+seeds="" steps=20 dry_run=no again=no only=() extra=()
 # Both penalties pull alike on average: over the times that shapes_demo.toml trains, the latent KL is |v - v_ref|^2
 # times 0.13 in the mean (0.01 at the noisy end, 0.37 at the last).
 velocity_mse_weight=0.01
 latent_kl_weight=0.08
 test_guidance=2.0
 
-# Nothing is scored while a run trains: the base is the same for all, so it is scored once, each way.
+# Nothing is scored while a run trains, but for those that the alarms watch: the base is the same for all, so it is scored once,
+# each way.
 common="checkpoint.keep_last=1 eval.prompts="
 tasks=runs/shapes_tasks  # pictures with questions, pictures to change
 
@@ -46,6 +47,9 @@ declare -A ways=(
 # A row without a penalty measures the drift all the same, so its weight is 0.
 make_rows() {
   local short="run.num_steps=$steps checkpoint.every=10"
+  local watched="checkpoint.every=10 eval.prompts=assets/shapes-world/validation.jsonl eval.every=2 eval.guidance=0 optim.ema.enabled=false"
+  watched+=" grpo.image.penalty_weight=0"
+  local hacked="run.num_steps=12 $watched"
   rows=(
     "base|||four true_plan"
     "demo|shapes_demo||after=four after_guided=guided after_answers=answers"
@@ -59,6 +63,12 @@ make_rows() {
     "answer|shapes_answer||after=answers"
     "edit|shapes_edit||after=edit"
     "rounds|shapes_rounds||after=rounds after_answers=answers"
+    "watch_saturation|shapes_demo|$hacked reward.terms.0.kind=saturation|"
+    "watch_dark|shapes_demo|$hacked reward.terms.0.kind=brightness reward.terms.0.weight=-1|"
+    "watch_large_jpeg|shapes_demo|$hacked reward.terms.0.kind=jpeg reward.terms.0.jpeg_prefer=large|"
+    "watch_small_jpeg|shapes_demo|$hacked reward.terms.0.kind=jpeg|"
+    "watch_long_text|shapes_demo|$hacked reward.terms.0.kind=text_rules reward.terms.0.weight=-1 reward.terms.0.max_tokens=40 reward.terms.0.overlong_cache=40|"
+    "watch_honest|shapes_demo|run.num_steps=20 $watched|"
   )
 }
 make_rows
@@ -78,6 +88,7 @@ while (($#)); do
     *) usage >&2; exit 2 ;;
   esac
 done
+honest_seeds=${seeds:-0 1 2 3} seeds=${seeds:-0 1 2}
 for seed in $seeds; do
   [[ $seed =~ ^[0-9]+$ ]] || { echo "experiments: --seeds: expected whole numbers, got '$seeds'" >&2; exit 2; }
 done
@@ -151,9 +162,10 @@ evaluate_run() {
   done
 }
 
-for seed in $seeds; do
+for seed in $honest_seeds; do
   for row in "${rows[@]}"; do
     IFS='|' read -r row_name recipe keys evaluations <<<"$row"
+    if [[ $row_name != watch_honest && " $seeds " != *" $seed "* ]]; then continue; fi
     if ((${#only[@]})) && [[ " ${only[*]} " != *" $row_name "* ]]; then continue; fi
     name=exp_${row_name}_s$seed
     [[ $row_name != base ]] || name=exp_base

@@ -4,8 +4,9 @@
 usage: experiments_table.py [--check | --finished NAME] [--runs DIR] [--seeds "0 1 2"] [--root DIR]
 
 Reads runs/exp_<row>_s<seed>/ (runs/exp_base/ for the starting model): eval_before.json, eval_after.json, their _guided and
-_answers forms, metrics.jsonl, recipe.toml. What the tables need of a finished run is kept in docs/experiments.json, so that another machine goes on from there: a run that is not
-in runs/ is taken from it. --finished only says by its exit code whether that file has the run.
+_answers forms, metrics.jsonl, recipe.toml. What the tables need of a finished run is kept in docs/experiments.json, so that
+another machine goes on from there: a run that is not in runs/ is taken from it. --finished only says by its exit code whether
+that file has the run.
 A table stands between `<!-- table:NAME -->` and `<!-- /table:NAME -->`. A run that is missing is called so, and is
 in no mean. --check writes nothing and prints what is missing, does not fit together or is out of date; exit code 1
 where there is such a thing. Standard library only.
@@ -20,13 +21,25 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MIN_IMAGES = 400
-# Row -> whether its runs are scored with guidance too. `base` has evaluations only.
-ROWS = {"base": False, "demo": True, "joint": True, "text_only": False, "image_only": False,
-        "hack_velocity_mse": False, "hack_latent_kl": False, "hack_none": False, "train_guided": True,
-        "answer": False, "edit": False, "rounds": False}
-BASE, BASE_EVALS = "exp_base", ("four", "true_plan")
+# The evaluations of a finished run, and row -> what its runs have of them. `base` has evaluations only.
+SCORED = ("before", "after")
+GUIDED = SCORED + ("before_guided", "after_guided")
+ANSWERS = ("before_answers", "after_answers")
+ROWS = {"base": ("four", "true_plan"), "demo": GUIDED + ANSWERS, "joint": GUIDED, "text_only": SCORED,
+        "image_only": SCORED, "hack_velocity_mse": SCORED, "hack_latent_kl": SCORED, "hack_none": SCORED,
+        "train_guided": GUIDED, "answer": SCORED, "edit": SCORED, "rounds": SCORED + ANSWERS}
+# Runs that the alarms watch and that are scored as they go, under rewards that can be hacked and under an honest one.
+HACKED = {"watch_saturation": "saturated pictures", "watch_dark": "dark pictures", "watch_large_jpeg": "large JPEG files",
+          "watch_small_jpeg": "small JPEG files", "watch_long_text": "long texts"}
+HONEST = {"watch_honest": "GenEval", "answer": "answers to questions", "edit": "the asked change",
+          "rounds": "GenEval, after two rounds"}
+MORE_SEEDS = ("watch_honest", ("0", "1", "2", "3"))
+WATCHED = (*HACKED, MORE_SEEDS[0])
+ROWS |= {row: SCORED for row in WATCHED}
+BASE = "exp_base"
 NOT_RUN = "not run"
 ENDS = 3  # steps that "first" and "last" values of a metric are averaged over
+LOST = 0.05  # of the held-out score, before which an alarm must come
 
 
 # What docs/experiments.json keeps of a run beside its evaluations.
@@ -37,11 +50,13 @@ RECIPE_KEYS = ("grpo.image.penalty_weight",)
 class Run:
     """What one run folder says, or what was kept of it; every part may be missing."""
 
-    def __init__(self, evals, steps, metrics, recipe):
+    def __init__(self, evals, steps, metrics, recipe, alarms, held_out):
         self.evals = evals      # name -> the JSON of `eval --json`
         self.steps = steps
         self.metrics = metrics  # name -> [mean of the first steps, mean of the last]
         self.recipe = recipe
+        self.alarms = alarms      # [step, statistic, 1 (risen) or -1 (fallen)]
+        self.held_out = held_out  # [step, strict score before it] of a run that is scored as it goes
 
     @classmethod
     def of_folder(cls, folder):
@@ -53,15 +68,20 @@ class Run:
             if values:
                 metrics[name] = [mean(values[:ENDS]), mean(values[-ENDS:])]
         recipe = read_recipe(folder / "recipe.toml")
+        alarms = [[row["step"], name.removeprefix("alarm_raised/"), row[name]]
+                  for row in rows for name in sorted(row) if name.startswith("alarm_raised/")]
+        held_out = [[row["step"], row["eval/strict"]] for row in rows if row.get("eval/strict") is not None]
         return cls(evals, rows[-1]["step"] + 1 if rows else 0, metrics,
-                   {key: recipe[key] for key in RECIPE_KEYS if key in recipe})
+                   {key: recipe[key] for key in RECIPE_KEYS if key in recipe}, alarms, held_out)
 
     @classmethod
     def of_json(cls, kept):
-        return cls(kept["evals"], kept["steps"], kept["metrics"], kept["recipe"])
+        return cls(kept["evals"], kept["steps"], kept["metrics"], kept["recipe"], kept.get("alarms", []),
+                   kept.get("held_out", []))
 
     def to_json(self):
-        return {"steps": self.steps, "metrics": self.metrics, "recipe": self.recipe, "evals": self.evals}
+        return {"steps": self.steps, "metrics": self.metrics, "recipe": self.recipe, "evals": self.evals,
+                "alarms": self.alarms, "held_out": self.held_out}
 
     def score(self, name, measure="strict"):
         return self.evals[name]["overall"][measure] if name in self.evals else None
@@ -73,12 +93,17 @@ class Run:
 
     def missing(self, row):
         """Evaluations that a finished run of this row has and this one has not."""
-        wanted = BASE_EVALS if row == "base" else ("before", "after")
-        if ROWS[row]:
-            wanted += ("before_guided", "after_guided")
-        if row == "demo":
-            wanted += ("before_answers", "after_answers")
-        return [name for name in wanted if name not in self.evals]
+        return [name for name in ROWS[row] if name not in self.evals]
+
+    def lost_at(self):
+        """The first step before which the held-out score had lost LOST; None where it never had."""
+        scores = self.held_out + [[self.steps, self.score("after")]]
+        return next((step for step, score in scores if score <= self.score("before") - LOST), None)
+
+    def in_time(self):
+        """Whether an alarm came before the held-out score had lost LOST; None where it never had."""
+        lost = self.lost_at()
+        return None if lost is None else bool(self.alarms) and self.alarms[0][0] < lost
 
 
 def name_of(row, seed):
@@ -140,7 +165,7 @@ class Experiments:
         self.kept = dict(kept)
         self.runs = {}
         for row in ROWS:
-            for seed in seeds:
+            for seed in self.seeds_of(row):
                 name = name_of(row, seed)
                 if (runs / name).is_dir():
                     self.runs[row, seed] = Run.of_folder(runs / name)
@@ -148,6 +173,9 @@ class Experiments:
                         self.kept[name] = self.runs[row, seed].to_json()
                 elif name in kept:
                     self.runs[row, seed] = Run.of_json(kept[name])
+
+    def seeds_of(self, row):
+        return list(dict.fromkeys([*self.seeds, *MORE_SEEDS[1]])) if row == MORE_SEEDS[0] else self.seeds
 
     def run(self, row, seed):
         return self.runs.get((row, seed))
@@ -283,6 +311,31 @@ class Experiments:
             rows.append([f"seed {seed}", number(before), number(after), number(difference(after, before), sign=True)])
         return table(["run of the demo", "answers right before", "after", "change"], rows)
 
+    def alarms(self):
+        rows = []
+        for row, label in HACKED.items():
+            for seed in self.seeds:
+                run = self.run(row, seed)
+                if not run or run.missing(row):
+                    rows.append([label, seed, NOT_RUN] + ["-"] * 4)
+                    continue
+                first = f"{run.alarms[0][0]}, {alarm_name(run.alarms[0])}" if run.alarms else "none"
+                lost = run.lost_at()
+                rows.append([label, seed, first, "never" if lost is None else str(lost),
+                             {None: "nothing lost", True: "yes", False: "no"}[run.in_time()], number(run.score("before")),
+                             number(run.score("after"))])
+        return table(["rewarded", "seed", "first alarm: step, statistic", f"held-out lost {LOST} before step",
+                      "alarm in time", "held-out before", "after"], rows)
+
+    def honest(self):
+        rows = []
+        for row, label in HONEST.items():
+            runs = [run for seed in self.seeds_of(row) if (run := self.run(row, seed)) and not run.missing(row)]
+            alarmed = [run for run in runs if run.alarms]
+            told = "; ".join(f"step {run.alarms[0][0]}, {alarm_name(run.alarms[0])}" for run in alarmed)
+            rows.append([label, str(len(runs)), self.steps(row), str(len(alarmed)) + (f" ({told})" if told else "")])
+        return table(["rewarded honestly", "runs", "steps", "with an alarm"], rows)
+
     def readme_demo(self):
         def line(label, before, after, measure="strict"):
             b, a = self.scores("demo", before, measure), self.scores("demo", after, measure)
@@ -299,7 +352,7 @@ class Experiments:
 
     def problems(self):
         for row in ROWS:
-            for seed in self.seeds[:1] if row == "base" else self.seeds:
+            for seed in self.seeds[:1] if row == "base" else self.seeds_of(row):
                 name, run = name_of(row, seed), self.run(row, seed)
                 if not run:
                     yield f"{name}: not run"
@@ -307,7 +360,12 @@ class Experiments:
                 for missing in run.missing(row):
                     done = "" if row == "base" else f" ({run.steps} steps done)"
                     yield f"{name}: eval_{missing}.json is missing{done}"
-                yield from (f"{name}: {problem}" for problem in unfit_evals(run))
+                if row not in WATCHED:
+                    yield from (f"{name}: {problem}" for problem in unfit_evals(run))
+
+
+def alarm_name(alarm):
+    return f"{alarm[1]} {'up' if alarm[2] > 0 else 'down'}"
 
 
 def unfit_evals(run):
@@ -348,7 +406,7 @@ def documents(experiments):
     return {
         "docs/EXPERIMENTS.md": {"base": e.base, "demo": e.demo, "demo_tags": e.demo_tags, "modalities": e.modalities,
                                 "penalties": e.penalties, "guidance": e.guidance, "tasks": e.tasks,
-                                "seeing": e.seeing},
+                                "seeing": e.seeing, "alarms": e.alarms, "honest": e.honest},
         "README.md": {"demo": e.readme_demo},
     }
 

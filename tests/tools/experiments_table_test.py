@@ -15,7 +15,8 @@ tool = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(tool)
 
 DOCS = "".join(f"<!-- table:{name} -->\nold\n<!-- /table:{name} -->\ntext between\n"
-               for name in ("base", "demo", "demo_tags", "modalities", "penalties", "guidance", "tasks", "seeing"))
+               for name in ("base", "demo", "demo_tags", "modalities", "penalties", "guidance", "tasks", "seeing",
+                            "alarms", "honest"))
 README = "# Head\n<!-- table:demo -->\n<!-- /table:demo -->\ntail\n"
 
 
@@ -70,7 +71,7 @@ class ExperimentsTable(unittest.TestCase):
         self.assertEqual(self.line(self.docs, "| text only"), "| text only | - | - | not run | not run | - |")
         self.assertEqual(self.line(self.docs, "| 0 "), "| 0 | not run |" + " - |" * 7)
         self.assertIn("| none | - | - | not run", self.docs.read_text())
-        self.assertEqual(self.docs.read_text().count("text between"), 8)
+        self.assertEqual(self.docs.read_text().count("text between"), 10)
         self.assertNotIn("old", self.docs.read_text())
         self.assertEqual(self.line(self.readme, "| strict |"), "| strict | - | - | - | not run | not run | not run |")
         self.assertTrue(self.readme.read_text().endswith("<!-- /table:demo -->\ntail\n"))
@@ -113,6 +114,35 @@ class ExperimentsTable(unittest.TestCase):
                          "| 0.750 (0.750, not run, not run) | +0.250 (+0.250, not run, not run) |")
         self.assertEqual(self.line(self.docs, "| seed 1"), "| seed 1 | 0.600 | 0.550 | -0.050 |")
 
+    def add_watched(self, name, held_out, alarms=()):
+        """held_out: strict scores before each step and after the last."""
+        rows = [{"step": step, "eval/strict": score} for step, score in enumerate(held_out[:-1])]
+        for step, statistic, direction in alarms:
+            rows[step][f"alarm_raised/{statistic}"] = direction
+        self.add_run(name, {"before": eval_json(held_out[0], 0.7, prompts=244),
+                            "after": eval_json(held_out[-1], 0.7, prompts=244)}, rows)
+
+    def test_alarms_are_in_time_before_the_score_is_lost(self):
+        self.add_watched("exp_watch_dark_s0", [0.4, 0.39, 0.36, 0.3, 0.1], [(2, "brightness", -1), (3, "chroma", 1)])
+        self.add_watched("exp_watch_dark_s1", [0.4, 0.39, 0.36, 0.3, 0.1], [(3, "brightness", -1)])
+        self.add_watched("exp_watch_dark_s2", [0.4, 0.39, 0.36, 0.38, 0.37], [])
+        self.add_watched("exp_watch_saturation_s0", [0.4, 0.39, 0.36, 0.38, 0.3], [])
+        for seed in range(4):
+            self.add_watched(f"exp_watch_honest_s{seed}", [0.4, 0.5, 0.6], [(1, "chroma", 1)] if seed == 3 else [])
+        self.call()
+        lines = self.docs.read_text().splitlines()
+        self.assertIn("| dark pictures | 0 | 2, brightness down | 3 | yes | 0.400 | 0.100 |", lines)
+        self.assertIn("| dark pictures | 1 | 3, brightness down | 3 | no | 0.400 | 0.100 |", lines)
+        self.assertIn("| dark pictures | 2 | none | never | nothing lost | 0.400 | 0.370 |", lines)
+        self.assertIn("| saturated pictures | 0 | none | 4 | no | 0.400 | 0.300 |", lines)
+        self.assertIn("| saturated pictures | 1 | not run | - | - | - | - |", lines)
+        self.assertIn("| GenEval | 4 | 2 | 1 (step 1, chroma up) |", lines)
+        self.assertIn("| GenEval, after two rounds | 0 | - | 0 |", lines)
+        before = self.docs.read_text()
+        shutil.rmtree(self.root / "runs")
+        self.call()
+        self.assertEqual(self.docs.read_text(), before)  # all of it was kept
+
     def test_a_run_without_its_last_evaluation_is_in_no_mean(self):
         self.add_demo(0, 0.75)
         self.add_run("exp_demo_s1", {"before": eval_json(0.1, 0.1)}, [{"step": 0}], torn='{"step": 1, "rew')
@@ -148,14 +178,10 @@ class ExperimentsTable(unittest.TestCase):
         self.assertEqual(self.docs.read_text(), DOCS)  # --check writes nothing
 
     def test_check_is_content_when_all_is_there(self):
-        for row, guided in tool.ROWS.items():
-            names = tool.BASE_EVALS if row == "base" else ("before", "after")
-            evals = {name: eval_json(0.5, 0.7) for name in names}
-            if guided:
-                evals |= {f"{name}_guided": eval_json(0.5, 0.7, guidance=2.0) for name in names}
-            if row == "demo":
-                evals |= {f"{name}_answers": eval_json(0.5, 0.5, prompts=400) for name in names}
-            self.add_run(tool.name_of(row, 0), evals)
+        for row, names in tool.ROWS.items():
+            evals = {name: eval_json(0.5, 0.7, guidance=2.0 if name.endswith("_guided") else 1.0) for name in names}
+            for seed in range(4 if row == "watch_honest" else 1):
+                self.add_run(tool.name_of(row, seed), evals)
         self.call("--seeds", "0")
         self.assertEqual(self.call("--check", "--seeds", "0"),
                          (0, "all runs are there and the tables are up to date\n"))
