@@ -76,7 +76,11 @@ struct Statistic {
   std::string_view name;
   OfGroup of_group;
   double resolution;  // least standard deviation: a statistic that never moved must not alarm at the first pixel
+  double patience = 1;  // factor on the allowance
 };
+
+/// A policy that learns becomes certain, and its answers to a prompt alike.
+constexpr double kDiversityFalls = 3;
 
 constexpr std::array kStatistics = {
     Statistic{"brightness", mean_of_images<data::brightness>, 0.01},
@@ -85,10 +89,10 @@ constexpr std::array kStatistics = {
     Statistic{"saturated_share", mean_of_images<data::saturated_share>, 0.01},
     Statistic{"edge_density", mean_of_images<data::edge_density>, 0.01},
     Statistic{"color_entropy", mean_of_images<data::color_entropy>, 0.1},
-    Statistic{"picture_diversity", diversity_of_images, 0.02},
+    Statistic{"picture_diversity", diversity_of_images, 0.02, kDiversityFalls},
     Statistic{"text_length", mean_of_texts<tokens_of>, 2.0},
     Statistic{"text_repetition", mean_of_texts<repetition_of>, 0.05},
-    Statistic{"text_diversity", diversity_of_texts, 0.05},
+    Statistic{"text_diversity", diversity_of_texts, 0.05, kDiversityFalls},
 };
 static_assert(std::ranges::equal(kStatistics, kAlarmStatistics, {}, &Statistic::name));
 
@@ -173,8 +177,9 @@ Alarms::Observation Alarms::observe(int64_t step, std::span<const data::Sample> 
     if (!difference) continue;
     const double shift = *difference / std::max(deviation_of(track.reference), statistic.resolution);
     out.metrics["alarm_shift/" + name] = shift;
-    track.high = std::max(0.0, track.high + shift - config_.allowance);
-    track.low = std::max(0.0, track.low - shift - config_.allowance);
+    const double allowance = config_.allowance * statistic.patience;
+    track.high = std::max(0.0, track.high + shift - allowance);
+    track.low = std::max(0.0, track.low - shift - allowance);
     if (track.raised || std::max(track.high, track.low) <= config_.threshold) continue;
     track.raised = true;
     out.metrics["alarm_raised/" + name] = track.high > track.low ? 1 : -1;

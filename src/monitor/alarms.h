@@ -33,7 +33,7 @@ std::string describe(const Alarm& alarm);
 ///   u = mean_p(x_p - r_p) / s,   high = max(0, high + u - allowance),   low = max(0, low - u - allowance),
 ///
 /// and the first sum above `threshold` raises the statistic's only alarm. `allowance` is how far a policy may drift for ever: an
-/// honest one does. Pairing takes the spread between prompts out of u's noise, and s still makes u a size that means the same for
+/// honest one does, and three times as far in the diversity of its answers, since what learns becomes certain. Pairing takes the spread between prompts out of u's noise, and s still makes u a size that means the same for
 /// every statistic.
 class Alarms {
  public:

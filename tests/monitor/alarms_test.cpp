@@ -117,6 +117,20 @@ TEST(Alarms, AreTheCusumOfThePairedDifferences) {
   EXPECT_EQ(later.metrics.count("alarm_raised/brightness"), 0u);
 }
 
+TEST(Alarms, HavePatienceWithDiversity) {
+  const auto of_levels = [](int low, int high) {
+    return std::vector{sample_of(0, low, "", 1), sample_of(0, high, "", 1), sample_of(1, low, "", 1), sample_of(1, high, "", 1)};
+  };
+  Alarms alarms(watching("picture_diversity"));
+  alarms.observe(0, of_levels(0, 51));  // 0.2 in both groups: the deviation is the resolution, 0.02
+  for (int64_t step = 1; step < 100; ++step) {
+    const auto seen = alarms.observe(step, of_levels(14, 51));
+    EXPECT_NEAR(seen.metrics.at("alarm_shift/picture_diversity"), -14 / 255.0 / 0.02, 1e-9);  // -2.7, below 3 times 1
+    EXPECT_TRUE(seen.raised.empty());
+  }
+  EXPECT_EQ(alarms.observe(100, of_levels(51, 51)).raised.size(), 1u);  // -10
+}
+
 TEST(Alarms, AFallCountsAsARiseDoes) {
   Alarms alarms(watching("brightness"));
   alarms.observe(0, step_of(100));
