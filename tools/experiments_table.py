@@ -33,8 +33,8 @@ HACKED = {"watch_saturation": "saturated pictures", "watch_dark": "dark pictures
           "watch_small_jpeg": "small JPEG files", "watch_long_text": "long texts"}
 HONEST = {"watch_honest": "GenEval", "answer": "answers to questions", "edit": "the asked change",
           "rounds": "GenEval, after two rounds"}
-MORE_SEEDS = ("watch_honest", ("0", "1", "2", "3"))
-WATCHED = (*HACKED, MORE_SEEDS[0])
+WATCHED = (*HACKED, "watch_honest")
+HONEST_SEEDS = ("0", "1", "2", "3")  # of watch_honest, at least
 ROWS |= {row: SCORED for row in WATCHED}
 BASE = "exp_base"
 NOT_RUN = "not run"
@@ -60,7 +60,8 @@ class Run:
 
     @classmethod
     def of_folder(cls, folder):
-        evals = {path.stem.removeprefix("eval_"): read_json(path) for path in sorted(folder.glob("eval_*.json"))}
+        evals = {path.stem.removeprefix("eval_"): read_json(path) for path in sorted(folder.glob("eval_*.json"))
+                 if not path.stem.startswith("eval_step_")}  # those are in the metrics
         rows = read_metrics(folder / "metrics.jsonl")
         metrics = {}
         for name in METRICS:
@@ -175,7 +176,7 @@ class Experiments:
                     self.runs[row, seed] = Run.of_json(kept[name])
 
     def seeds_of(self, row):
-        return list(dict.fromkeys([*self.seeds, *MORE_SEEDS[1]])) if row == MORE_SEEDS[0] else self.seeds
+        return list(dict.fromkeys([*self.seeds, *HONEST_SEEDS])) if row == "watch_honest" else self.seeds
 
     def run(self, row, seed):
         return self.runs.get((row, seed))

@@ -150,7 +150,6 @@ TaskRow draw_edit_task(std::string_view prompt_json, double wrong, RandomStream&
   const size_t index = static_cast<size_t>(stream.below(kinds.size()));
   Kind& changed = kinds[index];
   const std::string noun = name_of(changed.shape) + (changed.count > 1 ? "s" : "");
-  const Shape shape = changed.shape;
   if (kinds.size() == 1 || stream.chance(kRecolored)) {
     row.tag = "recolor";
     changed.color = other_than(changed.color, kColorNames, stream);
@@ -164,8 +163,8 @@ TaskRow draw_edit_task(std::string_view prompt_json, double wrong, RandomStream&
   std::erase_if(left, [](const Kind& kind) { return kind.count == 0; });
   ordered_json fields;
   fields["include"] = ordered_json::parse(include_of(left));
-  if (row.tag == "remove") fields["exclude"] = {{{"class", name_of(shape)}, {"count", 1}}};
-  fields["metadata"] = {{"changed", name_of(shape)}};
+  if (row.tag == "remove") fields["exclude"] = {{{"class", name_of(changed.shape)}, {"count", 1}}};
+  fields["metadata"] = {{"changed", name_of(changed.shape)}};
   row.fields_json = fields.dump();
   Kind told = changed;
   if (stream.chance(wrong)) {

@@ -80,7 +80,7 @@ struct Statistic {
 };
 
 /// A policy that learns becomes certain, and its answers to a prompt alike.
-constexpr double kDiversityFalls = 3;
+constexpr double kDiversityPatience = 3;
 
 constexpr std::array kStatistics = {
     Statistic{"brightness", mean_of_images<data::brightness>, 0.01},
@@ -89,10 +89,10 @@ constexpr std::array kStatistics = {
     Statistic{"saturated_share", mean_of_images<data::saturated_share>, 0.01},
     Statistic{"edge_density", mean_of_images<data::edge_density>, 0.01},
     Statistic{"color_entropy", mean_of_images<data::color_entropy>, 0.1},
-    Statistic{"picture_diversity", diversity_of_images, 0.02, kDiversityFalls},
+    Statistic{"picture_diversity", diversity_of_images, 0.02, kDiversityPatience},
     Statistic{"text_length", mean_of_texts<tokens_of>, 2.0},
     Statistic{"text_repetition", mean_of_texts<repetition_of>, 0.05},
-    Statistic{"text_diversity", diversity_of_texts, 0.05, kDiversityFalls},
+    Statistic{"text_diversity", diversity_of_texts, 0.05, kDiversityPatience},
 };
 static_assert(std::ranges::equal(kStatistics, kAlarmStatistics, {}, &Statistic::name));
 

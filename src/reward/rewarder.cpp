@@ -236,8 +236,9 @@ Rewarder::Rewarder(const RewardConfig& config, const Make& make) : config_(confi
     while (other < k && reward_of(config_.terms[other]) != reward_of(term)) ++other;
     if (other == k) judges_.push_back(std::make_unique<Judge>(make(term), term.name, config_.on_error));
     judge_of_.push_back(other == k ? judges_.size() - 1 : judge_of_[other]);
-    const std::vector<std::string> known = judges_.at(judge_of_[k])->reward().dimensions();
-    if (!term.dimension.empty() && !known.empty() && std::ranges::find(known, term.dimension) == known.end()) {
+    if (term.dimension.empty()) continue;
+    const std::vector<std::string> known = judges_[judge_of_[k]]->reward().dimensions();
+    if (!known.empty() && std::ranges::find(known, term.dimension) == known.end()) {
       throw BadInput("reward.terms: the reward of '{}' has no dimension '{}'; expected one of {}", term.name, term.dimension,
                      join(known, ", "));
     }

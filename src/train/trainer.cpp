@@ -303,20 +303,24 @@ class Trainer {
   }
 
   std::vector<rollout::Trajectory> roll(std::span<const data::Prompt> prompts, int64_t first_sample) {
+    rollout::RolloutRequest request = request_for(prompts, recipe_.grpo.group_size);
+    request.first_sample = first_sample;
+    request.step = static_cast<uint64_t>(step_) + 1;
+    request.on_group = [this](int64_t p, std::vector<data::Sample> group) {
+      rewarder_.submit(static_cast<size_t>(p * recipe_.grpo.group_size), std::move(group));
+    };
+    return engine_.rollout(request);
+  }
+
+  rollout::RolloutRequest request_for(std::span<const data::Prompt> prompts, int64_t group_size) const {
     rollout::RolloutRequest request{.prompts = prompts,
                                     .keys = {},
-                                    .group_size = recipe_.grpo.group_size,
-                                    .first_sample = first_sample,
-                                    .step = static_cast<uint64_t>(step_) + 1,
-                                    .stochastic = true,
+                                    .group_size = group_size,
                                     .guidance = {.text_scale = recipe_.rollout.train_guidance},
-                                    .forced_text = {},
-                                    .on_group = [this](int64_t p, std::vector<data::Sample> group) {
-                                      rewarder_.submit(static_cast<size_t>(p * recipe_.grpo.group_size), std::move(group));
-                                    }};
+                                    .forced_text = {}};
     // A prompt may come twice in a step; its place keeps the streams apart.
     for (size_t p = 0; p < prompts.size(); ++p) request.keys.push_back(p);
-    return engine_.rollout(request);
+    return request;
   }
 
   grpo::Advantages advantages_of(const reward::ScoreTable& scores, std::span<const rollout::Trajectory> trajectories) {
@@ -375,15 +379,9 @@ class Trainer {
   /// What the policy makes of the watched prompts, whatever that is worth: the same noise at every look.
   void watch(std::map<std::string, double>& values) {
     monitor_->phase("watch");
-    rollout::RolloutRequest request{.prompts = watched_,
-                                    .keys = {},
-                                    .group_size = recipe_.monitor.alarms.samples,
-                                    .first_sample = 0,
-                                    .step = 0,  // training's steps are keyed from 1
-                                    .stochastic = false,
-                                    .guidance = {.text_scale = recipe_.rollout.train_guidance},
-                                    .forced_text = {}};
-    for (size_t p = 0; p < watched_.size(); ++p) request.keys.push_back(p);
+    rollout::RolloutRequest request = request_for(watched_, recipe_.monitor.alarms.samples);
+    request.step = 0;  // training's steps are keyed from 1
+    request.stochastic = false;
     std::vector<data::Sample> samples;
     for (auto& trajectory : engine_.rollout(request)) samples.push_back(std::move(trajectory.sample));
     monitor::Alarms::Observation seen = alarms_.observe(step_, samples);
