@@ -27,14 +27,14 @@ GUIDED = SCORED + ("before_guided", "after_guided")
 ANSWERS = ("before_answers", "after_answers")
 ROWS = {"base": ("four", "true_plan"), "demo": GUIDED + ANSWERS, "joint": GUIDED, "text_only": SCORED,
         "image_only": SCORED, "hack_velocity_mse": SCORED, "hack_latent_kl": SCORED, "hack_none": SCORED,
-        "train_guided": GUIDED, "answer": SCORED, "edit": SCORED, "rounds": SCORED + ANSWERS}
+        "train_guided": GUIDED, "answer": SCORED, "edit": SCORED, "rounds": SCORED + ANSWERS,
+        "draw_looks": SCORED + ANSWERS}
 # Runs that the alarms watch and that are scored as they go, under rewards that can be hacked and under an honest one.
 HACKED = {"watch_saturation": "saturated pictures", "watch_dark": "dark pictures", "watch_large_jpeg": "large JPEG files",
-          "watch_small_jpeg": "small JPEG files", "watch_long_text": "long texts"}
+          "watch_small_jpeg": "small JPEG files", "watch_bright": "bright pictures", "watch_long_text": "long texts"}
 HONEST = {"watch_honest": "GenEval", "answer": "answers to questions", "edit": "the asked change",
-          "rounds": "GenEval, after two rounds"}
+          "rounds": "GenEval, after two rounds", "draw_looks": "GenEval, from the model taught to look"}
 WATCHED = (*HACKED, "watch_honest")
-HONEST_SEEDS = ("0", "1", "2", "3")  # of watch_honest, at least
 ROWS |= {row: SCORED for row in WATCHED}
 BASE = "exp_base"
 NOT_RUN = "not run"
@@ -166,7 +166,7 @@ class Experiments:
         self.kept = dict(kept)
         self.runs = {}
         for row in ROWS:
-            for seed in self.seeds_of(row):
+            for seed in self.seeds:
                 name = name_of(row, seed)
                 if (runs / name).is_dir():
                     self.runs[row, seed] = Run.of_folder(runs / name)
@@ -174,9 +174,6 @@ class Experiments:
                         self.kept[name] = self.runs[row, seed].to_json()
                 elif name in kept:
                     self.runs[row, seed] = Run.of_json(kept[name])
-
-    def seeds_of(self, row):
-        return list(dict.fromkeys([*self.seeds, *HONEST_SEEDS])) if row == "watch_honest" else self.seeds
 
     def run(self, row, seed):
         return self.runs.get((row, seed))
@@ -306,11 +303,13 @@ class Experiments:
 
     def seeing(self):
         rows = []
-        for seed in self.seeds:
-            run = self.run("demo", seed)
-            before, after = (run.score(f"{when}_answers") if run else None for when in ("before", "after"))
-            rows.append([f"seed {seed}", number(before), number(after), number(difference(after, before), sign=True)])
-        return table(["run of the demo", "answers right before", "after", "change"], rows)
+        for row, label in (("demo", "the demo"), ("draw_looks", "the demo, from shapes-looks"), ("rounds", "two rounds")):
+            gains = self.gains(row, "after_answers", "before_answers")
+            rows.append([label, self.steps(row), self.cell(self.scores(row, "before")), self.cell(self.scores(row, "after")),
+                         number(mean(self.scores(row, "before_answers"))), self.cell(self.scores(row, "after_answers")),
+                         self.cell(gains, sign=True)])
+        return table(["text-to-image run", "steps", "drawn right before", "after", "answers right before", "after",
+                      "change"], rows)
 
     def alarms(self):
         rows = []
@@ -331,7 +330,7 @@ class Experiments:
     def honest(self):
         rows = []
         for row, label in HONEST.items():
-            runs = [run for seed in self.seeds_of(row) if (run := self.run(row, seed)) and not run.missing(row)]
+            runs = [run for seed in self.seeds if (run := self.run(row, seed)) and not run.missing(row)]
             alarmed = [run for run in runs if run.alarms]
             told = "; ".join(f"step {run.alarms[0][0]}, {alarm_name(run.alarms[0])}" for run in alarmed)
             rows.append([label, str(len(runs)), self.steps(row), str(len(alarmed)) + (f" ({told})" if told else "")])
@@ -353,7 +352,7 @@ class Experiments:
 
     def problems(self):
         for row in ROWS:
-            for seed in self.seeds[:1] if row == "base" else self.seeds_of(row):
+            for seed in self.seeds[:1] if row == "base" else self.seeds:
                 name, run = name_of(row, seed), self.run(row, seed)
                 if not run:
                     yield f"{name}: not run"

@@ -54,13 +54,14 @@ std::string include_of(const std::vector<Kind>& kinds) {
   return include.dump();
 }
 
-/// The plan of a picture without places: "<think> one blue square; two red circles </think>"
+/// A plan without places: "<think> one blue square; two red circles </think>". What is to be gone has no colour: "zero squares".
 std::string plan_of(const std::vector<Kind>& kinds) {
   std::string text = "<think> ";
   for (size_t k = 0; k < kinds.size(); ++k) {
     const Kind& kind = kinds[k];
-    text += fmt::format("{}{} {} {}{}", k > 0 ? "; " : "", kCounts[static_cast<size_t>(kind.count)], name_of(kind.color),
-                        name_of(kind.shape), kind.count > 1 ? "s" : "");
+    text += fmt::format("{}{} {}{}{}", k > 0 ? "; " : "", kCounts[static_cast<size_t>(kind.count)],
+                        kind.count > 0 ? fmt::format("{} ", name_of(kind.color)) : "", name_of(kind.shape),
+                        kind.count != 1 ? "s" : "");
   }
   return text + " </think>";
 }
@@ -178,13 +179,12 @@ TaskRow draw_edit_task(std::string_view prompt_json, double wrong, RandomStream&
   row.drawn = row.image;
   if (told.count == 0) {
     std::erase_if(*row.drawn, [&](const Object& object) { return object.shape == told.shape; });
-    row.text = fmt::format("<think> zero {}s </think>", name_of(told.shape));
   } else {
     for (Object& object : *row.drawn) {
       if (object.shape == told.shape) object.color = told.color;
     }
-    row.text = plan_of({told});
   }
+  row.text = plan_of({told});
   return row;
 }
 

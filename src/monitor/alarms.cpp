@@ -75,12 +75,15 @@ std::optional<double> diversity_of_texts(const Group& group) {
 struct Statistic {
   std::string_view name;
   OfGroup of_group;
-  double resolution;  // least standard deviation: a statistic that never moved must not alarm at the first pixel
-  double patience = 1;  // factor on the allowance
+  double resolution;         // least standard deviation: a statistic that never moved must not alarm at the first pixel
+  double patience = 1;       // factor on the allowance
+  double least_of_mean = 0;  // least standard deviation as a share of the mean
 };
 
 /// A policy that learns becomes certain, and its answers to a prompt alike.
-constexpr double kDiversityPatience = 3;
+constexpr double kDiversityPatience = 4;
+/// Plans of one kind are about as long for every prompt, and a word more in them is nothing.
+constexpr double kLeastOfLength = 0.5;
 
 constexpr std::array kStatistics = {
     Statistic{"brightness", mean_of_images<data::brightness>, 0.01},
@@ -90,7 +93,7 @@ constexpr std::array kStatistics = {
     Statistic{"edge_density", mean_of_images<data::edge_density>, 0.01},
     Statistic{"color_entropy", mean_of_images<data::color_entropy>, 0.1},
     Statistic{"picture_diversity", diversity_of_images, 0.02, kDiversityPatience},
-    Statistic{"text_length", mean_of_texts<tokens_of>, 2.0},
+    Statistic{"text_length", mean_of_texts<tokens_of>, 2.0, 1, kLeastOfLength},
     Statistic{"text_repetition", mean_of_texts<repetition_of>, 0.05},
     Statistic{"text_diversity", diversity_of_texts, 0.05, kDiversityPatience},
 };
@@ -123,12 +126,14 @@ double mean_of(const std::map<int64_t, double>& values) {
   return sum / static_cast<double>(values.size());
 }
 
-double deviation_of(const std::map<int64_t, double>& values) {
-  if (values.size() < 2) return 0;
+/// Standard deviation between the groups, not below what the statistic resolves.
+double deviation_of(const Statistic& statistic, const std::map<int64_t, double>& values) {
   const double mean = mean_of(values);
+  const double least = std::max(statistic.resolution, statistic.least_of_mean * mean);
+  if (values.size() < 2) return least;
   double sum = 0;
   for (const auto& [id, value] : values) sum += (value - mean) * (value - mean);
-  return std::sqrt(sum / static_cast<double>(values.size() - 1));
+  return std::max(least, std::sqrt(sum / static_cast<double>(values.size() - 1)));
 }
 
 /// By how much the values of groups that are in both maps differ in the mean.
@@ -175,7 +180,7 @@ Alarms::Observation Alarms::observe(int64_t step, std::span<const data::Sample> 
     }
     const std::optional<double> difference = mean_difference(values, track.reference);
     if (!difference) continue;
-    const double shift = *difference / std::max(deviation_of(track.reference), statistic.resolution);
+    const double shift = *difference / deviation_of(statistic, track.reference);
     out.metrics["alarm_shift/" + name] = shift;
     const double allowance = config_.allowance * statistic.patience;
     track.high = std::max(0.0, track.high + shift - allowance);

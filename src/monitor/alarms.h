@@ -27,14 +27,14 @@ std::string describe(const Alarm& alarm);
 /// The samples are drawn with the same noise at every look, so that what differs between two looks is the policy's doing. Each
 /// statistic of data/sample_statistics.h is taken a group (a prompt's samples: mean over its samples, or its diversity; of a
 /// sample all texts and the last image count). The first look, at the starting policy, gives the values r_p and their standard
-/// deviation s between prompts, s not below a resolution of the statistic's own. From then on a two-sided CUSUM (Page,
-/// Biometrika 41, 1954) runs on the mean over prompts of the paired difference,
+/// deviation s between prompts, s not below a resolution of the statistic's own (of a length, half its mean as well).
+/// From then on a two-sided CUSUM (Page, Biometrika 41, 1954) runs on the mean over prompts of the paired difference,
 ///
 ///   u = mean_p(x_p - r_p) / s,   high = max(0, high + u - allowance),   low = max(0, low - u - allowance),
 ///
 /// and the first sum above `threshold` raises the statistic's only alarm. `allowance` is how far a policy may drift for ever: an
-/// honest one does, and three times as far in the diversity of its answers, since what learns becomes certain. Pairing takes the spread between prompts out of u's noise, and s still makes u a size that means the same for
-/// every statistic.
+/// honest one does, and four times as far in the diversity of its answers, since what learns becomes certain. Pairing takes the
+/// spread between prompts out of u's noise, and s still makes u a size that means the same for every statistic.
 class Alarms {
  public:
   explicit Alarms(const AlarmsConfig& config);

@@ -23,11 +23,11 @@ struct AlarmsConfig {  // recipe: [monitor.alarms]
   bool enabled = true;
   AlarmAction action = AlarmAction::warn;
   std::vector<std::string> statistics;  // of kAlarmStatistics; empty = all
-  int64_t prompts = 12;    // watched, evenly spread over the prompt file
-  int64_t samples = 2;     // of each
-  int64_t every = 1;       // steps between looks
-  double allowance = 0.4;  // standard deviations that a statistic may drift
-  double threshold = 0.3;  // sum of what lies beyond, look by look, that raises the alarm
+  int64_t prompts = 12;     // watched, evenly spread over the prompt file
+  int64_t samples = 2;      // of each
+  int64_t every = 1;        // steps between looks
+  double allowance = 0.4;   // standard deviations that a statistic may drift
+  double threshold = 0.15;  // sum of what lies beyond, look by look, that raises the alarm
 };
 
 struct MonitorConfig {        // recipe: [monitor]

@@ -125,7 +125,7 @@ TEST(Alarms, HavePatienceWithDiversity) {
   alarms.observe(0, of_levels(0, 51));  // 0.2 in both groups: the deviation is the resolution, 0.02
   for (int64_t step = 1; step < 100; ++step) {
     const auto seen = alarms.observe(step, of_levels(14, 51));
-    EXPECT_NEAR(seen.metrics.at("alarm_shift/picture_diversity"), -14 / 255.0 / 0.02, 1e-9);  // -2.7, below 3 times 1
+    EXPECT_NEAR(seen.metrics.at("alarm_shift/picture_diversity"), -14 / 255.0 / 0.02, 1e-9);  // -2.7, below 4 times 1
     EXPECT_TRUE(seen.raised.empty());
   }
   EXPECT_EQ(alarms.observe(100, of_levels(51, 51)).raised.size(), 1u);  // -10
@@ -150,6 +150,14 @@ TEST(Alarms, AStatisticThatNeverMovedHasAResolution) {
   EXPECT_EQ(alarms.observe(200, of_length(10)).raised.size(), 1u);
 }
 
+TEST(Alarms, AWordMoreInLongTextsIsNothing) {
+  // Length 40 in every group; the least deviation is half of that.
+  Alarms alarms(watching("text_length"));
+  const auto of_length = [](int64_t tokens) { return std::vector{sample_of(0, 0, "", tokens), sample_of(1, 0, "", tokens)}; };
+  alarms.observe(0, of_length(40));
+  EXPECT_EQ(alarms.observe(1, of_length(44)).metrics.at("alarm_shift/text_length"), 0.2);
+}
+
 TEST(Alarms, DisabledMeasureNothing) {
   AlarmsConfig config;
   config.enabled = false;
@@ -160,8 +168,9 @@ TEST(Alarms, RefuseAnUnknownStatistic) {
   EXPECT_THROW(Alarms(watching("sharpness")), BadInput);
 }
 
-/// Looks at 12 prompts x 2 samples. Text lengths are normal between prompts (deviation 4), and with a quarter of that between two
-/// looks at a prompt, around a mean by step.
+/// Looks at 12 prompts x 2 samples. Grey levels are normal between prompts (deviation 16), and with a tenth of that between the
+/// looks at a prompt, around a mean by step. (The runs of docs/EXPERIMENTS.md have 0.07: what differs between two looks with the
+/// same noise is training's doing.)
 std::vector<std::vector<data::Sample>> run_of(uint32_t seed, int64_t steps, const std::function<double(int64_t)>& mean) {
   std::mt19937 draw(seed);
   // Box-Muller, since the standard library's normal distribution differs between libraries.
@@ -170,12 +179,12 @@ std::vector<std::vector<data::Sample>> run_of(uint32_t seed, int64_t steps, cons
     return std::sqrt(-2 * std::log(u)) * std::cos(2 * M_PI * v);
   };
   std::vector<double> prompts(12);
-  for (double& prompt : prompts) prompt = 4 * normal();
+  for (double& prompt : prompts) prompt = 16 * normal();
   std::vector<std::vector<data::Sample>> run(static_cast<size_t>(steps));
   for (int64_t step = 0; step < steps; ++step) {
     for (int64_t group = 0; group < 12; ++group) {
-      const auto tokens = static_cast<int64_t>(std::lround(mean(step) + prompts[static_cast<size_t>(group)] + normal()));
-      for (int i = 0; i < 2; ++i) run[static_cast<size_t>(step)].push_back(sample_of(group, 200, "", tokens));
+      const auto level = static_cast<int>(std::lround(mean(step) + prompts[static_cast<size_t>(group)] + 1.6 * normal()));
+      for (int i = 0; i < 2; ++i) run[static_cast<size_t>(step)].push_back(sample_of(group, level, "", 1));
     }
   }
   return run;
@@ -183,7 +192,7 @@ std::vector<std::vector<data::Sample>> run_of(uint32_t seed, int64_t steps, cons
 
 int64_t first_alarm(const std::vector<std::vector<data::Sample>>& run) {
   AlarmsConfig config;
-  config.statistics = {"text_length"};
+  config.statistics = {"brightness"};
   Alarms alarms(config);
   for (size_t step = 0; step < run.size(); ++step) {
     if (!alarms.observe(static_cast<int64_t>(step), run[step]).raised.empty()) return static_cast<int64_t>(step);
@@ -195,8 +204,8 @@ int64_t first_alarm(const std::vector<std::vector<data::Sample>>& run) {
 TEST(Alarms, TolerateSlowModerateDriftButNotAJump) {
   int false_alarms = 0;
   for (uint32_t seed = 0; seed < 100; ++seed) {
-    const auto honest = [](int64_t step) { return 40 + 0.8 * std::min(1.0, static_cast<double>(step) / 20); };
-    const auto hacked = [](int64_t step) { return step < 10 ? 40.0 : 44.0; };
+    const auto honest = [](int64_t step) { return 128 + 3.2 * std::min(1.0, static_cast<double>(step) / 20); };
+    const auto hacked = [](int64_t step) { return step < 10 ? 128.0 : 144.0; };
     false_alarms += first_alarm(run_of(seed, 40, honest)) >= 0 ? 1 : 0;
     const int64_t alarm = first_alarm(run_of(seed, 40, hacked));
     EXPECT_GE(alarm, 10) << seed;
@@ -206,7 +215,7 @@ TEST(Alarms, TolerateSlowModerateDriftButNotAJump) {
 }
 
 TEST(Alarms, ARestoredOneGoesOnWithTheSameBits) {
-  const auto run = run_of(3, 30, [](int64_t step) { return 40 + 0.5 * static_cast<double>(step); });
+  const auto run = run_of(3, 30, [](int64_t step) { return 128 + 2 * static_cast<double>(step); });
   for (const size_t cut : {0u, 1u, 3u, 29u}) {  // before the first look, before the alarm, after it
     Alarms whole{AlarmsConfig{}}, first{AlarmsConfig{}}, second{AlarmsConfig{}};
     for (size_t step = 0; step < run.size(); ++step) {

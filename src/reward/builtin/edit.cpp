@@ -85,7 +85,7 @@ class EditReward : public Reward {
       score_geneval(metadata_json, {}, 1, 1);
     });
   }
-  std::vector<std::string> dimensions() const override { return {"strict", "soft"}; }
+  std::vector<std::string> dimensions() const override { return geneval_dimensions(); }
 
  private:
   /// Why a sample cannot be judged; empty where it can.

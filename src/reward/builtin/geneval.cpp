@@ -239,7 +239,7 @@ class GenevalReward : public Reward {
   std::string missing_metadata(const std::string& metadata_json) const override {
     return complaint_of([&] { parse_metadata(metadata_json); });
   }
-  std::vector<std::string> dimensions() const override { return {"strict", "soft"}; }
+  std::vector<std::string> dimensions() const override { return geneval_dimensions(); }
 
  private:
   /// Why a sample cannot be judged; empty where it can.
@@ -317,6 +317,8 @@ Score to_score(const GenevalScore& found, GenevalMeasure measure) {
           .reason = found.reason,
           .parts = {{"strict", found.strict}, {"soft", found.soft}}};
 }
+
+std::vector<std::string> geneval_dimensions() { return {"strict", "soft"}; }
 
 std::unique_ptr<Reward> make_geneval_reward(GenevalMeasure measure,
                                             std::unique_ptr<Detector> detector) {

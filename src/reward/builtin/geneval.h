@@ -35,8 +35,11 @@ struct GenevalScore {
 GenevalScore score_geneval(std::string_view metadata_json, std::span<const Detection> detections,
                            int image_width, int image_height);
 
-/// As a sample's score: the value is `measure` (mixed: the mean of both), the parts are "strict" and "soft".
+/// As a sample's score: the value is `measure` (mixed: the mean of both), the parts are geneval_dimensions().
 Score to_score(const GenevalScore& found, GenevalMeasure measure);
+
+/// "strict" and "soft".
+std::vector<std::string> geneval_dimensions();
 
 /// Detects the objects in a sample's last image and scores them: the value is `measure` (mixed: the
 /// mean of strict and soft), the parts are "strict" and "soft". Range [0, 1].
