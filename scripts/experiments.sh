@@ -10,7 +10,7 @@ usage() {
 usage: scripts/experiments.sh [--seeds "0 1 2"] [--only ROW]... [--steps N] [--set KEY=VALUE]... [--dry-run]
   --seeds LIST     seeds of every row (default "0 1 2")
   --only ROW       this row alone; may be given again
-  --steps N        steps of the short rows, joint to train_guided (default 20, about 3 minutes on one core)
+  --steps N        steps of the short rows, joint to draw_looks (default 20, about 3 minutes on one core)
   --set KEY=VALUE  a recipe key of every run; may be given again
   --again          make runs anew that only docs/experiments.json has
   --dry-run        print the commands, one a run, and run nothing
@@ -47,9 +47,9 @@ declare -A ways=(
 # A row without a penalty measures the drift all the same, so its weight is 0.
 make_rows() {
   local short="run.num_steps=$steps checkpoint.every=10"
-  local watched="checkpoint.every=10 eval.prompts=assets/shapes-world/validation.jsonl eval.every=2 eval.guidance=0 optim.ema.enabled=false"
-  watched+=" grpo.image.penalty_weight=0 run.num_steps=14 eval.samples=4"
-  # Half the recipe's rates, so that a run is scored often enough on its way down; four images a prompt, since a loss of 0.05 is told.
+  # Half the recipe's rates, so that a run is scored often on its way down; four images a prompt, so that a loss of 0.05 stands out.
+  local watched="run.num_steps=14 checkpoint.every=10 eval.prompts=assets/shapes-world/validation.jsonl eval.every=2"
+  watched+=" eval.samples=4 eval.guidance=0 optim.ema.enabled=false grpo.image.penalty_weight=0"
   watched+=" optim.lr=1.5e-4 optim.groups.0.lr=1e-4 optim.groups.1.lr=1e-4 optim.groups.2.lr=1e-4"
   rows=(
     "base|||four true_plan"
@@ -61,10 +61,10 @@ make_rows() {
     "hack_latent_kl|shapes_ablation|$short grpo.image.penalty=latent_kl grpo.image.penalty_weight=$latent_kl_weight|after=one"
     "hack_none|shapes_ablation|$short grpo.image.penalty=velocity_mse grpo.image.penalty_weight=0|after=one"
     "train_guided|shapes_demo|$short rollout.train_guidance=$test_guidance|after=one after_guided=guided"
+    "draw_looks|shapes_demo|$short policy.model=assets/shapes-looks|after=one after_answers=answers"
     "answer|shapes_answer||after=answers"
     "edit|shapes_edit||after=edit"
     "rounds|shapes_rounds||after=rounds after_answers=answers"
-    "draw_looks|shapes_demo|$short policy.model=assets/shapes-looks|after=one after_answers=answers"
     "watch_saturation|shapes_demo|$watched reward.terms.0.kind=saturation|"
     "watch_dark|shapes_demo|$watched reward.terms.0.kind=brightness reward.terms.0.weight=-1|"
     "watch_large_jpeg|shapes_demo|$watched reward.terms.0.kind=jpeg reward.terms.0.jpeg_prefer=large|"
@@ -152,7 +152,7 @@ train() {
   run "$name" "$unigrpo" train "recipes/$recipe.toml" "${arguments[@]}" "${resume[@]}"
 }
 
-# A run's evaluations, and beside each that of the model which its recipe starts from, in the same way.
+# A run's evaluations, and beside each that of the model which it starts from, in the same way.
 evaluate_run() {
   local name=$1 recipe=$2 keys=$3 evaluation way after base model
   shift 3
