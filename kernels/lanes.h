@@ -1,0 +1,69 @@
+#pragma once
+
+#include <bit>
+#include <cstdint>
+#include <cstring>
+
+namespace unigrpo::kernels {
+
+// Sixteen floats at a time on any CPU. A function marked UNIGRPO_CLONES is compiled once for each of these instruction sets, with
+// the helpers below inlined into it, and chosen at run time. Sums over lanes have sixteen partial sums on all of them.
+#define UNIGRPO_CLONES __attribute__((target_clones("avx512f", "fma", "default")))
+#define UNIGRPO_INLINE __attribute__((always_inline)) inline
+
+// Vectors by value, for callers too: no call is left whose ABI could matter.
+#pragma GCC diagnostic ignored "-Wpsabi"
+
+constexpr int64_t kLanes = 16;
+
+/// For sums of products. Comparisons are written as loops over lanes: GCC 12 takes those of a vector type apart.
+using Floats = float __attribute__((vector_size(kLanes * sizeof(float))));
+
+UNIGRPO_INLINE Floats load(const float* from) {
+  Floats value;
+  std::memcpy(&value, from, sizeof(value));
+  return value;
+}
+UNIGRPO_INLINE void store(float* to, Floats value) { std::memcpy(to, &value, sizeof(value)); }
+
+UNIGRPO_INLINE float sum_of(const float* lanes) {
+  float sum = 0;
+  for (int64_t i = 0; i < kLanes; ++i) sum += lanes[i];
+  return sum;
+}
+
+/// The largest of `count` numbers, a multiple of kLanes; nan is passed over.
+UNIGRPO_INLINE float max_of(const float* from, int64_t count) {
+  float lanes[kLanes];
+  std::memcpy(lanes, from, sizeof(lanes));
+  for (int64_t j = kLanes; j < count; j += kLanes) {
+    for (int64_t i = 0; i < kLanes; ++i) lanes[i] = from[j + i] > lanes[i] ? from[j + i] : lanes[i];
+  }
+  float max = lanes[0];
+  for (int64_t i = 1; i < kLanes; ++i) max = lanes[i] > max || max != max ? lanes[i] : max;
+  return max;
+}
+
+/// exp for x <= 0 in a form that the compiler vectorises (std::exp is a call an element).
+///
+///   exp(x) = 2^n exp(r),   n = round(x / ln 2),   |r| <= ln(2) / 2, polynomial of degree 6 in r
+///
+/// Relative error below 2e-7; 0 below -87.3, where float32 leaves its normal numbers; nan stays nan.
+UNIGRPO_INLINE float exp_nonpositive(float x) {
+  constexpr float kRound = 12582912.0F;  // 1.5 * 2^23: adding it rounds to an integer
+  const float n = (x * 1.44269504F + kRound) - kRound;
+  const float r = (x - n * 0.693359375F) - n * -2.12194440e-4F;  // ln 2 in two parts
+  float p = 1.0F / 720;
+  p = p * r + 1.0F / 120;
+  p = p * r + 1.0F / 24;
+  p = p * r + 1.0F / 6;
+  p = p * r + 0.5F;
+  p = p * r + 1.0F;
+  p = p * r + 1.0F;
+  const float safe = n > -126.0F ? n : -126.0F;
+  const float power = std::bit_cast<float>((static_cast<int32_t>(safe) + 127) << 23);
+  const float value = p * power;
+  return x < -87.3F ? 0.0F : value;
+}
+
+}  // namespace unigrpo::kernels
