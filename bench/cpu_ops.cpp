@@ -15,7 +15,7 @@
 #include <ATen/Parallel.h>
 
 #include "kernels/gather_log_prob.h"
-#include "nn/gather_rows.h"
+#include "nn/attention.h"
 #include "nn/linear.h"
 #include "nn/norm.h"
 
@@ -39,7 +39,7 @@ void row(const std::string& op, const std::string& shape, const Run& ours, const
   std::sort(a.begin(), a.end());
   std::sort(b.begin(), b.end());
   const double median_a = a[a.size() / 2] * 1e3, median_b = b[b.size() / 2] * 1e3;
-  std::printf("%-24s %-24s %9.3f %9.3f %7.2f %9.1e\n", op.c_str(), shape.c_str(), median_a, median_b,
+  std::printf("%-26s %-38s %9.3f %9.3f %7.2f %9.1e\n", op.c_str(), shape.c_str(), median_a, median_b,
               median_b / median_a, difference);
 }
 
@@ -56,7 +56,7 @@ int main(int argc, char** argv) {
   at::set_num_threads(argc > 1 ? std::atoi(argv[1]) : 1);
   const int repeats = argc > 2 ? std::atoi(argv[2]) : 21;
   std::printf("%d thread(s), median of %d\n", at::get_num_threads(), repeats);
-  std::printf("%-24s %-24s %9s %9s %7s %9s\n", "op", "shape", "ours ms", "ATen ms", "ratio", "max diff");
+  std::printf("%-26s %-38s %9s %9s %7s %9s\n", "op", "shape", "ours ms", "ATen ms", "ratio", "max diff");
   for (const auto& [t, in, out] : std::vector<std::tuple<int64_t, int64_t, int64_t>>{
            {120, 128, 384}, {2400, 128, 128}, {2400, 128, 384}, {2400, 384, 128}, {512, 896, 896}}) {
     const at::Tensor x = at::randn({t, in}).set_requires_grad(true), w = at::randn({out, in}).set_requires_grad(true);
@@ -76,12 +76,33 @@ int main(int argc, char** argv) {
         [&] { return backward_of([&] { return x * at::rsqrt(x.square().mean(-1, true) + 1e-6) * w; }, {x, w}); },
         repeats);
   }
-  {
-    const at::Tensor pool = at::randn({1200, 64}).set_requires_grad(true);
-    const at::Tensor index = at::randint(0, 1200, {12800}, at::kLong);
-    row("gather_rows + backward", "1200 x 64 at 12800",
-        [&] { return backward_of([&] { return unigrpo::nn::gather_rows(pool, index); }, {pool}); },
-        [&] { return backward_of([&] { return pool.index_select(0, index); }, {pool}); }, repeats);
+  for (const auto& [what, blocks, lq, lk, heads, kv_heads, dim] :
+       std::vector<std::tuple<std::string, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t>>{
+           {"decode", 120, 1, 60, 8, 4, 16}, {"draw", 120, 18, 60, 8, 4, 16}, {"train", 8, 64, 256, 14, 2, 64}}) {
+    // Each block reads its own keys, its own tokens among them, with nothing masked: what the fused attention does best.
+    const at::Tensor q = at::randn({blocks * lq, heads, dim}).set_requires_grad(true);
+    const at::Tensor k = at::randn({blocks * lk, kv_heads, dim}).set_requires_grad(true), v = at::randn_like(k).set_requires_grad(true);
+    std::vector<unigrpo::nn::QueryBlock> layout(blocks);
+    for (int64_t b = 0; b < blocks; ++b) {
+      for (int64_t i = 0; i < lq; ++i) layout[b].queries.push_back(b * lq + i);
+      for (int64_t i = 0; i < lk; ++i) layout[b].keys.push_back(b * lk + i);
+      layout[b].causal = false;
+    }
+    const unigrpo::nn::AttentionLayout attention(layout, {}, blocks * lq, at::kFloat);
+    const auto ours = [&] { return attention.attend(q, k, v); };
+    const auto theirs = [&] {
+      auto grouped = [&](const at::Tensor& x, int64_t length) { return x.view({blocks, length, -1, dim}).transpose(1, 2); };
+      const at::Tensor out = at::scaled_dot_product_attention(grouped(q, lq), grouped(k, lk), grouped(v, lk), {}, 0.0, false,
+                                                              std::nullopt, true);
+      return out.transpose(1, 2).reshape_as(q);
+    };
+    const std::string shape = what + " " + std::to_string(blocks) + " x " + std::to_string(lq) + " x " + std::to_string(lk) + ", " + std::to_string(heads) + " heads of " + std::to_string(dim);
+    {
+      const at::NoGradGuard no_grad;
+      row("attention", shape, ours, theirs, repeats);
+    }
+    row("attention + backward", shape, [&] { return backward_of(ours, {q, k, v}); }, [&] { return backward_of(theirs, {q, k, v}); },
+        repeats);
   }
   for (const int64_t vocabulary : {160, 32000}) {
     const at::Tensor logits = at::randn({256, vocabulary}).set_requires_grad(true);

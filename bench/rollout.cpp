@@ -62,11 +62,18 @@ struct Product {
 };
 constexpr Product kProducts[] = {
     {"aten::mm", 0}, {"aten::addmm", 1}, {"aten::bmm", 0}, {"aten::baddbmm", 1}, {"mkldnn::_linear_pointwise", 0}};
-constexpr std::string_view kAttention = "aten::_scaled_dot_product_flash_attention_for_cpu";
+constexpr std::string_view kFusedAttention = "aten::_scaled_dot_product_flash_attention_for_cpu";
+constexpr std::string_view kBlockAttention = "unigrpo::block_attention";
 
 std::unique_ptr<at::ObserverContext> op_starts(const at::RecordFunction& op) {
   const std::string_view name = op.name();
-  if (name == kAttention) {
+  if (name == kBlockAttention) {
+    const at::Tensor &q = op.inputs()[0].toTensor(), &query_start = op.inputs()[4].toTensor(), &key_start = op.inputs()[6].toTensor();
+    const double pairs = (query_start.diff() * key_start.diff()).sum().item<double>();
+    recorded.flop += 4.0 * pairs * static_cast<double>(q.size(1) * q.size(2));
+    return std::make_unique<OpTimer>(recorded.attention_s);
+  }
+  if (name == kFusedAttention) {
     const at::Tensor &q = op.inputs()[0].toTensor(), &k = op.inputs()[1].toTensor();
     recorded.flop += 4.0 * static_cast<double>(q.numel() * k.size(-2));
     return std::make_unique<OpTimer>(recorded.attention_s);

@@ -30,7 +30,17 @@ const std::optional<c10::TypedOperatorHandle<OneDnnLinear>>& onednn_linear() {
   return op;
 }
 
+// From this many rows on, a row's product does not depend on how many there are; with fewer, oneDNN takes kernels that sum in
+// another order (measured with AVX-512 for the widths of small models; wide layers need up to 55 rows).
+constexpr int64_t kSameSumRows = 16;
+constexpr int64_t kSmallWeight = 1 << 17;  // numbers: up to here the rows that are added cost little
+
 at::Tensor multiply(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
+  const int64_t rows = x.size(0);
+  if (rows < kSameSumRows && weight.numel() <= kSmallWeight) {
+    const at::Tensor more = at::constant_pad_nd(x, {0, 0, 0, kSameSumRows - rows});
+    return onednn_linear()->call(more, weight, bias, "none", c10::List<std::optional<at::Scalar>>(), "").narrow(0, 0, rows);
+  }
   return onednn_linear()->call(x, weight, bias, "none", c10::List<std::optional<at::Scalar>>(), "");
 }
 

@@ -67,7 +67,7 @@ void Bagel::append_images(std::span<Context* const> rows, std::span<const Block>
     ++rows[i]->position;
   }
   const auto num_rows = static_cast<int64_t>(placed.positions.size());
-  const auto layout = std::make_shared<const nn::AttentionLayout>(placed.blocks, std::vector<int64_t>{}, num_rows, device());
+  const auto layout = std::make_shared<const nn::AttentionLayout>(placed.blocks, std::vector<int64_t>{}, num_rows, llm_->options());
   const bool latents = kind == Block::Kind::latents;
   const PackedTokens tokens{.num_und = latents ? 2 * static_cast<int64_t>(rows.size()) : num_rows,
                             .position_ids = index_tensor(placed.positions, device()),
@@ -95,7 +95,8 @@ class BagelDenoiser final : public Denoiser {
     }
     const ImageRows placed = place_images(readers, std::vector<int64_t>(rows.size(), grid.num_tokens()));
     const auto layout = std::make_shared<const nn::AttentionLayout>(placed.blocks, std::vector<int64_t>{},
-                                                    static_cast<int64_t>(placed.positions.size()), model.device());
+                                                    static_cast<int64_t>(placed.positions.size()),
+                                                    model.llm_->options());
     packed_ = {.num_und = 2 * b,
                .position_ids = index_tensor(placed.positions, model.device()),
                .layout = layout,

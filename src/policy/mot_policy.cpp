@@ -81,7 +81,7 @@ void MotPolicy::prepare(const PolicyConfig& config, uint64_t seed) {
 }
 
 PackedTokens MotPolicy::packed(const Placement& placed) const {
-  PackedTokens tokens = placed.packed(device());
+  PackedTokens tokens = placed.packed(llm_->options());
   if (dropout_.rate == 0 || !at::GradMode::is_enabled()) return tokens;
   tokens.dropout = dropout_;
   uint64_t& content = tokens.dropout->key.sample;
@@ -168,7 +168,7 @@ at::Tensor MotPolicy::append_text(std::span<Context* const> rows, std::span<cons
     last.push_back(static_cast<int64_t>(flat.size()) - 1);
   }
   const auto num_rows = static_cast<int64_t>(flat.size());
-  const auto layout = std::make_shared<const nn::AttentionLayout>(blocks, std::vector<int64_t>{}, num_rows, device());
+  const auto layout = std::make_shared<const nn::AttentionLayout>(blocks, std::vector<int64_t>{}, num_rows, llm_->options());
   const PackedTokens tokens{.num_und = num_rows,
                             .position_ids = index_tensor(positions, device()),
                             .layout = layout,

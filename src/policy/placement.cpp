@@ -57,10 +57,10 @@ Placement::Placement(const TrainBatch& batch, int64_t image_start, int64_t image
   for (const auto& part : positions_) position_ids_.insert(position_ids_.end(), part.begin(), part.end());
 }
 
-PackedTokens Placement::packed(at::Device device) const {
+PackedTokens Placement::packed(const at::TensorOptions& options) const {
   return {.num_und = num_und,
-          .position_ids = tensor::index_tensor(position_ids_, device),
-          .layout = std::make_shared<const nn::AttentionLayout>(blocks_, part_sizes_, num_rows, device),
+          .position_ids = tensor::index_tensor(position_ids_, options.device()),
+          .layout = std::make_shared<const nn::AttentionLayout>(blocks_, part_sizes_, num_rows, options),
           .cache_slots = {},
           .detached_copy = detach_context_};
 }

@@ -20,8 +20,8 @@ class Placement {
   /// image_start, image_end: ids of an image's boundary tokens. `batch` must outlive the placement.
   Placement(const TrainBatch& batch, int64_t image_start, int64_t image_end);
 
-  /// For MotTransformer::forward without a cache.
-  PackedTokens packed(at::Device device) const;
+  /// For MotTransformer::forward without a cache. options: of the transformer.
+  PackedTokens packed(const at::TensorOptions& options) const;
 
   std::vector<int64_t> und_ids;      // [num_und]; rows of vision tokens hold any id
   std::vector<int64_t> vision_rows;  // rows whose embeddings come from the vision tower

@@ -53,17 +53,20 @@ at::Tensor brute_force(const std::vector<QueryBlock>& blocks, const at::Tensor& 
 
 void expect_brute_force(const std::vector<QueryBlock>& blocks, const std::vector<int64_t>& parts,
                         int64_t num_rows, int64_t heads, int64_t kv_heads) {
-  constexpr int64_t kDim = 8;
-  const at::Tensor q = tensor::normal({num_rows, heads, kDim}, {.seed = 1}).requires_grad_();
-  const at::Tensor k = tensor::normal({num_rows, kv_heads, kDim}, {.seed = 2}).requires_grad_();
-  const at::Tensor v = tensor::normal({num_rows, kv_heads, kDim}, {.seed = 3}).requires_grad_();
-  const at::Tensor upstream = tensor::normal({num_rows, heads, kDim}, {.seed = 4});
-  const at::Tensor got = AttentionLayout(blocks, parts, num_rows, at::kCPU).attend(q, k, v);
-  const at::Tensor want = brute_force(blocks, q, k, v);
-  EXPECT_TRUE(close(got, want, 1e-5));  // float32, at most 40 keys
-  const auto grads = torch::autograd::grad({(got * upstream).sum()}, {q, k, v});
-  const auto want_grads = torch::autograd::grad({(want * upstream).sum()}, {q, k, v});
-  for (size_t i = 0; i < 3; ++i) EXPECT_TRUE(close(grads[i], want_grads[i], 2e-5)) << "qkv"[i];
+  for (const auto& [dtype, dim, tolerance] : {std::tuple(at::kFloat, 8, 2e-5), std::tuple(at::kFloat, 48, 2e-5),
+                                              std::tuple(at::kDouble, 8, 1e-12)}) {  // float64 takes the padded path
+    auto input = [&, dtype = dtype, dim = dim](int64_t head_count, uint64_t seed) {
+      return tensor::normal({num_rows, head_count, dim}, {.seed = seed}).to(dtype).requires_grad_();
+    };
+    const at::Tensor q = input(heads, 1), k = input(kv_heads, 2), v = input(kv_heads, 3);
+    const at::Tensor upstream = input(heads, 4).detach();
+    const at::Tensor got = AttentionLayout(blocks, parts, num_rows, q.options()).attend(q, k, v);
+    const at::Tensor want = brute_force(blocks, q, k, v);
+    EXPECT_TRUE(close(got, want, tolerance)) << dtype;
+    const auto grads = torch::autograd::grad({(got * upstream).sum()}, {q, k, v});
+    const auto want_grads = torch::autograd::grad({(want * upstream).sum()}, {q, k, v});
+    for (size_t i = 0; i < 3; ++i) EXPECT_TRUE(close(grads[i], want_grads[i], tolerance)) << dtype << ' ' << "qkv"[i];
+  }
 }
 
 /// Two prefixes of 5 and 3 tokens, texts of 4, 1 and 6 tokens under them, image blocks of 6 under

@@ -48,6 +48,17 @@ TEST(Linear, ValuesAndGradientsAreThoseOfThePlainProduct) {
   expect_plain_linear({1}, 1, 1, true);
 }
 
+TEST(Linear, OfASmallModelHasTheSameBitsForFewRowsAsForMany) {
+  if (at::get_cpu_capability() != "AVX512") GTEST_SKIP() << "other instructions sum in an order that follows the number of rows";
+  for (const auto& [in, out] : {std::pair(128, 384), std::pair(384, 128), std::pair(128, 160)}) {
+    const at::Tensor x = tensor::normal({300, in}, {.seed = 1}), weight = tensor::normal({out, in}, {.seed = 2});
+    const at::Tensor bias = tensor::normal({out}, {.seed = 3}), all = linear(x, weight, bias);
+    for (int64_t rows = 1; rows < 80; ++rows) {
+      EXPECT_TRUE(at::equal(linear(x.narrow(0, 7, rows), weight, bias), all.narrow(0, 7, rows))) << rows << " rows of " << in;
+    }
+  }
+}
+
 TEST(Linear, ReadsStridedInputAndStridedGradients) {
   const at::Tensor x =
       tensor::normal({16, 6}, {.seed = 5}).t().detach().requires_grad_();  // [6, 16]

@@ -1,0 +1,368 @@
+#include "kernels/block_attention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <span>
+#include <tuple>
+#include <utility>
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+#include "kernels/lanes.h"
+
+namespace unigrpo::kernels {
+namespace {
+
+constexpr int64_t kRows = 4;  // queries at a time: independent chains of products hide their latency
+constexpr int64_t kProductsATask = 1 << 16;
+constexpr float kLowest = -std::numeric_limits<float>::infinity();
+
+int64_t padded(int64_t size) { return (size + kLanes - 1) / kLanes * kLanes; }
+
+/// Rows of a block's key/value head, side by side and padded with zeros: across [Dh, Lk], and along [Lk, Dh].
+struct Operand {
+  std::vector<float> across, along;
+
+  /// rows: [R, stride], of which `dim` numbers are this head's.
+  UNIGRPO_INLINE void gather(const float* rows, int64_t stride, const int64_t* index, int64_t count, int64_t dim,
+                             bool with_across, bool with_along) {
+    const int64_t width = padded(count), depth = padded(dim);
+    if (with_across) {
+      across.resize(dim * width);
+      for (int64_t j = 0; j < count; ++j) {
+        const float* row = rows + index[j] * stride;
+        for (int64_t d = 0; d < dim; ++d) across[d * width + j] = row[d];
+      }
+      for (int64_t d = 0; d < dim; ++d) std::fill(&across[d * width] + count, &across[d * width] + width, 0.0F);
+    }
+    if (with_along) {
+      along.resize(count * depth);
+      for (int64_t j = 0; j < count; ++j) {
+        float* row = std::copy_n(rows + index[j] * stride, dim, &along[j * depth]);
+        std::fill_n(row, depth - dim, 0.0F);
+      }
+    }
+  }
+};
+
+/// Scores of keys that a query does not see, up to where the last lanes end.
+UNIGRPO_INLINE void hide(float* line, int64_t seen, int64_t keys) { std::fill(line + seen, line + padded(keys), kLowest); }
+
+/// out[r, j] = sum_d x[r, d] across[d, j], in the order of d.
+UNIGRPO_INLINE void scores(const float* x, const float* across, float* out, int64_t dim, int64_t keys, int64_t width) {
+  const int64_t depth = padded(dim);
+  for (int64_t j = 0; j < keys; j += kLanes) {
+    Floats sum[kRows] = {};
+    for (int64_t d = 0; d < dim; ++d) {
+      const Floats column = load(across + d * width + j);
+      for (int64_t r = 0; r < kRows; ++r) sum[r] += x[r * depth + d] * column;
+    }
+    for (int64_t r = 0; r < kRows; ++r) store(out + r * width + j, sum[r]);
+  }
+}
+
+/// out[r, d] = sum_j weights[r, j] along[j, d], in the order of j.
+UNIGRPO_INLINE void mix(const float* weights, const float* along, float* out, int64_t dim, int64_t keys, int64_t width) {
+  const int64_t depth = padded(dim);
+  for (int64_t d = 0; d < dim; d += kLanes) {
+    Floats sum[kRows] = {};
+    for (int64_t j = 0; j < keys; ++j) {
+      const Floats row = load(along + j * depth + d);
+      for (int64_t r = 0; r < kRows; ++r) sum[r] += weights[r * width + j] * row;
+    }
+    for (int64_t r = 0; r < kRows; ++r) store(out + r * depth + d, sum[r]);
+  }
+}
+
+/// out[j, d] += sum_r weights[r, j] x[r, d].
+UNIGRPO_INLINE void spread(const float* weights, const float* x, float* out, int64_t dim, int64_t keys, int64_t width) {
+  const int64_t depth = padded(dim);
+  for (int64_t d = 0; d < dim; d += kLanes) {
+    Floats row[kRows];
+    for (int64_t r = 0; r < kRows; ++r) row[r] = load(x + r * depth + d);
+    for (int64_t j = 0; j < keys; ++j) {
+      Floats sum = load(out + j * depth + d);
+      for (int64_t r = 0; r < kRows; ++r) sum += weights[r * width + j] * row[r];
+      store(out + j * depth + d, sum);
+    }
+  }
+}
+
+/// Where the numbers of one call lie.
+struct Shape {
+  int64_t heads = 0, kv_heads = 0, dim = 0;
+  const int64_t *queries = nullptr, *query_start = nullptr, *keys = nullptr, *key_start = nullptr;
+  const bool* causal = nullptr;
+
+  int64_t share() const { return heads / kv_heads; }
+  int64_t num_queries(int64_t block) const { return query_start[block + 1] - query_start[block]; }
+  int64_t num_keys(int64_t block) const { return key_start[block + 1] - key_start[block]; }
+};
+
+/// Up to kRows (query, head) pairs of a block that are worked on together, in the order of queries. Missing ones repeat the last.
+struct Rows {
+  int64_t count = 0, keys = 0;  // keys: what the last one sees, hence the most
+  int64_t at[kRows] = {};       // row * heads + head
+  int64_t seen[kRows] = {};
+
+  UNIGRPO_INLINE Rows(const Shape& shape, int64_t block, int64_t kv_head, int64_t first) {
+    const int64_t share = shape.share(), lq = shape.num_queries(block), lk = shape.num_keys(block);
+    count = std::min(kRows, lq * share - first);
+    for (int64_t r = 0; r < kRows; ++r) {
+      const int64_t place = first + std::min(r, count - 1), query = place / share;
+      at[r] = shape.queries[shape.query_start[block] + query] * shape.heads + kv_head * share + place % share;
+      seen[r] = shape.causal[block] ? lk - lq + query + 1 : lk;
+      keys = std::max(keys, seen[r]);
+    }
+  }
+
+  /// Their vectors of x [T, H, Dh], times `scale`.
+  UNIGRPO_INLINE void gather(const float* x, int64_t dim, float scale, float* out) const {
+    const int64_t depth = padded(dim);
+    for (int64_t r = 0; r < kRows; ++r) {
+      for (int64_t d = 0; d < dim; ++d) out[r * depth + d] = x[at[r] * dim + d] * scale;
+      std::fill(out + r * depth + dim, out + (r + 1) * depth, 0.0F);
+    }
+  }
+};
+
+/// Of one thread.
+struct Scratch {
+  Operand k, v;
+  std::vector<float> q, out, weights, slope, grad_k, grad_v, grad_q;
+};
+
+UNIGRPO_CLONES void forward_block(const Shape& shape, int64_t block, int64_t kv_head, const float* q, const float* k,
+                                  const float* v, float* out, float* log_sum, Scratch& scratch) {
+  const int64_t dim = shape.dim, depth = padded(dim), lk = shape.num_keys(block), width = padded(lk);
+  const int64_t* index = shape.keys + shape.key_start[block];
+  const int64_t stride = shape.kv_heads * dim, offset = kv_head * dim;
+  const float scale = 1.0F / std::sqrt(static_cast<float>(dim));
+  scratch.k.gather(k + offset, stride, index, lk, dim, true, false);
+  scratch.v.gather(v + offset, stride, index, lk, dim, false, true);
+  scratch.q.resize(kRows * depth);
+  scratch.out.resize(kRows * depth);
+  scratch.weights.resize(kRows * width);
+  for (int64_t first = 0; first < shape.num_queries(block) * shape.share(); first += kRows) {
+    const Rows rows(shape, block, kv_head, first);
+    rows.gather(q, dim, scale, scratch.q.data());
+    scores(scratch.q.data(), scratch.k.across.data(), scratch.weights.data(), dim, rows.keys, width);
+    float sums[kRows];
+    for (int64_t r = 0; r < kRows; ++r) {
+      float* line = scratch.weights.data() + r * width;
+      hide(line, rows.seen[r], rows.keys);
+      const float top = max_of(line, padded(rows.keys));
+      float lanes[kLanes] = {};
+      for (int64_t j = 0; j < rows.keys; j += kLanes) {
+        for (int64_t i = 0; i < kLanes; ++i) {
+          const float weight = exp_nonpositive(line[j + i] - top);
+          lanes[i] += weight;
+          line[j + i] = weight;
+        }
+      }
+      sums[r] = sum_of(lanes);
+      log_sum[rows.at[r]] = top + std::log(sums[r]);
+    }
+    mix(scratch.weights.data(), scratch.v.along.data(), scratch.out.data(), dim, rows.keys, width);
+    for (int64_t r = 0; r < rows.count; ++r) {
+      const float share = 1.0F / sums[r];
+      for (int64_t d = 0; d < dim; ++d) out[rows.at[r] * dim + d] = scratch.out[r * depth + d] * share;
+    }
+  }
+}
+
+/// With p = exp(s - log_sum), s = q k / sqrt(Dh), g the gradient of out:
+///
+///   dv = p^T g        ds = p (g v^T - sum(g out))        dq = ds k / sqrt(Dh)        dk = ds^T q / sqrt(Dh)
+UNIGRPO_CLONES void backward_block(const Shape& shape, int64_t block, int64_t kv_head, const float* q, const float* k,
+                                   const float* v, const float* out, const float* log_sum, const float* grad, float* grad_q,
+                                   float* grad_k, float* grad_v, Scratch& scratch) {
+  const int64_t dim = shape.dim, depth = padded(dim), lk = shape.num_keys(block), width = padded(lk);
+  const int64_t* index = shape.keys + shape.key_start[block];
+  const int64_t stride = shape.kv_heads * dim, offset = kv_head * dim;
+  const float scale = 1.0F / std::sqrt(static_cast<float>(dim));
+  scratch.k.gather(k + offset, stride, index, lk, dim, true, true);
+  scratch.v.gather(v + offset, stride, index, lk, dim, true, false);
+  scratch.q.resize(kRows * depth);
+  scratch.out.resize(kRows * depth);
+  scratch.grad_q.resize(kRows * depth);
+  scratch.weights.resize(kRows * width);
+  scratch.slope.resize(kRows * width);
+  scratch.grad_k.assign(lk * depth, 0.0F);
+  scratch.grad_v.assign(lk * depth, 0.0F);
+  float *p = scratch.weights.data(), *ds = scratch.slope.data(), *g = scratch.out.data();
+  for (int64_t first = 0; first < shape.num_queries(block) * shape.share(); first += kRows) {
+    const Rows rows(shape, block, kv_head, first);
+    rows.gather(q, dim, scale, scratch.q.data());
+    rows.gather(grad, dim, 1.0F, g);
+    for (int64_t r = rows.count; r < kRows; ++r) std::fill_n(g + r * depth, depth, 0.0F);  // repeated rows give nothing
+    scores(scratch.q.data(), scratch.k.across.data(), p, dim, rows.keys, width);
+    scores(g, scratch.v.across.data(), ds, dim, rows.keys, width);
+    for (int64_t r = 0; r < kRows; ++r) {
+      float pull = 0;
+      for (int64_t d = 0; d < dim; ++d) pull += g[r * depth + d] * out[rows.at[r] * dim + d];
+      float *weights = p + r * width, *slope = ds + r * width;
+      hide(weights, rows.seen[r], rows.keys);
+      const float norm = log_sum[rows.at[r]];
+      for (int64_t j = 0; j < rows.keys; j += kLanes) {
+        for (int64_t i = 0; i < kLanes; ++i) {
+          const float x = weights[j + i] - norm;
+          const float weight = exp_nonpositive(x > 0 ? 0 : x);  // rounding can lift it above 0
+          weights[j + i] = weight;
+          slope[j + i] = weight * (slope[j + i] - pull);
+        }
+      }
+    }
+    mix(ds, scratch.k.along.data(), scratch.grad_q.data(), dim, rows.keys, width);
+    for (int64_t r = 0; r < rows.count; ++r) {
+      for (int64_t d = 0; d < dim; ++d) grad_q[rows.at[r] * dim + d] = scratch.grad_q[r * depth + d] * scale;
+    }
+    spread(ds, scratch.q.data(), scratch.grad_k.data(), dim, rows.keys, width);
+    spread(p, g, scratch.grad_v.data(), dim, rows.keys, width);
+  }
+  for (int64_t j = 0; j < lk; ++j) {
+    for (int64_t d = 0; d < dim; ++d) {
+      grad_k[index[j] * stride + offset + d] += scratch.grad_k[j * depth + d];
+      grad_v[index[j] * stride + offset + d] += scratch.grad_v[j * depth + d];
+    }
+  }
+}
+
+Shape shape_of(const at::Tensor& q, const at::Tensor& k_pool, const BlockIndex& index) {
+  return {.heads = q.size(1),
+          .kv_heads = k_pool.size(1),
+          .dim = q.size(2),
+          .queries = index.queries.const_data_ptr<int64_t>(),
+          .query_start = index.query_start.const_data_ptr<int64_t>(),
+          .keys = index.keys.const_data_ptr<int64_t>(),
+          .key_start = index.key_start.const_data_ptr<int64_t>(),
+          .causal = index.causal.const_data_ptr<bool>()};
+}
+
+std::tuple<at::Tensor, at::Tensor> forward_cpu(const at::Tensor& q_in, const at::Tensor& k_in, const at::Tensor& v_in,
+                                               const at::Tensor& queries, const at::Tensor& query_start,
+                                               const at::Tensor& keys, const at::Tensor& key_start, const at::Tensor& causal) {
+  const at::Tensor q = q_in.contiguous(), k = k_in.contiguous(), v = v_in.contiguous();
+  const Shape shape = shape_of(q, k, {queries, query_start, keys, key_start, causal});
+  const int64_t blocks = causal.numel();
+  at::Tensor out = at::zeros_like(q), log_sum = at::zeros({q.size(0), q.size(1)}, q.options());
+  const float *qp = q.const_data_ptr<float>(), *kp = k.const_data_ptr<float>(), *vp = v.const_data_ptr<float>();
+  float *op = out.mutable_data_ptr<float>(), *lp = log_sum.mutable_data_ptr<float>();
+  for (const auto& [rows, limit] : {std::pair(queries, q.size(0)), std::pair(keys, k.size(0))}) {
+    const auto [least, most] = std::ranges::minmax(std::span(rows.const_data_ptr<int64_t>(), rows.numel()));
+    TORCH_CHECK_INDEX(least >= 0 && most < limit, "block_attention: row ", least < 0 ? least : most, " is not in 0..", limit - 1);
+  }
+  int64_t products = 0;
+  for (int64_t b = 0; b < blocks; ++b) products += shape.num_queries(b) * shape.share() * shape.num_keys(b) * shape.dim;
+  const int64_t tasks = blocks * shape.kv_heads;
+  const int64_t grain = std::max<int64_t>(1, kProductsATask * tasks / std::max<int64_t>(1, products * shape.kv_heads));
+  at::parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) {
+    Scratch scratch;
+    for (int64_t task = begin; task < end; ++task) {
+      forward_block(shape, task / shape.kv_heads, task % shape.kv_heads, qp, kp, vp, op, lp, scratch);
+    }
+  });
+  return {out, log_sum};
+}
+
+/// Blocks share keys, so a thread takes all blocks of a key/value head, in order.
+std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_cpu(const at::Tensor& q_in, const at::Tensor& k_in,
+                                                            const at::Tensor& v_in, const at::Tensor& queries,
+                                                            const at::Tensor& query_start, const at::Tensor& keys,
+                                                            const at::Tensor& key_start, const at::Tensor& causal,
+                                                            const at::Tensor& out, const at::Tensor& log_sum,
+                                                            const at::Tensor& grad_in) {
+  const at::Tensor q = q_in.contiguous(), k = k_in.contiguous(), v = v_in.contiguous(), grad = grad_in.contiguous();
+  const Shape shape = shape_of(q, k, {queries, query_start, keys, key_start, causal});
+  at::Tensor grad_q = at::zeros_like(q), grad_k = at::zeros_like(k), grad_v = at::zeros_like(v);
+  const float *qp = q.const_data_ptr<float>(), *kp = k.const_data_ptr<float>(), *vp = v.const_data_ptr<float>();
+  const float *op = out.const_data_ptr<float>(), *lp = log_sum.const_data_ptr<float>(), *gp = grad.const_data_ptr<float>();
+  float *gq = grad_q.mutable_data_ptr<float>(), *gk = grad_k.mutable_data_ptr<float>(), *gv = grad_v.mutable_data_ptr<float>();
+  at::parallel_for(0, shape.kv_heads, 1, [&](int64_t begin, int64_t end) {
+    Scratch scratch;
+    for (int64_t kv_head = begin; kv_head < end; ++kv_head) {
+      for (int64_t b = 0; b < causal.numel(); ++b) {
+        backward_block(shape, b, kv_head, qp, kp, vp, op, lp, gp, gq, gk, gv, scratch);
+      }
+    }
+  });
+  return {grad_q, grad_k, grad_v};
+}
+
+using Forward = std::tuple<at::Tensor, at::Tensor>(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                                   const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&);
+using Backward = std::tuple<at::Tensor, at::Tensor, at::Tensor>(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                                                const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                                                const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                                                const at::Tensor&, const at::Tensor&);
+
+std::tuple<at::Tensor, at::Tensor> call_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                                const BlockIndex& i) {
+  static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("unigrpo::block_attention", "").typed<Forward>();
+  return op.call(q, k, v, i.queries, i.query_start, i.keys, i.key_start, i.causal);
+}
+
+class BlockAttention : public torch::autograd::Function<BlockAttention> {
+ public:
+  static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context, const at::Tensor& q,
+                                                const at::Tensor& k, const at::Tensor& v, const at::Tensor& queries,
+                                                const at::Tensor& query_start, const at::Tensor& keys,
+                                                const at::Tensor& key_start, const at::Tensor& causal) {
+    at::AutoDispatchBelowADInplaceOrView below;
+    auto [out, log_sum] = call_forward(q, k, v, {queries, query_start, keys, key_start, causal});
+    context->save_for_backward({q, k, v, queries, query_start, keys, key_start, causal, out, log_sum});
+    context->mark_non_differentiable({log_sum});
+    return {out, log_sum};
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 const torch::autograd::variable_list& grads) {
+    static const auto op =
+        c10::Dispatcher::singleton().findSchemaOrThrow("unigrpo::block_attention_backward", "").typed<Backward>();
+    const auto s = context->get_saved_variables();
+    const auto [q, k, v] = op.call(s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9], grads[0]);
+    return {q, k, v, {}, {}, {}, {}, {}};
+  }
+};
+
+std::tuple<at::Tensor, at::Tensor> autograd(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                            const at::Tensor& queries, const at::Tensor& query_start, const at::Tensor& keys,
+                                            const at::Tensor& key_start, const at::Tensor& causal) {
+  const auto out = BlockAttention::apply(q, k, v, queries, query_start, keys, key_start, causal);
+  return {out[0], out[1]};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(unigrpo, m) {
+  m.def(
+      "block_attention(Tensor q, Tensor k, Tensor v, Tensor queries, Tensor query_start, Tensor keys, Tensor key_start,"
+      " Tensor causal) -> (Tensor out, Tensor log_sum)");
+  m.def(
+      "block_attention_backward(Tensor q, Tensor k, Tensor v, Tensor queries, Tensor query_start, Tensor keys,"
+      " Tensor key_start, Tensor causal, Tensor out, Tensor log_sum, Tensor grad) -> (Tensor, Tensor, Tensor)");
+}
+TORCH_LIBRARY_IMPL(unigrpo, CPU, m) {
+  m.impl("block_attention", &forward_cpu);
+  m.impl("block_attention_backward", &backward_cpu);
+}
+TORCH_LIBRARY_IMPL(unigrpo, Autograd, m) { m.impl("block_attention", &autograd); }
+
+at::Tensor block_attention(const at::Tensor& q, const at::Tensor& k_pool, const at::Tensor& v_pool, const BlockIndex& index) {
+  for (const at::Tensor& x : {q, k_pool, v_pool}) {
+    TORCH_CHECK(x.dim() == 3 && x.device().is_cpu() && x.scalar_type() == at::kFloat,
+                "block_attention takes float32 CPU tensors [rows, heads, Dh], got ", x.scalar_type(), " ", x.sizes());
+  }
+  TORCH_CHECK(k_pool.sizes() == v_pool.sizes() && q.size(2) == k_pool.size(2) && q.size(1) % k_pool.size(1) == 0,
+              "q ", q.sizes(), ", keys ", k_pool.sizes(), " and values ", v_pool.sizes(), " do not fit");
+  if (at::GradMode::is_enabled()) return std::get<0>(call_forward(q, k_pool, v_pool, index));
+  const at::AutoDispatchBelowADInplaceOrView below;
+  return std::get<0>(call_forward(q, k_pool, v_pool, index));
+}
+
+}  // namespace unigrpo::kernels
