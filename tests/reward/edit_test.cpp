@@ -29,16 +29,17 @@ TEST(ScoreEdit, TheChangeAndTheRestMustBothBeRight) {
 
   const auto unchanged = score(kBefore);
   EXPECT_EQ(unchanged.strict, 0);
+  EXPECT_EQ(unchanged.soft, 0);
   EXPECT_EQ(unchanged.reason, "expected green square");
 
   const auto moved = score({object("square", "green", 16, 33), object("circle", "red", 30, 10)});
   EXPECT_EQ(moved.strict, 0);
-  EXPECT_DOUBLE_EQ(moved.soft, 0.75);  // all of GenEval's requirements, one of two objects in its place
+  EXPECT_DOUBLE_EQ(moved.soft, 0.5);  // all of GenEval's requirements, one of two objects in its place
   EXPECT_EQ(moved.reason, "the red circle is not where it was");
 
   const auto swapped = score({object("circle", "red", 15, 32), object("square", "green", 48, 32)});
   EXPECT_EQ(swapped.strict, 0);
-  EXPECT_DOUBLE_EQ(swapped.soft, 0.5);
+  EXPECT_EQ(swapped.soft, 0);  // nothing stayed
 }
 
 TEST(ScoreEdit, WhatIsRemovedNeedNotStay) {
@@ -46,7 +47,11 @@ TEST(ScoreEdit, WhatIsRemovedNeedNotStay) {
       R"({"include": [{"class": "circle", "count": 1, "color": "red"}], "exclude": [{"class": "square", "count": 1}],)"
       R"("metadata": {"changed": "square"}})";
   EXPECT_EQ(score_edit(gone, kBefore, std::vector<Detection>{object("circle", "red", 48, 32)}, 64, 64).strict, 1);
-  EXPECT_EQ(score_edit(gone, kBefore, kBefore, 64, 64).strict, 0);
+  const auto untouched = score_edit(gone, kBefore, kBefore, 64, 64);
+  EXPECT_EQ(untouched.strict, 0);
+  EXPECT_EQ(untouched.soft, 0);
+  const std::vector<Detection> another = {object("square", "blue", 15, 32), object("square", "blue", 15, 50), object("circle", "red", 48, 32)};
+  EXPECT_EQ(score_edit(gone, kBefore, another, 64, 64).soft, 0);  // worse than before is no progress
 }
 
 TEST(EditReward, ScoresDrawnScenesOfTheWorldAndTheirOriginals) {

@@ -133,7 +133,9 @@ GenevalScore score_edit(const std::string& metadata_json, std::span<const Detect
     }
   }
   const double share = objects > 0 ? kept / objects : 1.0;
-  return {.strict = wanted.strict == 1.0 && kept == objects ? 1.0 : 0.0, .soft = (wanted.soft + share) / 2, .reason = reason};
+  const double had = score_geneval(metadata_json, before, image_width, image_height).soft;
+  const double progress = had < 1 ? std::max(0.0, (wanted.soft - had) / (1 - had)) : wanted.soft;
+  return {.strict = wanted.strict == 1.0 && kept == objects ? 1.0 : 0.0, .soft = progress * share, .reason = reason};
 }
 
 std::unique_ptr<Reward> make_edit_reward(GenevalMeasure measure, std::unique_ptr<Detector> detector) {
