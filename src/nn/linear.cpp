@@ -1,5 +1,6 @@
 #include "nn/linear.h"
 
+#include <algorithm>
 #include <optional>
 #include <string_view>
 
@@ -30,18 +31,19 @@ const std::optional<c10::TypedOperatorHandle<OneDnnLinear>>& onednn_linear() {
   return op;
 }
 
-// From this many rows on, a row's product does not depend on how many there are; with fewer, oneDNN takes kernels that sum in
-// another order (measured with AVX-512 for the widths of small models; wide layers need up to 55 rows).
-constexpr int64_t kSameSumRows = 16;
-constexpr int64_t kSmallWeight = 1 << 17;  // numbers: up to here the rows that are added cost little
-
 at::Tensor multiply(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
-  const int64_t rows = x.size(0);
-  if (rows < kSameSumRows && weight.numel() <= kSmallWeight) {
-    const at::Tensor more = at::constant_pad_nd(x, {0, 0, 0, kSameSumRows - rows});
-    return onednn_linear()->call(more, weight, bias, "none", c10::List<std::optional<at::Scalar>>(), "").narrow(0, 0, rows);
-  }
   return onednn_linear()->call(x, weight, bias, "none", c10::List<std::optional<at::Scalar>>(), "");
+}
+
+/// How many rows a product is given so that a row's bits do not depend on how many there are. oneDNN works on tiles, and sums in
+/// another order where a tile is not full: with AVX-512 below 16 rows, with AVX2 where 12 do not divide them. Measured for
+/// layers of up to kSmallWeight numbers (widths of 64 to 384); wider ones stay as they are, since there added rows cost time.
+constexpr int64_t kSmallWeight = 1 << 17;
+
+int64_t rows_of_full_tiles(int64_t rows, int64_t weight_numel) {
+  static const bool avx512 = at::get_cpu_capability() == "AVX512";
+  if (weight_numel > kSmallWeight) return rows;
+  return avx512 ? std::max<int64_t>(rows, 16) : (rows + 23) / 24 * 24;
 }
 
 class FastLinear : public torch::autograd::Function<FastLinear> {
@@ -50,7 +52,9 @@ class FastLinear : public torch::autograd::Function<FastLinear> {
                             const std::optional<at::Tensor>& bias) {
     ctx->save_for_backward({x, weight});
     ctx->saved_data["bias"] = bias.has_value();
-    return multiply(x, weight, bias);
+    const int64_t rows = x.size(0), tiles = rows_of_full_tiles(rows, weight.numel());
+    if (tiles == rows) return multiply(x, weight, bias);
+    return multiply(at::constant_pad_nd(x, {0, 0, 0, tiles - rows}), weight, bias).narrow(0, 0, rows);
   }
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();

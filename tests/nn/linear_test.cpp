@@ -49,7 +49,7 @@ TEST(Linear, ValuesAndGradientsAreThoseOfThePlainProduct) {
 }
 
 TEST(Linear, OfASmallModelHasTheSameBitsForFewRowsAsForMany) {
-  if (at::get_cpu_capability() != "AVX512") GTEST_SKIP() << "other instructions sum in an order that follows the number of rows";
+  if (!at::get_cpu_capability().starts_with("AVX")) GTEST_SKIP() << "not known for other instructions";
   for (const auto& [in, out] : {std::pair(128, 384), std::pair(384, 128), std::pair(128, 160)}) {
     const at::Tensor x = tensor::normal({300, in}, {.seed = 1}), weight = tensor::normal({out, in}, {.seed = 2});
     const at::Tensor bias = tensor::normal({out}, {.seed = 3}), all = linear(x, weight, bias);
