@@ -53,29 +53,17 @@ struct Operand {
 /// Scores of keys that a query does not see, up to where the last lanes end.
 UNIGRPO_INLINE void hide(float* line, int64_t seen, int64_t keys) { std::fill(line + seen, line + padded(keys), kLowest); }
 
-/// out[r, j] = sum_d x[r, d] across[d, j], in the order of d.
-UNIGRPO_INLINE void scores(const float* x, const float* across, float* out, int64_t dim, int64_t keys, int64_t width) {
-  const int64_t depth = padded(dim);
-  for (int64_t j = 0; j < keys; j += kLanes) {
+/// out[r, c] = sum_i x[r, i] m[i, c] for kRows rows, in the order of i. m and out are `width` numbers wide, of which `columns` are
+/// asked for (and those up to where the last lanes end written).
+UNIGRPO_INLINE void product(const float* x, int64_t x_width, const float* m, int64_t width, int64_t inner, int64_t columns,
+                            float* out) {
+  for (int64_t c = 0; c < columns; c += kLanes) {
     Floats sum[kRows] = {};
-    for (int64_t d = 0; d < dim; ++d) {
-      const Floats column = load(across + d * width + j);
-      for (int64_t r = 0; r < kRows; ++r) sum[r] += x[r * depth + d] * column;
+    for (int64_t i = 0; i < inner; ++i) {
+      const Floats row = load(m + i * width + c);
+      for (int64_t r = 0; r < kRows; ++r) sum[r] += x[r * x_width + i] * row;
     }
-    for (int64_t r = 0; r < kRows; ++r) store(out + r * width + j, sum[r]);
-  }
-}
-
-/// out[r, d] = sum_j weights[r, j] along[j, d], in the order of j.
-UNIGRPO_INLINE void mix(const float* weights, const float* along, float* out, int64_t dim, int64_t keys, int64_t width) {
-  const int64_t depth = padded(dim);
-  for (int64_t d = 0; d < dim; d += kLanes) {
-    Floats sum[kRows] = {};
-    for (int64_t j = 0; j < keys; ++j) {
-      const Floats row = load(along + j * depth + d);
-      for (int64_t r = 0; r < kRows; ++r) sum[r] += weights[r * width + j] * row;
-    }
-    for (int64_t r = 0; r < kRows; ++r) store(out + r * depth + d, sum[r]);
+    for (int64_t r = 0; r < kRows; ++r) store(out + r * width + c, sum[r]);
   }
 }
 
@@ -151,7 +139,7 @@ UNIGRPO_CLONES void forward_block(const Shape& shape, int64_t block, int64_t kv_
   for (int64_t first = 0; first < shape.num_queries(block) * shape.share(); first += kRows) {
     const Rows rows(shape, block, kv_head, first);
     rows.gather(q, dim, scale, scratch.q.data());
-    scores(scratch.q.data(), scratch.k.across.data(), scratch.weights.data(), dim, rows.keys, width);
+    product(scratch.q.data(), depth, scratch.k.across.data(), width, dim, rows.keys, scratch.weights.data());
     float sums[kRows];
     for (int64_t r = 0; r < kRows; ++r) {
       float* line = scratch.weights.data() + r * width;
@@ -168,7 +156,7 @@ UNIGRPO_CLONES void forward_block(const Shape& shape, int64_t block, int64_t kv_
       sums[r] = sum_of(lanes);
       log_sum[rows.at[r]] = top + std::log(sums[r]);
     }
-    mix(scratch.weights.data(), scratch.v.along.data(), scratch.out.data(), dim, rows.keys, width);
+    product(scratch.weights.data(), width, scratch.v.along.data(), depth, rows.keys, dim, scratch.out.data());
     for (int64_t r = 0; r < rows.count; ++r) {
       const float share = 1.0F / sums[r];
       for (int64_t d = 0; d < dim; ++d) out[rows.at[r] * dim + d] = scratch.out[r * depth + d] * share;
@@ -201,8 +189,8 @@ UNIGRPO_CLONES void backward_block(const Shape& shape, int64_t block, int64_t kv
     rows.gather(q, dim, scale, scratch.q.data());
     rows.gather(grad, dim, 1.0F, g);
     for (int64_t r = rows.count; r < kRows; ++r) std::fill_n(g + r * depth, depth, 0.0F);  // repeated rows give nothing
-    scores(scratch.q.data(), scratch.k.across.data(), p, dim, rows.keys, width);
-    scores(g, scratch.v.across.data(), ds, dim, rows.keys, width);
+    product(scratch.q.data(), depth, scratch.k.across.data(), width, dim, rows.keys, p);
+    product(g, depth, scratch.v.across.data(), width, dim, rows.keys, ds);
     for (int64_t r = 0; r < kRows; ++r) {
       float pull = 0;
       for (int64_t d = 0; d < dim; ++d) pull += g[r * depth + d] * out[rows.at[r] * dim + d];
@@ -218,7 +206,7 @@ UNIGRPO_CLONES void backward_block(const Shape& shape, int64_t block, int64_t kv
         }
       }
     }
-    mix(ds, scratch.k.along.data(), scratch.grad_q.data(), dim, rows.keys, width);
+    product(ds, width, scratch.k.along.data(), depth, rows.keys, dim, scratch.grad_q.data());
     for (int64_t r = 0; r < rows.count; ++r) {
       for (int64_t d = 0; d < dim; ++d) grad_q[rows.at[r] * dim + d] = scratch.grad_q[r * depth + d] * scale;
     }

@@ -16,8 +16,8 @@ struct BlockIndex {
 
 /// softmax(q k^T / sqrt(Dh)) v of each query over the keys that it sees. CPU, float32, differentiable.
 ///
-/// A query's result is a function of its own vector and of the keys and values that it sees, in their order, to the last bit:
-/// not of its block, its place there, the other blocks or the number of threads. So a token that was decoded alone over a
+/// With finite numbers a query's result is a function of its own vector and of the keys and values that it sees, in their order,
+/// to the last bit: not of its block, its place there, the other blocks or the number of threads. So a token that was decoded alone over a
 /// cache and the same token in a packed training batch get the same numbers. (Fused attentions sum in blocks whose shape follows
 /// the batch; He et al., "Defeating Nondeterminism in LLM Inference", Thinking Machines Lab 2025, has the same idea for GPUs.)
 ///
