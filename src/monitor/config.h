@@ -28,6 +28,9 @@ struct AlarmsConfig {  // recipe: [monitor.alarms]
   int64_t every = 1;        // steps between looks
   double allowance = 0.4;   // standard deviations that a statistic may drift
   double threshold = 0.15;  // sum of what lies beyond, look by look, that raises the alarm
+
+  /// Samples that the looks cost, spread over the steps.
+  double samples_a_step() const { return enabled ? static_cast<double>(prompts * samples) / static_cast<double>(every) : 0; }
 };
 
 struct MonitorConfig {        // recipe: [monitor]

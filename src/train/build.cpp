@@ -56,6 +56,7 @@ std::string describe_step(const recipe::Recipe& recipe, const policy::UnifiedPol
   std::string text = "one step\n";
   auto line = [&](const char* what, const std::string& value) { text += fmt::format("  {:<34} {}\n", what, value); };
   line("prompts x group = samples", fmt::format("{} x {} = {}", grpo.prompts_per_step, grpo.group_size, samples));
+  if (const double looks = recipe.monitor.alarms.samples_a_step(); looks > 0) line("and for the alarms", fmt::format("{}", looks));
   line("text tokens at most", fmt::format("{}", samples * texts * rollout.max_tokens));
   line("denoising steps, trained / all",
        fmt::format("{} / {} an image, {} in all", steps, rollout.num_steps, samples * images * steps));

@@ -222,12 +222,15 @@ std::string dry_run(const Recipe& recipe, const Machine& machine) {
   text += fmt::format("\na step                                                  {}\n", prompts);
   line("prompts x group = samples", fmt::format("{} x {} = {}", recipe.grpo.prompts_per_step, recipe.grpo.group_size,
                                                 static_cast<int64_t>(t.samples)));
+  const double looks = recipe.monitor.alarms.samples_a_step(), looks_flops = rollout_flops / t.samples * looks;
+  line("and for the alarms", in_words(looks));
   line("sampled text tokens at most", in_words(t.text));
   line("image tokens, once a denoising step", in_words(t.drawn));
   line("image tokens that are trained", in_words(t.trained_image));
   line("FLOPs of the rollout", in_words(rollout_flops));
   line(fmt::format("FLOPs of the update ({:.0f} passes)", passes), in_words(passes * forward));
-  line("in all, a GPU", in_words((rollout_flops + passes * forward) / static_cast<double>(machine.num_gpus)));
+  line("FLOPs of the alarms' samples", in_words(looks_flops));
+  line("in all, a GPU", in_words((rollout_flops + looks_flops + passes * forward) / static_cast<double>(machine.num_gpus)));
 
   // Memory of a rank. What a sharded run divides comes first.
   const double weights = count.total(false) * bytes + count.adapters * bytes;

@@ -50,6 +50,7 @@ TEST(DryRun, CountsWhatTrainingWouldTrain) {
   EXPECT_NE(text.find("the weights' headers fit the config"), std::string::npos) << text;
   EXPECT_NE(text.find("not/here.jsonl is not here: 64 tokens a prompt assumed"), std::string::npos) << text;
   EXPECT_EQ(line_of(text, "prompts x group = samples"), "12 x 12 = 144");
+  EXPECT_EQ(line_of(text, "and for the alarms"), "24 ");
 
   recipe.policy.train = policy::TrainMode::lora;
   recipe.policy.lora.rank = 4;
