@@ -62,9 +62,8 @@ class FastLinear : public torch::autograd::Function<FastLinear> {
     const at::Tensor grad = grads[0].contiguous();
     at::Tensor grad_x, grad_weight, grad_bias;
     if (ctx->needs_input_grad(0)) grad_x = multiply(grad, weight.t().contiguous(), std::nullopt);
-    if (ctx->needs_input_grad(1)) {
-      grad_weight = multiply(grad.t().contiguous(), x.t().contiguous(), std::nullopt);  // [out, T] [T, in]
-    }
+    // [out, T] [T, in]: sgemm reads both where they are, oneDNN's op would need them turned first, which takes longer than the product.
+    if (ctx->needs_input_grad(1)) grad_weight = at::mm(grad.t(), x);
     if (ctx->saved_data["bias"].toBool() && ctx->needs_input_grad(2)) grad_bias = grad.sum(0);
     return {grad_x, grad_weight, grad_bias};
   }
