@@ -3,6 +3,9 @@
 //   build/bin/bench_cpu_ops [threads] [repeats]
 //
 // A row: op, shape, median time of ours and of ATen's, the ratio (above 1 = ours is faster), the largest difference.
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -10,9 +13,6 @@
 #include <functional>
 #include <string>
 #include <vector>
-
-#include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
 #include "kernels/gather_log_prob.h"
 #include "nn/attention.h"
@@ -67,21 +67,26 @@ int main(int argc, char** argv) {
       const at::NoGradGuard no_grad;
       row("linear", shape, ours, theirs, repeats);
     }
-    row("linear + backward", shape, [&] { return backward_of(ours, {x, w}); },
+    row(
+        "linear + backward", shape, [&] { return backward_of(ours, {x, w}); },
         [&] { return backward_of(theirs, {x, w}); }, repeats);
   }
   {
     const at::Tensor x = at::randn({2400, 128}).set_requires_grad(true), w = at::randn({128}).set_requires_grad(true);
-    row("rms_norm + backward", "2400 x 128", [&] { return backward_of([&] { return unigrpo::nn::rms_norm(x, w, 1e-6); }, {x, w}); },
+    row(
+        "rms_norm + backward", "2400 x 128",
+        [&] { return backward_of([&] { return unigrpo::nn::rms_norm(x, w, 1e-6); }, {x, w}); },
         [&] { return backward_of([&] { return x * at::rsqrt(x.square().mean(-1, true) + 1e-6) * w; }, {x, w}); },
         repeats);
   }
   for (const auto& [what, blocks, lq, lk, heads, kv_heads, dim] :
        std::vector<std::tuple<std::string, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t>>{
            {"decode", 120, 1, 60, 8, 4, 16}, {"draw", 120, 18, 60, 8, 4, 16}, {"train", 8, 64, 256, 14, 2, 64}}) {
-    // Each block reads its own keys, its own tokens among them, with nothing masked: what the fused attention does best.
+    // Each block reads its own keys, its own tokens among them, with nothing masked: what the fused attention does
+    // best.
     const at::Tensor q = at::randn({blocks * lq, heads, dim}).set_requires_grad(true);
-    const at::Tensor k = at::randn({blocks * lk, kv_heads, dim}).set_requires_grad(true), v = at::randn_like(k).set_requires_grad(true);
+    const at::Tensor k = at::randn({blocks * lk, kv_heads, dim}).set_requires_grad(true),
+                     v = at::randn_like(k).set_requires_grad(true);
     std::vector<unigrpo::nn::QueryBlock> layout(blocks);
     for (int64_t b = 0; b < blocks; ++b) {
       for (int64_t i = 0; i < lq; ++i) layout[b].queries.push_back(b * lq + i);
@@ -91,24 +96,31 @@ int main(int argc, char** argv) {
     const unigrpo::nn::AttentionLayout attention(layout, {}, blocks * lq, at::kFloat);
     const auto ours = [&] { return attention.attend(q, k, v); };
     const auto theirs = [&] {
-      auto grouped = [&](const at::Tensor& x, int64_t length) { return x.view({blocks, length, -1, dim}).transpose(1, 2); };
-      const at::Tensor out = at::scaled_dot_product_attention(grouped(q, lq), grouped(k, lk), grouped(v, lk), {}, 0.0, false,
-                                                              std::nullopt, true);
+      auto grouped = [&](const at::Tensor& x, int64_t length) {
+        return x.view({blocks, length, -1, dim}).transpose(1, 2);
+      };
+      const at::Tensor out = at::scaled_dot_product_attention(grouped(q, lq), grouped(k, lk), grouped(v, lk), {}, 0.0,
+                                                              false, std::nullopt, true);
       return out.transpose(1, 2).reshape_as(q);
     };
-    const std::string shape = what + " " + std::to_string(blocks) + " x " + std::to_string(lq) + " x " + std::to_string(lk) + ", " + std::to_string(heads) + " heads of " + std::to_string(dim);
+    const std::string shape = what + " " + std::to_string(blocks) + " x " + std::to_string(lq) + " x " +
+                              std::to_string(lk) + ", " + std::to_string(heads) + " heads of " + std::to_string(dim);
     {
       const at::NoGradGuard no_grad;
       row("attention", shape, ours, theirs, repeats);
     }
-    row("attention + backward", shape, [&] { return backward_of(ours, {q, k, v}); }, [&] { return backward_of(theirs, {q, k, v}); },
-        repeats);
+    row(
+        "attention + backward", shape, [&] { return backward_of(ours, {q, k, v}); },
+        [&] { return backward_of(theirs, {q, k, v}); }, repeats);
   }
   for (const int64_t vocabulary : {160, 32000}) {
     const at::Tensor logits = at::randn({256, vocabulary}).set_requires_grad(true);
     const at::Tensor ids = at::randint(0, vocabulary, {256}, at::kLong);
-    row("gather_log_prob + backward", "256 x " + std::to_string(vocabulary),
-        [&] { return backward_of([&] { return unigrpo::kernels::gather_log_prob(logits, ids, 1.0).log_probs; }, {logits}); },
+    row(
+        "gather_log_prob + backward", "256 x " + std::to_string(vocabulary),
+        [&] {
+          return backward_of([&] { return unigrpo::kernels::gather_log_prob(logits, ids, 1.0).log_probs; }, {logits});
+        },
         [&] {
           return backward_of([&] { return logits.log_softmax(-1).gather(1, ids.unsqueeze(1)).squeeze(1); }, {logits});
         },

@@ -3,6 +3,11 @@
 //   build/bin/bench_rollout MODEL [float32|bfloat16] [threads] [image_size] [steps]
 //
 // Steps are timed in one pass and recorded, operator by operator, in a second one for the shares.
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/record_function.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -13,11 +18,6 @@
 #include <string>
 #include <string_view>
 #include <vector>
-
-#include <ATen/ATen.h>
-#include <ATen/Parallel.h>
-#include <ATen/core/grad_mode.h>
-#include <ATen/record_function.h>
 
 #include "base/error.h"
 #include "flow/ode_step.h"
@@ -55,7 +55,8 @@ struct OpTimer final : at::ObserverContext {
   Clock::time_point start = Clock::now();
 };
 
-/// Operators that multiply matrices themselves, with the place of the left operand among their inputs; none calls another.
+/// Operators that multiply matrices themselves, with the place of the left operand among their inputs; none calls
+/// another.
 struct Product {
   std::string_view name;
   size_t left;
@@ -68,7 +69,8 @@ constexpr std::string_view kBlockAttention = "unigrpo::block_attention";
 std::unique_ptr<at::ObserverContext> op_starts(const at::RecordFunction& op) {
   const std::string_view name = op.name();
   if (name == kBlockAttention) {
-    const at::Tensor &q = op.inputs()[0].toTensor(), &query_start = op.inputs()[4].toTensor(), &key_start = op.inputs()[6].toTensor();
+    const at::Tensor &q = op.inputs()[0].toTensor(), &query_start = op.inputs()[4].toTensor(),
+                     &key_start = op.inputs()[6].toTensor();
     const double pairs = (query_start.diff() * key_start.diff()).sum().item<double>();
     recorded.flop += 4.0 * pairs * static_cast<double>(q.size(1) * q.size(2));
     return std::make_unique<OpTimer>(recorded.attention_s);
@@ -80,8 +82,8 @@ std::unique_ptr<at::ObserverContext> op_starts(const at::RecordFunction& op) {
   }
   const auto* product = std::ranges::find(kProducts, name, &Product::name);
   if (product == std::end(kProducts)) return nullptr;
-  const at::Tensor& left = op.inputs()[product->left].toTensor();        // [M, K] or [B, M, K]
-  const at::Tensor& right = op.inputs()[product->left + 1].toTensor();   // [K, N], [N, K] or [B, K, N]
+  const at::Tensor& left = op.inputs()[product->left].toTensor();       // [M, K] or [B, M, K]
+  const at::Tensor& right = op.inputs()[product->left + 1].toTensor();  // [K, N], [N, K] or [B, K, N]
   const int64_t batch = right.dim() == 3 ? right.size(0) : 1;
   recorded.flop += 2.0 * static_cast<double>(left.numel()) * static_cast<double>(right.numel() / batch / left.size(-1));
   if (right.dim() == 2) recorded.weight_bytes += static_cast<double>(right.nbytes());
@@ -172,8 +174,8 @@ void bench_images(policy::UnifiedPolicy& policy, int64_t image_size, const Limit
   std::vector<policy::Context> contexts = read_prompts(policy, kImageRows);
   const std::vector<const policy::Context*> rows = {&contexts[0], &contexts[1], &contexts[2], &contexts[3]};
   const policy::LatentGrid grid = policy.grid_for(image_size);
-  at::Tensor x = tensor::normal({kImageRows, grid.num_tokens(), policy.latent_channels()},
-                                {.purpose = Purpose::initial_noise});
+  at::Tensor x =
+      tensor::normal({kImageRows, grid.num_tokens(), policy.latent_channels()}, {.purpose = Purpose::initial_noise});
   {
     const auto denoiser = policy.denoise(rows, grid);
     const std::vector<double> times = flow::time_grid(2 * steps + 1, 1.0);
@@ -207,8 +209,8 @@ int run(int argc, char** argv) {
               at::get_num_threads(), steps, static_cast<long long>(kTextRows), static_cast<long long>(kImageRows));
   std::printf("limits: %.1f GFLOP/s (a product of 2048 x 2048 matrices), %.1f GB/s (the sum of 256 MiB)\n",
               limits.product_flop_s / 1e9, limits.read_bytes_s / 1e9);
-  std::printf("%-20s %9s %9s %9s %-8s %9s %10s %8s %6s %8s %6s\n", "phase", "min ms", "median ms", "rate", "", "products",
-              "attention", "GFLOP/s", "", "GB/s", "");
+  std::printf("%-20s %9s %9s %9s %-8s %9s %10s %8s %6s %8s %6s\n", "phase", "min ms", "median ms", "rate", "",
+              "products", "attention", "GFLOP/s", "", "GB/s", "");
   bench_text(*model, limits, steps);
   if (policy::family_of(config.model) == policy::Family::bagel) bench_images(*model, image_size, limits, steps);
   return 0;

@@ -1,17 +1,17 @@
 #include "kernels/block_attention.h"
 
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <span>
 #include <tuple>
 #include <utility>
-
-#include <ATen/ATen.h>
-#include <ATen/Parallel.h>
-#include <ATen/core/dispatch/Dispatcher.h>
-#include <torch/csrc/autograd/custom_function.h>
-#include <torch/library.h>
 
 #include "kernels/lanes.h"
 
@@ -51,12 +51,14 @@ struct Operand {
 };
 
 /// Scores of keys that a query does not see, up to where the last lanes end.
-UNIGRPO_INLINE void hide(float* line, int64_t seen, int64_t keys) { std::fill(line + seen, line + padded(keys), kLowest); }
+UNIGRPO_INLINE void hide(float* line, int64_t seen, int64_t keys) {
+  std::fill(line + seen, line + padded(keys), kLowest);
+}
 
-/// out[r, c] = sum_i x[r, i] m[i, c] for kRows rows, in the order of i. m and out are `width` numbers wide, of which `columns` are
-/// asked for (and those up to where the last lanes end written).
-UNIGRPO_INLINE void product(const float* x, int64_t x_width, const float* m, int64_t width, int64_t inner, int64_t columns,
-                            float* out) {
+/// out[r, c] = sum_i x[r, i] m[i, c] for kRows rows, in the order of i. m and out are `width` numbers wide, of which
+/// `columns` are asked for (and those up to where the last lanes end written).
+UNIGRPO_INLINE void product(const float* x, int64_t x_width, const float* m, int64_t width, int64_t inner,
+                            int64_t columns, float* out) {
   for (int64_t c = 0; c < columns; c += kLanes) {
     Floats sum[kRows] = {};
     for (int64_t i = 0; i < inner; ++i) {
@@ -92,7 +94,8 @@ struct Shape {
   int64_t num_keys(int64_t block) const { return key_start[block + 1] - key_start[block]; }
 };
 
-/// Up to kRows (query, head) pairs of a block that are worked on together, in the order of queries. Missing ones repeat the last.
+/// Up to kRows (query, head) pairs of a block that are worked on together, in the order of queries. Missing ones repeat
+/// the last.
 struct Rows {
   int64_t count = 0, keys = 0;  // keys: what the last one sees, hence the most
   int64_t at[kRows] = {};       // row * heads + head
@@ -168,8 +171,8 @@ UNIGRPO_CLONES void forward_block(const Shape& shape, int64_t block, int64_t kv_
 ///
 ///   dv = p^T g        ds = p (g v^T - sum(g out))        dq = ds k / sqrt(Dh)        dk = ds^T q / sqrt(Dh)
 UNIGRPO_CLONES void backward_block(const Shape& shape, int64_t block, int64_t kv_head, const float* q, const float* k,
-                                   const float* v, const float* out, const float* log_sum, const float* grad, float* grad_q,
-                                   float* grad_k, float* grad_v, Scratch& scratch) {
+                                   const float* v, const float* out, const float* log_sum, const float* grad,
+                                   float* grad_q, float* grad_k, float* grad_v, Scratch& scratch) {
   const int64_t dim = shape.dim, depth = padded(dim), lk = shape.num_keys(block), width = padded(lk);
   const int64_t* index = shape.keys + shape.key_start[block];
   const int64_t stride = shape.kv_heads * dim, offset = kv_head * dim;
@@ -234,7 +237,8 @@ Shape shape_of(const at::Tensor& q, const at::Tensor& k_pool, const BlockIndex& 
 
 std::tuple<at::Tensor, at::Tensor> forward_cpu(const at::Tensor& q_in, const at::Tensor& k_in, const at::Tensor& v_in,
                                                const at::Tensor& queries, const at::Tensor& query_start,
-                                               const at::Tensor& keys, const at::Tensor& key_start, const at::Tensor& causal) {
+                                               const at::Tensor& keys, const at::Tensor& key_start,
+                                               const at::Tensor& causal) {
   const at::Tensor q = q_in.contiguous(), k = k_in.contiguous(), v = v_in.contiguous();
   const Shape shape = shape_of(q, k, {queries, query_start, keys, key_start, causal});
   const int64_t blocks = causal.numel();
@@ -243,7 +247,8 @@ std::tuple<at::Tensor, at::Tensor> forward_cpu(const at::Tensor& q_in, const at:
   float *op = out.mutable_data_ptr<float>(), *lp = log_sum.mutable_data_ptr<float>();
   for (const auto& [rows, limit] : {std::pair(queries, q.size(0)), std::pair(keys, k.size(0))}) {
     const auto [least, most] = std::ranges::minmax(std::span(rows.const_data_ptr<int64_t>(), rows.numel()));
-    TORCH_CHECK_INDEX(least >= 0 && most < limit, "block_attention: row ", least < 0 ? least : most, " is not in 0..", limit - 1);
+    TORCH_CHECK_INDEX(least >= 0 && most < limit, "block_attention: row ", least < 0 ? least : most, " is not in 0..",
+                      limit - 1);
   }
   int64_t products = 0;
   for (int64_t b = 0; b < blocks; ++b) products += shape.num_queries(b) * shape.share() * shape.num_keys(b) * shape.dim;
@@ -269,8 +274,10 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_cpu(const at::Tensor& q_
   const Shape shape = shape_of(q, k, {queries, query_start, keys, key_start, causal});
   at::Tensor grad_q = at::zeros_like(q), grad_k = at::zeros_like(k), grad_v = at::zeros_like(v);
   const float *qp = q.const_data_ptr<float>(), *kp = k.const_data_ptr<float>(), *vp = v.const_data_ptr<float>();
-  const float *op = out.const_data_ptr<float>(), *lp = log_sum.const_data_ptr<float>(), *gp = grad.const_data_ptr<float>();
-  float *gq = grad_q.mutable_data_ptr<float>(), *gk = grad_k.mutable_data_ptr<float>(), *gv = grad_v.mutable_data_ptr<float>();
+  const float *op = out.const_data_ptr<float>(), *lp = log_sum.const_data_ptr<float>(),
+              *gp = grad.const_data_ptr<float>();
+  float *gq = grad_q.mutable_data_ptr<float>(), *gk = grad_k.mutable_data_ptr<float>(),
+        *gv = grad_v.mutable_data_ptr<float>();
   at::parallel_for(0, shape.kv_heads, 1, [&](int64_t begin, int64_t end) {
     Scratch scratch;
     for (int64_t kv_head = begin; kv_head < end; ++kv_head) {
@@ -282,8 +289,9 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_cpu(const at::Tensor& q_
   return {grad_q, grad_k, grad_v};
 }
 
-using Forward = std::tuple<at::Tensor, at::Tensor>(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                                                   const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&);
+using Forward = std::tuple<at::Tensor, at::Tensor>(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                                   const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                                   const at::Tensor&, const at::Tensor&);
 using Backward = std::tuple<at::Tensor, at::Tensor, at::Tensor>(const at::Tensor&, const at::Tensor&, const at::Tensor&,
                                                                 const at::Tensor&, const at::Tensor&, const at::Tensor&,
                                                                 const at::Tensor&, const at::Tensor&, const at::Tensor&,
@@ -291,7 +299,8 @@ using Backward = std::tuple<at::Tensor, at::Tensor, at::Tensor>(const at::Tensor
 
 std::tuple<at::Tensor, at::Tensor> call_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                                 const BlockIndex& i) {
-  static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("unigrpo::block_attention", "").typed<Forward>();
+  static const auto op =
+      c10::Dispatcher::singleton().findSchemaOrThrow("unigrpo::block_attention", "").typed<Forward>();
   return op.call(q, k, v, i.queries, i.query_start, i.keys, i.key_start, i.causal);
 }
 
@@ -319,8 +328,9 @@ class BlockAttention : public torch::autograd::Function<BlockAttention> {
 };
 
 std::tuple<at::Tensor, at::Tensor> autograd(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                            const at::Tensor& queries, const at::Tensor& query_start, const at::Tensor& keys,
-                                            const at::Tensor& key_start, const at::Tensor& causal) {
+                                            const at::Tensor& queries, const at::Tensor& query_start,
+                                            const at::Tensor& keys, const at::Tensor& key_start,
+                                            const at::Tensor& causal) {
   const auto out = BlockAttention::apply(q, k, v, queries, query_start, keys, key_start, causal);
   return {out[0], out[1]};
 }
@@ -341,13 +351,14 @@ TORCH_LIBRARY_IMPL(unigrpo, CPU, m) {
 }
 TORCH_LIBRARY_IMPL(unigrpo, Autograd, m) { m.impl("block_attention", &autograd); }
 
-at::Tensor block_attention(const at::Tensor& q, const at::Tensor& k_pool, const at::Tensor& v_pool, const BlockIndex& index) {
+at::Tensor block_attention(const at::Tensor& q, const at::Tensor& k_pool, const at::Tensor& v_pool,
+                           const BlockIndex& index) {
   for (const at::Tensor& x : {q, k_pool, v_pool}) {
     TORCH_CHECK(x.dim() == 3 && x.device().is_cpu() && x.scalar_type() == at::kFloat,
                 "block_attention takes float32 CPU tensors [rows, heads, Dh], got ", x.scalar_type(), " ", x.sizes());
   }
-  TORCH_CHECK(k_pool.sizes() == v_pool.sizes() && q.size(2) == k_pool.size(2) && q.size(1) % k_pool.size(1) == 0,
-              "q ", q.sizes(), ", keys ", k_pool.sizes(), " and values ", v_pool.sizes(), " do not fit");
+  TORCH_CHECK(k_pool.sizes() == v_pool.sizes() && q.size(2) == k_pool.size(2) && q.size(1) % k_pool.size(1) == 0, "q ",
+              q.sizes(), ", keys ", k_pool.sizes(), " and values ", v_pool.sizes(), " do not fit");
   if (at::GradMode::is_enabled()) return std::get<0>(call_forward(q, k_pool, v_pool, index));
   const at::AutoDispatchBelowADInplaceOrView below;
   return std::get<0>(call_forward(q, k_pool, v_pool, index));

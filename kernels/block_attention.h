@@ -1,13 +1,14 @@
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
 #include <vector>
 
-#include <ATen/core/Tensor.h>
-
 namespace unigrpo::kernels {
 
-/// Ragged blocks of queries over a pool of keys, as two lists of rows with the place where each block's begin (CPU, int64).
+/// Ragged blocks of queries over a pool of keys, as two lists of rows with the place where each block's begin (CPU,
+/// int64).
 struct BlockIndex {
   at::Tensor queries, query_start;  // [sum of Lq], [B + 1]: rows of q
   at::Tensor keys, key_start;       // [sum of Lk], [B + 1]: rows of the pool; a block's own tokens stand last
@@ -16,12 +17,14 @@ struct BlockIndex {
 
 /// softmax(q k^T / sqrt(Dh)) v of each query over the keys that it sees. CPU, float32, differentiable.
 ///
-/// With finite numbers a query's result is a function of its own vector and of the keys and values that it sees, in their order,
-/// to the last bit: not of its block, its place there, the other blocks or the number of threads. So a token that was decoded alone over a
-/// cache and the same token in a packed training batch get the same numbers. (Fused attentions sum in blocks whose shape follows
-/// the batch; He et al., "Defeating Nondeterminism in LLM Inference", Thinking Machines Lab 2025, has the same idea for GPUs.)
+/// With finite numbers a query's result is a function of its own vector and of the keys and values that it sees, in
+/// their order, to the last bit: not of its block, its place there, the other blocks or the number of threads. So a
+/// token that was decoded alone over a cache and the same token in a packed training batch get the same numbers. (Fused
+/// attentions sum in blocks whose shape follows the batch; He et al., "Defeating Nondeterminism in LLM Inference",
+/// Thinking Machines Lab 2025, has the same idea for GPUs.)
 ///
 /// q: [T, H, Dh]; k_pool, v_pool: [R, Hkv, Dh], H a multiple of Hkv. Returns [T, H, Dh]; rows in no block are 0.
-at::Tensor block_attention(const at::Tensor& q, const at::Tensor& k_pool, const at::Tensor& v_pool, const BlockIndex& index);
+at::Tensor block_attention(const at::Tensor& q, const at::Tensor& k_pool, const at::Tensor& v_pool,
+                           const BlockIndex& index);
 
 }  // namespace unigrpo::kernels

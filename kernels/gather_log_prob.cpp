@@ -1,11 +1,5 @@
 #include "kernels/gather_log_prob.h"
 
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <limits>
-#include <tuple>
-
 #include <ATen/ATen.h>
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
@@ -13,14 +7,20 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <tuple>
+
 #include "kernels/lanes.h"
 
 namespace unigrpo::kernels {
 namespace {
 
-constexpr int64_t kBlock = 512;         // logits whose float32 sum is then added in float64
+constexpr int64_t kBlock = 512;  // logits whose float32 sum is then added in float64
 constexpr int64_t kElementsATask = 8192;
-constexpr float kLowest = -100.0F;      // exp() of it is 0 in float32; keeps 0 * -inf out of the entropy
+constexpr float kLowest = -100.0F;  // exp() of it is 0 in float32; keeps 0 * -inf out of the entropy
 
 /// What a row needs: its largest logit, the sum of e = exp(z - z_max), and the sum of e (z - z_max).
 struct RowSums {
@@ -75,7 +75,8 @@ struct RowSlope {
 /// With p = exp(z - log_normalizer), g and h the gradients of log_prob and entropy:
 ///
 ///   d logits[v] = ( g (1[v = id] - p[v]) - h p[v] (log p[v] + entropy) ) / temperature,   the 1[v = id] apart
-UNIGRPO_CLONES void row_gradient(const float* logits, int64_t count, double temperature, const RowSlope& slope, float* out) {
+UNIGRPO_CLONES void row_gradient(const float* logits, int64_t count, double temperature, const RowSlope& slope,
+                                 float* out) {
   const auto scale = static_cast<float>(1.0 / temperature), g = static_cast<float>(slope.log_prob),
              h = static_cast<float>(slope.entropy), entropy = static_cast<float>(slope.value),
              log_normalizer = static_cast<float>(slope.log_normalizer);
@@ -114,8 +115,8 @@ void for_rows(const at::Tensor& logits, const Row& row) {
   });
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> gather_log_prob_cpu(const at::Tensor& logits_in, const at::Tensor& ids_in,
-                                                                   double temperature) {
+std::tuple<at::Tensor, at::Tensor, at::Tensor> gather_log_prob_cpu(const at::Tensor& logits_in,
+                                                                   const at::Tensor& ids_in, double temperature) {
   const at::Tensor logits = with_dense_rows(logits_in.to(result_type(logits_in)));
   const at::Tensor ids = ids_in.contiguous();
   const int64_t rows = logits.size(0), vocabulary = logits.size(1), stride = logits.stride(0);
@@ -170,25 +171,21 @@ at::Tensor gather_log_prob_backward_cpu(const at::Tensor& logits_in, const at::T
   return grad.to(logits_in.scalar_type());
 }
 
-using Forward = std::tuple<at::Tensor, at::Tensor, at::Tensor>(const at::Tensor&,
-                                                               const at::Tensor&, double);
-using Backward = at::Tensor(const at::Tensor&, const at::Tensor&, double, const at::Tensor&,
-                            const at::Tensor&, const at::Tensor&, const at::Tensor&);
+using Forward = std::tuple<at::Tensor, at::Tensor, at::Tensor>(const at::Tensor&, const at::Tensor&, double);
+using Backward = at::Tensor(const at::Tensor&, const at::Tensor&, double, const at::Tensor&, const at::Tensor&,
+                            const at::Tensor&, const at::Tensor&);
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> call_forward(const at::Tensor& logits,
-                                                            const at::Tensor& ids,
+std::tuple<at::Tensor, at::Tensor, at::Tensor> call_forward(const at::Tensor& logits, const at::Tensor& ids,
                                                             double temperature) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("unigrpo::gather_log_prob", "")
-                             .typed<Forward>();
+  static const auto op =
+      c10::Dispatcher::singleton().findSchemaOrThrow("unigrpo::gather_log_prob", "").typed<Forward>();
   return op.call(logits, ids, temperature);
 }
 
 class GatherLogProb : public torch::autograd::Function<GatherLogProb> {
  public:
-  static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context,
-                                                const at::Tensor& logits, const at::Tensor& ids,
-                                                double temperature) {
+  static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context, const at::Tensor& logits,
+                                                const at::Tensor& ids, double temperature) {
     at::AutoDispatchBelowADInplaceOrView below;
     auto [log_probs, entropy, log_normalizer] = call_forward(logits, ids, temperature);
     context->save_for_backward({logits, ids, entropy, log_normalizer});
@@ -199,22 +196,19 @@ class GatherLogProb : public torch::autograd::Function<GatherLogProb> {
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  const torch::autograd::variable_list& grads) {
-    static const auto op = c10::Dispatcher::singleton()
-                               .findSchemaOrThrow("unigrpo::gather_log_prob_backward", "")
-                               .typed<Backward>();
+    static const auto op =
+        c10::Dispatcher::singleton().findSchemaOrThrow("unigrpo::gather_log_prob_backward", "").typed<Backward>();
     const auto saved = context->get_saved_variables();
     const auto zeros_like = [](const at::Tensor& grad, const at::Tensor& like) {
       return grad.defined() ? grad : at::zeros_like(like);
     };
-    const at::Tensor grad =
-        op.call(saved[0], saved[1], context->saved_data["temperature"].toDouble(), saved[2],
-                saved[3], zeros_like(grads[0], saved[2]), zeros_like(grads[1], saved[2]));
+    const at::Tensor grad = op.call(saved[0], saved[1], context->saved_data["temperature"].toDouble(), saved[2],
+                                    saved[3], zeros_like(grads[0], saved[2]), zeros_like(grads[1], saved[2]));
     return {grad, at::Tensor(), at::Tensor()};
   }
 };
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> gather_log_prob_autograd(const at::Tensor& logits,
-                                                                        const at::Tensor& ids,
+std::tuple<at::Tensor, at::Tensor, at::Tensor> gather_log_prob_autograd(const at::Tensor& logits, const at::Tensor& ids,
                                                                         double temperature) {
   const auto out = GatherLogProb::apply(logits, ids, temperature);
   return {out[0], out[1], out[2]};
@@ -236,10 +230,8 @@ TORCH_LIBRARY_IMPL(unigrpo, CPU, m) {
 }
 TORCH_LIBRARY_IMPL(unigrpo, Autograd, m) { m.impl("gather_log_prob", &gather_log_prob_autograd); }
 
-TokenLogProbs gather_log_prob(const at::Tensor& logits, const at::Tensor& ids,
-                              double temperature) {
-  TORCH_CHECK(logits.dim() == 2 && logits.size(1) > 0, "logits must be [N, V], got ",
-              logits.sizes());
+TokenLogProbs gather_log_prob(const at::Tensor& logits, const at::Tensor& ids, double temperature) {
+  TORCH_CHECK(logits.dim() == 2 && logits.size(1) > 0, "logits must be [N, V], got ", logits.sizes());
   TORCH_CHECK(ids.dim() == 1 && ids.size(0) == logits.size(0) && ids.scalar_type() == at::kLong,
               "ids must be [N] int64 with N = ", logits.size(0), ", got ", ids.sizes());
   TORCH_CHECK(ids.device() == logits.device(), "logits and ids must be on one device");

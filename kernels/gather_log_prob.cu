@@ -5,17 +5,17 @@
 // fixed order: a row gives the same bits in any batch.
 //
 // Memory traffic: forward reads N V logits; backward reads them again and writes N V gradients.
-#include <cmath>
-#include <limits>
-#include <tuple>
-#include <type_traits>
-
 #include <ATen/ATen.h>
 #include <ATen/Dispatch.h>
 #include <ATen/cuda/CUDAContext.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <torch/library.h>
+
+#include <cmath>
+#include <limits>
+#include <tuple>
+#include <type_traits>
 
 namespace unigrpo::kernels {
 namespace {
@@ -60,9 +60,8 @@ struct Running {
 
 template <typename In, typename T>
 __global__ void forward_kernel(const In* __restrict__ logits, const int64_t* __restrict__ ids,
-                               T* __restrict__ log_probs, T* __restrict__ entropy,
-                               T* __restrict__ log_normalizer, int64_t vocabulary, int64_t stride,
-                               T scale) {
+                               T* __restrict__ log_probs, T* __restrict__ entropy, T* __restrict__ log_normalizer,
+                               int64_t vocabulary, int64_t stride, T scale) {
   const int64_t row = blockIdx.x;
   const In* line = logits + row * stride;
   Running<T> mine;
@@ -98,11 +97,9 @@ __global__ void forward_kernel(const In* __restrict__ logits, const int64_t* __r
 
 template <typename In, typename T>
 __global__ void backward_kernel(const In* __restrict__ logits, const int64_t* __restrict__ ids,
-                                const T* __restrict__ entropy,
-                                const T* __restrict__ log_normalizer,
-                                const T* __restrict__ grad_log_probs,
-                                const T* __restrict__ grad_entropy, In* __restrict__ grad,
-                                int64_t vocabulary, int64_t stride, T scale) {
+                                const T* __restrict__ entropy, const T* __restrict__ log_normalizer,
+                                const T* __restrict__ grad_log_probs, const T* __restrict__ grad_entropy,
+                                In* __restrict__ grad, int64_t vocabulary, int64_t stride, T scale) {
   const int64_t row = blockIdx.x;
   const In* line = logits + row * stride;
   In* out = grad + row * vocabulary;
@@ -123,8 +120,7 @@ at::Tensor with_dense_rows(const at::Tensor& logits) {
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> gather_log_prob_cuda(const at::Tensor& logits_in,
-                                                                    const at::Tensor& ids_in,
-                                                                    double temperature) {
+                                                                    const at::Tensor& ids_in, double temperature) {
   const c10::cuda::CUDAGuard guard(logits_in.device());
   const at::Tensor logits = with_dense_rows(logits_in);
   const at::Tensor ids = ids_in.contiguous();
@@ -135,25 +131,20 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> gather_log_prob_cuda(const at::Te
   at::Tensor entropy = at::empty({rows}, options);
   at::Tensor log_normalizer = at::empty({rows}, options);
   if (rows == 0) return {log_probs, entropy, log_normalizer};
-  AT_DISPATCH_FLOATING_TYPES_AND2(
-      at::kHalf, at::kBFloat16, logits.scalar_type(), "gather_log_prob_cuda", [&] {
-        using T = std::conditional_t<std::is_same_v<scalar_t, double>, double, float>;
-        forward_kernel<scalar_t, T>
-            <<<static_cast<unsigned>(rows), kThreads, 0, at::cuda::getCurrentCUDAStream()>>>(
-                logits.const_data_ptr<scalar_t>(), ids.const_data_ptr<int64_t>(),
-                log_probs.mutable_data_ptr<T>(), entropy.mutable_data_ptr<T>(),
-                log_normalizer.mutable_data_ptr<T>(), logits.size(1), logits.stride(0),
-                static_cast<T>(1.0 / temperature));
-        C10_CUDA_KERNEL_LAUNCH_CHECK();
-      });
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, logits.scalar_type(), "gather_log_prob_cuda", [&] {
+    using T = std::conditional_t<std::is_same_v<scalar_t, double>, double, float>;
+    forward_kernel<scalar_t, T><<<static_cast<unsigned>(rows), kThreads, 0, at::cuda::getCurrentCUDAStream()>>>(
+        logits.const_data_ptr<scalar_t>(), ids.const_data_ptr<int64_t>(), log_probs.mutable_data_ptr<T>(),
+        entropy.mutable_data_ptr<T>(), log_normalizer.mutable_data_ptr<T>(), logits.size(1), logits.stride(0),
+        static_cast<T>(1.0 / temperature));
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+  });
   return {log_probs, entropy, log_normalizer};
 }
 
-at::Tensor gather_log_prob_backward_cuda(const at::Tensor& logits_in, const at::Tensor& ids_in,
-                                         double temperature, const at::Tensor& entropy_in,
-                                         const at::Tensor& log_normalizer_in,
-                                         const at::Tensor& grad_log_probs_in,
-                                         const at::Tensor& grad_entropy_in) {
+at::Tensor gather_log_prob_backward_cuda(const at::Tensor& logits_in, const at::Tensor& ids_in, double temperature,
+                                         const at::Tensor& entropy_in, const at::Tensor& log_normalizer_in,
+                                         const at::Tensor& grad_log_probs_in, const at::Tensor& grad_entropy_in) {
   const c10::cuda::CUDAGuard guard(logits_in.device());
   const at::Tensor logits = with_dense_rows(logits_in);
   const at::Tensor ids = ids_in.contiguous();
@@ -164,18 +155,14 @@ at::Tensor gather_log_prob_backward_cuda(const at::Tensor& logits_in, const at::
   const int64_t rows = logits.size(0);
   at::Tensor grad = at::empty({rows, logits.size(1)}, logits.options());
   if (rows == 0) return grad;
-  AT_DISPATCH_FLOATING_TYPES_AND2(
-      at::kHalf, at::kBFloat16, logits.scalar_type(), "gather_log_prob_backward_cuda", [&] {
-        using T = std::conditional_t<std::is_same_v<scalar_t, double>, double, float>;
-        backward_kernel<scalar_t, T>
-            <<<static_cast<unsigned>(rows), kThreads, 0, at::cuda::getCurrentCUDAStream()>>>(
-                logits.const_data_ptr<scalar_t>(), ids.const_data_ptr<int64_t>(),
-                entropy.const_data_ptr<T>(), log_normalizer.const_data_ptr<T>(),
-                grad_log_probs.const_data_ptr<T>(), grad_entropy.const_data_ptr<T>(),
-                grad.mutable_data_ptr<scalar_t>(), logits.size(1), logits.stride(0),
-                static_cast<T>(1.0 / temperature));
-        C10_CUDA_KERNEL_LAUNCH_CHECK();
-      });
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, logits.scalar_type(), "gather_log_prob_backward_cuda", [&] {
+    using T = std::conditional_t<std::is_same_v<scalar_t, double>, double, float>;
+    backward_kernel<scalar_t, T><<<static_cast<unsigned>(rows), kThreads, 0, at::cuda::getCurrentCUDAStream()>>>(
+        logits.const_data_ptr<scalar_t>(), ids.const_data_ptr<int64_t>(), entropy.const_data_ptr<T>(),
+        log_normalizer.const_data_ptr<T>(), grad_log_probs.const_data_ptr<T>(), grad_entropy.const_data_ptr<T>(),
+        grad.mutable_data_ptr<scalar_t>(), logits.size(1), logits.stride(0), static_cast<T>(1.0 / temperature));
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+  });
   return grad;
 }
 

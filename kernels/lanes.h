@@ -6,8 +6,9 @@
 
 namespace unigrpo::kernels {
 
-// Sixteen floats at a time on any CPU. A function marked UNIGRPO_CLONES is compiled once for each of these instruction sets, with
-// the helpers below inlined into it, and chosen at run time. Sums over lanes have sixteen partial sums on all of them.
+// Sixteen floats at a time on any CPU. A function marked UNIGRPO_CLONES is compiled once for each of these instruction
+// sets, with the helpers below inlined into it, and chosen at run time. Sums over lanes have sixteen partial sums on
+// all of them.
 #define UNIGRPO_CLONES __attribute__((target_clones("avx512f", "fma", "default")))
 #define UNIGRPO_INLINE __attribute__((always_inline)) inline
 

@@ -1,9 +1,5 @@
 #include "kernels/sde_step.h"
 
-#include <array>
-#include <cmath>
-#include <numbers>
-
 #include <ATen/ATen.h>
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
@@ -11,26 +7,28 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include <array>
+#include <cmath>
+#include <numbers>
+
 namespace unigrpo::kernels {
 namespace {
 
-constexpr int64_t kLanes = 16;           // independent partial sums, so that the compiler can vectorise
+constexpr int64_t kLanes = 16;  // independent partial sums, so that the compiler can vectorise
 constexpr int64_t kElementsATask = 8192;
 
 void check_inputs(const at::Tensor& x, const at::Tensor& velocity, const at::Tensor& other,
                   const at::Tensor& coefficients) {
   TORCH_CHECK(x.dim() >= 1, "x needs a batch axis");
   TORCH_CHECK(x.sizes() == velocity.sizes() && x.sizes() == other.sizes(),
-              "x, velocity and noise (or x_next) must have one shape, got ", x.sizes(), ", ",
-              velocity.sizes(), ", ", other.sizes());
-  TORCH_CHECK(x.scalar_type() == velocity.scalar_type() &&
-                  x.scalar_type() == other.scalar_type(),
+              "x, velocity and noise (or x_next) must have one shape, got ", x.sizes(), ", ", velocity.sizes(), ", ",
+              other.sizes());
+  TORCH_CHECK(x.scalar_type() == velocity.scalar_type() && x.scalar_type() == other.scalar_type(),
               "x, velocity and noise (or x_next) must have one dtype");
   TORCH_CHECK(coefficients.scalar_type() == at::kDouble && coefficients.dim() == 2 &&
                   coefficients.size(0) == x.size(0) && coefficients.size(1) == 3,
               "coefficients must be [B, 3] float64, got ", coefficients.sizes());
-  TORCH_CHECK(x.device() == velocity.device() && x.device() == other.device() &&
-                  x.device() == coefficients.device(),
+  TORCH_CHECK(x.device() == velocity.device() && x.device() == other.device() && x.device() == coefficients.device(),
               "x, velocity, noise (or x_next) and coefficients must be on one device");
 }
 
@@ -59,11 +57,9 @@ double sum_of(int64_t count, const Body& body) {
   return total;
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> sde_step_cpu(const at::Tensor& x_in,
-                                                            const at::Tensor& velocity_in,
+std::tuple<at::Tensor, at::Tensor, at::Tensor> sde_step_cpu(const at::Tensor& x_in, const at::Tensor& velocity_in,
                                                             const at::Tensor& noise_in,
-                                                            const at::Tensor& coefficients_in,
-                                                            bool gaussian) {
+                                                            const at::Tensor& coefficients_in, bool gaussian) {
   const at::Tensor x = x_in.contiguous();
   const at::Tensor velocity = velocity_in.contiguous();
   const at::Tensor noise = noise_in.contiguous();
@@ -103,9 +99,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> sde_step_cpu(const at::Tensor& x_
   return {x_next, mean, log_prob};
 }
 
-at::Tensor sde_log_prob_cpu(const at::Tensor& x_in, const at::Tensor& velocity_in,
-                            const at::Tensor& x_next_in, const at::Tensor& coefficients_in,
-                            bool gaussian) {
+at::Tensor sde_log_prob_cpu(const at::Tensor& x_in, const at::Tensor& velocity_in, const at::Tensor& x_next_in,
+                            const at::Tensor& coefficients_in, bool gaussian) {
   const at::Tensor x = x_in.contiguous();
   const at::Tensor velocity = velocity_in.contiguous();
   const at::Tensor x_next = x_next_in.contiguous();
@@ -137,9 +132,8 @@ at::Tensor sde_log_prob_cpu(const at::Tensor& x_in, const at::Tensor& velocity_i
 }
 
 /// d log_prob / d v = c_v (x_next - mean) / (count s^2), and 2 c_v (x_next - mean) / count for cps.
-at::Tensor velocity_gradient(const at::Tensor& x, const at::Tensor& velocity,
-                             const at::Tensor& x_next, const at::Tensor& coefficients,
-                             bool gaussian, const at::Tensor& grad_log_prob) {
+at::Tensor velocity_gradient(const at::Tensor& x, const at::Tensor& velocity, const at::Tensor& x_next,
+                             const at::Tensor& coefficients, bool gaussian, const at::Tensor& grad_log_prob) {
   std::vector<int64_t> column(x.dim(), 1);
   column[0] = x.size(0);
   const at::Tensor c_x = coefficients.select(1, 0).to(x.scalar_type()).view(column);
@@ -150,22 +144,19 @@ at::Tensor velocity_gradient(const at::Tensor& x, const at::Tensor& velocity,
   return (x_next - c_x * x - c_v * velocity) * (weight * grad_log_prob.view(column));
 }
 
-at::Tensor call_sde_log_prob(const at::Tensor& x, const at::Tensor& velocity,
-                             const at::Tensor& x_next, const at::Tensor& coefficients,
-                             bool gaussian) {
+at::Tensor call_sde_log_prob(const at::Tensor& x, const at::Tensor& velocity, const at::Tensor& x_next,
+                             const at::Tensor& coefficients, bool gaussian) {
   static const auto op =
       c10::Dispatcher::singleton()
           .findSchemaOrThrow("unigrpo::sde_log_prob", "")
-          .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                            const at::Tensor&, bool)>();
+          .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, bool)>();
   return op.call(x, velocity, x_next, coefficients, gaussian);
 }
 
 class SdeLogProb : public torch::autograd::Function<SdeLogProb> {
  public:
-  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x,
-                            const at::Tensor& velocity, const at::Tensor& x_next,
-                            const at::Tensor& coefficients, bool gaussian) {
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x, const at::Tensor& velocity,
+                            const at::Tensor& x_next, const at::Tensor& coefficients, bool gaussian) {
     context->save_for_backward({x, velocity, x_next, coefficients});
     context->saved_data["gaussian"] = gaussian;
     at::AutoDispatchBelowADInplaceOrView below;
@@ -175,16 +166,15 @@ class SdeLogProb : public torch::autograd::Function<SdeLogProb> {
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  const torch::autograd::variable_list& grads) {
     const auto saved = context->get_saved_variables();
-    return {at::Tensor(),
-            velocity_gradient(saved[0], saved[1], saved[2], saved[3],
-                              context->saved_data["gaussian"].toBool(), grads[0]),
-            at::Tensor(), at::Tensor(), at::Tensor()};
+    return {
+        at::Tensor(),
+        velocity_gradient(saved[0], saved[1], saved[2], saved[3], context->saved_data["gaussian"].toBool(), grads[0]),
+        at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
-at::Tensor sde_log_prob_autograd(const at::Tensor& x, const at::Tensor& velocity,
-                                 const at::Tensor& x_next, const at::Tensor& coefficients,
-                                 bool gaussian) {
+at::Tensor sde_log_prob_autograd(const at::Tensor& x, const at::Tensor& velocity, const at::Tensor& x_next,
+                                 const at::Tensor& coefficients, bool gaussian) {
   return SdeLogProb::apply(x, velocity, x_next, coefficients, gaussian);
 }
 
@@ -204,16 +194,13 @@ TORCH_LIBRARY_IMPL(unigrpo, CPU, m) {
 }
 TORCH_LIBRARY_IMPL(unigrpo, Autograd, m) { m.impl("sde_log_prob", &sde_log_prob_autograd); }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> sde_step(const at::Tensor& x,
-                                                        const at::Tensor& velocity,
-                                                        const at::Tensor& noise,
-                                                        const at::Tensor& coefficients,
+std::tuple<at::Tensor, at::Tensor, at::Tensor> sde_step(const at::Tensor& x, const at::Tensor& velocity,
+                                                        const at::Tensor& noise, const at::Tensor& coefficients,
                                                         bool gaussian) {
-  static const auto op =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow("unigrpo::sde_step", "")
-          .typed<std::tuple<at::Tensor, at::Tensor, at::Tensor>(
-              const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, bool)>();
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("unigrpo::sde_step", "")
+                             .typed<std::tuple<at::Tensor, at::Tensor, at::Tensor>(
+                                 const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, bool)>();
   check_inputs(x, velocity, noise, coefficients);
   const at::NoGradGuard no_grad;
   return op.call(x, velocity, noise, coefficients, gaussian);

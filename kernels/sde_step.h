@@ -1,8 +1,8 @@
 #pragma once
 
-#include <tuple>
-
 #include <ATen/core/Tensor.h>
+
+#include <tuple>
 
 namespace unigrpo::kernels {
 
@@ -18,10 +18,8 @@ namespace unigrpo::kernels {
 /// coefficients: [B, 3] float64 on the same device, columns c_x, c_v, s.
 /// Returns x_next [B, ...], mean [B, ...], log_prob [B]. Not differentiable.
 /// A row's result depends on that row alone: neither batch size nor threads change a bit.
-std::tuple<at::Tensor, at::Tensor, at::Tensor> sde_step(const at::Tensor& x,
-                                                        const at::Tensor& velocity,
-                                                        const at::Tensor& noise,
-                                                        const at::Tensor& coefficients,
+std::tuple<at::Tensor, at::Tensor, at::Tensor> sde_step(const at::Tensor& x, const at::Tensor& velocity,
+                                                        const at::Tensor& noise, const at::Tensor& coefficients,
                                                         bool gaussian);
 
 /// log_prob [B] of a given x_next [B, ...] under the same step: bit-equal to sde_step's where x,

@@ -1,5 +1,5 @@
-// A small reader of JSON for reward plugins: settings and a prompt's metadata. C++17, standard library only; a plugin may
-// use any other.
+// A small reader of JSON for reward plugins: settings and a prompt's metadata. C++17, standard library only; a plugin
+// may use any other.
 #pragma once
 
 #include <cstdint>

@@ -15,8 +15,9 @@
 //   };
 //   UNIGRPO_REWARD_PLUGIN(Brevity, "brevity")
 //
-// Built as a shared library and named in a recipe ([[reward.terms]] kind = "plugin", path = "brevity.so"), it scores a run;
-// `unigrpo reward --plugin brevity.so --samples samples.jsonl` tries it without one. Underneath is reward_plugin.h.
+// Built as a shared library and named in a recipe ([[reward.terms]] kind = "plugin", path = "brevity.so"), it scores a
+// run; `unigrpo reward --plugin brevity.so --samples samples.jsonl` tries it without one. Underneath is
+// reward_plugin.h.
 #pragma once
 
 #include <cstddef>
@@ -89,7 +90,8 @@ struct Sample {
 };
 using Samples = std::vector<Sample>;
 
-/// What a reward says of one sample: a number, or several named ones, or why there is none. Never write 0 for "cannot tell".
+/// What a reward says of one sample: a number, or several named ones, or why there is none. Never write 0 for "cannot
+/// tell".
 class Score {
  public:
   Score() = default;
@@ -134,9 +136,9 @@ struct Dimension {
 
 /// How a reward wants to be called.
 struct Options {
-  uint32_t batch_size = 1;     // samples a call, at most; with wants_groups whole groups, at least one
-  uint32_t threads = 1;        // calls that may run at once, in processes of their own where isolated
-  bool wants_groups = false;   // every call holds whole groups (Sample::group), for rewards that compare
+  uint32_t batch_size = 1;            // samples a call, at most; with wants_groups whole groups, at least one
+  uint32_t threads = 1;               // calls that may run at once, in processes of their own where isolated
+  bool wants_groups = false;          // every call holds whole groups (Sample::group), for rewards that compare
   std::vector<Dimension> dimensions;  // the first one is the main number; none: a single one without bounds
 };
 
@@ -149,8 +151,9 @@ class Reward {
   virtual std::vector<Score> score(const Samples& samples) = 0;
 };
 
-/// The recipe's table [reward.terms.settings]. Read it in the constructor: a key that was not asked for by then is refused,
-/// so that a misspelled one is found. A value of another type than asked for throws std::runtime_error naming the key.
+/// The recipe's table [reward.terms.settings]. Read it in the constructor: a key that was not asked for by then is
+/// refused, so that a misspelled one is found. A value of another type than asked for throws std::runtime_error naming
+/// the key.
 class Settings {
  public:
   explicit Settings(std::string_view json) : values_(Json::parse(json)) {}
@@ -254,7 +257,8 @@ class RewardGlue {
           sink.set_missing(sink.context, sample, dimension, entry.reason.c_str());
         }
       }
-      for (const auto& note : score.notes()) sink.set_note(sink.context, sample, note.first.c_str(), note.second.c_str());
+      for (const auto& note : score.notes())
+        sink.set_note(sink.context, sample, note.first.c_str(), note.second.c_str());
     }
 
     R reward;
@@ -306,12 +310,12 @@ class RewardGlue {
 }  // namespace sdk_v1
 }  // namespace unigrpo
 
-/// Exports a class derived from unigrpo::Reward with a constructor that takes `const unigrpo::Settings&`. Once a library,
-/// outside of any namespace.
-#define UNIGRPO_REWARD_PLUGIN(RewardClass, name)                                                      \
-  const unigrpo_reward_plugin unigrpo_reward_plugin_table = {UNIGRPO_REWARD_PLUGIN_HEADER,            \
-                                                             name,                                    \
-                                                             UNIGRPO_SDK_VERSION,                     \
+/// Exports a class derived from unigrpo::Reward with a constructor that takes `const unigrpo::Settings&`. Once a
+/// library, outside of any namespace.
+#define UNIGRPO_REWARD_PLUGIN(RewardClass, name)                                                        \
+  const unigrpo_reward_plugin unigrpo_reward_plugin_table = {UNIGRPO_REWARD_PLUGIN_HEADER,              \
+                                                             name,                                      \
+                                                             UNIGRPO_SDK_VERSION,                       \
                                                              &unigrpo::RewardGlue<RewardClass>::create, \
-                                                             &unigrpo::RewardGlue<RewardClass>::score, \
+                                                             &unigrpo::RewardGlue<RewardClass>::score,  \
                                                              &unigrpo::RewardGlue<RewardClass>::destroy};

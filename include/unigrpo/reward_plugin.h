@@ -1,13 +1,14 @@
-/* UniGRPO reward plugins: the C interface between a plugin (a shared library) and whoever loads it. Plain C99, no dependency.
+/* UniGRPO reward plugins: the C interface between a plugin (a shared library) and whoever loads it. Plain C99, no
+ * dependency.
  *
  * C++ authors include reward.hpp instead, which is written on top of this. A plugin exports one object,
  * `unigrpo_reward_plugin_table`, and keeps to these rules:
  *
  *  - Text is UTF-8. A unigrpo_text has a size and need not end in a zero byte; a const char* ends in one.
  *  - What is passed to a call is valid until that call returns, the description of `create` until `destroy`.
- *  - Structs grow at their end only, and `struct_size` says how much of one is there; lists are lists of pointers. A plugin
- *    built with an older header of the same ABI version therefore works; one built with a newer header, or for another ABI
- *    version, is refused by name before any of its functions is called.
+ *  - Structs grow at their end only, and `struct_size` says how much of one is there; lists are lists of pointers. A
+ * plugin built with an older header of the same ABI version therefore works; one built with a newer header, or for
+ * another ABI version, is refused by name before any of its functions is called.
  *  - No exception leaves a function. `score` is called by at most `threads` threads at once.
  */
 #ifndef UNIGRPO_REWARD_PLUGIN_H
@@ -46,9 +47,9 @@ enum { UNIGRPO_SEGMENT_TEXT = 1, UNIGRPO_SEGMENT_IMAGE = 2 };
 typedef struct unigrpo_segment {
   uint32_t struct_size;
   uint32_t kind;
-  unigrpo_text text;          /* text: without special tokens */
-  int64_t num_tokens;         /* text: sampled tokens, the end token included */
-  uint32_t ended;             /* text: 0 where the length limit cut it, else 1 */
+  unigrpo_text text;  /* text: without special tokens */
+  int64_t num_tokens; /* text: sampled tokens, the end token included */
+  uint32_t ended;     /* text: 0 where the length limit cut it, else 1 */
   uint32_t reserved;
   const unigrpo_image* image; /* image; else NULL */
 } unigrpo_segment;
@@ -57,10 +58,10 @@ typedef struct unigrpo_segment {
 typedef struct unigrpo_sample {
   uint32_t struct_size;
   uint32_t reserved;
-  unigrpo_text id;     /* "<prompt id>/<number>", for logs */
+  unigrpo_text id; /* "<prompt id>/<number>", for logs */
   unigrpo_text prompt;
   unigrpo_text metadata_json; /* an object: what the prompt file says beside the prompt */
-  int64_t group;       /* samples of one prompt that are compared with each other share it */
+  int64_t group;              /* samples of one prompt that are compared with each other share it */
   uint64_t num_segments;
   const unigrpo_segment* const* segments;
   uint64_t num_images; /* pictures of the prompt itself */
@@ -97,8 +98,8 @@ typedef struct unigrpo_reward_info {
   const unigrpo_dimension* const* dimensions; /* the first one is the reward's main number */
 } unigrpo_reward_info;
 
-/* The exported object. Functions return 0, or anything else after writing a sentence into `error` (zero-terminated, at most
- * error_size bytes); a call that fails gives no sample of it a score. */
+/* The exported object. Functions return 0, or anything else after writing a sentence into `error` (zero-terminated, at
+ * most error_size bytes); a call that fails gives no sample of it a score. */
 typedef struct unigrpo_reward_plugin {
   uint64_t magic;       /* UNIGRPO_REWARD_MAGIC */
   uint32_t abi_version; /* UNIGRPO_REWARD_ABI_VERSION */
@@ -113,9 +114,9 @@ typedef struct unigrpo_reward_plugin {
   void (*destroy)(void* reward);
 } unigrpo_reward_plugin;
 
-#define UNIGRPO_REWARD_PLUGIN_HEADER                                                                                 \
-  UNIGRPO_REWARD_MAGIC, UNIGRPO_REWARD_ABI_VERSION, sizeof(unigrpo_reward_plugin), sizeof(unigrpo_sample),           \
-      sizeof(unigrpo_segment), sizeof(unigrpo_image), sizeof(unigrpo_sink), sizeof(unigrpo_reward_info),             \
+#define UNIGRPO_REWARD_PLUGIN_HEADER                                                                       \
+  UNIGRPO_REWARD_MAGIC, UNIGRPO_REWARD_ABI_VERSION, sizeof(unigrpo_reward_plugin), sizeof(unigrpo_sample), \
+      sizeof(unigrpo_segment), sizeof(unigrpo_image), sizeof(unigrpo_sink), sizeof(unigrpo_reward_info),   \
       sizeof(unigrpo_dimension)
 
 UNIGRPO_EXPORT extern const unigrpo_reward_plugin unigrpo_reward_plugin_table;

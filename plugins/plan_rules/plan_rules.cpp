@@ -1,5 +1,5 @@
-// Rules for the reasoning text before a picture. The plan must name what the prompt asks for: its words, or where the prompt
-// file has GenEval's `include`, the classes and colours there. It must not repeat itself.
+// Rules for the reasoning text before a picture. The plan must name what the prompt asks for: its words, or where the
+// prompt file has GenEval's `include`, the classes and colours there. It must not repeat itself.
 //
 //   rules = mentioned * (1 - repeated)      the main number
 //   mentioned: share of the wanted words that the plan has
@@ -10,11 +10,10 @@
 #include <set>
 #include <string>
 #include <string_view>
-#include <utility>
-#include <vector>
-
 #include <unigrpo/json.hpp>
 #include <unigrpo/reward.hpp>
+#include <utility>
+#include <vector>
 
 namespace {
 

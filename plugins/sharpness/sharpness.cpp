@@ -1,12 +1,11 @@
-// Rewards a sharp picture by the variance v of its Laplacian (Pech-Pacheco et al., 2000): v / (v + scale), so that half the
-// reward is reached at v = `scale`. A second dimension is the contrast of the grey picture.
+// Rewards a sharp picture by the variance v of its Laplacian (Pech-Pacheco et al., 2000): v / (v + scale), so that half
+// the reward is reached at v = `scale`. A second dimension is the contrast of the grey picture.
 #include <cstdint>
-#include <stdexcept>
-#include <vector>
-
 #include <opencv2/core.hpp>
 #include <opencv2/imgproc.hpp>
+#include <stdexcept>
 #include <unigrpo/reward.hpp>
+#include <vector>
 
 namespace {
 

@@ -1,11 +1,10 @@
-// Rewards a reasoning text of the wanted length: 1 between `min` and `max` tokens, and towards 0 outside of them, reached
-// `margin` tokens away.
+// Rewards a reasoning text of the wanted length: 1 between `min` and `max` tokens, and towards 0 outside of them,
+// reached `margin` tokens away.
 #include <algorithm>
 #include <stdexcept>
 #include <string>
-#include <vector>
-
 #include <unigrpo/reward.hpp>
+#include <vector>
 
 namespace {
 
@@ -13,7 +12,8 @@ class TextLength : public unigrpo::Reward {
  public:
   explicit TextLength(const unigrpo::Settings& settings)
       : min_(settings.number("min", 8)), max_(settings.number("max", 32)), margin_(settings.number("margin", 8)) {
-    if (!(0 <= min_ && min_ <= max_ && margin_ > 0)) throw std::runtime_error("expected 0 <= min <= max and margin > 0");
+    if (!(0 <= min_ && min_ <= max_ && margin_ > 0))
+      throw std::runtime_error("expected 0 <= min <= max and margin > 0");
   }
 
   unigrpo::Options options() const override {

@@ -7,9 +7,7 @@ namespace unigrpo {
 /// Wall time since construction or the last restart, on the monotonic clock.
 class Stopwatch {
  public:
-  double seconds() const {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-  }
+  double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
   /// Seconds so far; counting starts again at zero.
   double restart() {
     const auto now = std::chrono::steady_clock::now();

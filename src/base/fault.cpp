@@ -30,11 +30,10 @@ enum class Action { kill, segv, stop, exit, raise, enospc, eio, short_write, nan
 template <>
 struct EnumNames<fault::Action> {
   using enum fault::Action;
-  static constexpr std::array names = {std::pair{kill, "kill"},   std::pair{segv, "segv"},
-                                       std::pair{stop, "stop"},   std::pair{exit, "exit"},
-                                       std::pair{raise, "throw"}, std::pair{enospc, "enospc"},
-                                       std::pair{eio, "eio"},     std::pair{short_write, "short"},
-                                       std::pair{nan, "nan"},     std::pair{delay, "delay"}};
+  static constexpr std::array names = {
+      std::pair{kill, "kill"},   std::pair{segv, "segv"},     std::pair{stop, "stop"}, std::pair{exit, "exit"},
+      std::pair{raise, "throw"}, std::pair{enospc, "enospc"}, std::pair{eio, "eio"},   std::pair{short_write, "short"},
+      std::pair{nan, "nan"},     std::pair{delay, "delay"}};
 };
 
 namespace fault {
@@ -87,8 +86,8 @@ Registry parse(std::string_view specification) {
     const std::string_view delay = cut_after(action, ':');
     const auto known = enum_value<Action>(action);
     if (left.empty() || !known || (*known == Action::delay) == delay.empty()) {
-      throw BadInput("UNIGRPO_FAULT: {} is not point[@rank][:hit]=action with action {}",
-                     in_quotes(rule_text), enum_choices<Action>());
+      throw BadInput("UNIGRPO_FAULT: {} is not point[@rank][:hit]=action with action {}", in_quotes(rule_text),
+                     enum_choices<Action>());
     }
     Rule rule{.point = std::string(left), .action = *known};
     if (!hit.empty()) rule.hit = number_in(hit, rule_text);

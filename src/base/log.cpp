@@ -42,8 +42,8 @@ class Log {
     } catch (const spdlog::spdlog_ex& cause) {
       throw RuntimeFailure("{}: cannot append to the log: {}", path.string(), cause.what());
     }
-    file_->set_formatter(std::make_unique<spdlog::pattern_formatter>(
-        "%Y-%m-%dT%H:%M:%S.%eZ %l %v", spdlog::pattern_time_type::utc));
+    file_->set_formatter(
+        std::make_unique<spdlog::pattern_formatter>("%Y-%m-%dT%H:%M:%S.%eZ %l %v", spdlog::pattern_time_type::utc));
   }
 
   void set_quiet(bool quiet) {
@@ -53,8 +53,7 @@ class Log {
 
  private:
   std::mutex mutex_;
-  std::shared_ptr<spdlog::sinks::sink> terminal_ =
-      std::make_shared<spdlog::sinks::stderr_sink_mt>();
+  std::shared_ptr<spdlog::sinks::sink> terminal_ = std::make_shared<spdlog::sinks::stderr_sink_mt>();
   std::shared_ptr<spdlog::sinks::sink> file_;
 };
 

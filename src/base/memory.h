@@ -2,9 +2,9 @@
 
 namespace unigrpo {
 
-/// Memory that is freed stays with the process. A training step frees hundreds of megabytes and takes them again; giving them
-/// back to the kernel in between costs about a tenth of its time in page faults (docs/BENCHMARKS.md). Call it before the first
-/// large allocation; it does nothing where the C library is not glibc.
+/// Memory that is freed stays with the process. A training step frees hundreds of megabytes and takes them again;
+/// giving them back to the kernel in between costs about a tenth of its time in page faults (docs/BENCHMARKS.md). Call
+/// it before the first large allocation; it does nothing where the C library is not glibc.
 void keep_freed_memory();
 
 }  // namespace unigrpo

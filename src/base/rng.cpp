@@ -16,8 +16,7 @@ uint64_t mix(uint64_t x) {
 
 uint64_t fold(const StreamKey& key, uint64_t salt) {
   uint64_t h = mix(salt);
-  for (uint64_t part : {key.seed, key.step, key.prompt, key.sample, key.segment,
-                        static_cast<uint64_t>(key.purpose)}) {
+  for (uint64_t part : {key.seed, key.step, key.prompt, key.sample, key.segment, static_cast<uint64_t>(key.purpose)}) {
     h = mix(h ^ part);
   }
   return h;
@@ -60,9 +59,7 @@ uint64_t RandomStream::next_u64() {
   return low | (uint64_t{next_u32()} << 32);
 }
 
-double RandomStream::uniform() {
-  return static_cast<double>(next_u64() >> 11) * 0x1.0p-53;
-}
+double RandomStream::uniform() { return static_cast<double>(next_u64() >> 11) * 0x1.0p-53; }
 
 uint64_t RandomStream::below(uint64_t bound) {
   const uint64_t reject_below = (0 - bound) % bound;  // 2^64 mod bound

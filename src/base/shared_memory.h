@@ -5,13 +5,13 @@
 
 namespace unigrpo {
 
-/// Memory that two processes see at once, without a name that could outlive them (memfd_create). The descriptor is passed to
-/// the other process, which attaches it. It only grows, and neither side can shrink it under the other.
-/// Every failure is a RuntimeFailure.
+/// Memory that two processes see at once, without a name that could outlive them (memfd_create). The descriptor is
+/// passed to the other process, which attaches it. It only grows, and neither side can shrink it under the other. Every
+/// failure is a RuntimeFailure.
 class SharedMemory {
  public:
-  SharedMemory();                              // empty, of one's own
-  explicit SharedMemory(int descriptor);       // another process's; takes the descriptor over
+  SharedMemory();                         // empty, of one's own
+  explicit SharedMemory(int descriptor);  // another process's; takes the descriptor over
   ~SharedMemory();
   SharedMemory(const SharedMemory&) = delete;
   SharedMemory& operator=(const SharedMemory&) = delete;

@@ -18,8 +18,7 @@ constexpr std::array kHandled = {std::pair{SIGINT, "SIGINT"}, std::pair{SIGTERM,
                                  std::pair{SIGHUP, "SIGHUP"}, std::pair{SIGUSR1, "SIGUSR1"}};
 
 std::atomic<int> first_signal{0};
-static_assert(std::atomic<int>::is_always_lock_free,
-              "the handler may only touch lock-free atomics");
+static_assert(std::atomic<int>::is_always_lock_free, "the handler may only touch lock-free atomics");
 
 void on_signal(int signal_number) {
   int none = 0;

@@ -6,9 +6,9 @@
 
 namespace unigrpo {
 
-/// A program that lives no longer than this object or this process, however either of them ends: it and all that it starts are
-/// killed, in sessions of their own too. The program's main must call `supervise`. Its standard input is empty, its standard
-/// output and error are one pipe.
+/// A program that lives no longer than this object or this process, however either of them ends: it and all that it
+/// starts are killed, in sessions of their own too. The program's main must call `supervise`. Its standard input is
+/// empty, its standard output and error are one pipe.
 class Subprocess {
  public:
   struct Options {
@@ -44,9 +44,9 @@ struct SuperviseOptions {
   std::vector<int> only_child;  // descriptors for the child alone
 };
 
-/// Runs `work` in a child and stays behind to see that nothing outlives it: when the child ends, or the process that holds the
-/// other end of the lifeline does, every descendant is killed. Then ends as the child did: by the same signal or with the same
-/// code. Call it before any thread is started.
+/// Runs `work` in a child and stays behind to see that nothing outlives it: when the child ends, or the process that
+/// holds the other end of the lifeline does, every descendant is killed. Then ends as the child did: by the same signal
+/// or with the same code. Call it before any thread is started.
 [[noreturn]] void supervise(const SuperviseOptions& options, const std::function<int()>& work);
 
 }  // namespace unigrpo

@@ -94,8 +94,7 @@ std::string human_bytes(uint64_t bytes) {
 }
 
 std::string human_seconds(double seconds) {
-  if (!std::isfinite(seconds) || seconds < 0 || seconds >= 1e15)
-    return fmt::format("{} s", seconds);
+  if (!std::isfinite(seconds) || seconds < 0 || seconds >= 1e15) return fmt::format("{} s", seconds);
   if (seconds < 59.95) return fmt::format("{:.1f} s", seconds);
   auto whole = static_cast<int64_t>(std::llround(seconds));
   if (whole < 3600) return fmt::format("{} min {:02} s", whole / 60, whole % 60);

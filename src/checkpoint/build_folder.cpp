@@ -27,8 +27,7 @@ void build_folder(const std::filesystem::path& destination,
   }
   std::filesystem::create_directories(parent, error);
   if (error) throw RuntimeFailure("{}: cannot create the folder: {}", parent.string(), error.message());
-  const std::filesystem::path temporary =
-      parent / fmt::format(".{}.tmp-{}", target.filename().string(), ::getpid());
+  const std::filesystem::path temporary = parent / fmt::format(".{}.tmp-{}", target.filename().string(), ::getpid());
   std::filesystem::remove_all(temporary, error);  // of a dead process that had our id
   if (::mkdir(temporary.c_str(), 0777) != 0) {
     throw RuntimeFailure("{}: cannot create the folder: {}", temporary.string(), std::strerror(errno));

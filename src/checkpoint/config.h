@@ -12,8 +12,8 @@ namespace checkpoint {
 
 enum class OnDiskFull { stop, proceed };
 
-struct CheckpointConfig {                 // recipe: [checkpoint]
-  int64_t every = 20;                     // steps; 0 = only at the end
+struct CheckpointConfig {  // recipe: [checkpoint]
+  int64_t every = 20;      // steps; 0 = only at the end
   int64_t keep_last = 2;
   OnDiskFull on_disk_full = OnDiskFull::stop;  // spelled stop | continue
 };

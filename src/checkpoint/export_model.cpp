@@ -1,15 +1,17 @@
 #include "checkpoint/export_model.h"
 
+#include <ATen/ATen.h>
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <array>
 #include <functional>
+#include <nlohmann/json.hpp>
 #include <string_view>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
 #include <vector>
-
-#include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "checkpoint/build_folder.h"
@@ -22,9 +24,6 @@
 #include "policy/qwen2.h"
 #include "tensor/convert.h"
 
-#include <ATen/ATen.h>
-#include <fmt/ranges.h>
-
 namespace unigrpo::checkpoint {
 namespace {
 
@@ -33,11 +32,20 @@ namespace fs = std::filesystem;
 constexpr std::string_view kAutoencoderFile = "ae.safetensors";
 constexpr std::string_view kGenerationConfig = "generation_config.json";
 // Whatever else lies in a model folder (a README, samples, caches) is about the source, not about the export.
-constexpr std::array<std::string_view, 14> kCopied = {
-    "config.json",           "llm_config.json",         "vit_config.json",         "preprocessor_config.json",
-    "tokenizer.model",       "tokenizer.json",          "tokenizer_config.json",   "vocab.json",
-    "merges.txt",            "added_tokens.json",       "special_tokens_map.json", "chat_template.jinja",
-    "LICENSE",               "NOTICE"};
+constexpr std::array<std::string_view, 14> kCopied = {"config.json",
+                                                      "llm_config.json",
+                                                      "vit_config.json",
+                                                      "preprocessor_config.json",
+                                                      "tokenizer.model",
+                                                      "tokenizer.json",
+                                                      "tokenizer_config.json",
+                                                      "vocab.json",
+                                                      "merges.txt",
+                                                      "added_tokens.json",
+                                                      "special_tokens_map.json",
+                                                      "chat_template.jinja",
+                                                      "LICENSE",
+                                                      "NOTICE"};
 
 void copy_synced(const fs::path& from, const fs::path& to) {
   const io::MappedFile file(from);
@@ -59,10 +67,11 @@ at::ScalarType target_type(at::ScalarType own, const ExportOptions& options) {
   return at::isFloatingType(own) ? options.dtype.value_or(own) : own;
 }
 
-// The source's tensors with values from `weights` where given, but for those that `left_out` names; `weights` alone where there
-// is no source.
-Output collect(const io::Checkpoint* source, const optim::NamedParameters& weights, const ExportOptions& options,
-               const std::function<bool(const std::string&)>& left_out = [](const std::string&) { return false; }) {
+// The source's tensors with values from `weights` where given, but for those that `left_out` names; `weights` alone
+// where there is no source.
+Output collect(
+    const io::Checkpoint* source, const optim::NamedParameters& weights, const ExportOptions& options,
+    const std::function<bool(const std::string&)>& left_out = [](const std::string&) { return false; }) {
   Output output;
   if (source == nullptr) {
     for (const optim::NamedParameter& weight : weights) {
@@ -104,8 +113,8 @@ std::map<std::string, std::string> joined_metadata(const io::Checkpoint* source,
   return metadata;
 }
 
-void write_weights(const fs::path& folder, const char* file, const std::vector<io::TensorView>& views, const ExportOptions& options,
-                   const std::map<std::string, std::string>& metadata) {
+void write_weights(const fs::path& folder, const char* file, const std::vector<io::TensorView>& views,
+                   const ExportOptions& options, const std::map<std::string, std::string>& metadata) {
   uint64_t total = 0;
   for (const io::TensorView& view : views) total += view.bytes.size();
   if (options.shard_bytes == 0 || total <= options.shard_bytes) {
@@ -167,7 +176,8 @@ void write_model(const fs::path& source_folder, policy::Family family, const fs:
     copy_synced(autoencoder_path, folder / kAutoencoderFile);
   }
   if (!output.views.empty()) {
-    write_weights(folder, policy::weights_file(family), output.views, options, joined_metadata(source_weights, options));
+    write_weights(folder, policy::weights_file(family), output.views, options,
+                  joined_metadata(source_weights, options));
   }
 }
 

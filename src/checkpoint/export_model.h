@@ -27,10 +27,10 @@ struct ExportOptions {
   optim::NamedParameters autoencoder = {};
 };
 
-/// Writes a model folder in the official layout of the source's family (BAGEL: ema.safetensors and ae.safetensors; Qwen2.5:
-/// model.safetensors; a pair: both, in its halves' folders, weights under `text.` and `image.`): the source's configs, tokenizer
-/// and autoencoder byte for byte, and its weights under the same names with the same shapes, values from `weights` where given
-/// and copied elsewhere. Of embeddings that are tied one copy is written.
+/// Writes a model folder in the official layout of the source's family (BAGEL: ema.safetensors and ae.safetensors;
+/// Qwen2.5: model.safetensors; a pair: both, in its halves' folders, weights under `text.` and `image.`): the source's
+/// configs, tokenizer and autoencoder byte for byte, and its weights under the same names with the same shapes, values
+/// from `weights` where given and copied elsewhere. Of embeddings that are tied one copy is written.
 ///
 /// A source without weights (configs and tokenizer alone) gets `weights` as they are. The folder is built under a
 /// temporary name beside `destination` and renamed when complete; `destination` must be absent or an empty folder.

@@ -1,13 +1,14 @@
 #include "checkpoint/export_peft.h"
 
+#include <ATen/ATen.h>
+
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <string_view>
 #include <utility>
 #include <vector>
-
-#include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "checkpoint/build_folder.h"
@@ -15,8 +16,6 @@
 #include "io/json.h"
 #include "io/safetensors.h"
 #include "tensor/convert.h"
-
-#include <ATen/ATen.h>
 
 namespace unigrpo::checkpoint {
 namespace {

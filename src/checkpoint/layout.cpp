@@ -1,15 +1,14 @@
 #include "checkpoint/layout.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <charconv>
-
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "base/text.h"
 #include "io/json.h"
-
-#include <fmt/format.h>
 
 namespace unigrpo::checkpoint {
 namespace {

@@ -1,11 +1,12 @@
 #include "checkpoint/resume.h"
 
+#include <ATen/ATen.h>
+
 #include <charconv>
+#include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
 #include <vector>
-
-#include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "base/fault.h"
@@ -15,8 +16,6 @@
 #include "io/json.h"
 #include "io/mapped_file.h"
 #include "tensor/convert.h"
-
-#include <ATen/ATen.h>
 
 namespace unigrpo::checkpoint {
 namespace {
@@ -34,8 +33,7 @@ void verify(const std::filesystem::path& folder, const Manifest& manifest) {
     const char* text = reinterpret_cast<const char*>(mapped.bytes().data());
     const std::string found = sha256_hex({text, mapped.bytes().size()});
     if (found != file.sha256) {
-      throw BadInput("{}: SHA-256 is {}, its manifest says {}; the file is damaged", path.string(), found,
-                     file.sha256);
+      throw BadInput("{}: SHA-256 is {}, its manifest says {}; the file is damaged", path.string(), found, file.sha256);
     }
   }
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
@@ -102,8 +100,8 @@ LoadedCheckpoint open_checkpoint(const std::filesystem::path& folder) {
   return checkpoint;
 }
 
-std::optional<LoadedCheckpoint> newest_checkpoint(
-    const std::filesystem::path& folder, const std::function<void(const std::filesystem::path&)>& on_damaged) {
+std::optional<LoadedCheckpoint> newest_checkpoint(const std::filesystem::path& folder,
+                                                  const std::function<void(const std::filesystem::path&)>& on_damaged) {
   const std::vector<int64_t> steps = list_steps(folder);
   std::vector<std::filesystem::path> damaged;
   std::string first_damage;

@@ -37,7 +37,6 @@ LoadedCheckpoint open_checkpoint(const std::filesystem::path& folder);
 /// nothing on disk, but hands each one that does not verify to `on_damaged`. Empty where there is none; throws
 /// BadInput, naming the damaged file, where there are some and none verifies.
 std::optional<LoadedCheckpoint> newest_checkpoint(
-    const std::filesystem::path& folder,
-    const std::function<void(const std::filesystem::path&)>& on_damaged = {});
+    const std::filesystem::path& folder, const std::function<void(const std::filesystem::path&)>& on_damaged = {});
 
 }  // namespace unigrpo::checkpoint

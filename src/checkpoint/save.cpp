@@ -1,5 +1,6 @@
 #include "checkpoint/save.h"
 
+#include <ATen/ATen.h>
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -10,13 +11,12 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <nlohmann/json.hpp>
 #include <stdexcept>
 #include <string_view>
 #include <system_error>
 #include <utility>
 #include <vector>
-
-#include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "base/fault.h"
@@ -26,8 +26,6 @@
 #include "io/atomic_file.h"
 #include "io/mapped_file.h"
 #include "tensor/convert.h"
-
-#include <ATen/ATen.h>
 
 namespace unigrpo::checkpoint {
 namespace {
@@ -83,9 +81,8 @@ void write_part(const std::filesystem::path& path, const optim::NamedParameters&
 }
 
 Manifest::File describe(const std::filesystem::path& path) {
-  return {.name = path.filename().string(),
-          .size = std::filesystem::file_size(path),
-          .sha256 = io::sha256_of_file(path)};
+  return {
+      .name = path.filename().string(), .size = std::filesystem::file_size(path), .sha256 = io::sha256_of_file(path)};
 }
 
 }  // namespace
@@ -154,9 +151,7 @@ void CheckpointStore::commit(const Snapshot& snapshot) {
   const std::filesystem::path temporary = folder_ / fmt::format("{}{}-{}", kTemporaryPrefix, name, nonce());
   check(::mkdir(temporary.c_str(), 0777) == 0 ? 0 : errno, temporary, "create the folder");
   try {
-    Manifest manifest{.step = snapshot.step,
-                      .world_size = 1,
-                      .recipe_sha256 = sha256_hex(snapshot.recipe_toml)};
+    Manifest manifest{.step = snapshot.step, .world_size = 1, .recipe_sha256 = sha256_hex(snapshot.recipe_toml)};
     for (const auto& [part, tensors] : snapshot.parts) {
       const std::filesystem::path path = temporary / part_file_name(part);
       write_part(path, tensors);

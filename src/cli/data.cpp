@@ -1,12 +1,12 @@
+#include <fmt/ranges.h>
+
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <filesystem>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
-
-#include <CLI/CLI.hpp>
-#include <fmt/ranges.h>
-#include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "base/hash.h"
@@ -51,9 +51,8 @@ void write_examples(const ShapesOptions& options, const std::vector<shapes::Worl
   std::string rows;
   for (int64_t index = 0; index < options.examples; ++index) {
     const shapes::WorldPrompt& prompt = prompts[static_cast<size_t>(index) % prompts.size()];
-    RandomStream stream({.seed = options.seed,
-                         .sample = static_cast<uint64_t>(index),
-                         .purpose = Purpose::world_scene});
+    RandomStream stream(
+        {.seed = options.seed, .sample = static_cast<uint64_t>(index), .purpose = Purpose::world_scene});
     const shapes::Example example = shapes::draw_example(prompt.json, {}, stream);
     const std::string image = fmt::format("examples/{:05}.png", index);
     io::write_png(out / image, shapes::render(example.scene));
@@ -64,8 +63,8 @@ void write_examples(const ShapesOptions& options, const std::vector<shapes::Worl
   io::write_file_atomic(out / "examples.jsonl", rows);
 }
 
-/// answer_<part>.jsonl and edit_<part>.jsonl: prompt rows about pictures, which lie beside them. The pictures of a part show
-/// prompts of that part alone.
+/// answer_<part>.jsonl and edit_<part>.jsonl: prompt rows about pictures, which lie beside them. The pictures of a part
+/// show prompts of that part alone.
 void write_tasks(const ShapesOptions& options, const std::string& part, const std::vector<shapes::WorldPrompt>& prompts,
                  int64_t count) {
   const fs::path out = options.out;
@@ -74,7 +73,9 @@ void write_tasks(const ShapesOptions& options, const std::string& part, const st
     std::string rows;
     for (int64_t index = 0; index < count; ++index) {
       const std::string id = fmt::format("{}_{}_{:05}", task, part, index);
-      RandomStream stream({.seed = options.seed, .prompt = fnv1a64(task + part), .sample = static_cast<uint64_t>(index),
+      RandomStream stream({.seed = options.seed,
+                           .prompt = fnv1a64(task + part),
+                           .sample = static_cast<uint64_t>(index),
                            .purpose = Purpose::world_scene});
       const std::string& line = prompts[static_cast<size_t>(stream.below(prompts.size()))].json;
       const shapes::TaskRow drawn =
@@ -121,8 +122,8 @@ int run_arithmetic(const ArithmeticOptions& options) {
   return 0;
 }
 
-/// The sentences of SFT with these prompts: each prompt, its plan, a plan with a mistake, and the tasks with pictures, so that
-/// every word that can come up is among them.
+/// The sentences of SFT with these prompts: each prompt, its plan, a plan with a mistake, and the tasks with pictures,
+/// so that every word that can come up is among them.
 std::vector<std::string> sentences_of(const std::vector<data::Prompt>& prompts) {
   std::vector<std::string> sentences;
   for (const data::Prompt& prompt : prompts) {
@@ -166,13 +167,15 @@ Run declare_data(CLI::App& app) {
   shapes_app->add_option("--out", shapes_options->out, "Folder to write to")->required();
   shapes_app->add_option("--examples", shapes_options->examples, "Rendered examples with their plans (default 0)")
       ->check(CLI::Range(int64_t{0}, int64_t{100000}));
-  shapes_app->add_option("--tasks", shapes_options->tasks,
-                         "Rows that ask about a picture and rows that change one, a fifth as many for testing (default 0)")
+  shapes_app
+      ->add_option("--tasks", shapes_options->tasks,
+                   "Rows that ask about a picture and rows that change one, a fifth as many for testing (default 0)")
       ->check(CLI::Range(int64_t{0}, int64_t{100000}));
   shapes_app->add_option("--seed", shapes_options->seed, "Of the examples (default 0)");
 
   const auto arithmetic_options = std::make_shared<ArithmeticOptions>();
-  CLI::App* arithmetic_app = app.add_subcommand("arithmetic", "Write sums as prompts, for text alone and the reward `answer`");
+  CLI::App* arithmetic_app =
+      app.add_subcommand("arithmetic", "Write sums as prompts, for text alone and the reward `answer`");
   arithmetic_app->add_option("--out", arithmetic_options->out, "Folder for train.jsonl and test.jsonl")->required();
   arithmetic_app->add_option("--largest", arithmetic_options->largest, "Numbers from 0 to this one are added")
       ->capture_default_str()

@@ -1,8 +1,7 @@
+#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <memory>
 #include <string>
-
-#include <CLI/CLI.hpp>
 
 #include "base/error.h"
 #include "cli/commands.h"
@@ -29,7 +28,8 @@ int run_eval(const Options& options) {
   std::vector<reward::TermConfig> rewards = train::default_eval_rewards();
   rewards.front().kind = *kind;
   if (const auto lacks = recipe::find_reward_conflict(rewards.front())) {
-    throw BadInput("--reward: '{}' needs settings, which a recipe can give in [[eval.rewards]]: {}", options.reward, *lacks);
+    throw BadInput("--reward: '{}' needs settings, which a recipe can give in [[eval.rewards]]: {}", options.reward,
+                   *lacks);
   }
   const train::EvalOptions eval{.model = options.model.model,
                                 .prompts = options.prompts,

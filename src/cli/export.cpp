@@ -1,12 +1,12 @@
+#include <ATen/ATen.h>
+
+#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <filesystem>
 #include <limits>
 #include <memory>
 #include <optional>
 #include <string>
-
-#include <ATen/ATen.h>
-#include <CLI/CLI.hpp>
 
 #include "base/error.h"
 #include "checkpoint/export_model.h"
@@ -59,7 +59,8 @@ int run_export(const Options& options) {
   }
   if (options.to == "peft") {
     if (recipe.policy.train != policy::TrainMode::lora) {
-      throw BadInput("--to peft: {} trained all weights (policy.train = \"full\"); export the whole model instead", options.run);
+      throw BadInput("--to peft: {} trained all weights (policy.train = \"full\"); export the whole model instead",
+                     options.run);
     }
     checkpoint::LoraAdapter adapter{.rank = recipe.policy.lora.rank,
                                     .alpha = recipe.policy.lora.alpha,
@@ -85,13 +86,16 @@ Run declare_export(CLI::App& app) {
   const auto options = std::make_shared<Options>();
   app.add_option("--run", options->run, "Run folder")->required();
   app.add_option("--out", options->out, "Folder to write")->required();
-  app.add_option("--to", options->to, "peft: the adapter alone; bagel, qwen2: the whole model, LoRA merged, in its family's layout (default)")
+  app.add_option(
+         "--to", options->to,
+         "peft: the adapter alone; bagel, qwen2: the whole model, LoRA merged, in its family's layout (default)")
       ->check(CLI::IsMember({"bagel", "qwen2", "peft"}));
   app.add_option("--step", options->step, "Checkpoint (default: the newest)");
   app.add_option("--dtype", options->dtype, "Of the weights written")
       ->capture_default_str()
       ->check(CLI::IsMember({"float32", "bfloat16"}));
-  app.add_option("--max-shard-size", options->shard_bytes, "A whole model over this size comes in shards: 5GB (default: one file)")
+  app.add_option("--max-shard-size", options->shard_bytes,
+                 "A whole model over this size comes in shards: 5GB (default: one file)")
       ->transform(CLI::AsSizeValue(true));
   app.add_flag("--raw", options->raw, "The last weights instead of their running average (EMA)");
   return [options] { return run_export(*options); };

@@ -1,10 +1,10 @@
+#include <ATen/ATen.h>
+
+#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
 #include <string>
-
-#include <ATen/ATen.h>
-#include <CLI/CLI.hpp>
 
 #include "base/error.h"
 #include "cli/commands.h"
@@ -33,7 +33,8 @@ void write_weights(const fs::path& file, const NamedTensors& tensors) {
 int run_init(const Options& options) {
   const fs::path source = options.configs, out = options.out;
   const policy::ModelSizes sizes = policy::read_sizes(source);
-  if (policy::find_weights(source, sizes.family)) throw BadInput("--configs: {} holds weights already", source.string());
+  if (policy::find_weights(source, sizes.family))
+    throw BadInput("--configs: {} holds weights already", source.string());
   if (fs::exists(out) && !(fs::is_directory(out) && fs::is_empty(out))) {
     throw BadInput("--out: {} exists and is not empty", out.string());
   }
@@ -45,7 +46,8 @@ int run_init(const Options& options) {
     const at::Tensor fresh = policy::initial_weight(sizes.llm, shape.name, shape.tensor.sizes().vec(), options.seed);
     const at::Tensor weight = fresh.to(options.float32 ? at::kFloat : at::kBFloat16).contiguous();
     bytes += static_cast<double>(weight.nbytes());
-    (of_autoencoder ? autoencoder : model).push_back({of_autoencoder ? shape.name.substr(prefix.size()) : shape.name, weight});
+    (of_autoencoder ? autoencoder : model)
+        .push_back({of_autoencoder ? shape.name.substr(prefix.size()) : shape.name, weight});
   }
   fs::create_directories(out);
   for (const auto& entry : fs::directory_iterator(source)) {
@@ -61,7 +63,8 @@ int run_init(const Options& options) {
 
 Run declare_init(CLI::App& app) {
   const auto options = std::make_shared<Options>();
-  app.add_option("--configs", options->configs, "Folder with the config files and a tokenizer, without weights")->required();
+  app.add_option("--configs", options->configs, "Folder with the config files and a tokenizer, without weights")
+      ->required();
   app.add_option("--out", options->out, "Model folder to write")->required();
   app.add_flag("--float32", options->float32, "Instead of bf16");
   app.add_option("--seed", options->seed, "Of the weights (default 0)");

@@ -1,13 +1,12 @@
+#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
-
-#include <CLI/CLI.hpp>
-#include <nlohmann/json.hpp>
 
 #include "base/enum_names.h"
 #include "base/error.h"
@@ -66,8 +65,10 @@ Kind kind_of_folder(const fs::path& folder) {
                    folder.string());
   }
   if (!tensors && !tokenizer) {
-    throw BadInput("{}: holds neither a checkpoint (*.safetensors) nor a tokenizer (vocab.json + merges.txt, "
-                   "tokenizer.json, tokenizer.model)", folder.string());
+    throw BadInput(
+        "{}: holds neither a checkpoint (*.safetensors) nor a tokenizer (vocab.json + merges.txt, "
+        "tokenizer.json, tokenizer.model)",
+        folder.string());
   }
   return tensors ? Kind::safetensors : Kind::tokenizer;
 }
@@ -124,8 +125,9 @@ std::string inspect_safetensors(const Options& options) {
     lines += fmt::format("\n  {} {:<7} {:<20} {}", sha256_hex(bytes_of(*tensor)), io::dtype_name(tensor->dtype),
                          shape_text(tensor->shape), Json(tensor->name).dump());
   }
-  std::string text = fmt::format("{}: safetensors, {} tensors, {}", options.path, checkpoint.tensors().size(),
-                                 human_bytes(total)) + lines;
+  std::string text =
+      fmt::format("{}: safetensors, {} tensors, {}", options.path, checkpoint.tensors().size(), human_bytes(total)) +
+      lines;
   for (const auto& [key, value] : checkpoint.metadata()) {
     text += fmt::format("\n  metadata {}: {}", Json(key).dump(), Json(value).dump());
   }
@@ -160,8 +162,8 @@ std::string inspect_prompts(const Options& options) {
 
 // The answer is complete before its first byte is printed: a rejected file leaves nothing on stdout.
 std::string inspect(const Options& options, Kind kind) {
-  if (options.text && kind != Kind::tokenizer) throw BadInput("--text goes with a tokenizer, {} holds {}",
-                                                              options.path, enum_name(kind));
+  if (options.text && kind != Kind::tokenizer)
+    throw BadInput("--text goes with a tokenizer, {} holds {}", options.path, enum_name(kind));
   if (options.text && !is_valid_utf8(*options.text)) throw BadInput("--text: not UTF-8");
   switch (kind) {
     case Kind::safetensors:

@@ -1,8 +1,7 @@
+#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <memory>
 #include <string_view>
-
-#include <CLI/CLI.hpp>
 
 #include "base/error.h"
 #include "base/text.h"

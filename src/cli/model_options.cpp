@@ -1,6 +1,7 @@
 #include "cli/model_options.h"
 
 #include <ATen/ATen.h>
+
 #include <CLI/CLI.hpp>
 
 #include "base/error.h"
@@ -20,7 +21,8 @@ void add_model_options(CLI::App& app, ModelOptions& options) {
   app.add_option("--steps", options.num_steps, "Denoising steps (default: the model's generation_config.json)")
       ->check(CLI::Range(int64_t{1}, int64_t{10000}));
   app.add_option("--guidance", options.guidance, "Text guidance; 1 = none")->check(CLI::Range(1.0, 100.0));
-  app.add_option("--image-guidance", options.image_guidance, "Guidance by the prompt's pictures, beside --guidance; 1 = none")
+  app.add_option("--image-guidance", options.image_guidance,
+                 "Guidance by the prompt's pictures, beside --guidance; 1 = none")
       ->check(CLI::Range(1.0, 100.0));
 }
 

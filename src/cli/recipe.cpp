@@ -1,9 +1,8 @@
+#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <memory>
 #include <string>
 #include <vector>
-
-#include <CLI/CLI.hpp>
 
 #include "base/error.h"
 #include "cli/commands.h"
@@ -22,10 +21,9 @@ int run_recipe(const Options& options) {
   if (options.explain != options.path.empty()) {
     throw BadInput("recipe takes either a recipe file or --explain; see `unigrpo recipe --help`");
   }
-  const std::string text = options.explain
-                               ? recipe::explain()
-                               : recipe::to_toml(recipe::parse(options.path, options.overrides,
-                                                               recipe::Command::check));
+  const std::string text =
+      options.explain ? recipe::explain()
+                      : recipe::to_toml(recipe::parse(options.path, options.overrides, recipe::Command::check));
   std::fwrite(text.data(), 1, text.size(), stdout);
   return 0;
 }

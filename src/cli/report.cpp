@@ -1,9 +1,9 @@
+#include <fmt/core.h>
+
+#include <CLI/CLI.hpp>
 #include <filesystem>
 #include <memory>
 #include <string>
-
-#include <CLI/CLI.hpp>
-#include <fmt/core.h>
 
 #include "cli/commands.h"
 #include "monitor/monitor.h"

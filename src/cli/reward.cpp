@@ -1,16 +1,15 @@
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
-
-#include <CLI/CLI.hpp>
-#include <nlohmann/json.hpp>
 
 #include "base/clock.h"
 #include "base/enum_names.h"
@@ -124,8 +123,8 @@ int run_reward(Options options) {
   const double seconds_per_sample = watch.seconds() / static_cast<double>(samples.size());
 
   Json dimensions = Json::object();
-  std::string table = fmt::format("{:<24} {:>8} {:>12} {:>12} {:>12} {:>12}\n", "dimension", "scored", "mean", "spread",
-                                  "min", "max");
+  std::string table =
+      fmt::format("{:<24} {:>8} {:>12} {:>12} {:>12} {:>12}\n", "dimension", "scored", "mean", "spread", "min", "max");
   for (size_t k = 0; k < plugin.description().dimensions.size(); ++k) {
     const std::string& name = plugin.description().dimensions[k].name;
     const Statistics all = statistics_of(values_of(scores, k, name));
@@ -135,19 +134,20 @@ int run_reward(Options options) {
       continue;
     }
     dimensions[name].update({{"mean", all.mean}, {"spread", all.spread}, {"min", all.min}, {"max", all.max}});
-    table += fmt::format("{:<24} {:>8} {:>12.6g} {:>12.6g} {:>12.6g} {:>12.6g}\n", name, all.count, all.mean, all.spread,
-                         all.min, all.max);
+    table += fmt::format("{:<24} {:>8} {:>12.6g} {:>12.6g} {:>12.6g} {:>12.6g}\n", name, all.count, all.mean,
+                         all.spread, all.min, all.max);
   }
-  const auto num_scored = std::ranges::count_if(scores, [](const reward::Score& score) { return score.value.has_value(); });
-  std::printf("%s%td of %zu samples scored, %.3f ms a sample, %.0f ms to start\n", table.c_str(), num_scored, samples.size(),
-              seconds_per_sample * 1e3, start_s * 1e3);
+  const auto num_scored =
+      std::ranges::count_if(scores, [](const reward::Score& score) { return score.value.has_value(); });
+  std::printf("%s%td of %zu samples scored, %.3f ms a sample, %.0f ms to start\n", table.c_str(), num_scored,
+              samples.size(), seconds_per_sample * 1e3, start_s * 1e3);
   if (!options.json.empty()) {
     Json rows = Json::array();
     for (size_t n = 0; n < samples.size(); ++n) rows.push_back(json_of(samples[n], scores[n]));
-    const Json all = {{"plugin", options.term.path},     {"sha256", plugin.sha256()},
-                      {"samples", options.samples},      {"settings", Json::parse(options.term.settings)},
-                      {"dimensions", dimensions},        {"seconds_per_sample", seconds_per_sample},
-                      {"start_seconds", start_s},        {"scores", rows}};
+    const Json all = {{"plugin", options.term.path}, {"sha256", plugin.sha256()},
+                      {"samples", options.samples},  {"settings", Json::parse(options.term.settings)},
+                      {"dimensions", dimensions},    {"seconds_per_sample", seconds_per_sample},
+                      {"start_seconds", start_s},    {"scores", rows}};
     io::write_file_atomic(options.json, all.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
   }
   return static_cast<int>(num_scored > 0 ? ExitCode::done : ExitCode::failed);
@@ -163,7 +163,9 @@ Run declare_reward(CLI::App& app) {
   app.add_option("--set", options->overrides, "One of the plugin's own keys: --set limit=200")
       ->allow_extra_args(false)
       ->type_name("KEY=VALUE");
-  app.add_option("--isolate", options->isolate, "Where it runs")->check(CLI::IsMember({"process", "none"}))->capture_default_str();
+  app.add_option("--isolate", options->isolate, "Where it runs")
+      ->check(CLI::IsMember({"process", "none"}))
+      ->capture_default_str();
   app.add_option("--timeout", options->term.timeout_s, "Seconds that a call may take")
       ->check(CLI::Range(0.001, 86400.0))
       ->capture_default_str();

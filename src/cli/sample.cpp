@@ -1,10 +1,9 @@
+#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
-
-#include <CLI/CLI.hpp>
 
 #include "base/error.h"
 #include "cli/commands.h"
@@ -26,7 +25,8 @@ struct Options {
 };
 
 int run_sample(const Options& options) {
-  if (options.prompt.find_first_not_of(" \t\n") == std::string::npos) throw BadInput("--prompt: expected a text, got a blank one");
+  if (options.prompt.find_first_not_of(" \t\n") == std::string::npos)
+    throw BadInput("--prompt: expected a text, got a blank one");
   const train::GenerationConfig generation = generation_of(options.model);
   const auto model = load_model(options.model);
   rollout::RolloutEngine engine(*model, train::to_rollout_config(generation), options.seed, generation.system_prompt);

@@ -1,15 +1,15 @@
 #include "cli/selftest_bagel.h"
 
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <functional>
+#include <nlohmann/json.hpp>
 #include <ostream>
 #include <set>
 #include <string>
 #include <vector>
-
-#include <ATen/ATen.h>
-#include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "flow/guidance.h"
@@ -121,7 +121,8 @@ class Selftest {
   }
   template <typename T>
   void equal(const std::string& name, const T& got, const T& want) {
-    report(name, got == want, got == want ? "equal" : fmt::format("got {}, expected {}", json(got).dump(), json(want).dump()));
+    report(name, got == want,
+           got == want ? "equal" : fmt::format("got {}, expected {}", json(got).dump(), json(want).dump()));
   }
   static std::string shape(const at::Tensor& t) { return json(t.sizes().vec()).dump(); }
 
@@ -268,7 +269,8 @@ class Selftest {
 
   /// From init_noise to data by Euler steps; guidance's other branch has read nothing.
   at::Tensor walk(const Context& context, const flow::GuidanceConfig& guide) {
-    const auto times = flow::time_grid(facts_.get<int64_t>("ode.num_timesteps") - 1, facts_.get<double>("ode.timestep_shift"));
+    const auto times =
+        flow::time_grid(facts_.get<int64_t>("ode.num_timesteps") - 1, facts_.get<double>("ode.timestep_shift"));
     const Context nothing;
     const Context *reader = &context, *empty = &nothing;
     const auto conditional = model_->denoise(std::span(&reader, 1), grid());
@@ -302,8 +304,8 @@ class Selftest {
     const at::NoGradGuard no_grad;
     const Block block = vision_block();
     if (has_tensor("vit_position_ids")) {
-      const at::Tensor ids = nn::grid_position_ids(block.grid.height, block.grid.width,
-                                                   model_->config().vit_max_patches_per_side);
+      const at::Tensor ids =
+          nn::grid_position_ids(block.grid.height, block.grid.width, model_->config().vit_max_patches_per_side);
       compare("vit_position_ids", ids.to(at::kFloat), golden("vit_position_ids"), 0);
     }
     const at::Tensor features = model_->vision().features(block.pixels.unsqueeze(0));
@@ -371,7 +373,8 @@ class Selftest {
     int64_t first = 0;
     // Grids differ, so each sample is a batch of its own; losses are means over the tokens of all.
     for (size_t i = 0; i < texts.size(); ++i) {
-      if (texts[i].size() != 2 || grids[i].size() != 2) throw BadInput("golden.json: 'train': two texts, two sides a sample");
+      if (texts[i].size() != 2 || grids[i].size() != 2)
+        throw BadInput("golden.json: 'train': two texts, two sides a sample");
       const LatentGrid sample_grid{grids[i][0], grids[i][1]};
       const at::Tensor clean = nn::patchify(golden("train_latent_" + std::to_string(i)).unsqueeze(0),
                                             model_->config().latent_patch_size);  // [1, L, C]

@@ -1,18 +1,18 @@
 #include "cli/selftest_vectors.h"
 
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <torch/csrc/autograd/autograd.h>
+
 #include <cmath>
 #include <cstdint>
 #include <limits>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <ostream>
 #include <stdexcept>
 #include <string>
 #include <vector>
-
-#include <ATen/ATen.h>
-#include <fmt/format.h>
-#include <nlohmann/json.hpp>
-#include <torch/csrc/autograd/autograd.h>
 
 #include "base/error.h"
 #include "flow/sde_step.h"
@@ -54,8 +54,7 @@ double element(const json& value, const std::string& where) {
   if (value == "inf") return std::numeric_limits<double>::infinity();
   if (value == "-inf") return -std::numeric_limits<double>::infinity();
   if (value == "nan") return std::numeric_limits<double>::quiet_NaN();
-  throw BadInput("{}: expected a number, \"inf\", \"-inf\" or \"nan\", got {}", where,
-                 value.dump());
+  throw BadInput("{}: expected a number, \"inf\", \"-inf\" or \"nan\", got {}", where, value.dump());
 }
 
 constexpr uint64_t kMaxAxis = uint64_t{1} << 31;
@@ -82,8 +81,7 @@ at::Tensor read_tensor(const json& value, const std::string& where) {
     shape.push_back(static_cast<int64_t>(axis));
   }
   if (count != data.size()) {
-    throw BadInput("{}: shape {} does not fit {} data values", where, shape_json.dump(),
-                   data.size());
+    throw BadInput("{}: shape {} does not fit {} data values", where, shape_json.dump(), data.size());
   }
   if (dtype == "f32") {
     std::vector<double> values;
@@ -124,12 +122,9 @@ class Case {
     return tensor.scalar_type() == at::kDouble ? tensor.to(at::kFloat) : tensor;
   }
   at::Tensor raw_input(const std::string& key) const {
-    return read_tensor(field(field(json_, "inputs", where_), key, where_ + ": inputs"),
-                       where_ + ": inputs." + key);
+    return read_tensor(field(field(json_, "inputs", where_), key, where_ + ": inputs"), where_ + ": inputs." + key);
   }
-  double param(const std::string& key) const {
-    return number(param_json(key), where_ + ": params." + key);
-  }
+  double param(const std::string& key) const { return number(param_json(key), where_ + ": params." + key); }
   int64_t integer(const std::string& key) const {
     const json& value = param_json(key);
     if (!value.is_number_integer()) {
@@ -142,8 +137,7 @@ class Case {
     const std::string name = text(param_json(key), where_ + ": params." + key);
     const auto value = enum_value<E>(name);
     if (!value) {
-      throw BadInput("{}: params.{}: unknown value '{}' ({})", where_, key, name,
-                     enum_choices<E>());
+      throw BadInput("{}: params.{}: unknown value '{}' ({})", where_, key, name, enum_choices<E>());
     }
     return *value;
   }
@@ -183,15 +177,13 @@ Results run_time_grid(const Case& c) {
 }
 
 Results run_sde_step(const Case& c) {
-  const auto step =
-      flow::sde_step(sde_config(c), c.input("x"), c.input("v"), c.input("noise"), time_span(c));
+  const auto step = flow::sde_step(sde_config(c), c.input("x"), c.input("v"), c.input("noise"), time_span(c));
   return {{"mean", step.mean}, {"std", step.std.select(0, 0)}, {"x_next", step.x_next}};
 }
 
 Results run_sde_log_prob(const Case& c) {
   const at::Tensor v = c.input("v").requires_grad_();
-  const at::Tensor log_prob =
-      flow::sde_log_prob(sde_config(c), c.input("x"), v, c.input("x_next"), time_span(c));
+  const at::Tensor log_prob = flow::sde_log_prob(sde_config(c), c.input("x"), v, c.input("x_next"), time_span(c));
   return {{"log_prob", log_prob}, {"grad_v", gradient(log_prob.sum(), v)}};
 }
 
@@ -200,17 +192,14 @@ Results run_latent_kl(const Case& c) {
   return {{"kl", flow::latent_kl(sde_config(c), c.input("v"), c.input("v_ref"), time_span(c))}};
 }
 
-Results run_velocity_mse(const Case& c) {
-  return {{"mse", flow::velocity_mse(c.input("v"), c.input("v_ref"))}};
-}
+Results run_velocity_mse(const Case& c) { return {{"mse", flow::velocity_mse(c.input("v"), c.input("v_ref"))}}; }
 
 Results run_ratio_norm(const Case& c) {
   const at::Tensor v = c.input("v").requires_grad_();
-  const at::Tensor norm = flow::ratio_norm_log_ratio(sde_config(c), c.input("x"), v,
-                                                     c.input("v_old"), c.input("x_next"),
-                                                     time_span(c));
-  const at::Tensor plain = flow::log_ratio(sde_config(c), c.input("x"), v, c.input("v_old"),
-                                           c.input("x_next"), time_span(c));
+  const at::Tensor norm =
+      flow::ratio_norm_log_ratio(sde_config(c), c.input("x"), v, c.input("v_old"), c.input("x_next"), time_span(c));
+  const at::Tensor plain =
+      flow::log_ratio(sde_config(c), c.input("x"), v, c.input("v_old"), c.input("x_next"), time_span(c));
   return {{"log_ratio", plain}, {"log_ratio_norm", norm}, {"grad_v", gradient(norm.sum(), v)}};
 }
 
@@ -224,14 +213,11 @@ std::vector<int64_t> group_ids(const Case& c) {
 Results run_group_advantages(const Case& c) {
   const at::Tensor rewards = c.raw_input("rewards");
   tensor::check_shape(rewards, {-1}, "rewards [N]");
-  std::vector<double> values(rewards.const_data_ptr<double>(),
-                             rewards.const_data_ptr<double>() + rewards.numel());
-  const grpo::AdvantageConfig config{
-      .normalization = c.choice<grpo::Normalization>("normalization"),
-      .eps = c.param("eps"),
-      .ddof = c.integer("ddof")};
-  const auto advantages =
-      grpo::group_advantages(config, std::span<const double>(values), group_ids(c));
+  std::vector<double> values(rewards.const_data_ptr<double>(), rewards.const_data_ptr<double>() + rewards.numel());
+  const grpo::AdvantageConfig config{.normalization = c.choice<grpo::Normalization>("normalization"),
+                                     .eps = c.param("eps"),
+                                     .ddof = c.integer("ddof")};
+  const auto advantages = grpo::group_advantages(config, std::span<const double>(values), group_ids(c));
   return {{"advantages", at::tensor(advantages, at::kDouble)}};
 }
 
@@ -244,27 +230,24 @@ Results run_combine(const Case& c) {
   for (int64_t n = 0; n < rewards.size(0); ++n) {
     auto& row = table.scores.emplace_back(weights.size());
     for (size_t k = 0; k < row.size(); ++k) {
-      row[k].value = rewards.const_data_ptr<double>()[n * rewards.size(1) +
-                                                      static_cast<int64_t>(k)];
+      row[k].value = rewards.const_data_ptr<double>()[n * rewards.size(1) + static_cast<int64_t>(k)];
     }
   }
-  const grpo::AdvantageConfig config{.combine = c.choice<grpo::Combine>("mode"),
-                                     .eps = c.param("eps"),
-                                     .ddof = c.integer("ddof")};
+  const grpo::AdvantageConfig config{
+      .combine = c.choice<grpo::Combine>("mode"), .eps = c.param("eps"), .ddof = c.integer("ddof")};
   const auto advantages = grpo::combined_advantages(config, table, group_ids(c));
   return {{"advantages", at::tensor(advantages, at::kDouble)}};
 }
 
 Results run_text_loss(const Case& c) {
-  const grpo::TextLossConfig config{
-      .importance = c.choice<grpo::Importance>("importance"),
-      .aggregation = c.choice<grpo::Aggregation>("aggregation"),
-      .clip_low = c.param("clip_low"),
-      .clip_high = c.param("clip_high"),
-      .dual_clip = c.param("dual_clip"),
-      .kl_beta = c.param("kl_beta"),
-      .kl_estimator = c.choice<grpo::KlEstimator>("kl_estimator"),
-      .max_length = c.integer("max_length")};
+  const grpo::TextLossConfig config{.importance = c.choice<grpo::Importance>("importance"),
+                                    .aggregation = c.choice<grpo::Aggregation>("aggregation"),
+                                    .clip_low = c.param("clip_low"),
+                                    .clip_high = c.param("clip_high"),
+                                    .dual_clip = c.param("dual_clip"),
+                                    .kl_beta = c.param("kl_beta"),
+                                    .kl_estimator = c.choice<grpo::KlEstimator>("kl_estimator"),
+                                    .max_length = c.integer("max_length")};
   const at::Tensor log_probs = c.input("log_probs").requires_grad_();
   const grpo::TextLoss loss = grpo::text_loss(config, {.log_probs = log_probs,
                                                        .old_log_probs = c.input("old_log_probs"),
@@ -280,28 +263,24 @@ Results run_text_loss(const Case& c) {
 
 Results run_image_loss(const Case& c) {
   const at::Tensor log_probs = c.input("log_probs").requires_grad_();
-  const grpo::ImageLoss loss =
-      grpo::image_loss({.clip_range = c.param("clip_range")}, c.param("advantage_clip"),
-                       {.log_probs = log_probs,
-                        .old_log_probs = c.input("old_log_probs"),
-                        .mask = c.input("mask"),
-                        .advantages = c.input("advantages")});
-  return {{"loss", loss.loss},
-          {"clip_fraction", loss.clip_fraction},
-          {"grad_log_probs", gradient(loss.loss, log_probs)}};
+  const grpo::ImageLoss loss = grpo::image_loss({.clip_range = c.param("clip_range")}, c.param("advantage_clip"),
+                                                {.log_probs = log_probs,
+                                                 .old_log_probs = c.input("old_log_probs"),
+                                                 .mask = c.input("mask"),
+                                                 .advantages = c.input("advantages")});
+  return {
+      {"loss", loss.loss}, {"clip_fraction", loss.clip_fraction}, {"grad_log_probs", gradient(loss.loss, log_probs)}};
 }
 
 Results run_token_log_probs(const Case& c) {
-  const auto out =
-      kernels::gather_log_prob(c.input("logits"), c.input("ids"), c.param("temperature"));
+  const auto out = kernels::gather_log_prob(c.input("logits"), c.input("ids"), c.param("temperature"));
   return {{"log_probs", out.log_probs}, {"entropy", out.entropy}};
 }
 
 Results run_filtered_probs(const Case& c) {
-  return {{"probs", kernels::filtered_probs(c.input("logits"),
-                                            {.temperature = c.param("temperature"),
-                                             .top_k = c.integer("top_k"),
-                                             .top_p = c.param("top_p")})}};
+  return {{"probs", kernels::filtered_probs(c.input("logits"), {.temperature = c.param("temperature"),
+                                                                .top_k = c.integer("top_k"),
+                                                                .top_p = c.param("top_p")})}};
 }
 
 const std::map<std::string, Results (*)(const Case&)> kOps = {
@@ -320,8 +299,8 @@ const std::map<std::string, Results (*)(const Case&)> kOps = {
 };
 
 /// Empty where `got` passes, else its largest error in words. `excess` becomes the error's size.
-std::string difference(const std::string& key, const at::Tensor& got_any, const at::Tensor& want_any,
-                       double atol, double rtol, double& excess) {
+std::string difference(const std::string& key, const at::Tensor& got_any, const at::Tensor& want_any, double atol,
+                       double rtol, double& excess) {
   const at::Tensor got = got_any.detach().to(at::kDouble).contiguous();
   const at::Tensor want = want_any.to(at::kDouble).contiguous();
   if (got.sizes() != want.sizes()) {
@@ -341,8 +320,8 @@ std::string difference(const std::string& key, const at::Tensor& got_any, const 
     const double size = std::isfinite(error) ? error : std::numeric_limits<double>::infinity();
     if (size <= excess && !worst.empty()) continue;
     excess = size;
-    worst = fmt::format("{} element {}: got {:.9g}, expected {:.9g}, off by {:.3g}, allowed {:.3g}",
-                        key, i, g, w, error, allowed);
+    worst = fmt::format("{} element {}: got {:.9g}, expected {:.9g}, off by {:.3g}, allowed {:.3g}", key, i, g, w,
+                        error, allowed);
   }
   return worst;
 }

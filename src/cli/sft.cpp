@@ -1,12 +1,12 @@
+#include "train/sft.h"
+
+#include <CLI/CLI.hpp>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include <CLI/CLI.hpp>
-
 #include "cli/commands.h"
 #include "recipe/parse.h"
-#include "train/sft.h"
 
 namespace unigrpo::cli {
 namespace {

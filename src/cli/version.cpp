@@ -1,7 +1,6 @@
-#include "cli/commands.h"
-
 #include <fmt/format.h>
 
+#include "cli/commands.h"
 #include "unigrpo_version.h"
 
 #ifdef UNIGRPO_WITH_TORCH

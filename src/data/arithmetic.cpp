@@ -1,11 +1,11 @@
 #include "data/arithmetic.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
-
-#include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include "base/rng.h"
 
@@ -18,7 +18,8 @@ ArithmeticRows make_sums(int64_t largest, uint64_t seed) {
   }
   RandomStream stream({.seed = seed, .purpose = Purpose::prompt_order});
   for (size_t i = pairs.size() - 1; i > 0; --i) std::swap(pairs[i], pairs[stream.below(i + 1)]);
-  const std::set<std::pair<int64_t, int64_t>> held_out(pairs.begin(), pairs.begin() + static_cast<int64_t>((pairs.size() + 4) / 5));
+  const std::set<std::pair<int64_t, int64_t>> held_out(pairs.begin(),
+                                                       pairs.begin() + static_cast<int64_t>((pairs.size() + 4) / 5));
   ArithmeticRows rows;
   for (int64_t a = 0; a <= largest; ++a) {
     for (int64_t b = 0; b <= largest; ++b) {

@@ -33,8 +33,8 @@ class TokenTable {
   void add(std::string_view where, const std::string& text, const Json& id) {
     check_text(where, text);
     if (!id.is_number_unsigned() && !(id.is_number_integer() && id.get<int64_t>() >= 0)) {
-      throw BadInput("{}: id of token {} must be an integer in 0..vocab size - 1, found {}", where,
-                     in_quotes(text, 40), in_quotes(id.dump(), 40));
+      throw BadInput("{}: id of token {} must be an integer in 0..vocab size - 1, found {}", where, in_quotes(text, 40),
+                     in_quotes(id.dump(), 40));
     }
     add(where, text, id.get<uint64_t>());
   }
@@ -42,12 +42,12 @@ class TokenTable {
   void add(std::string_view where, const std::string& text, uint64_t id) {
     if (const auto [other, is_new] = id_of_text_.try_emplace(text, id); !is_new) {
       if (other->second == id) return;  // a vocabulary token that is an added token as well
-      throw BadInput("{}: token {} has id {}, but id {} elsewhere (duplicate token)", where,
-                     in_quotes(text, 40), id, other->second);
+      throw BadInput("{}: token {} has id {}, but id {} elsewhere (duplicate token)", where, in_quotes(text, 40), id,
+                     other->second);
     }
     if (const auto [other, is_new] = text_of_id_.try_emplace(id, text); !is_new) {
-      throw BadInput("{}: id {} of token {} is a duplicate: token {} has it already", where, id,
-                     in_quotes(text, 40), in_quotes(other->second, 40));
+      throw BadInput("{}: id {} of token {} is a duplicate: token {} has it already", where, id, in_quotes(text, 40),
+                     in_quotes(other->second, 40));
     }
     if (id_of_text_.size() > kMaxTokens) {
       throw BadInput("{}: vocab has more than {} tokens", where, kMaxTokens);
@@ -62,9 +62,8 @@ class TokenTable {
     std::vector<std::string> tokens(id_of_text_.size());
     for (const auto& [id, text] : text_of_id_) {
       if (id >= tokens.size()) {
-        throw BadInput(
-            "{}: vocab: id {} of token {} is out of range, expected 0..{} (vocab size - 1)", where,
-            id, in_quotes(text, 40), tokens.size() - 1);
+        throw BadInput("{}: vocab: id {} of token {} is out of range, expected 0..{} (vocab size - 1)", where, id,
+                       in_quotes(text, 40), tokens.size() - 1);
       }
       tokens[id] = text;
     }
@@ -74,8 +73,8 @@ class TokenTable {
   static void check_text(std::string_view where, const std::string& text) {
     if (text.empty()) throw BadInput("{}: a token is empty", where);
     if (text.size() > kMaxTokenBytes) {
-      throw BadInput("{}: token {} is too long: {} bytes, the limit is {}", where,
-                     in_quotes(text, 40), text.size(), kMaxTokenBytes);
+      throw BadInput("{}: token {} is too long: {} bytes, the limit is {}", where, in_quotes(text, 40), text.size(),
+                     kMaxTokenBytes);
     }
     if (text.find('\0') != std::string::npos) {
       throw BadInput("{}: token {} holds a NUL character", where, in_quotes(text, 40));
@@ -127,21 +126,19 @@ void read_vocab(std::string_view where, const Json& vocab, TokenTable& table) {
   for (const auto& [text, id] : vocab.items()) table.add(where, text, id);
 }
 
-void add_merge(const std::string& where, const std::string& left, const std::string& right,
-               const TokenTable& table, std::unordered_set<uint64_t>& seen,
-               std::vector<BpeFiles::Merge>& merges) {
+void add_merge(const std::string& where, const std::string& left, const std::string& right, const TokenTable& table,
+               std::unordered_set<uint64_t>& seen, std::vector<BpeFiles::Merge>& merges) {
   for (const std::string& text : {left, right, left + right}) {
     if (text.empty()) throw BadInput("{}: merge with an empty token", where);
     if (text.size() > kMaxTokenBytes || !table.has(text)) {
-      throw BadInput("{}: merge of {} and {}: unknown token {}, it is not in the vocab", where,
-                     in_quotes(left, 40), in_quotes(right, 40), in_quotes(text, 40));
+      throw BadInput("{}: merge of {} and {}: unknown token {}, it is not in the vocab", where, in_quotes(left, 40),
+                     in_quotes(right, 40), in_quotes(text, 40));
     }
   }
   const BpeFiles::Merge merge{table.id(left), table.id(right), table.id(left + right)};
   const uint64_t key = static_cast<uint64_t>(merge.left) << 32 | static_cast<uint64_t>(merge.right);
   if (!seen.insert(key).second) {
-    throw BadInput("{}: duplicate merge of {} and {}", where, in_quotes(left, 40),
-                   in_quotes(right, 40));
+    throw BadInput("{}: duplicate merge of {} and {}", where, in_quotes(left, 40), in_quotes(right, 40));
   }
   if (merges.size() == kMaxMerges) throw BadInput("{}: more than {} merges", where, kMaxMerges);
   merges.push_back(merge);
@@ -168,15 +165,12 @@ AddedToken read_added_token(const std::string& where, const Json& entry) {
   token.strip_left = bool_member(where, entry, "lstrip", false);
   token.strip_right = bool_member(where, entry, "rstrip", false);
   if (bool_member(where, entry, "single_word", false)) {
-    throw BadInput("{}: added token {} is single_word, which is not supported", where,
-                   in_quotes(token.text, 40));
+    throw BadInput("{}: added token {} is single_word, which is not supported", where, in_quotes(token.text, 40));
   }
   return token;
 }
 
-bool is_spelled(std::string_view text) {
-  return text.size() > 4 && text.starts_with("<|") && text.ends_with("|>");
-}
+bool is_spelled(std::string_view text) { return text.size() > 4 && text.starts_with("<|") && text.ends_with("|>"); }
 
 PreTokenizerStep read_split(const std::string& where, const Json& config) {
   const Json& pattern = member(where, config, "pattern");
@@ -210,8 +204,7 @@ void read_pre_tokenizer(const std::string& where, const Json& config, int depth,
   if (type == "Sequence") {
     const Json& parts = member(where, config, "pretokenizers");
     if (!parts.is_array() || depth == kMaxSequenceDepth || parts.size() > 16) {
-      throw BadInput("{}: pretokenizers must be a short list, nested at most {} deep", where,
-                     kMaxSequenceDepth);
+      throw BadInput("{}: pretokenizers must be a short list, nested at most {} deep", where, kMaxSequenceDepth);
     }
     for (const Json& part : parts) read_pre_tokenizer(where, part, depth + 1, files);
   } else if (type == "Whitespace") {
@@ -246,8 +239,7 @@ void read_normalizer(const std::string& where, const Json& config, int depth, Bp
       return;
     }
   }
-  throw BadInput("{}: normalizer type {} is not supported, expected NFC or null", where,
-                 in_quotes(type, 40));
+  throw BadInput("{}: normalizer type {} is not supported, expected NFC or null", where, in_quotes(type, 40));
 }
 
 // Settings of the BPE model that would change ids in ways that are not implemented.
@@ -269,8 +261,7 @@ void check_model_settings(const std::string& where, const Json& model) {
   }
 }
 
-void read_merge_list(const std::string& where, const Json& list, const TokenTable& table,
-                     BpeFiles& files) {
+void read_merge_list(const std::string& where, const Json& list, const TokenTable& table, BpeFiles& files) {
   if (!list.is_array()) {
     throw BadInput("{}: merges must be a list, found {}", where, list.type_name());
   }
@@ -279,8 +270,7 @@ void read_merge_list(const std::string& where, const Json& list, const TokenTabl
     const std::string here = fmt::format("{}: merges[{}]", where, rank);
     const Json& item = list[rank];
     std::string left, right;
-    const bool is_pair =
-        item.is_array() && item.size() == 2 && item[0].is_string() && item[1].is_string();
+    const bool is_pair = item.is_array() && item.size() == 2 && item[0].is_string() && item[1].is_string();
     if (is_pair) {
       left = item[0].get<std::string>();
       right = item[1].get<std::string>();
@@ -310,8 +300,7 @@ void finish(std::string_view where, const TokenTable& table, const Json& vocab, 
   }
 }
 
-void add_unique(const std::string& where, AddedToken token, std::unordered_set<std::string>& seen,
-                BpeFiles& files) {
+void add_unique(const std::string& where, AddedToken token, std::unordered_set<std::string>& seen, BpeFiles& files) {
   if (!seen.insert(token.text).second) {
     throw BadInput("{}: duplicate added token {}", where, in_quotes(token.text, 40));
   }
@@ -389,29 +378,27 @@ void read_merges_file(const std::filesystem::path& path, const TokenTable& table
     if (line.empty() && text.find_first_not_of('\n', begin) == std::string::npos) break;
     std::string left, right;
     if (!split_merge(line, left, right)) {
-      throw BadInput("{}: a merge must be two tokens with one space between, found {}", here,
-                     in_quotes(line, 60));
+      throw BadInput("{}: a merge must be two tokens with one space between, found {}", here, in_quotes(line, 60));
     }
     add_merge(here, left, right, table, seen, files.merges);
   }
 }
 
 // {"<|im_end|>": 402, ...}: special where the spelling says so; tokenizer_config.json may say more.
-void read_added_tokens_file(const std::filesystem::path& path, TokenTable& table,
-                            std::unordered_set<std::string>& seen, BpeFiles& files) {
+void read_added_tokens_file(const std::filesystem::path& path, TokenTable& table, std::unordered_set<std::string>& seen,
+                            BpeFiles& files) {
   const std::string where = path.string();
   const Json root = io::read_json_file(path, {}, kMaxConfigBytes);
   check_object(where, "the file", root);
   for (const auto& [text, id] : root.items()) {
     table.add(where, text, id);
     if (seen.contains(text)) continue;
-    add_unique(where, {.text = text, .id = table.id(text), .special = is_spelled(text)}, seen,
-               files);
+    add_unique(where, {.text = text, .id = table.id(text), .special = is_spelled(text)}, seen, files);
   }
 }
 
-void read_tokenizer_config(const std::filesystem::path& path, TokenTable& table,
-                           std::unordered_set<std::string>& seen, BpeFiles& files) {
+void read_tokenizer_config(const std::filesystem::path& path, TokenTable& table, std::unordered_set<std::string>& seen,
+                           BpeFiles& files) {
   const std::string where = path.string();
   const Json root = io::read_json_file(path, {.wide_integers = true}, kMaxConfigBytes);
   check_object(where, "the file", root);
@@ -430,8 +417,7 @@ void read_tokenizer_config(const std::filesystem::path& path, TokenTable& table,
     const Json& added = root.at("added_tokens_decoder");
     check_object(where, "added_tokens_decoder", added);
     for (const auto& [key, entry] : added.items()) {
-      const std::string here =
-          fmt::format("{}: added_tokens_decoder {}", where, in_quotes(key, 40));
+      const std::string here = fmt::format("{}: added_tokens_decoder {}", where, in_quotes(key, 40));
       uint64_t id = 0;
       const auto [stop, error] = std::from_chars(key.data(), key.data() + key.size(), id);
       if (error != std::errc() || stop != key.data() + key.size()) {

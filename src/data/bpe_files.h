@@ -29,10 +29,9 @@ struct BpeFiles {
   std::vector<bool> is_model_token;  // [V]
   std::vector<Merge> merges;
   std::vector<AddedToken> added_tokens;
-  std::optional<int64_t>
-      unknown_id;              // for characters outside the vocabulary; without it they are dropped
-  bool fuse_unknown = false;   // a run of unknown characters becomes one token
-  bool ignore_merges = false;  // a word that is a token needs no merges
+  std::optional<int64_t> unknown_id;  // for characters outside the vocabulary; without it they are dropped
+  bool fuse_unknown = false;          // a run of unknown characters becomes one token
+  bool ignore_merges = false;         // a word that is a token needs no merges
   bool nfc = false;
   std::vector<PreTokenizerStep> steps;
   bool byte_level = false;  // tokens are spelled in the byte-level alphabet

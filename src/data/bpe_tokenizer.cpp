@@ -51,8 +51,7 @@ BpeTokenizer::BpeTokenizer(BpeFiles files, std::string_view where)
       is_added_(files_.tokens.size()) {
   id_of_token_.reserve(files_.tokens.size());
   for (size_t id = 0; id < files_.tokens.size(); ++id) {
-    if (files_.is_model_token[id])
-      id_of_token_.emplace(files_.tokens[id], static_cast<int32_t>(id));
+    if (files_.is_model_token[id]) id_of_token_.emplace(files_.tokens[id], static_cast<int32_t>(id));
   }
   rules_.reserve(files_.merges.size());
   for (size_t rank = 0; rank < files_.merges.size(); ++rank) {
@@ -68,8 +67,7 @@ BpeTokenizer::BpeTokenizer(BpeFiles files, std::string_view where)
     } else {
       raw_tokens_.add(token.text, &token);
     }
-    const bool spelled =
-        token.text.size() > 4 && token.text.starts_with("<|") && token.text.ends_with("|>");
+    const bool spelled = token.text.size() > 4 && token.text.starts_with("<|") && token.text.ends_with("|>");
     if (!token.special && !spelled) continue;
     is_special_[id] = true;
     special_tokens_[token.text] = token.id;
@@ -78,8 +76,7 @@ BpeTokenizer::BpeTokenizer(BpeFiles files, std::string_view where)
 
 // Cuts the finder's tokens out of text: their ids go to `ids`, what stands between them to `plain`.
 template <typename Plain>
-void BpeTokenizer::split(const Finder& finder, std::string_view text, std::vector<int64_t>& ids,
-                         const Plain& plain) {
+void BpeTokenizer::split(const Finder& finder, std::string_view text, std::vector<int64_t>& ids, const Plain& plain) {
   size_t plain_begin = 0;
   for (size_t at = 0; at < text.size();) {
     const AddedToken* token = finder.at(text.substr(at));
@@ -104,17 +101,14 @@ void BpeTokenizer::split(const Finder& finder, std::string_view text, std::vecto
 
 std::vector<int64_t> BpeTokenizer::encode(std::string_view text) const {
   if (text.size() > kMaxTextBytes) {
-    throw BadInput("text of {} bytes is too long to encode, at most {} are allowed", text.size(),
-                   kMaxTextBytes);
+    throw BadInput("text of {} bytes is too long to encode, at most {} are allowed", text.size(), kMaxTextBytes);
   }
-  if (!is_valid_utf8(text))
-    throw BadInput("text to encode is not valid UTF-8: {}", in_quotes(text));
+  if (!is_valid_utf8(text)) throw BadInput("text to encode is not valid UTF-8: {}", in_quotes(text));
   std::vector<int64_t> ids;
   split(raw_tokens_, text, ids, [&](std::string_view raw) {
     if (raw.empty()) return;
     const std::string normalized = files_.nfc ? to_nfc(raw) : std::string(raw);
-    split(normalized_tokens_, normalized, ids,
-          [&](std::string_view plain) { encode_plain(plain, ids); });
+    split(normalized_tokens_, normalized, ids, [&](std::string_view plain) { encode_plain(plain, ids); });
   });
   return ids;
 }

@@ -51,19 +51,17 @@ class BpeTokenizer final : public Tokenizer {
   };
 
   template <typename Plain>
-  static void split(const Finder& finder, std::string_view text, std::vector<int64_t>& ids,
-                    const Plain& plain);
+  static void split(const Finder& finder, std::string_view text, std::vector<int64_t>& ids, const Plain& plain);
   void encode_plain(std::string_view text, std::vector<int64_t>& ids) const;
   void encode_word(const std::string& word, std::vector<int64_t>& ids) const;
   std::vector<int32_t> merge(std::string_view word) const;
 
   BpeFiles files_;
   PreTokenizer pre_tokenizer_;
-  std::unordered_map<std::string_view, int32_t>
-      id_of_token_;                                // the model's own tokens; views into files_
-  std::unordered_map<uint64_t, MergeRule> rules_;  // left id << 32 | right id
-  Finder raw_tokens_;                              // found before normalization
-  Finder normalized_tokens_;                       // found after it
+  std::unordered_map<std::string_view, int32_t> id_of_token_;  // the model's own tokens; views into files_
+  std::unordered_map<uint64_t, MergeRule> rules_;              // left id << 32 | right id
+  Finder raw_tokens_;                                          // found before normalization
+  Finder normalized_tokens_;                                   // found after it
   std::map<std::string, int64_t> special_tokens_;
   std::vector<bool> is_special_;  // [V]
   std::vector<bool> is_added_;    // [V]

@@ -10,8 +10,8 @@ namespace unigrpo {
 
 namespace data {
 
-struct DataConfig {                       // recipe: [data]
-  std::string prompts;                    // prompt file
+struct DataConfig {     // recipe: [data]
+  std::string prompts;  // prompt file
 };
 
 }  // namespace data

@@ -42,18 +42,16 @@ class Pattern {
  public:
   Pattern(std::string_view pattern, std::string_view where) : where_(where) {
     if (pattern.size() > kMaxPatternBytes) {
-      throw BadInput("{}: pre_tokenizer: pattern of {} bytes is too long, the limit is {}", where,
-                     pattern.size(), kMaxPatternBytes);
+      throw BadInput("{}: pre_tokenizer: pattern of {} bytes is too long, the limit is {}", where, pattern.size(),
+                     kMaxPatternBytes);
     }
     const std::string text = with_unicode_spaces(pattern);
     int error = 0;
     PCRE2_SIZE offset = 0;
     code_.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(),
-                              PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &offset,
-                              nullptr));
+                              PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &offset, nullptr));
     if (!code_) {
-      throw BadInput("{}: pre_tokenizer: pattern {}: {}", where, in_quotes(pattern),
-                     message(error));
+      throw BadInput("{}: pre_tokenizer: pattern {}: {}", where, in_quotes(pattern), message(error));
     }
     limits_.reset(pcre2_match_context_create(nullptr));
     if (!limits_) throw RuntimeFailure("out of memory for a pattern");
@@ -64,14 +62,12 @@ class Pattern {
   /// Calls found(begin, end) for each match that is not empty, from left to right.
   template <typename Found>
   void each_match(std::string_view text, const Found& found) const {
-    const std::unique_ptr<pcre2_match_data, Free> match(
-        pcre2_match_data_create_from_pattern(code_.get(), nullptr));
+    const std::unique_ptr<pcre2_match_data, Free> match(pcre2_match_data_create_from_pattern(code_.get(), nullptr));
     if (!match) throw RuntimeFailure("out of memory for a pattern");
     size_t at = 0;
     while (at < text.size()) {
-      const int count =
-          pcre2_match(code_.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), at,
-                      PCRE2_NO_UTF_CHECK, match.get(), limits_.get());
+      const int count = pcre2_match(code_.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), at,
+                                    PCRE2_NO_UTF_CHECK, match.get(), limits_.get());
       if (count == PCRE2_ERROR_NOMATCH) return;
       if (count < 0) {
         throw BadInput("{}: pre_tokenizer: pattern gave up on a text: {}", where_, message(count));
@@ -116,9 +112,7 @@ PreTokenizerStep whitespace_step() {
           .keep = PreTokenizerStep::Keep::matches};
 }
 
-PreTokenizerStep whitespace_split_step() {
-  return {.pattern = R"(\S+)", .keep = PreTokenizerStep::Keep::matches};
-}
+PreTokenizerStep whitespace_split_step() { return {.pattern = R"(\S+)", .keep = PreTokenizerStep::Keep::matches}; }
 
 PreTokenizerStep byte_level_step(bool prefix_space, bool use_gpt2_pattern) {
   return {.pattern = std::string(use_gpt2_pattern ? kGpt2Pattern : ""),
@@ -134,8 +128,7 @@ struct PreTokenizer::Step {
   void cut(std::string word, std::vector<std::string>& words) const {
     const auto add = [&](std::string_view part) {
       if (part.empty()) return;
-      words.push_back(config.to_bytes ? ByteAlphabet::get().to_characters(part)
-                                      : std::string(part));
+      words.push_back(config.to_bytes ? ByteAlphabet::get().to_characters(part) : std::string(part));
     };
     if (config.prefix_space && !word.starts_with(' ')) word.insert(word.begin(), ' ');
     if (!pattern) return add(word);
@@ -151,8 +144,7 @@ struct PreTokenizer::Step {
   }
 };
 
-PreTokenizer::PreTokenizer(const std::vector<PreTokenizerStep>& steps, std::string_view where)
-    : where_(where) {
+PreTokenizer::PreTokenizer(const std::vector<PreTokenizerStep>& steps, std::string_view where) : where_(where) {
   for (const PreTokenizerStep& config : steps) {
     auto step = std::make_unique<Step>();
     step->config = config;
@@ -178,8 +170,8 @@ std::vector<std::string> PreTokenizer::words(std::string_view text) const {
 ByteAlphabet::ByteAlphabet() {
   uint32_t next = 0x100;
   for (uint32_t byte = 0; byte < 256; ++byte) {
-    const bool printable = (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte <= 0xAC) ||
-                           (byte >= 0xAE && byte <= 0xFF);
+    const bool printable =
+        (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte <= 0xAC) || (byte >= 0xAE && byte <= 0xFF);
     const uint32_t code = printable ? byte : next++;
     std::string& character = character_of_byte_[byte];
     if (code < 0x80) {
@@ -220,15 +212,13 @@ std::string ByteAlphabet::to_bytes(std::string_view characters) const {
 }
 
 std::string to_nfc(std::string_view text) {
-  if (std::all_of(text.begin(), text.end(),
-                  [](char c) { return static_cast<uint8_t>(c) < 0x80; })) {
+  if (std::all_of(text.begin(), text.end(), [](char c) { return static_cast<uint8_t>(c) < 0x80; })) {
     return std::string(text);
   }
   utf8proc_uint8_t* result = nullptr;
   const utf8proc_ssize_t size =
-      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
-                   static_cast<utf8proc_ssize_t>(text.size()), &result,
-                   static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
+      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()), static_cast<utf8proc_ssize_t>(text.size()),
+                   &result, static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
   if (size < 0) throw RuntimeFailure("cannot normalize text to NFC: {}", utf8proc_errmsg(size));
   const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owner(result, &std::free);
   return std::string(reinterpret_cast<const char*>(result), static_cast<size_t>(size));

@@ -29,10 +29,9 @@ constexpr int64_t kMaxCount = 1'000'000;
 
 // White_Space of Unicode above ASCII, as UTF-8.
 constexpr std::array<std::string_view, 19> kWideSpaces = {
-    "\xC2\x85",     "\xC2\xA0",     "\xE1\x9A\x80", "\xE2\x80\x80", "\xE2\x80\x81",
-    "\xE2\x80\x82", "\xE2\x80\x83", "\xE2\x80\x84", "\xE2\x80\x85", "\xE2\x80\x86",
-    "\xE2\x80\x87", "\xE2\x80\x88", "\xE2\x80\x89", "\xE2\x80\x8A", "\xE2\x80\xA8",
-    "\xE2\x80\xA9", "\xE2\x80\xAF", "\xE2\x81\x9F", "\xE3\x80\x80"};
+    "\xC2\x85",     "\xC2\xA0",     "\xE1\x9A\x80", "\xE2\x80\x80", "\xE2\x80\x81", "\xE2\x80\x82", "\xE2\x80\x83",
+    "\xE2\x80\x84", "\xE2\x80\x85", "\xE2\x80\x86", "\xE2\x80\x87", "\xE2\x80\x88", "\xE2\x80\x89", "\xE2\x80\x8A",
+    "\xE2\x80\xA8", "\xE2\x80\xA9", "\xE2\x80\xAF", "\xE2\x81\x9F", "\xE3\x80\x80"};
 
 bool is_blank(std::string_view text) {
   while (!text.empty()) {
@@ -42,17 +41,15 @@ bool is_blank(std::string_view text) {
       text.remove_prefix(1);
       continue;
     }
-    const auto* space = std::find_if(kWideSpaces.begin(), kWideSpaces.end(),
-                                     [&](std::string_view s) { return text.starts_with(s); });
+    const auto* space =
+        std::find_if(kWideSpaces.begin(), kWideSpaces.end(), [&](std::string_view s) { return text.starts_with(s); });
     if (space == kWideSpaces.end()) return false;
     text.remove_prefix(space->size());
   }
   return true;
 }
 
-bool is_json_blank(std::string_view line) {
-  return line.find_first_not_of(" \t\r") == std::string_view::npos;
-}
+bool is_json_blank(std::string_view line) { return line.find_first_not_of(" \t\r") == std::string_view::npos; }
 
 std::string found(const Json& value) {
   if (value.is_object() || value.is_array() || value.is_null()) return value.type_name();
@@ -62,8 +59,7 @@ std::string found(const Json& value) {
 /// Reads one row's fields; `where` is "file:line".
 class RowReader {
  public:
-  RowReader(std::string where, const std::filesystem::path& folder)
-      : where_(std::move(where)), folder_(folder) {}
+  RowReader(std::string where, const std::filesystem::path& folder) : where_(std::move(where)), folder_(folder) {}
 
   Prompt read(std::string_view line) const {
     // Integers beyond 64 bits come through as reals, to be refused by the name of their field.
@@ -100,8 +96,7 @@ class RowReader {
   void check_prompt(std::string_view text) const {
     if (is_blank(text)) throw BadInput("{}: prompt is blank", where_);
     if (text.size() > kMaxPromptBytes) {
-      throw BadInput("{}: prompt has {} bytes, at most {} are allowed (64 KiB)", where_,
-                     text.size(), kMaxPromptBytes);
+      throw BadInput("{}: prompt has {} bytes, at most {} are allowed (64 KiB)", where_, text.size(), kMaxPromptBytes);
     }
     if (text.find('\0') != std::string_view::npos) {
       throw BadInput("{}: prompt holds a NUL character", where_);
@@ -115,8 +110,7 @@ class RowReader {
     }
     const auto& text = value.get_ref<const std::string&>();
     if (text.size() > max_bytes) {
-      throw BadInput("{}: {} has {} bytes, at most {} are allowed", where_, name, text.size(),
-                     max_bytes);
+      throw BadInput("{}: {} has {} bytes, at most {} are allowed", where_, name, text.size(), max_bytes);
     }
     if (text.find('\0') != std::string::npos) {
       throw BadInput("{}: {} holds a NUL character", where_, name);
@@ -125,12 +119,10 @@ class RowReader {
   }
 
   int64_t integer(std::string_view name, const Json& value, int64_t low, int64_t high) const {
-    const bool fits = value.is_number_unsigned()
-                          ? value.get<uint64_t>() <= static_cast<uint64_t>(high)
-                          : value.is_number_integer();
+    const bool fits =
+        value.is_number_unsigned() ? value.get<uint64_t>() <= static_cast<uint64_t>(high) : value.is_number_integer();
     if (!fits || value.get<int64_t>() < low) {
-      throw BadInput("{}: {} must be an integer in {}..{}, found {}", where_, name, low, high,
-                     found(value));
+      throw BadInput("{}: {} must be an integer in {}..{}, found {}", where_, name, low, high, found(value));
     }
     return value.get<int64_t>();
   }
@@ -153,12 +145,10 @@ class RowReader {
   std::vector<std::string> images(const Json& value) const {
     std::vector<std::string> paths;
     for (const Json& item : array("images", value)) {
-      const std::string path =
-          string(fmt::format("images[{}]", paths.size()), item, kMaxShortTextBytes);
+      const std::string path = string(fmt::format("images[{}]", paths.size()), item, kMaxShortTextBytes);
       if (const std::string why = path_fault(path); !why.empty()) {
-        throw BadInput(
-            "{}: images[{}]: {} {}; a relative path inside the dataset folder is expected", where_,
-            paths.size(), in_quotes(path), why);
+        throw BadInput("{}: images[{}]: {} {}; a relative path inside the dataset folder is expected", where_,
+                       paths.size(), in_quotes(path), why);
       }
       paths.push_back((folder_ / path).string());
     }
@@ -216,9 +206,8 @@ class RowReader {
         check_requirement(fmt::format("{}[{}]", name, index++), item, value.size());
       }
     } else {
-      static const std::vector<std::string> known = {"prompt",  "id",        "seed",    "weight",
-                                                     "images",  "tag",       "tags",    "include",
-                                                     "exclude", "reference", "metadata"};
+      static const std::vector<std::string> known = {"prompt", "id",      "seed",    "weight",    "images",  "tag",
+                                                     "tags",   "include", "exclude", "reference", "metadata"};
       const std::string near = nearest(name, known);
       throw BadInput("{}: unknown field {}{}", where_, in_quotes(name),
                      near.empty() ? "" : fmt::format("; did you mean '{}'?", near));
@@ -241,8 +230,7 @@ class RowReader {
         integer(full, item, 1, kMaxCount);
       } else if (key == "position") {
         if (array(full, item).size() != 2) {
-          throw BadInput("{}: {} must be [relation, index], found {} items", where_, full,
-                         item.size());
+          throw BadInput("{}: {} must be [relation, index], found {} items", where_, full, item.size());
         }
         string(full + "[0]", item[0], kMaxShortTextBytes);
         integer(full + "[1]", item[1], 0, static_cast<int64_t>(num_entries) - 1);
@@ -267,8 +255,8 @@ void name_rows(const std::filesystem::path& path, std::vector<Prompt>& prompts) 
     if (prompt.id.empty()) continue;
     const auto [other, is_new] = line_of_id.try_emplace(prompt.id, prompt.line);
     if (!is_new) {
-      throw BadInput("{}:{}: duplicate id {}, line {} has it already", path.string(), prompt.line,
-                     in_quotes(prompt.id), other->second);
+      throw BadInput("{}:{}: duplicate id {}, line {} has it already", path.string(), prompt.line, in_quotes(prompt.id),
+                     other->second);
     }
   }
   for (Prompt& prompt : prompts) {
@@ -296,8 +284,8 @@ std::vector<Prompt> read_prompt_file(const std::filesystem::path& path) {
     begin = end + 1;
     const std::string where = fmt::format("{}:{}", path.string(), ++line_number);
     if (line.size() > kMaxLineBytes) {
-      throw BadInput("{}: the line has {} bytes, at most {} are allowed for a prompt row", where,
-                     line.size(), kMaxLineBytes);
+      throw BadInput("{}: the line has {} bytes, at most {} are allowed for a prompt row", where, line.size(),
+                     kMaxLineBytes);
     }
     if (is_json_blank(line)) continue;
     if (prompts.size() == kMaxRows) {

@@ -14,8 +14,7 @@ namespace {
 constexpr int64_t kMaxRepeats = 1024;  // mean copies of a prompt in an epoch, at most
 
 bool all_weights_are_one(const std::vector<Prompt>& prompts) {
-  return std::all_of(prompts.begin(), prompts.end(),
-                     [](const Prompt& prompt) { return prompt.weight == 1.0; });
+  return std::all_of(prompts.begin(), prompts.end(), [](const Prompt& prompt) { return prompt.weight == 1.0; });
 }
 
 }  // namespace
@@ -50,8 +49,7 @@ PromptSampler::PromptSampler(std::vector<Prompt> prompts, uint64_t seed, int64_t
 // u) copies, where c is the running sum of the weights. Each count is its weight rounded down or
 // up, with the weight as mean, and the counts sum to the epoch's length.
 std::vector<int64_t> PromptSampler::epoch_order(int64_t epoch) const {
-  RandomStream stream(
-      {.seed = seed_, .step = static_cast<uint64_t>(epoch), .purpose = Purpose::prompt_order});
+  RandomStream stream({.seed = seed_, .step = static_cast<uint64_t>(epoch), .purpose = Purpose::prompt_order});
   std::vector<int64_t> order;
   order.reserve(static_cast<size_t>(epoch_length_));
   if (shares_.empty()) {
@@ -62,8 +60,7 @@ std::vector<int64_t> PromptSampler::epoch_order(int64_t epoch) const {
     int64_t done = 0;
     for (size_t index = 0; index < shares_.size(); ++index) {
       const bool is_last = index + 1 == shares_.size();
-      const int64_t until =
-          is_last ? epoch_length_ : static_cast<int64_t>(std::floor(shares_[index] + offset));
+      const int64_t until = is_last ? epoch_length_ : static_cast<int64_t>(std::floor(shares_[index] + offset));
       for (; done < std::min(until, epoch_length_); ++done) {
         order.push_back(static_cast<int64_t>(index));
       }

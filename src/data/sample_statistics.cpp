@@ -110,7 +110,8 @@ double edge_density(const Image& image) {
 double color_entropy(const Image& image) {
   std::array<size_t, 512> counts{};
   for (size_t i = 0; i < image.pixels.size(); i += 3) {
-    ++counts[static_cast<size_t>((image.pixels[i] >> 5) << 6 | (image.pixels[i + 1] >> 5) << 3 | image.pixels[i + 2] >> 5)];
+    ++counts[static_cast<size_t>((image.pixels[i] >> 5) << 6 | (image.pixels[i + 1] >> 5) << 3 |
+                                 image.pixels[i + 2] >> 5)];
   }
   const double total = static_cast<double>(image.pixels.size() / 3);
   double bits = 0;

@@ -23,7 +23,7 @@ constexpr size_t kMaxPieces = 1'000'000;
 // are prefixes of one text.
 constexpr size_t kMaxPieceBytes = 1024;
 constexpr size_t kMaxAllPieceBytes = size_t{8} << 20;  // the trie takes some 50 times as much
-constexpr size_t kMaxNestedUserSymbols = 64;  // room for prefixes in the library's PrefixMatch
+constexpr size_t kMaxNestedUserSymbols = 64;           // room for prefixes in the library's PrefixMatch
 constexpr size_t kMaxCharsmapBytes = size_t{8} << 20;
 constexpr int kMaxNestedRules = 32;  // room for prefixes in the library's NormalizePrefix
 constexpr size_t kMaxReplacementBytes = 1024;
@@ -51,10 +51,7 @@ class WireReader {
   Field next() {
     const size_t begin = at_;
     const uint64_t tag = varint();
-    Field field{.number = static_cast<uint32_t>(tag >> 3),
-                .wire = static_cast<Wire>(tag & 7),
-                .value = 0,
-                .bytes = {}};
+    Field field{.number = static_cast<uint32_t>(tag >> 3), .wire = static_cast<Wire>(tag & 7), .value = 0, .bytes = {}};
     if (tag > std::numeric_limits<uint32_t>::max() || field.number == 0) {
       fail("a bad field number", begin);
     }
@@ -71,9 +68,7 @@ class WireReader {
       case Wire::bytes: {
         const uint64_t size = varint();
         if (size > bytes_.size() - at_) {
-          fail(
-              fmt::format("field {} of {} bytes runs past the end (truncated)", field.number, size),
-              begin);
+          fail(fmt::format("field {} of {} bytes runs past the end (truncated)", field.number, size), begin);
         }
         payload_offset_ = offset_ + at_;
         field.bytes = bytes_.substr(at_, size);
@@ -87,8 +82,7 @@ class WireReader {
   }
 
   [[noreturn]] void fail(std::string_view what, size_t at) const {
-    throw BadInput("{}: SentencePiece model does not parse: {} at byte {}", where_, what,
-                   offset_ + at);
+    throw BadInput("{}: SentencePiece model does not parse: {} at byte {}", where_, what, offset_ + at);
   }
 
  private:
@@ -251,8 +245,7 @@ class NormalizerTrie {
     const uint32_t at = leaf & 0x7FFFFFFF;
     if (at >= replacements_.size()) return "trie value is out of range";
     const std::string_view rest = replacements_.substr(at);
-    const std::string_view text =
-        rest.substr(0, rest.substr(0, kMaxReplacementBytes + 1).find('\0'));
+    const std::string_view text = rest.substr(0, rest.substr(0, kMaxReplacementBytes + 1).find('\0'));
     if (text.size() > kMaxReplacementBytes) return "replacement text is too long";
     if (!is_valid_utf8(text)) return "replacement text is not valid UTF-8";
     return {};
@@ -294,15 +287,13 @@ class ModelReader {
  private:
   template <typename... Args>
   [[noreturn]] void fail(fmt::format_string<Args...> format, Args&&... args) const {
-    throw BadInput("{}: SentencePiece model: {}", where_,
-                   fmt::format(format, std::forward<Args>(args)...));
+    throw BadInput("{}: SentencePiece model: {}", where_, fmt::format(format, std::forward<Args>(args)...));
   }
 
   void expect(const Field& field, Wire wire, std::string_view message) const {
     if (field.wire != wire) {
-      throw BadInput(
-          "{}: SentencePiece model does not parse: field {} of {} has wire type {}, expected {}",
-          where_, field.number, message, static_cast<int>(field.wire), static_cast<int>(wire));
+      throw BadInput("{}: SentencePiece model does not parse: field {} of {} has wire type {}, expected {}", where_,
+                     field.number, message, static_cast<int>(field.wire), static_cast<int>(wire));
     }
   }
 
@@ -316,8 +307,7 @@ class ModelReader {
       if (field.number == 1) {
         expect(field, Wire::bytes, "a piece");
         if (field.bytes.size() > kMaxPieceBytes) {
-          fail("piece {} is too long: {} bytes, the limit is {}", id, field.bytes.size(),
-               kMaxPieceBytes);
+          fail("piece {} is too long: {} bytes, the limit is {}", id, field.bytes.size(), kMaxPieceBytes);
         }
         piece.text = field.bytes;
         all_piece_bytes_ += field.bytes.size();
@@ -418,8 +408,7 @@ class ModelReader {
              in_quotes(piece.text, 40), piece.score);
       }
       if (const auto [other, is_new] = ids.try_emplace(piece.text, id); !is_new) {
-        fail("piece {} {} is a duplicate: already defined as piece {}", id,
-             in_quotes(piece.text, 40), other->second);
+        fail("piece {} {} is a duplicate: already defined as piece {}", id, in_quotes(piece.text, 40), other->second);
       }
       switch (piece.type) {
         case Type::unknown:
@@ -439,8 +428,7 @@ class ModelReader {
     }
     if (!unknown) fail("no unknown piece (unk); exactly one is expected");
     if (!any_in_trie) fail("no piece that stands for text");
-    if (trainer_.byte_fallback &&
-        std::find(byte_found.begin(), byte_found.end(), false) != byte_found.end()) {
+    if (trainer_.byte_fallback && std::find(byte_found.begin(), byte_found.end(), false) != byte_found.end()) {
       fail("byte_fallback is on, but not all 256 byte pieces are there");
     }
     check_user_symbols();
@@ -470,8 +458,7 @@ class ModelReader {
       while (!nested.empty() && !symbol.starts_with(nested.back())) nested.pop_back();
       nested.push_back(symbol);
       if (nested.size() > kMaxNestedUserSymbols) {
-        fail("more than {} user-defined pieces that are prefixes of {}", kMaxNestedUserSymbols,
-             in_quotes(symbol, 40));
+        fail("more than {} user-defined pieces that are prefixes of {}", kMaxNestedUserSymbols, in_quotes(symbol, 40));
       }
     }
   }
@@ -480,8 +467,7 @@ class ModelReader {
     const std::string_view map = spec.charsmap;
     if (map.empty()) return;
     if (map.size() > kMaxCharsmapBytes) {
-      fail("{}: precompiled_charsmap has {} bytes, the limit is {}", name, map.size(),
-           kMaxCharsmapBytes);
+      fail("{}: precompiled_charsmap has {} bytes, the limit is {}", name, map.size(), kMaxCharsmapBytes);
     }
     uint32_t trie_bytes = 0;
     for (size_t i = 0; i < std::min<size_t>(4, map.size()); ++i) {

@@ -9,14 +9,7 @@ namespace unigrpo::data {
 
 /// A SentencePiece model file after all checks, ready for the library.
 struct SentencePieceModel {
-  enum class Type : int {
-    normal = 1,
-    unknown = 2,
-    control = 3,
-    user_defined = 4,
-    unused = 5,
-    byte = 6
-  };
+  enum class Type : int { normal = 1, unknown = 2, control = 3, user_defined = 4, unused = 5, byte = 6 };
   struct Piece {
     std::string text;
     float score = 0;

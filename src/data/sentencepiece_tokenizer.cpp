@@ -16,9 +16,7 @@ namespace {
 constexpr size_t kMaxFileBytes = size_t{64} << 20;
 constexpr size_t kMaxTextBytes = size_t{1} << 20;  // the library counts normalized bytes in an int
 
-bool is_spelled(std::string_view text) {
-  return text.size() > 4 && text.starts_with("<|") && text.ends_with("|>");
-}
+bool is_spelled(std::string_view text) { return text.size() > 4 && text.starts_with("<|") && text.ends_with("|>"); }
 
 }  // namespace
 
@@ -41,8 +39,7 @@ SentencePieceTokenizer::SentencePieceTokenizer(std::string_view bytes, std::stri
   for (size_t id = 0; id < model.pieces.size(); ++id) {
     const auto& [text, score, type] = model.pieces[id];
     const bool spelled = is_spelled(text);
-    if (type != Type::control && type != Type::unknown &&
-        !(type == Type::user_defined && spelled)) {
+    if (type != Type::control && type != Type::unknown && !(type == Type::user_defined && spelled)) {
       continue;
     }
     is_special_[id] = true;
@@ -55,11 +52,9 @@ SentencePieceTokenizer::~SentencePieceTokenizer() = default;
 
 std::vector<int64_t> SentencePieceTokenizer::encode(std::string_view text) const {
   if (text.size() > kMaxTextBytes) {
-    throw BadInput("text of {} bytes is too long to encode, at most {} are allowed", text.size(),
-                   kMaxTextBytes);
+    throw BadInput("text of {} bytes is too long to encode, at most {} are allowed", text.size(), kMaxTextBytes);
   }
-  if (!is_valid_utf8(text))
-    throw BadInput("text to encode is not valid UTF-8: {}", in_quotes(text));
+  if (!is_valid_utf8(text)) throw BadInput("text to encode is not valid UTF-8: {}", in_quotes(text));
   std::vector<int64_t> ids;
   const auto encode_plain = [&](std::string_view plain) {
     if (plain.empty()) return;

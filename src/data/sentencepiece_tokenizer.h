@@ -36,9 +36,8 @@ class SentencePieceTokenizer final : public Tokenizer {
   std::unique_ptr<Library> library_;
   int64_t vocab_size_ = 0;
   std::map<std::string, int64_t> special_tokens_;
-  std::map<std::string, int64_t>
-      spelled_tokens_;            // "<|...|>", cut out of a text before the library sees it
-  std::vector<bool> is_special_;  // [V]
+  std::map<std::string, int64_t> spelled_tokens_;  // "<|...|>", cut out of a text before the library sees it
+  std::vector<bool> is_special_;                   // [V]
 };
 
 }  // namespace unigrpo::data

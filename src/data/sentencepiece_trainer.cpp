@@ -85,8 +85,8 @@ void train_sentencepiece(std::span<const std::string> sentences, int vocab_size,
   std::string model;
   const auto status = sentencepiece::SentencePieceTrainer::Train(options, &iterator, &model);
   if (!status.ok()) {
-    throw BadInput("{}: SentencePiece training failed on {} sentences with vocab_size {}: {}",
-                   model_path.string(), sentences.size(), vocab_size, status.ToString());
+    throw BadInput("{}: SentencePiece training failed on {} sentences with vocab_size {}: {}", model_path.string(),
+                   sentences.size(), vocab_size, status.ToString());
   }
   io::write_file_atomic(model_path, model);
 }

@@ -54,7 +54,8 @@ std::string include_of(const std::vector<Kind>& kinds) {
   return include.dump();
 }
 
-/// A plan without places: "<think> one blue square; two red circles </think>". What is to be gone has no colour: "zero squares".
+/// A plan without places: "<think> one blue square; two red circles </think>". What is to be gone has no colour: "zero
+/// squares".
 std::string plan_of(const std::vector<Kind>& kinds) {
   std::string text = "<think> ";
   for (size_t k = 0; k < kinds.size(); ++k) {
@@ -138,7 +139,8 @@ TaskRow draw_answer_task(std::string_view prompt_json, double wrong, RandomStrea
   if (stream.chance(wrong)) {
     const std::string right = row.text;
     while (row.text == right) {
-      row.text = row.tag == "color" ? kColorNames[stream.below(kColorNames.size())] : kCounts[stream.below(kCounts.size())];
+      row.text =
+          row.tag == "color" ? kColorNames[stream.below(kColorNames.size())] : kCounts[stream.below(kCounts.size())];
     }
   }
   return row;

@@ -7,8 +7,8 @@
 
 #include "data/shapes_world.h"
 
-/// Tasks of the embedded world that start from a picture: answering a question about it, and changing it. Rows are prompt
-/// rows (docs/FORMATS.md) whose `images` the caller writes; rewards `answer` and `edit` judge them.
+/// Tasks of the embedded world that start from a picture: answering a question about it, and changing it. Rows are
+/// prompt rows (docs/FORMATS.md) whose `images` the caller writes; rewards `answer` and `edit` judge them.
 namespace unigrpo::data::shapes {
 
 /// A row with the scenes of its pictures and what a good policy says and draws.
@@ -16,21 +16,22 @@ struct TaskRow {
   std::string tag;     // count, color; recolor, remove
   std::string prompt;  // "how many red circles are there?", "make the square green"
   Scene image;         // the picture that the prompt is about
-  /// answer: {"metadata": {"answer": "two"}}; edit: {"include": [...], "metadata": {"changed": "square"}}, what must be in the
-  /// new picture and the class of the objects that the prompt speaks of.
+  /// answer: {"metadata": {"answer": "two"}}; edit: {"include": [...], "metadata": {"changed": "square"}}, what must be
+  /// in the new picture and the class of the objects that the prompt speaks of.
   std::string fields_json;
   std::string text;            // the answer, or the change as a plan has it; made wrong with probability `wrong`
   std::optional<Scene> drawn;  // edit: the changed picture, everything else where it was
 };
 
-/// A question about a scene that fits a prompt line of the world (`json` of a WorldPrompt): how many objects of a colour and
-/// class there are (none, too), or which colour those of a class have. With probability `wrong`, `text` is another answer.
-/// Throws BadInput for a line outside this world.
+/// A question about a scene that fits a prompt line of the world (`json` of a WorldPrompt): how many objects of a
+/// colour and class there are (none, too), or which colour those of a class have. With probability `wrong`, `text` is
+/// another answer. Throws BadInput for a line outside this world.
 TaskRow draw_answer_task(std::string_view prompt_json, double wrong, RandomStream& stream);
 
-/// A change to such a scene: all objects of a class get another colour or, where there are two classes, go. `text` tells the
-/// changed objects alone, "<think> two green squares </think>" or "<think> zero squares </think>": all else is in the picture. With
-/// probability `wrong`, `text` and `drawn` have another colour or lack another class; what must be in the new picture stays right.
+/// A change to such a scene: all objects of a class get another colour or, where there are two classes, go. `text`
+/// tells the changed objects alone, "<think> two green squares </think>" or "<think> zero squares </think>": all else
+/// is in the picture. With probability `wrong`, `text` and `drawn` have another colour or lack another class; what must
+/// be in the new picture stays right.
 TaskRow draw_edit_task(std::string_view prompt_json, double wrong, RandomStream& stream);
 
 /// What is in such a picture: the densest lesson in seeing that a row can give. Not a task with a reward.

@@ -17,20 +17,18 @@
 namespace unigrpo::data::shapes {
 namespace {
 
-constexpr int kMaxCount = 4;    // of one group
-constexpr int kMaxObjects = 5;  // of a scene; four asked for and one too many
-constexpr double kBorder = 2;   // pixels between an object's circle and the image's edge
-constexpr double kGap = 2;      // pixels between two objects' circles
-constexpr double kSideGap = 2;  // pixels between an object's centre and the image's middle line
+constexpr int kMaxCount = 4;          // of one group
+constexpr int kMaxObjects = 5;        // of a scene; four asked for and one too many
+constexpr double kBorder = 2;         // pixels between an object's circle and the image's edge
+constexpr double kGap = 2;            // pixels between two objects' circles
+constexpr double kSideGap = 2;        // pixels between an object's centre and the image's middle line
 constexpr double kRelationMin = 0.6;  // GenEval asks for 0.5; the rest is the clear margin
 
 constexpr std::array kNumberNames = {"zero", "one", "two", "three", "four", "five"};
 
 std::string shape_name(Shape shape) { return kShapeNames[static_cast<size_t>(shape)]; }
 std::string color_name(Color color) { return kColorNames[static_cast<size_t>(color)]; }
-std::string relation_name(Relation relation) {
-  return kRelationNames[static_cast<size_t>(relation)];
-}
+std::string relation_name(Relation relation) { return kRelationNames[static_cast<size_t>(relation)]; }
 
 Relation opposite(Relation relation) {
   switch (relation) {
@@ -74,15 +72,13 @@ struct PromptGroup {
 std::string group_text(const PromptGroup& group) {
   std::string words = group.color ? color_name(*group.color) + " " : "";
   words += shape_name(group.shape);
-  if (group.count > 1)
-    return fmt::format("{} {}s", kNumberNames[static_cast<size_t>(group.count)], words);
+  if (group.count > 1) return fmt::format("{} {}s", kNumberNames[static_cast<size_t>(group.count)], words);
   const bool vowel = std::string_view("aeiou").find(words.front()) != std::string_view::npos;
   return fmt::format("{} {}", vowel ? "an" : "a", words);
 }
 
 std::string include_json(const PromptGroup& group, std::optional<Relation> relation = {}) {
-  std::string text =
-      fmt::format(R"({{"class": "{}", "count": {})", shape_name(group.shape), group.count);
+  std::string text = fmt::format(R"({{"class": "{}", "count": {})", shape_name(group.shape), group.count);
   if (group.color) text += fmt::format(R"(, "color": "{}")", color_name(*group.color));
   if (relation) text += fmt::format(R"(, "position": ["{}", 0])", relation_name(*relation));
   return text + "}";
@@ -97,15 +93,13 @@ WorldPrompt make_prompt(std::string tag, std::string text, const std::string& in
 }
 
 WorldPrompt one_group_prompt(const std::string& tag, const PromptGroup& group) {
-  const std::string exclude = tag == "counting"
-                                  ? fmt::format(R"({{"class": "{}", "count": {}}})",
-                                                shape_name(group.shape), group.count + 1)
-                                  : "";
+  const std::string exclude =
+      tag == "counting" ? fmt::format(R"({{"class": "{}", "count": {}}})", shape_name(group.shape), group.count + 1)
+                        : "";
   return make_prompt(tag, group_text(group), include_json(group), exclude);
 }
 
-WorldPrompt pair_prompt(const std::string& tag, const PromptGroup& first,
-                        const PromptGroup& second) {
+WorldPrompt pair_prompt(const std::string& tag, const PromptGroup& first, const PromptGroup& second) {
   return make_prompt(tag, group_text(first) + " and " + group_text(second),
                      include_json(first) + ", " + include_json(second));
 }
@@ -113,10 +107,8 @@ WorldPrompt pair_prompt(const std::string& tag, const PromptGroup& first,
 /// The reference stands first in `include`, last in the text.
 WorldPrompt relation_prompt(const std::string& tag, const PromptGroup& placed, Relation relation,
                             const PromptGroup& reference) {
-  return make_prompt(
-      tag,
-      fmt::format("{} {} {}", group_text(placed), relation_name(relation), group_text(reference)),
-      include_json(reference) + ", " + include_json(placed, relation));
+  return make_prompt(tag, fmt::format("{} {} {}", group_text(placed), relation_name(relation), group_text(reference)),
+                     include_json(reference) + ", " + include_json(placed, relation));
 }
 
 template <typename Use>
@@ -141,13 +133,10 @@ void for_each_relation(const Use& use) {
 std::vector<WorldPrompt> prompts_of_tag(const std::string& tag) {
   std::vector<WorldPrompt> prompts;
   if (tag == "two_object") {
-    for_each_shape_pair(
-        [&](Shape a, Shape b) { prompts.push_back(pair_prompt(tag, {.shape = a}, {.shape = b})); });
+    for_each_shape_pair([&](Shape a, Shape b) { prompts.push_back(pair_prompt(tag, {.shape = a}, {.shape = b})); });
   } else if (tag == "position") {
     for_each_shape_pair([&](Shape a, Shape b) {
-      for_each_relation([&](Relation r) {
-        prompts.push_back(relation_prompt(tag, {.shape = a}, r, {.shape = b}));
-      });
+      for_each_relation([&](Relation r) { prompts.push_back(relation_prompt(tag, {.shape = a}, r, {.shape = b})); });
     });
   } else if (tag == "color_attr") {  // as in GenEval the two colours differ
     for_each_shape_pair([&](Shape a, Shape b) {
@@ -162,8 +151,7 @@ std::vector<WorldPrompt> prompts_of_tag(const std::string& tag) {
       for_each_color([&](Color ca) {
         for_each_color([&](Color cb) {
           for_each_relation([&](Relation r) {
-            for (int count = 1; count < kMaxCount;
-                 ++count) {  // four objects at most, the reference included
+            for (int count = 1; count < kMaxCount; ++count) {  // four objects at most, the reference included
               prompts.push_back(relation_prompt(tag, {a, count, ca}, r, {b, 1, cb}));
             }
           });
@@ -199,8 +187,7 @@ struct Group {
 /// What a plan states: one or two groups, and where the second stands seen from the first.
 struct Plan {
   std::vector<Group> groups;
-  Relation relation =
-      Relation::left_of;  // of groups[1] to groups[0]; without meaning for one group
+  Relation relation = Relation::left_of;  // of groups[1] to groups[0]; without meaning for one group
 
   Relation side(size_t group) const { return group == 1 ? relation : opposite(relation); }
   int num_objects() const {
@@ -222,9 +209,8 @@ std::string plan_text(const Plan& plan) {
   for (size_t g = 0; g < plan.groups.size(); ++g) {
     const Group& group = plan.groups[g];
     if (g > 0) text += "; ";
-    text +=
-        fmt::format("{} {} {}{}", kNumberNames[static_cast<size_t>(group.count)],
-                    color_name(group.color), shape_name(group.shape), group.count > 1 ? "s" : "");
+    text += fmt::format("{} {} {}{}", kNumberNames[static_cast<size_t>(group.count)], color_name(group.color),
+                        shape_name(group.shape), group.count > 1 ? "s" : "");
     if (plan.groups.size() > 1) text += fmt::format(" {}", place_name(plan.side(g)));
   }
   return text + " </think>";
@@ -237,8 +223,7 @@ E draw_enum(const std::array<const char*, N>&, RandomStream& stream) {
 
 /// Uniform over the values that are not in `taken` (which lacks at least one).
 template <typename E, size_t N>
-E draw_other(const std::array<const char*, N>& names, std::initializer_list<E> taken,
-             RandomStream& stream) {
+E draw_other(const std::array<const char*, N>& names, std::initializer_list<E> taken, RandomStream& stream) {
   while (true) {
     const E value = draw_enum<E>(names, stream);
     if (std::find(taken.begin(), taken.end(), value) == taken.end()) return value;
@@ -251,8 +236,7 @@ const T& draw_item(const std::vector<T>& items, RandomStream& stream) {
 }
 
 template <typename E, size_t N>
-E parse_name(const std::array<const char*, N>& names, const std::string& name,
-             std::string_view what) {
+E parse_name(const std::array<const char*, N>& names, const std::string& name, std::string_view what) {
   for (size_t i = 0; i < N; ++i) {
     if (name == names[i]) return static_cast<E>(i);
   }
@@ -272,17 +256,15 @@ ParsedPrompt parse_prompt(std::string_view line) {
   const nlohmann::json json = io::parse_json(line, "shapes world prompt");
   require(json.is_object(), "a prompt line must be a JSON object");
   require(json.contains("prompt") && json["prompt"].is_string(), "'prompt' must be a string");
-  require(json.contains("include") && json["include"].is_array() && !json["include"].empty() &&
-              json["include"].size() <= 2,
-          "'include' must list one or two groups");
+  require(
+      json.contains("include") && json["include"].is_array() && !json["include"].empty() && json["include"].size() <= 2,
+      "'include' must list one or two groups");
 
   ParsedPrompt parsed;
   parsed.text = json["prompt"].get<std::string>();
-  parsed.fixed.counts =
-      json.contains("tag") && (json["tag"] == "counting" || json["tag"] == "compositional");
+  parsed.fixed.counts = json.contains("tag") && (json["tag"] == "counting" || json["tag"] == "compositional");
   for (const auto& entry : json["include"]) {
-    require(entry.is_object() && entry.contains("class") && entry["class"].is_string(),
-            "'class' must be a string");
+    require(entry.is_object() && entry.contains("class") && entry["class"].is_string(), "'class' must be a string");
     Group group;
     group.shape = parse_name<Shape>(kShapeNames, entry["class"].get<std::string>(), "class");
     require(entry.contains("count") && entry["count"].is_number_integer() && entry["count"] >= 1 &&
@@ -297,19 +279,17 @@ ParsedPrompt parse_prompt(std::string_view line) {
     }
     if (entry.contains("position")) {
       const auto& position = entry["position"];
-      require(position.is_array() && position.size() == 2 && position[0].is_string() &&
-                  position[1] == 0 && parsed.plan.groups.size() == 1,
+      require(position.is_array() && position.size() == 2 && position[0].is_string() && position[1] == 0 &&
+                  parsed.plan.groups.size() == 1,
               "'position' belongs to the second group and must be [relation, 0]");
-      parsed.plan.relation =
-          parse_name<Relation>(kRelationNames, position[0].get<std::string>(), "relation");
+      parsed.plan.relation = parse_name<Relation>(kRelationNames, position[0].get<std::string>(), "relation");
       parsed.fixed.relation = true;
     }
     parsed.plan.groups.push_back(group);
   }
   require(parsed.plan.num_objects() <= kMaxObjects, "more than five objects");
-  require(
-      parsed.plan.groups.size() == 1 || parsed.plan.groups[0].shape != parsed.plan.groups[1].shape,
-      "the two groups must differ in class");
+  require(parsed.plan.groups.size() == 1 || parsed.plan.groups[0].shape != parsed.plan.groups[1].shape,
+          "the two groups must differ in class");
   return parsed;
 }
 
@@ -343,8 +323,7 @@ void spoil_plan(Plan& plan, const FixedFacts& fixed, RandomStream& stream) {
       Group& group = plan.groups[any_group];
       std::vector<int> counts;
       if (group.count > 1) counts.push_back(group.count - 1);
-      if (group.count < kMaxCount && plan.num_objects() < kMaxObjects)
-        counts.push_back(group.count + 1);
+      if (group.count < kMaxCount && plan.num_objects() < kMaxObjects) counts.push_back(group.count + 1);
       group.count = draw_item(counts, stream);
       break;
     }
@@ -402,14 +381,11 @@ Range center_range(double radius, bool bounded, bool lower_half) {
   return range;
 }
 
-bool fits(const Object& object, const Scene& scene, size_t num_first, bool second_group,
-          Relation relation) {
+bool fits(const Object& object, const Scene& scene, size_t num_first, bool second_group, Relation relation) {
   for (size_t i = 0; i < scene.size(); ++i) {
     const Object& other = scene[i];
-    if (std::hypot(object.x - other.x, object.y - other.y) < object.radius + other.radius + kGap)
-      return false;
-    if (second_group && i < num_first &&
-        relation_strength(bounds(object), bounds(other), relation) < kRelationMin) {
+    if (std::hypot(object.x - other.x, object.y - other.y) < object.radius + other.radius + kGap) return false;
+    if (second_group && i < num_first && relation_strength(bounds(object), bounds(other), relation) < kRelationMin) {
       return false;
     }
   }
@@ -470,10 +446,8 @@ Scene place_wrongly(Plan plan, RandomStream& stream) {
   const size_t index = static_cast<size_t>(stream.below(scene.size()));
   Object& object = scene[index];
   if (fault == Fault::missing) scene.erase(scene.begin() + static_cast<std::ptrdiff_t>(index));
-  if (fault == Fault::recolored)
-    object.color = draw_other<Color>(kColorNames, {object.color}, stream);
-  if (fault == Fault::reshaped)
-    object.shape = draw_other<Shape>(kShapeNames, {object.shape}, stream);
+  if (fault == Fault::recolored) object.color = draw_other<Color>(kColorNames, {object.color}, stream);
+  if (fault == Fault::reshaped) object.shape = draw_other<Shape>(kShapeNames, {object.shape}, stream);
   return scene;
 }
 
@@ -492,8 +466,7 @@ const StarEdges& star_edges() {
   static const StarEdges edges = [] {
     StarEdges result;
     for (size_t i = 0; i < 5; ++i) {
-      const double angle =
-          -std::numbers::pi / 2 + 2 * std::numbers::pi * static_cast<double>(i) / 5;
+      const double angle = -std::numbers::pi / 2 + 2 * std::numbers::pi * static_cast<double>(i) / 5;
       result.normal_x[i] = std::cos(angle);
       result.normal_y[i] = std::sin(angle);  // y down; the first line lies below the upper tip
     }
@@ -516,8 +489,7 @@ bool inside(Shape shape, double u, double v) {
       // A point of the pentagram is beyond one of its five lines (a tip) or none (the core).
       const StarEdges& edges = star_edges();
       int beyond = 0;
-      for (size_t i = 0; i < 5; ++i)
-        beyond += u * edges.normal_x[i] + v * edges.normal_y[i] > edges.inner;
+      for (size_t i = 0; i < 5; ++i) beyond += u * edges.normal_x[i] + v * edges.normal_y[i] > edges.inner;
       return beyond <= 1;
     }
   }
@@ -554,8 +526,7 @@ Box bounds(const Object& object) {
     }
     case Shape::star: {
       const double half = r * std::sin(2 * std::numbers::pi / 5);
-      return {object.x - half, object.y - r, object.x + half,
-              object.y + r * std::cos(std::numbers::pi / 5)};
+      return {object.x - half, object.y - r, object.x + half, object.y + r * std::cos(std::numbers::pi / 5)};
     }
   }
   return {};
@@ -563,22 +534,19 @@ Box bounds(const Object& object) {
 
 WorldSplit make_split(int64_t max_compositional) {
   WorldSplit split;
-  for (const char* tag : {"single_object", "two_object", "counting", "colors", "position",
-                          "color_attr", "compositional"}) {
+  for (const char* tag :
+       {"single_object", "two_object", "counting", "colors", "position", "color_attr", "compositional"}) {
     std::vector<WorldPrompt> prompts = prompts_of_tag(tag);
     std::sort(prompts.begin(), prompts.end(), [](const WorldPrompt& a, const WorldPrompt& b) {
       return std::pair(fnv1a64(a.text), a.text) < std::pair(fnv1a64(b.text), b.text);
     });
-    if (std::string_view(tag) == "compositional" &&
-        static_cast<int64_t>(prompts.size()) > max_compositional) {
+    if (std::string_view(tag) == "compositional" && static_cast<int64_t>(prompts.size()) > max_compositional) {
       prompts.resize(static_cast<size_t>(std::max<int64_t>(max_compositional, 0)));
     }
     const size_t num_test = std::min(std::max<size_t>(prompts.size() / 5, 1), prompts.size());
     const size_t num_validation = std::min(prompts.size() / 10, prompts.size() - num_test);
     for (size_t i = 0; i < prompts.size(); ++i) {
-      auto& part = i < num_test                    ? split.test
-                   : i < num_test + num_validation ? split.validation
-                                                   : split.train;
+      auto& part = i < num_test ? split.test : i < num_test + num_validation ? split.validation : split.train;
       part.push_back(std::move(prompts[i]));
     }
   }
@@ -588,12 +556,10 @@ WorldSplit make_split(int64_t max_compositional) {
 Example draw_example(std::string_view prompt_json, const NoiseConfig& noise, RandomStream& stream) {
   ParsedPrompt parsed = parse_prompt(prompt_json);
   draw_open_facts(parsed, stream);
-  Example example = {
-      .prompt = parsed.text, .plan = {}, .true_plan = plan_text(parsed.plan), .scene = {}};
+  Example example = {.prompt = parsed.text, .plan = {}, .true_plan = plan_text(parsed.plan), .scene = {}};
   if (stream.chance(noise.wrong_plan)) spoil_plan(parsed.plan, parsed.fixed, stream);
   example.plan = plan_text(parsed.plan);
-  example.scene = stream.chance(noise.wrong_scene) ? place_wrongly(parsed.plan, stream)
-                                                   : place(parsed.plan, stream);
+  example.scene = stream.chance(noise.wrong_scene) ? place_wrongly(parsed.plan, stream) : place(parsed.plan, stream);
   return example;
 }
 
@@ -607,9 +573,7 @@ Image render(const Scene& scene) {
   for (size_t i = 0; i < image.pixels.size(); ++i) image.pixels[i] = kBackgroundRgb[i % 3];
   for (const Object& object : scene) {
     const Box box = bounds(object);
-    const auto clamp_pixel = [](double value) {
-      return static_cast<int>(std::clamp<double>(value, 0, kImageSize));
-    };
+    const auto clamp_pixel = [](double value) { return static_cast<int>(std::clamp<double>(value, 0, kImageSize)); };
     const auto& rgb = kColorRgb[static_cast<size_t>(object.color)];
     for (int y = clamp_pixel(std::floor(box.top)); y < clamp_pixel(std::ceil(box.bottom)); ++y) {
       for (int x = clamp_pixel(std::floor(box.left)); x < clamp_pixel(std::ceil(box.right)); ++x) {
@@ -628,8 +592,7 @@ Image render(const Scene& scene) {
 void write_world(const std::filesystem::path& folder, const WorldSplit& split) {
   std::error_code error;
   std::filesystem::create_directories(folder, error);
-  if (error)
-    throw RuntimeFailure("{}: cannot create the folder: {}", folder.string(), error.message());
+  if (error) throw RuntimeFailure("{}: cannot create the folder: {}", folder.string(), error.message());
   const auto write = [&](const char* name, const std::vector<WorldPrompt>& prompts) {
     std::string text;
     for (const WorldPrompt& prompt : prompts) text += prompt.json + "\n";

@@ -53,8 +53,7 @@ Box bounds(const Object& object);
 
 /// A prompt of the world: its JSONL line (GenEval schema), tag and text.
 struct WorldPrompt {
-  std::string
-      tag;  // single_object, two_object, counting, colors, position, color_attr, compositional
+  std::string tag;   // single_object, two_object, counting, colors, position, color_attr, compositional
   std::string text;  // "two red circles left of a blue square"
   std::string json;  // the line as it stands in a prompt file
 };
@@ -71,16 +70,15 @@ WorldSplit make_split(int64_t max_compositional = 2000);
 
 /// How far from right the SFT data is made on purpose: probabilities a sample.
 struct NoiseConfig {
-  double wrong_plan = 0.0;  // the plan states a wrong count, colour or side
-  double wrong_scene =
-      0.0;  // the image departs from the plan: one object missing / extra / recoloured / misplaced
+  double wrong_plan = 0.0;   // the plan states a wrong count, colour or side
+  double wrong_scene = 0.0;  // the image departs from the plan: one object missing / extra / recoloured / misplaced
 };
 
 /// One SFT example: the prompt, its plan text and a scene that fits the plan (but for the noise
 /// drawn).
 struct Example {
   std::string prompt;
-  std::string plan;  // "<think> one blue square on the right; two red circles on the left </think>"
+  std::string plan;       // "<think> one blue square on the right; two red circles on the left </think>"
   std::string true_plan;  // the plan without noise, for evaluation with the plan forced
   Scene scene;
 };

@@ -33,8 +33,7 @@ std::unique_ptr<Tokenizer> open_tokenizer(const std::filesystem::path& path) {
           "tokenizer.model is expected",
           path.string());
     }
-    throw BadInput("{}: {} is missing beside {}", path.string(),
-                   has_vocab ? "merges.txt" : "vocab.json",
+    throw BadInput("{}: {} is missing beside {}", path.string(), has_vocab ? "merges.txt" : "vocab.json",
                    has_vocab ? "vocab.json" : "merges.txt");
   }
   return std::make_unique<BpeTokenizer>(read_vocab_and_merges(path), path.string());

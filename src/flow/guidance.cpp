@@ -29,8 +29,7 @@ at::Tensor guide(const GuidanceConfig& config, const GuidedVelocities& velocitie
   const at::Tensor v = tensor::at_least_float32(velocities.conditional);
   tensor::check_shape(v, {-1, -1, -1}, "conditional velocity [B, L, D]");
   if (config.text_scale <= 1) return v;
-  tensor::check_same_shape(v, "conditional velocity", velocities.without_text,
-                           "velocity without text");
+  tensor::check_same_shape(v, "conditional velocity", velocities.without_text, "velocity without text");
   const at::Tensor no_text = velocities.without_text.to(v.scalar_type());
 
   const auto renormalise = [&](const at::Tensor& guided, bool per_token) {
@@ -40,8 +39,7 @@ at::Tensor guide(const GuidanceConfig& config, const GuidedVelocities& velocitie
   at::Tensor guided = no_text + config.text_scale * (v - no_text);
   if (config.renorm == Renorm::text_channel) guided = renormalise(guided, /*per_token=*/true);
   if (config.image_scale > 1) {
-    tensor::check_same_shape(v, "conditional velocity", velocities.without_image,
-                             "velocity without images");
+    tensor::check_same_shape(v, "conditional velocity", velocities.without_image, "velocity without images");
     const at::Tensor no_image = velocities.without_image.to(v.scalar_type());
     guided = no_image + config.image_scale * (guided - no_image);
   }

@@ -12,7 +12,7 @@ bool guidance_acts(const GuidanceConfig& config, double t);
 /// Velocities of one step under different contexts, [B, L, D].
 struct GuidedVelocities {
   at::Tensor conditional;
-  at::Tensor without_text;   // same context, the prompt left out
+  at::Tensor without_text;        // same context, the prompt left out
   at::Tensor without_image = {};  // same context, its images left out; undefined unless image_scale > 1
 };
 

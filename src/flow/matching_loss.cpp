@@ -17,8 +17,7 @@ at::Tensor noisy_latents(const at::Tensor& latents, const at::Tensor& noise, con
 }
 
 // L = mean_j (v - (eps - x_0))_j^2
-at::Tensor matching_loss(const at::Tensor& velocity, const at::Tensor& latents,
-                         const at::Tensor& noise) {
+at::Tensor matching_loss(const at::Tensor& velocity, const at::Tensor& latents, const at::Tensor& noise) {
   tensor::check_same_shape(latents, "latents [B, L, D]", noise, "noise [B, L, D]");
   const at::Tensor target = tensor::at_least_float32(noise) - tensor::at_least_float32(latents);
   return velocity_mse(velocity, target);

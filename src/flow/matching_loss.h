@@ -10,7 +10,6 @@ at::Tensor noisy_latents(const at::Tensor& latents, const at::Tensor& noise, con
 /// The flow-matching objective of supervised training [B]: the mean over latent elements of
 /// (v - (noise - x_0))^2. All [B, L, D]; float32 inside; differentiable in velocity.
 /// Throws std::invalid_argument for shapes that differ.
-at::Tensor matching_loss(const at::Tensor& velocity, const at::Tensor& latents,
-                         const at::Tensor& noise);
+at::Tensor matching_loss(const at::Tensor& velocity, const at::Tensor& latents, const at::Tensor& noise);
 
 }  // namespace unigrpo::flow

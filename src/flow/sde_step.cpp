@@ -1,11 +1,11 @@
 #include "flow/sde_step.h"
 
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
 #include <cmath>
 #include <numbers>
 #include <stdexcept>
-
-#include <ATen/ATen.h>
-#include <fmt/format.h>
 
 #include "kernels/sde_step.h"
 #include "tensor/shape.h"
@@ -22,11 +22,10 @@ bool is_gaussian(const SdeConfig& config) { return config.kind != SdeKind::cps; 
 void check_spans(const SdeConfig& config, const TimeSpans& spans) {
   check_shape(spans.t, {-1}, "t [B]");
   check_same_shape(spans.t, "t [B]", spans.t_next, "t_next [B]");
-  const bool level_fits =
-      config.noise_level > 0 && (config.kind != SdeKind::cps || config.noise_level <= 1);
+  const bool level_fits = config.noise_level > 0 && (config.kind != SdeKind::cps || config.noise_level <= 1);
   if (!level_fits) {
-    throw std::invalid_argument(fmt::format("noise_level {} of {} must be above 0{}",
-                                            config.noise_level, enum_name(config.kind),
+    throw std::invalid_argument(fmt::format("noise_level {} of {} must be above 0{}", config.noise_level,
+                                            enum_name(config.kind),
                                             config.kind == SdeKind::cps ? " and at most 1" : ""));
   }
   if (!spans.t.is_cpu()) return;  // no synchronisation with a device for a check
@@ -36,13 +35,11 @@ void check_spans(const SdeConfig& config, const TimeSpans& spans) {
     const double from = t.const_data_ptr<double>()[i];
     const double to = t_next.const_data_ptr<double>()[i];
     if (!(0 <= to && to < from && from <= 1)) {
-      throw std::invalid_argument(
-          fmt::format("a step needs 0 <= t_next < t <= 1, got t {} and t_next {}", from, to));
+      throw std::invalid_argument(fmt::format("a step needs 0 <= t_next < t <= 1, got t {} and t_next {}", from, to));
     }
     if (config.kind == SdeKind::flow_sde && from == 1 && !(spans.t_max > 0 && spans.t_max < 1)) {
       throw std::invalid_argument(
-          fmt::format("a flow_sde step from t = 1 needs t_max between 0 and 1, got {}",
-                      spans.t_max));
+          fmt::format("a flow_sde step from t = 1 needs t_max between 0 and 1, got {}", spans.t_max));
     }
   }
 }
@@ -61,12 +58,10 @@ struct Inputs {
   at::Tensor x, velocity, coefficients;
 };
 
-Inputs prepare(const SdeConfig& config, const at::Tensor& x, const at::Tensor& velocity,
-               const TimeSpans& spans) {
+Inputs prepare(const SdeConfig& config, const at::Tensor& x, const at::Tensor& velocity, const TimeSpans& spans) {
   check_same_shape(x, "x [B, L, D]", velocity, "velocity [B, L, D]");
   check_shape(spans.t, {x.size(0)}, "t [B]");
-  return {at_least_float32(x), at_least_float32(velocity),
-          sde_coefficients(config, spans).to(x.device())};
+  return {at_least_float32(x), at_least_float32(velocity), sde_coefficients(config, spans).to(x.device())};
 }
 
 }  // namespace
@@ -110,34 +105,30 @@ TimeSpans repeat(const TimeSpan& span, int64_t batch, at::Device device) {
   return {at::full({batch}, span.t, options), at::full({batch}, span.t_next, options), span.t_max};
 }
 
-SdeMean sde_mean(const SdeConfig& config, const at::Tensor& x, const at::Tensor& velocity,
-                 const TimeSpans& spans) {
+SdeMean sde_mean(const SdeConfig& config, const at::Tensor& x, const at::Tensor& velocity, const TimeSpans& spans) {
   const Inputs in = prepare(config, x, velocity, spans);
-  return {.mean = column(in.coefficients, 0, in.x) * in.x +
-                  column(in.coefficients, 1, in.x) * in.velocity,
+  return {.mean = column(in.coefficients, 0, in.x) * in.x + column(in.coefficients, 1, in.x) * in.velocity,
           .std = in.coefficients.select(1, 2).to(in.x.scalar_type())};
 }
 
-SdeStep sde_step(const SdeConfig& config, const at::Tensor& x, const at::Tensor& velocity,
-                 const at::Tensor& noise, const TimeSpans& spans) {
+SdeStep sde_step(const SdeConfig& config, const at::Tensor& x, const at::Tensor& velocity, const at::Tensor& noise,
+                 const TimeSpans& spans) {
   check_same_shape(x, "x [B, L, D]", noise, "noise [B, L, D]");
   const Inputs in = prepare(config, x, velocity, spans);
   const at::Tensor std = in.coefficients.select(1, 2).to(in.x.scalar_type());  // [B]
   const bool wants_gradient =
-      at::GradMode::is_enabled() &&
-      (x.requires_grad() || velocity.requires_grad() || noise.requires_grad());
+      at::GradMode::is_enabled() && (x.requires_grad() || velocity.requires_grad() || noise.requires_grad());
   if (!wants_gradient) {
-    const auto [x_next, mean, log_prob] = kernels::sde_step(
-        in.x, in.velocity, noise.to(in.x.scalar_type()), in.coefficients, is_gaussian(config));
+    const auto [x_next, mean, log_prob] =
+        kernels::sde_step(in.x, in.velocity, noise.to(in.x.scalar_type()), in.coefficients, is_gaussian(config));
     return {x_next, mean, std, log_prob};
   }
   const at::Tensor mean = sde_mean(config, x, velocity, spans).mean;
   const at::Tensor spread = column(in.coefficients, 2, in.x) * noise.to(in.x.scalar_type());
   const at::Tensor mean_square = mean_elements(spread.square());  // [B]
-  const at::Tensor log_prob =
-      is_gaussian(config) ? -mean_square / (2 * std.square()) - std.log() -
-                                0.5 * std::log(2 * std::numbers::pi)
-                          : -mean_square;
+  const at::Tensor log_prob = is_gaussian(config)
+                                  ? -mean_square / (2 * std.square()) - std.log() - 0.5 * std::log(2 * std::numbers::pi)
+                                  : -mean_square;
   return {mean + spread, mean, std, log_prob};
 }
 
@@ -145,8 +136,7 @@ at::Tensor sde_log_prob(const SdeConfig& config, const at::Tensor& x, const at::
                         const at::Tensor& x_next, const TimeSpans& spans) {
   check_same_shape(x, "x [B, L, D]", x_next, "x_next [B, L, D]");
   const Inputs in = prepare(config, x, velocity, spans);
-  return kernels::sde_log_prob(in.x, in.velocity, x_next.to(in.x.scalar_type()), in.coefficients,
-                               is_gaussian(config));
+  return kernels::sde_log_prob(in.x, in.velocity, x_next.to(in.x.scalar_type()), in.coefficients, is_gaussian(config));
 }
 
 // With m and m' the old and new mean, d = m' - m = c_v (v' - v) and o = x_next - m:
@@ -156,16 +146,15 @@ at::Tensor sde_log_prob(const SdeConfig& config, const at::Tensor& x, const at::
 //
 // so a small change of the mean is not the difference of two large squares.
 at::Tensor log_ratio(const SdeConfig& config, const at::Tensor& x, const at::Tensor& velocity,
-                     const at::Tensor& velocity_old, const at::Tensor& x_next,
-                     const TimeSpans& spans) {
+                     const at::Tensor& velocity_old, const at::Tensor& x_next, const TimeSpans& spans) {
   check_same_shape(x, "x [B, L, D]", x_next, "x_next [B, L, D]");
   check_same_shape(x, "x [B, L, D]", velocity, "velocity [B, L, D]");
   const Inputs old = prepare(config, x, velocity_old, spans);
   const at::Tensor c_v = column(old.coefficients, 1, old.x);
-  const at::Tensor off = at_least_float32(x_next) - column(old.coefficients, 0, old.x) * old.x -
-                         c_v * old.velocity;                                       // [B, L, D]
-  const at::Tensor shift = c_v * (at_least_float32(velocity) - old.velocity);      // [B, L, D]
-  const at::Tensor gain = mean_elements(shift * (2 * off - shift));                // [B]
+  const at::Tensor off =
+      at_least_float32(x_next) - column(old.coefficients, 0, old.x) * old.x - c_v * old.velocity;  // [B, L, D]
+  const at::Tensor shift = c_v * (at_least_float32(velocity) - old.velocity);                      // [B, L, D]
+  const at::Tensor gain = mean_elements(shift * (2 * off - shift));                                // [B]
   if (!is_gaussian(config)) return gain;
   return gain / (2 * old.coefficients.select(1, 2).square()).to(gain.scalar_type());
 }
@@ -173,9 +162,8 @@ at::Tensor log_ratio(const SdeConfig& config, const at::Tensor& x, const at::Ten
 // RatioNorm is  std * ( log ratio + mean_j d^2 / (2 std^2) ),  which is
 //
 //   mean_j n d,    n = (x_next - m) / std   the noise that was drawn,  d = c_v (v' - v)
-at::Tensor ratio_norm_log_ratio(const SdeConfig& config, const at::Tensor& x,
-                                const at::Tensor& velocity, const at::Tensor& velocity_old,
-                                const at::Tensor& x_next, const TimeSpans& spans) {
+at::Tensor ratio_norm_log_ratio(const SdeConfig& config, const at::Tensor& x, const at::Tensor& velocity,
+                                const at::Tensor& velocity_old, const at::Tensor& x_next, const TimeSpans& spans) {
   if (!is_gaussian(config)) {
     throw std::invalid_argument("ratio_norm is defined for flow_sde and dance, not for cps");
   }
@@ -183,19 +171,18 @@ at::Tensor ratio_norm_log_ratio(const SdeConfig& config, const at::Tensor& x,
   check_same_shape(x, "x [B, L, D]", velocity, "velocity [B, L, D]");
   const Inputs old = prepare(config, x, velocity_old, spans);
   const at::Tensor c_v = column(old.coefficients, 1, old.x);
-  const at::Tensor noise = (at_least_float32(x_next) - column(old.coefficients, 0, old.x) * old.x -
-                            c_v * old.velocity) /
-                           column(old.coefficients, 2, old.x);                     // [B, L, D]
+  const at::Tensor noise =
+      (at_least_float32(x_next) - column(old.coefficients, 0, old.x) * old.x - c_v * old.velocity) /
+      column(old.coefficients, 2, old.x);  // [B, L, D]
   return mean_elements(noise * c_v * (at_least_float32(velocity) - old.velocity));
 }
 
-SdeStep sde_step(const SdeConfig& config, const at::Tensor& x, const at::Tensor& velocity,
-                 const at::Tensor& noise, const TimeSpan& span) {
+SdeStep sde_step(const SdeConfig& config, const at::Tensor& x, const at::Tensor& velocity, const at::Tensor& noise,
+                 const TimeSpan& span) {
   return sde_step(config, x, velocity, noise, repeat(span, x.size(0), at::kCPU));
 }
 
-SdeMean sde_mean(const SdeConfig& config, const at::Tensor& x, const at::Tensor& velocity,
-                 const TimeSpan& span) {
+SdeMean sde_mean(const SdeConfig& config, const at::Tensor& x, const at::Tensor& velocity, const TimeSpan& span) {
   return sde_mean(config, x, velocity, repeat(span, x.size(0), at::kCPU));
 }
 
@@ -205,16 +192,13 @@ at::Tensor sde_log_prob(const SdeConfig& config, const at::Tensor& x, const at::
 }
 
 at::Tensor log_ratio(const SdeConfig& config, const at::Tensor& x, const at::Tensor& velocity,
-                     const at::Tensor& velocity_old, const at::Tensor& x_next,
-                     const TimeSpan& span) {
+                     const at::Tensor& velocity_old, const at::Tensor& x_next, const TimeSpan& span) {
   return log_ratio(config, x, velocity, velocity_old, x_next, repeat(span, x.size(0), at::kCPU));
 }
 
-at::Tensor ratio_norm_log_ratio(const SdeConfig& config, const at::Tensor& x,
-                                const at::Tensor& velocity, const at::Tensor& velocity_old,
-                                const at::Tensor& x_next, const TimeSpan& span) {
-  return ratio_norm_log_ratio(config, x, velocity, velocity_old, x_next,
-                              repeat(span, x.size(0), at::kCPU));
+at::Tensor ratio_norm_log_ratio(const SdeConfig& config, const at::Tensor& x, const at::Tensor& velocity,
+                                const at::Tensor& velocity_old, const at::Tensor& x_next, const TimeSpan& span) {
+  return ratio_norm_log_ratio(config, x, velocity, velocity_old, x_next, repeat(span, x.size(0), at::kCPU));
 }
 
 }  // namespace unigrpo::flow

@@ -46,16 +46,14 @@ at::Tensor sde_coefficients(const SdeConfig& config, const TimeSpans& spans);
 /// Differentiable where x, velocity or noise require a gradient; the fused kernel otherwise.
 /// Throws std::invalid_argument as sde_coefficients, and for shapes that differ.
 /// Source: Flow-GRPO (arXiv 2505.05470) section 4; cps: 2509.05952; dance: DanceGRPO (2505.07818).
-SdeStep sde_step(const SdeConfig& config, const at::Tensor& x, const at::Tensor& velocity,
-                 const at::Tensor& noise, const TimeSpans& spans);
-SdeStep sde_step(const SdeConfig& config, const at::Tensor& x, const at::Tensor& velocity,
-                 const at::Tensor& noise, const TimeSpan& span);
+SdeStep sde_step(const SdeConfig& config, const at::Tensor& x, const at::Tensor& velocity, const at::Tensor& noise,
+                 const TimeSpans& spans);
+SdeStep sde_step(const SdeConfig& config, const at::Tensor& x, const at::Tensor& velocity, const at::Tensor& noise,
+                 const TimeSpan& span);
 
 /// The step's distribution alone; differentiable.
-SdeMean sde_mean(const SdeConfig& config, const at::Tensor& x, const at::Tensor& velocity,
-                 const TimeSpans& spans);
-SdeMean sde_mean(const SdeConfig& config, const at::Tensor& x, const at::Tensor& velocity,
-                 const TimeSpan& span);
+SdeMean sde_mean(const SdeConfig& config, const at::Tensor& x, const at::Tensor& velocity, const TimeSpans& spans);
+SdeMean sde_mean(const SdeConfig& config, const at::Tensor& x, const at::Tensor& velocity, const TimeSpan& span);
 
 /// log p(x_next | x) [B], nats, the mean over latent elements: bit-equal to what sde_step returned
 /// for the same x, velocity and times. Differentiable in velocity alone.
@@ -67,21 +65,17 @@ at::Tensor sde_log_prob(const SdeConfig& config, const at::Tensor& x, const at::
 /// log p_new(x_next | x) - log p_old(x_next | x) [B] from both velocities, without the cancellation
 /// that a difference of two log-probs has. Differentiable in velocity.
 at::Tensor log_ratio(const SdeConfig& config, const at::Tensor& x, const at::Tensor& velocity,
-                     const at::Tensor& velocity_old, const at::Tensor& x_next,
-                     const TimeSpans& spans);
+                     const at::Tensor& velocity_old, const at::Tensor& x_next, const TimeSpans& spans);
 at::Tensor log_ratio(const SdeConfig& config, const at::Tensor& x, const at::Tensor& velocity,
-                     const at::Tensor& velocity_old, const at::Tensor& x_next,
-                     const TimeSpan& span);
+                     const at::Tensor& velocity_old, const at::Tensor& x_next, const TimeSpan& span);
 
 /// RatioNorm's log ratio [B] (GRPO-Guard, arXiv 2510.22319), whose mean does not drift below 0 and
 /// whose size does not depend on the step. flow_sde and dance only, else std::invalid_argument.
 /// Differentiable in velocity.
-at::Tensor ratio_norm_log_ratio(const SdeConfig& config, const at::Tensor& x,
-                                const at::Tensor& velocity, const at::Tensor& velocity_old,
-                                const at::Tensor& x_next, const TimeSpans& spans);
-at::Tensor ratio_norm_log_ratio(const SdeConfig& config, const at::Tensor& x,
-                                const at::Tensor& velocity, const at::Tensor& velocity_old,
-                                const at::Tensor& x_next, const TimeSpan& span);
+at::Tensor ratio_norm_log_ratio(const SdeConfig& config, const at::Tensor& x, const at::Tensor& velocity,
+                                const at::Tensor& velocity_old, const at::Tensor& x_next, const TimeSpans& spans);
+at::Tensor ratio_norm_log_ratio(const SdeConfig& config, const at::Tensor& x, const at::Tensor& velocity,
+                                const at::Tensor& velocity_old, const at::Tensor& x_next, const TimeSpan& span);
 
 /// A span repeated for each of `batch` rows, in float64 on `device`.
 TimeSpans repeat(const TimeSpan& span, int64_t batch, at::Device device);

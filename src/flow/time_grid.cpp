@@ -1,9 +1,9 @@
 #include "flow/time_grid.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <stdexcept>
-
-#include <fmt/format.h>
 
 #include "base/error.h"
 #include "base/rng.h"
@@ -13,8 +13,7 @@ namespace unigrpo::flow {
 std::vector<double> time_grid(int64_t num_steps, double shift) {
   if (num_steps < 1 || !(shift > 0)) {
     throw std::invalid_argument(
-        fmt::format("a time grid needs 1 step or more and a shift above 0, got {} and {}",
-                    num_steps, shift));
+        fmt::format("a time grid needs 1 step or more and a shift above 0, got {} and {}", num_steps, shift));
   }
   std::vector<double> grid(static_cast<size_t>(num_steps) + 1);
   for (int64_t i = 0; i <= num_steps; ++i) {
@@ -31,14 +30,13 @@ int64_t num_stochastic_steps(SdeKind kind, int64_t num_steps) {
 SdeWindow choose_window(const WindowConfig& config, const WindowRequest& request) {
   const int64_t available = num_stochastic_steps(request.kind, request.num_steps);
   if (available < 1) {
-    throw BadInput("rollout.num_steps: {} step(s) of {} leave none that could be stochastic",
-                   request.num_steps, enum_name(request.kind));
+    throw BadInput("rollout.num_steps: {} step(s) of {} leave none that could be stochastic", request.num_steps,
+                   enum_name(request.kind));
   }
   if (config.mode == WindowMode::all) return {0, available};
 
   const bool moves = config.mode != WindowMode::fixed;
-  const int64_t end =
-      moves && config.last >= 0 ? std::min(config.last, available) : available;
+  const int64_t end = moves && config.last >= 0 ? std::min(config.last, available) : available;
   const int64_t num_places = end - config.first - config.width + 1;
   if (config.width < 1 || config.first < 0 || num_places < 1) {
     throw BadInput(

@@ -1,8 +1,8 @@
 #include "flow/velocity_penalty.h"
 
-#include <stdexcept>
-
 #include <ATen/ATen.h>
+
+#include <stdexcept>
 
 #include "tensor/shape.h"
 
@@ -10,16 +10,14 @@ namespace unigrpo::flow {
 
 // L_vel = mean_j (v - v_ref)_j^2
 at::Tensor velocity_mse(const at::Tensor& velocity, const at::Tensor& velocity_ref) {
-  tensor::check_same_shape(velocity, "velocity [B, L, D]", velocity_ref,
-                           "velocity_ref [B, L, D]");
-  const at::Tensor off =
-      tensor::at_least_float32(velocity) - tensor::at_least_float32(velocity_ref);
+  tensor::check_same_shape(velocity, "velocity [B, L, D]", velocity_ref, "velocity_ref [B, L, D]");
+  const at::Tensor off = tensor::at_least_float32(velocity) - tensor::at_least_float32(velocity_ref);
   return off.square().flatten(1).mean(1);  // [B]
 }
 
 // mean - mean_ref = c_v (v - v_ref), hence  KL = c_v^2 / (2 std^2) * L_vel
-at::Tensor latent_kl(const SdeConfig& config, const at::Tensor& velocity,
-                     const at::Tensor& velocity_ref, const TimeSpans& spans) {
+at::Tensor latent_kl(const SdeConfig& config, const at::Tensor& velocity, const at::Tensor& velocity_ref,
+                     const TimeSpans& spans) {
   const at::Tensor mse = velocity_mse(velocity, velocity_ref);  // [B]
   tensor::check_shape(spans.t, {velocity.size(0)}, "t [B]");
   const at::Tensor coefficients = sde_coefficients(config, spans);
@@ -31,8 +29,8 @@ at::Tensor latent_kl(const SdeConfig& config, const at::Tensor& velocity,
   return mse * weight.to(mse.device(), mse.scalar_type());
 }
 
-at::Tensor latent_kl(const SdeConfig& config, const at::Tensor& velocity,
-                     const at::Tensor& velocity_ref, const TimeSpan& span) {
+at::Tensor latent_kl(const SdeConfig& config, const at::Tensor& velocity, const at::Tensor& velocity_ref,
+                     const TimeSpan& span) {
   return latent_kl(config, velocity, velocity_ref, repeat(span, velocity.size(0), at::kCPU));
 }
 

@@ -1,11 +1,11 @@
 #include "grpo/advantages.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <map>
 #include <stdexcept>
-
-#include <fmt/format.h>
 
 #include "grpo/combine.h"
 
@@ -17,9 +17,7 @@ struct Statistics {
   double mean = 0, std = 0, low = 0, high = 0;
 
   /// All alike, up to the rounding of a weighted sum.
-  bool has_spread() const {
-    return high - low > 1e-12 * std::max({1.0, std::abs(low), std::abs(high)});
-  }
+  bool has_spread() const { return high - low > 1e-12 * std::max({1.0, std::abs(low), std::abs(high)}); }
 };
 
 Statistics statistics_of(const std::vector<double>& values, int64_t ddof) {
@@ -39,8 +37,7 @@ Statistics statistics_of(const std::vector<double>& values, int64_t ddof) {
 
 void check_lengths(size_t num_samples, std::span<const int64_t> group_ids) {
   if (num_samples != group_ids.size()) {
-    throw std::invalid_argument(
-        fmt::format("{} samples have {} group ids", num_samples, group_ids.size()));
+    throw std::invalid_argument(fmt::format("{} samples have {} group ids", num_samples, group_ids.size()));
   }
 }
 
@@ -54,8 +51,7 @@ Groups groups_of(std::span<const int64_t> group_ids) {
 
 bool usable(const std::optional<double>& reward) { return reward && std::isfinite(*reward); }
 
-std::vector<double> usable_rewards(std::span<const std::optional<double>> rewards,
-                                   const std::vector<size_t>& samples) {
+std::vector<double> usable_rewards(std::span<const std::optional<double>> rewards, const std::vector<size_t>& samples) {
   std::vector<double> values;
   for (const size_t n : samples) {
     if (usable(rewards[n])) values.push_back(*rewards[n]);
@@ -177,27 +173,22 @@ void keep_ends(const AdvantageConfig& config, Rewards rewards, std::vector<size_
 }  // namespace
 
 double Advantages::zero_std_ratio() const {
-  return num_groups == 0 ? 0.0
-                         : static_cast<double>(num_zero_std_groups()) /
-                               static_cast<double>(num_groups);
+  return num_groups == 0 ? 0.0 : static_cast<double>(num_zero_std_groups()) / static_cast<double>(num_groups);
 }
 
-std::vector<double> group_advantages(const AdvantageConfig& config,
-                                     std::span<const std::optional<double>> rewards,
+std::vector<double> group_advantages(const AdvantageConfig& config, std::span<const std::optional<double>> rewards,
                                      std::span<const int64_t> group_ids) {
   check_lengths(rewards.size(), group_ids);
   return Baseline{config, group_ids}.advantages(rewards, "");
 }
 
-std::vector<double> group_advantages(const AdvantageConfig& config,
-                                     std::span<const double> rewards,
+std::vector<double> group_advantages(const AdvantageConfig& config, std::span<const double> rewards,
                                      std::span<const int64_t> group_ids) {
   const std::vector<std::optional<double>> values(rewards.begin(), rewards.end());
   return group_advantages(config, std::span<const std::optional<double>>(values), group_ids);
 }
 
-std::vector<double> combined_advantages(const AdvantageConfig& config,
-                                        const reward::ScoreTable& table,
+std::vector<double> combined_advantages(const AdvantageConfig& config, const reward::ScoreTable& table,
                                         std::span<const int64_t> group_ids) {
   const auto rewards = combined_rewards(table);
   check_lengths(rewards.size(), group_ids);

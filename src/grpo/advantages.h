@@ -35,19 +35,16 @@ struct Advantages {
 /// A group whose rewards are all alike gets A = 0. Missing rewards (empty, or not finite) leave the
 /// statistics and get 0. `group_ids` may come in any order.
 /// Throws std::invalid_argument for lengths that differ.
-std::vector<double> group_advantages(const AdvantageConfig& config,
-                                     std::span<const std::optional<double>> rewards,
+std::vector<double> group_advantages(const AdvantageConfig& config, std::span<const std::optional<double>> rewards,
                                      std::span<const int64_t> group_ids);
-std::vector<double> group_advantages(const AdvantageConfig& config,
-                                     std::span<const double> rewards,
+std::vector<double> group_advantages(const AdvantageConfig& config, std::span<const double> rewards,
                                      std::span<const int64_t> group_ids);
 
 /// Scores [N, K] -> advantages [N], by config.combine:
 ///   sum_then_normalize  the group advantage of sum_k w_k s_k
 ///   normalize_then_sum  sum_k w_k times the group advantage of s_k alone
 /// A sample that lacks one score is left out of all terms.
-std::vector<double> combined_advantages(const AdvantageConfig& config,
-                                        const reward::ScoreTable& table,
+std::vector<double> combined_advantages(const AdvantageConfig& config, const reward::ScoreTable& table,
                                         std::span<const int64_t> group_ids);
 
 /// Scores -> advantages with the rules for what is missing:
@@ -59,7 +56,8 @@ std::vector<double> combined_advantages(const AdvantageConfig& config,
 ///   (RunningStatistics, this batch included), as in the per-prompt tracker of flow_grpo;
 /// - normalize_batch: the advantages are centred and divided by their std over all kept samples once more (GDPO,
 ///   arXiv 2601.05242);
-/// - a group without signal has A = 0 and is kept, or leaves the batch (zero_std = drop, resample; resampling is the caller's,
+/// - a group without signal has A = 0 and is kept, or leaves the batch (zero_std = drop, resample; resampling is the
+/// caller's,
 ///   who finds the groups in zero_std_group_ids);
 /// - best_of, worst_of: only a group's so many best and worst by reward stay in the update, ties by place.
 /// Not clipped: config.clip is the image loss's.

@@ -1,25 +1,25 @@
 #include "grpo/combine.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <stdexcept>
-
-#include <fmt/format.h>
 
 namespace unigrpo::grpo {
 
 std::vector<std::optional<double>> combined_rewards(const reward::ScoreTable& table) {
   if (table.weights.size() != table.terms.size()) {
-    throw std::invalid_argument(fmt::format("{} reward terms have {} weights", table.terms.size(),
-                                            table.weights.size()));
+    throw std::invalid_argument(
+        fmt::format("{} reward terms have {} weights", table.terms.size(), table.weights.size()));
   }
   std::vector<std::optional<double>> rewards;
   rewards.reserve(table.scores.size());
   for (size_t n = 0; n < table.scores.size(); ++n) {
     const auto& row = table.scores[n];
     if (row.size() != table.terms.size()) {
-      throw std::invalid_argument(fmt::format("sample {} has {} scores for {} reward terms", n,
-                                              row.size(), table.terms.size()));
+      throw std::invalid_argument(
+          fmt::format("sample {} has {} scores for {} reward terms", n, row.size(), table.terms.size()));
     }
     double sum = 0;
     bool complete = true;
@@ -36,8 +36,8 @@ std::vector<std::optional<double>> combined_rewards(const reward::ScoreTable& ta
   return rewards;
 }
 
-reward::ScoreTable shaped_scores(std::span<const reward::TermConfig> terms, const reward::ScoreTable& table, double decay,
-                                 double eps, RunningStatistics& statistics) {
+reward::ScoreTable shaped_scores(std::span<const reward::TermConfig> terms, const reward::ScoreTable& table,
+                                 double decay, double eps, RunningStatistics& statistics) {
   reward::ScoreTable out = table;
   for (size_t k = 0; k < table.terms.size(); ++k) {
     const reward::TermConfig& term = terms[k];

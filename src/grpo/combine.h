@@ -17,13 +17,13 @@ namespace unigrpo::grpo {
 std::vector<std::optional<double>> combined_rewards(const reward::ScoreTable& table);
 
 /// The terms' own rules, in this order, on the scores of one step:
-///   scale = running   s <- (s - m) / (d + eps), m and d the term's running mean and standard deviation, this step included
-///   clip              s <- min(max(s, -clip), clip)
-///   gate              s <- 0 where the gate's score, as it came from its reward, is below gate_min (the conditioned rewards of
+///   scale = running   s <- (s - m) / (d + eps), m and d the term's running mean and standard deviation, this step
+///   included clip              s <- min(max(s, -clip), clip) gate              s <- 0 where the gate's score, as it
+///   came from its reward, is below gate_min (the conditioned rewards of
 ///                     GDPO, arXiv 2601.05242); empty where the gate has none
 /// Takes the step into `statistics` (keys "scale/<term>").
-reward::ScoreTable shaped_scores(std::span<const reward::TermConfig> terms, const reward::ScoreTable& table, double decay,
-                                 double eps, RunningStatistics& statistics);
+reward::ScoreTable shaped_scores(std::span<const reward::TermConfig> terms, const reward::ScoreTable& table,
+                                 double decay, double eps, RunningStatistics& statistics);
 
 /// The table with weight 0 for the terms that do not drive `modality` (text or image).
 reward::ScoreTable scores_for(const reward::ScoreTable& table, reward::Drives modality);

@@ -22,48 +22,48 @@ enum class Truncated { train, mask, penalize };
 enum class StepWeight { uniform, inverse_dt };
 enum class ContextGradient { full, detached };
 
-struct AdvantageConfig {                  // recipe: [grpo.advantage]
+struct AdvantageConfig {  // recipe: [grpo.advantage]
   Normalization normalization = Normalization::group_std;
   StatisticsOf statistics = StatisticsOf::group;  // whose mean and std
-  double decay = 0.9;                     // prompt, running: how much of the earlier steps' statistics stays a step
+  double decay = 0.9;  // prompt, running: how much of the earlier steps' statistics stays a step
   Combine combine = Combine::sum_then_normalize;
-  bool normalize_batch = false;           // the summed advantages once more, over all samples of the step (GDPO)
-  int64_t best_of = 0, worst_of = 0;      // only so many of a group's best and worst are trained on; 0 and 0: all
-  int64_t max_resamples = 1;              // zero_std = resample: draws at most
+  bool normalize_batch = false;       // the summed advantages once more, over all samples of the step (GDPO)
+  int64_t best_of = 0, worst_of = 0;  // only so many of a group's best and worst are trained on; 0 and 0: all
+  int64_t max_resamples = 1;          // zero_std = resample: draws at most
   double eps = 1e-4;
-  int64_t ddof = 0;                       // of the standard deviation
-  double clip = 5.0;                      // advantages are clipped to +-clip for the image loss
-  ZeroStd zero_std = ZeroStd::keep;       // keep: A = 0; drop: leaves the batch; resample: another prompt
+  int64_t ddof = 0;                  // of the standard deviation
+  double clip = 5.0;                 // advantages are clipped to +-clip for the image loss
+  ZeroStd zero_std = ZeroStd::keep;  // keep: A = 0; drop: leaves the batch; resample: another prompt
 };
 
-struct TextLossConfig {                   // recipe: [grpo.text]
-  double weight = 1.0;                    // w_text; 0 = text is not trained
+struct TextLossConfig {  // recipe: [grpo.text]
+  double weight = 1.0;   // w_text; 0 = text is not trained
   Importance importance = Importance::token;
   Aggregation aggregation = Aggregation::token_mean;
-  double clip_low = 0.2;                  // PPO clip, below 1
-  double clip_high = 0.28;                // DAPO "clip higher"; equal to clip_low for plain GRPO
-  double dual_clip = 0.0;                 // 0 = off
+  double clip_low = 0.2;    // PPO clip, below 1
+  double clip_high = 0.28;  // DAPO "clip higher"; equal to clip_low for plain GRPO
+  double dual_clip = 0.0;   // 0 = off
   double kl_beta = 0.0;
   KlEstimator kl_estimator = KlEstimator::k3;
-  int64_t max_length = 0;                 // fixed_length: the divisor; 0 = rollout.max_tokens
-  Truncated truncated = Truncated::train; // texts that the length limit cut: train on them, mask, or penalize
+  int64_t max_length = 0;                  // fixed_length: the divisor; 0 = rollout.max_tokens
+  Truncated truncated = Truncated::train;  // texts that the length limit cut: train on them, mask, or penalize
 };
 
-struct ImageLossConfig {                  // recipe: [grpo.image]
-  double weight = 1.0;                    // w_img; 0 = images are not trained
+struct ImageLossConfig {  // recipe: [grpo.image]
+  double weight = 1.0;    // w_img; 0 = images are not trained
   double clip_range = 1e-3;
-  bool ratio_norm = false;                // GRPO-Guard; flow_sde and dance
+  bool ratio_norm = false;  // GRPO-Guard; flow_sde and dance
   StepWeight step_weight = StepWeight::uniform;
   ContextGradient context_gradient = ContextGradient::full;
   flow::Penalty penalty = flow::Penalty::velocity_mse;
-  double penalty_weight = 0.01;           // lambda_vel (or the latent KL's weight)
+  double penalty_weight = 0.01;  // lambda_vel (or the latent KL's weight)
 };
 
-struct GrpoConfig {                       // recipe: [grpo]
-  int64_t prompts_per_step = 12;          // P
-  int64_t group_size = 12;                // G
-  int64_t num_updates = 1;                // optimizer steps a rollout batch, over disjoint mini-batches
-  int64_t micro_batch_tokens = 8192;      // tokens in one forward and backward
+struct GrpoConfig {                   // recipe: [grpo]
+  int64_t prompts_per_step = 12;      // P
+  int64_t group_size = 12;            // G
+  int64_t num_updates = 1;            // optimizer steps a rollout batch, over disjoint mini-batches
+  int64_t micro_batch_tokens = 8192;  // tokens in one forward and backward
   AdvantageConfig advantage;
   TextLossConfig text;
   ImageLossConfig image;
@@ -87,8 +87,7 @@ struct EnumNames<grpo::Aggregation> {
 
 template <>
 struct EnumNames<grpo::KlEstimator> {
-  static constexpr std::array names = {std::pair{grpo::KlEstimator::k1, "k1"},
-                                       std::pair{grpo::KlEstimator::k2, "k2"},
+  static constexpr std::array names = {std::pair{grpo::KlEstimator::k1, "k1"}, std::pair{grpo::KlEstimator::k2, "k2"},
                                        std::pair{grpo::KlEstimator::k3, "k3"}};
 };
 
@@ -108,8 +107,7 @@ struct EnumNames<grpo::StatisticsOf> {
 
 template <>
 struct EnumNames<grpo::ZeroStd> {
-  static constexpr std::array names = {std::pair{grpo::ZeroStd::keep, "keep"},
-                                       std::pair{grpo::ZeroStd::drop, "drop"},
+  static constexpr std::array names = {std::pair{grpo::ZeroStd::keep, "keep"}, std::pair{grpo::ZeroStd::drop, "drop"},
                                        std::pair{grpo::ZeroStd::resample, "resample"}};
 };
 

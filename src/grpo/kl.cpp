@@ -1,8 +1,8 @@
 #include "grpo/kl.h"
 
-#include <stdexcept>
-
 #include <ATen/ATen.h>
+
+#include <stdexcept>
 
 namespace unigrpo::grpo {
 
@@ -11,8 +11,7 @@ namespace unigrpo::grpo {
 //   k1 = -d                  unbiased, high variance, may be negative
 //   k2 = d^2 / 2             biased, low variance
 //   k3 = exp(d) - d - 1      unbiased, low variance, never negative
-at::Tensor kl_estimate(KlEstimator estimator, const at::Tensor& log_probs,
-                       const at::Tensor& ref_log_probs) {
+at::Tensor kl_estimate(KlEstimator estimator, const at::Tensor& log_probs, const at::Tensor& ref_log_probs) {
   const at::Tensor d = ref_log_probs - log_probs;
   switch (estimator) {
     case KlEstimator::k1:

@@ -1,8 +1,8 @@
 #include "grpo/pack.h"
 
-#include <map>
-
 #include <ATen/ATen.h>
+
+#include <map>
 
 namespace unigrpo::grpo {
 
@@ -71,8 +71,8 @@ PackedBatch pack(const policy::UnifiedPolicy& policy, std::span<const Trajectory
   int64_t hidden_row = 0;
   for (size_t r = 0; r < rows.size(); ++r) {
     const Trajectory& trajectory = trajectories[rows[r]];
-    const auto [slot, fresh] = prefix_of_prompt.try_emplace(trajectory.prompt_index,
-                                                            static_cast<int64_t>(packed.batch.prefixes.size()));
+    const auto [slot, fresh] =
+        prefix_of_prompt.try_emplace(trajectory.prompt_index, static_cast<int64_t>(packed.batch.prefixes.size()));
     if (fresh) packed.batch.prefixes.push_back(trajectory.prefix);
     policy::TrainSequence sequence{.prefix = slot->second, .blocks = {}};
     std::vector<policy::Block> seen;  // images drawn so far

@@ -1,9 +1,9 @@
 #include "grpo/running_statistics.h"
 
+#include <ATen/ATen.h>
+
 #include <algorithm>
 #include <cmath>
-
-#include <ATen/ATen.h>
 
 #include "base/error.h"
 
@@ -11,7 +11,8 @@ namespace unigrpo::grpo {
 
 double RunningStatistics::Moments::std() const { return std::sqrt(std::max(0.0, square - mean * mean)); }
 
-RunningStatistics::Moments RunningStatistics::observe(const std::string& key, std::span<const double> values, double decay) {
+RunningStatistics::Moments RunningStatistics::observe(const std::string& key, std::span<const double> values,
+                                                      double decay) {
   Moments now;
   for (const double value : values) {
     now.mean += value / static_cast<double>(values.size());

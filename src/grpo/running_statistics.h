@@ -8,8 +8,8 @@
 
 namespace unigrpo::grpo {
 
-/// Mean and standard deviation of numbers that come a step at a time, the earlier ones fading: after a step with values v,
-/// mean <- d mean + (1 - d) mean(v), the same for the mean square. The first step sets both. One pair a key.
+/// Mean and standard deviation of numbers that come a step at a time, the earlier ones fading: after a step with values
+/// v, mean <- d mean + (1 - d) mean(v), the same for the mean square. The first step sets both. One pair a key.
 class RunningStatistics {
  public:
   struct Moments {

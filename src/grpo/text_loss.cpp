@@ -1,9 +1,9 @@
 #include "grpo/text_loss.h"
 
+#include <ATen/ATen.h>
+
 #include <algorithm>
 #include <stdexcept>
-
-#include <ATen/ATen.h>
 
 #include "grpo/kl.h"
 #include "tensor/shape.h"
@@ -28,14 +28,12 @@ struct TokenLosses {
 //
 //   token:     r_it = exp( log pi(o_it) - log pi_old(o_it) )                    (GRPO, 2402.03300)
 //   sequence:  r_it = exp( mean_t [ log pi(o_it) - log pi_old(o_it) ] )         (GSPO, 2507.18071)
-TokenLosses clipped_surrogate(const TextLossConfig& config, const at::Tensor& ratio,
-                              const at::Tensor& advantages) {
-  const at::Tensor plain = -advantages * ratio;                                        // [B, T]
-  const at::Tensor bounded =
-      -advantages * ratio.clamp(1 - config.clip_low, 1 + config.clip_high);            // [B, T]
+TokenLosses clipped_surrogate(const TextLossConfig& config, const at::Tensor& ratio, const at::Tensor& advantages) {
+  const at::Tensor plain = -advantages * ratio;                                                     // [B, T]
+  const at::Tensor bounded = -advantages * ratio.clamp(1 - config.clip_low, 1 + config.clip_high);  // [B, T]
   at::Tensor loss = at::maximum(plain, bounded);
   if (config.dual_clip > 0) {
-    const at::Tensor cap = -advantages * config.dual_clip;                             // [B, 1]
+    const at::Tensor cap = -advantages * config.dual_clip;  // [B, 1]
     loss = at::where(advantages < 0, at::minimum(loss, cap), loss);
   }
   return {loss, bounded > plain};
@@ -45,9 +43,9 @@ TokenLosses clipped_surrogate(const TextLossConfig& config, const at::Tensor& ra
 // gradient:
 //
 //   l_it = -A_i log pi(o_it) * min( stop_gradient(r_it), 1 + c_high )
-TokenLosses cispo(const TextLossConfig& config, const at::Tensor& ratio,
-                  const at::Tensor& log_probs, const at::Tensor& advantages) {
-  const at::Tensor weight = ratio.detach().clamp_max(1 + config.clip_high);            // [B, T]
+TokenLosses cispo(const TextLossConfig& config, const at::Tensor& ratio, const at::Tensor& log_probs,
+                  const at::Tensor& advantages) {
+  const at::Tensor weight = ratio.detach().clamp_max(1 + config.clip_high);  // [B, T]
   return {-advantages * log_probs * weight, ratio > 1 + config.clip_high};
 }
 
@@ -95,29 +93,26 @@ TextLoss text_loss(const TextLossConfig& config, const TextBatch& batch,
     throw std::invalid_argument("fixed_length needs a max_length above 0");
   }
 
-  const at::Tensor mask = batch.mask.to(at::kBool);                                    // [B, T]
+  const at::Tensor mask = batch.mask.to(at::kBool);  // [B, T]
   const at::Tensor padding = mask.logical_not();
   const auto masked = [&](const at::Tensor& values) {  // padding cannot reach a gradient as nan
     return tensor::at_least_float32(values).masked_fill(padding, 0);
   };
   const at::Tensor log_probs = masked(batch.log_probs);
   const at::Tensor old_log_probs = masked(batch.old_log_probs.detach());
-  const at::Tensor advantages =
-      batch.advantages.detach().to(log_probs.scalar_type()).unsqueeze(1);              // [B, 1]
-  const at::Tensor row_lengths =
-      mask.sum(1, /*keepdim=*/true).clamp_min(1).to(log_probs.scalar_type());          // [B, 1]
+  const at::Tensor advantages = batch.advantages.detach().to(log_probs.scalar_type()).unsqueeze(1);       // [B, 1]
+  const at::Tensor row_lengths = mask.sum(1, /*keepdim=*/true).clamp_min(1).to(log_probs.scalar_type());  // [B, 1]
 
-  at::Tensor log_ratio = log_probs - old_log_probs;                                    // [B, T]
+  at::Tensor log_ratio = log_probs - old_log_probs;  // [B, T]
   const at::Tensor token_log_ratio = log_ratio.detach();
   if (config.importance == Importance::sequence) {
     log_ratio = (log_ratio.sum(1, /*keepdim=*/true) / row_lengths).expand(shape);
   }
-  const at::Tensor ratio = log_ratio.clamp(-kMaxLogRatio, kMaxLogRatio).exp();         // [B, T]
-  TokenLosses tokens = config.importance == Importance::cispo
-                           ? cispo(config, ratio, log_probs, advantages)
-                           : clipped_surrogate(config, ratio, advantages);
+  const at::Tensor ratio = log_ratio.clamp(-kMaxLogRatio, kMaxLogRatio).exp();  // [B, T]
+  TokenLosses tokens = config.importance == Importance::cispo ? cispo(config, ratio, log_probs, advantages)
+                                                              : clipped_surrogate(config, ratio, advantages);
 
-  at::Tensor kl = at::zeros_like(log_probs);                                           // [B, T]
+  at::Tensor kl = at::zeros_like(log_probs);  // [B, T]
   if (has_reference) {
     kl = kl_estimate(config.kl_estimator, log_probs, masked(batch.ref_log_probs.detach()));
   }

@@ -1,9 +1,9 @@
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
 #include <optional>
-
-#include <ATen/core/Tensor.h>
 
 #include "grpo/config.h"
 
@@ -12,11 +12,11 @@ namespace unigrpo::grpo {
 /// One micro-batch of texts. Padding may hold anything, nan included: it is masked before any
 /// arithmetic.
 struct TextBatch {
-  at::Tensor log_probs;      // [B, T], requires the gradient
-  at::Tensor old_log_probs;  // [B, T], of the rollout
+  at::Tensor log_probs;           // [B, T], requires the gradient
+  at::Tensor old_log_probs;       // [B, T], of the rollout
   at::Tensor ref_log_probs = {};  // [B, T], of the reference; undefined: none, kl_beta is 0
-  at::Tensor mask;           // [B, T] bool: sampled tokens, the end token included
-  at::Tensor advantages;     // [B]
+  at::Tensor mask;                // [B, T] bool: sampled tokens, the end token included
+  at::Tensor advantages;          // [B]
 };
 
 /// Counts of the whole global batch; those of micro-batches and ranks add up.
@@ -45,7 +45,6 @@ struct TextLoss {
 /// Throws std::invalid_argument for shapes that differ, a kl_beta without ref_log_probs, or
 /// fixed_length without a length.
 TextLoss text_loss(const TextLossConfig& config, const TextBatch& batch,
-                   const std::optional<TextNormalizer>& normalizer = std::nullopt,
-                   int64_t max_length = 0);
+                   const std::optional<TextNormalizer>& normalizer = std::nullopt, int64_t max_length = 0);
 
 }  // namespace unigrpo::grpo

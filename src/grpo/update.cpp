@@ -1,9 +1,9 @@
 #include "grpo/update.h"
 
+#include <ATen/ATen.h>
+
 #include <algorithm>
 #include <optional>
-
-#include <ATen/ATen.h>
 
 #include "base/error.h"
 #include "flow/guidance.h"
@@ -43,19 +43,18 @@ Recomputed recompute(const UpdateSetup& setup, policy::UnifiedPolicy& policy, co
   result.digests = std::move(out.digests);
   if (packed.text_ids.defined()) {
     const at::Tensor logits = policy.logits(out.text_hidden.index_select(0, packed.text_rows));
-    result.text_log_probs =
-        kernels::gather_log_prob(logits, packed.text_ids, setup.rollout.temperature).log_probs;
+    result.text_log_probs = kernels::gather_log_prob(logits, packed.text_ids, setup.rollout.temperature).log_probs;
   }
   if (packed.x.defined()) {
     const int64_t steps = packed.x.size(0);
     result.velocity = out.velocity.narrow(0, 0, steps);
     if (setup.rollout.train_guidance != 1.0) {
       const flow::GuidanceConfig guide{.text_scale = setup.rollout.train_guidance};
-      const at::Tensor guided = flow::guide(guide, {.conditional = result.velocity,
-                                                    .without_text = out.velocity.narrow(0, steps, steps),
-                                                    .without_image = {}});
-      const at::Tensor acts = (packed.t.gt(guide.interval_low).logical_and(packed.t.le(guide.interval_high)))
-                                  .view({-1, 1, 1});
+      const at::Tensor guided = flow::guide(
+          guide,
+          {.conditional = result.velocity, .without_text = out.velocity.narrow(0, steps, steps), .without_image = {}});
+      const at::Tensor acts =
+          (packed.t.gt(guide.interval_low).logical_and(packed.t.le(guide.interval_high))).view({-1, 1, 1});
       result.velocity = at::where(acts, guided, result.velocity);
     }
     result.image_log_probs =
@@ -66,20 +65,21 @@ Recomputed recompute(const UpdateSetup& setup, policy::UnifiedPolicy& policy, co
 
 PackedBatch pack_for(const UpdateSetup& setup, std::span<const Trajectory> trajectories,
                      std::span<const int64_t> rows) {
-  return pack(setup.policy, trajectories, rows,
-              setup.config.image.context_gradient == ContextGradient::detached, setup.rollout.train_guidance != 1.0);
+  return pack(setup.policy, trajectories, rows, setup.config.image.context_gradient == ContextGradient::detached,
+              setup.rollout.train_guidance != 1.0);
 }
 
-/// Stops where an action is about to be trained under other conditions than those it was sampled under. `weights_version`: of
-/// the policy when the update began; later mini-batches of the same rollout are trained on newer weights on purpose.
+/// Stops where an action is about to be trained under other conditions than those it was sampled under.
+/// `weights_version`: of the policy when the update began; later mini-batches of the same rollout are trained on newer
+/// weights on purpose.
 void require_same_conditions(const UpdateSetup& setup, std::span<const Trajectory> trajectories,
                              const PackedBatch& packed, const Recomputed& now, uint64_t weights_version) {
   for (const PackedBatch::Place& place : packed.places) {
     const Trajectory& trajectory = trajectories[packed.rows[place.row]];
     std::visit(
         [&](const auto& segment) {
-          rollout::Conditions conditions = rollout::conditions_of(now.digests.at(place.sequence).at(place.block), segment,
-                                                                  setup.rollout, setup.policy);
+          rollout::Conditions conditions = rollout::conditions_of(now.digests.at(place.sequence).at(place.block),
+                                                                  segment, setup.rollout, setup.policy);
           conditions.weights_version = weights_version;
           const std::string field = rollout::first_difference(segment.conditions, conditions);
           if (field.empty()) return;
@@ -193,9 +193,12 @@ Counts count(const GrpoConfig& config, std::span<const Trajectory> trajectories,
 double text_share(const TextLossConfig& config, const std::vector<TextNormalizer>& rounds, size_t round) {
   auto size = [&](const TextNormalizer& counts) {
     switch (config.aggregation) {
-      case Aggregation::token_mean: return counts.num_tokens;
-      case Aggregation::seq_mean: return counts.num_nonempty_rows;
-      case Aggregation::fixed_length: return counts.num_rows;
+      case Aggregation::token_mean:
+        return counts.num_tokens;
+      case Aggregation::seq_mean:
+        return counts.num_nonempty_rows;
+      case Aggregation::fixed_length:
+        return counts.num_rows;
     }
     return 0.0;
   };
@@ -242,14 +245,14 @@ class Losses {
                   const Recomputed& reference) {
     const TextTargets targets = text_targets(config_, packed, advantages_, members);
     auto rows = [&](const at::Tensor& flat) { return padded(flat, packed.text_lengths, members); };
-    const TextLoss result = text_loss(
-        config_.text,
-        {.log_probs = rows(now.text_log_probs),
-         .old_log_probs = rows(packed.text_old_log_probs),
-         .ref_log_probs = config_.text.kl_beta > 0 ? rows(reference.text_log_probs) : at::Tensor(),
-         .mask = targets.mask,
-         .advantages = targets.advantages},
-        counts_.text[round], setup_.rollout.max_tokens);
+    const TextLoss result =
+        text_loss(config_.text,
+                  {.log_probs = rows(now.text_log_probs),
+                   .old_log_probs = rows(packed.text_old_log_probs),
+                   .ref_log_probs = config_.text.kl_beta > 0 ? rows(reference.text_log_probs) : at::Tensor(),
+                   .mask = targets.mask,
+                   .advantages = targets.advantages},
+                  counts_.text[round], setup_.rollout.max_tokens);
     note(round, "text/loss", result.loss);
     note(round, "text/kl", result.kl);
     note(round, "text/approx_kl", result.approx_kl);

@@ -19,8 +19,8 @@ namespace unigrpo::grpo {
 /// Whether a term of the loss compares with the reference policy.
 bool needs_reference(const GrpoConfig& config);
 
-/// What an update needs beside the batch. `reference`: the frozen starting policy; null = the policy itself with its adapters
-/// off. Neither is asked where no penalty needs it.
+/// What an update needs beside the batch. `reference`: the frozen starting policy; null = the policy itself with its
+/// adapters off. Neither is asked where no penalty needs it.
 struct UpdateSetup {
   policy::UnifiedPolicy& policy;
   policy::UnifiedPolicy* reference = nullptr;
@@ -30,8 +30,8 @@ struct UpdateSetup {
   const rollout::RolloutConfig& rollout;
 };
 
-/// Metrics of one update by their names in docs/METRICS.md; losses and ratios are those of the last mini-batch's weights at the
-/// time each was computed, averaged over mini-batches.
+/// Metrics of one update by their names in docs/METRICS.md; losses and ratios are those of the last mini-batch's
+/// weights at the time each was computed, averaged over mini-batches.
 using UpdateStats = std::map<std::string, double>;
 
 /// One or more optimizer steps over a rollout batch, each over a disjoint mini-batch of whole prompt groups:
@@ -42,7 +42,8 @@ using UpdateStats = std::map<std::string, double>;
 UpdateStats update(const UpdateSetup& setup, std::span<const rollout::Trajectory> trajectories,
                    const Advantages& advantages, double lr_factor);
 
-/// The largest |log-prob of the training forward - log-prob of the rollout| over the first micro-batch, with unchanged weights.
+/// The largest |log-prob of the training forward - log-prob of the rollout| over the first micro-batch, with unchanged
+/// weights.
 struct LogProbNoise {
   double text = 0, image = 0;
 };

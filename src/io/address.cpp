@@ -47,9 +47,9 @@ bool is_loopback(const V6& address) {
 }
 
 // Most clouds keep their metadata at a link-local address; these have others.
-constexpr uint32_t kAlibaba = 0x646464C8;  // 100.100.100.200
-constexpr uint32_t kAzure = 0xA83F8110;    // 168.63.129.16
-constexpr uint32_t kOracle = 0xC00000C0;   // 192.0.0.192
+constexpr uint32_t kAlibaba = 0x646464C8;                                             // 100.100.100.200
+constexpr uint32_t kAzure = 0xA83F8110;                                               // 168.63.129.16
+constexpr uint32_t kOracle = 0xC00000C0;                                              // 192.0.0.192
 constexpr V6 kAws = {0xFD, 0, 0x0E, 0xC2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x02, 0x54};  // fd00:ec2::254
 
 bool is_forbidden(uint32_t v4) {

@@ -29,8 +29,7 @@ std::filesystem::path folder_of(const std::filesystem::path& path) {
 // Unique in the folder among live processes and threads of this machine.
 std::filesystem::path temporary_beside(const std::filesystem::path& path) {
   static std::atomic<uint64_t> counter{0};
-  return folder_of(path) /
-         fmt::format(".{}.tmp-{}-{}", path.filename().string(), ::getpid(), counter++);
+  return folder_of(path) / fmt::format(".{}.tmp-{}-{}", path.filename().string(), ::getpid(), counter++);
 }
 
 }  // namespace
@@ -51,10 +50,9 @@ void AtomicFile::fail(std::string_view doing, int error) const {
   if (error == ENOSPC || error == EDQUOT) {
     struct statvfs status {};
     const bool known = ::statvfs(folder_of(path_).c_str(), &status) == 0;
-    throw DiskFull("{}: cannot {}: {} ({} needed, {} free)", path_.string(), doing,
-                   std::strerror(error), human_bytes(std::max(expected_bytes_, num_bytes_)),
-                   known ? human_bytes(uint64_t{status.f_bavail} * status.f_frsize)
-                         : "an unknown number of bytes");
+    throw DiskFull("{}: cannot {}: {} ({} needed, {} free)", path_.string(), doing, std::strerror(error),
+                   human_bytes(std::max(expected_bytes_, num_bytes_)),
+                   known ? human_bytes(uint64_t{status.f_bavail} * status.f_frsize) : "an unknown number of bytes");
   }
   throw RuntimeFailure("{}: cannot {}: {}", path_.string(), doing, std::strerror(error));
 }
@@ -112,7 +110,8 @@ void replace_folder(const std::filesystem::path& fresh, const std::filesystem::p
   const bool exists = std::filesystem::exists(destination);
   const unsigned flags = exists ? RENAME_EXCHANGE : 0;
   if (::renameat2(AT_FDCWD, fresh.c_str(), AT_FDCWD, destination.c_str(), flags) != 0) {
-    throw RuntimeFailure("{}: cannot take the place of {}: {}", fresh.string(), destination.string(), std::strerror(errno));
+    throw RuntimeFailure("{}: cannot take the place of {}: {}", fresh.string(), destination.string(),
+                         std::strerror(errno));
   }
   sync_folder(destination.parent_path());
   if (exists) std::filesystem::remove_all(fresh);

@@ -50,8 +50,8 @@ void write_file_atomic(const std::filesystem::path& path, std::string_view text)
 /// fsync of a folder, so that a rename in it survives power loss.
 void sync_folder(const std::filesystem::path& folder);
 
-/// Puts the finished folder `fresh` in the place of `destination`, which may be missing: at no time is there neither. Both lie
-/// in one file system. Throws RuntimeFailure naming path and cause.
+/// Puts the finished folder `fresh` in the place of `destination`, which may be missing: at no time is there neither.
+/// Both lie in one file system. Throws RuntimeFailure naming path and cause.
 void replace_folder(const std::filesystem::path& fresh, const std::filesystem::path& destination);
 
 /// The file's bytes as text. Throws BadInput (missing, unreadable, a folder, over `max_bytes`).

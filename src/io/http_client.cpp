@@ -137,8 +137,8 @@ std::string hide(std::string text, const std::string& key) {
 
 /// How a try ended.
 struct Outcome {
-  std::string failure;      // empty: with an answer
-  bool answered = true;     // by the judge, be it with a refusal
+  std::string failure;   // empty: with an answer
+  bool answered = true;  // by the judge, be it with a refusal
   bool try_again = false;
   double retry_after_s = 0;
 };

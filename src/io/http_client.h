@@ -12,11 +12,11 @@ inline constexpr size_t kMaxHttpBody = size_t{1} << 20;     // of an answer
 inline constexpr size_t kMaxHttpHeader = size_t{16} << 10;  // status line and all fields
 
 struct HttpOptions {
-  std::string url;                // http:// or https://, without user name and password
-  std::string key;                // secret, sent as "Authorization: Bearer <key>"; empty: none
-  std::string ca_file;            // PEM file of the authorities to trust; empty: the system's
-  double timeout_s = 60;          // of one request: all its tries and the waits between them
-  double connect_timeout_s = 5;   // of one try
+  std::string url;               // http:// or https://, without user name and password
+  std::string key;               // secret, sent as "Authorization: Bearer <key>"; empty: none
+  std::string ca_file;           // PEM file of the authorities to trust; empty: the system's
+  double timeout_s = 60;         // of one request: all its tries and the waits between them
+  double connect_timeout_s = 5;  // of one try
   int max_tries = 3;
   int max_concurrent = 8;         // requests on their way
   bool allow_plain_http = false;  // http:// to other machines than this one

@@ -24,8 +24,7 @@ constexpr int kLossyQuality = 95;
 bool is_whole(std::span<const uint8_t> bytes, ImageFormat format) {
   static constexpr std::array<uint8_t, 2> kEndOfImage = {0xFF, 0xD9};
   return format != ImageFormat::jpeg ||
-         std::find_end(bytes.begin(), bytes.end(), kEndOfImage.begin(), kEndOfImage.end()) !=
-             bytes.end();
+         std::find_end(bytes.begin(), bytes.end(), kEndOfImage.begin(), kEndOfImage.end()) != bytes.end();
 }
 
 // OpenCV applies the EXIF orientation only where it also drops transparency, which JPEG lacks.
@@ -66,10 +65,8 @@ Image to_image(const cv::Mat& decoded, const std::string& where) {
 }
 
 void check_pixels(const Image& image) {
-  if (image.width < 1 || image.height < 1 ||
-      image.pixels.size() != size_t{3} * image.width * image.height) {
-    throw RuntimeFailure("image of {}x{} holds {} bytes of pixels", image.width, image.height,
-                         image.pixels.size());
+  if (image.width < 1 || image.height < 1 || image.pixels.size() != size_t{3} * image.width * image.height) {
+    throw RuntimeFailure("image of {}x{} holds {} bytes of pixels", image.width, image.height, image.pixels.size());
   }
 }
 
@@ -110,8 +107,8 @@ Image read_image(const std::filesystem::path& path) {
   const auto header = read_image_header(bytes);
   if (!header) throw BadInput("{}: not a PNG, JPEG or WebP image", where);
   if (header->width == 0 || header->height == 0 || header->width > kMaxPixels / header->height) {
-    throw BadInput("{}: image of {}x{} pixels, 1 to {} in all are read", where, header->width,
-                   header->height, kMaxPixels);
+    throw BadInput("{}: image of {}x{} pixels, 1 to {} in all are read", where, header->width, header->height,
+                   kMaxPixels);
   }
   if (!is_whole(bytes, header->format)) throw BadInput("{}: JPEG without end, truncated?", where);
   cv::Mat decoded = decode(bytes, header->format, where);
@@ -119,8 +116,7 @@ Image read_image(const std::filesystem::path& path) {
   const auto width = static_cast<uint64_t>(decoded.cols);
   const auto height = static_cast<uint64_t>(decoded.rows);
   if (std::minmax(width, height) != std::minmax(header->width, header->height)) {
-    throw BadInput("{}: header says {}x{} pixels, {}x{} came out", where, header->width,
-                   header->height, width, height);
+    throw BadInput("{}: header says {}x{} pixels, {}x{} came out", where, header->width, header->height, width, height);
   }
   if (decoded.depth() == CV_16U) decoded.convertTo(decoded, CV_8U, 1.0 / 257);  // 65535 -> 255
   return to_image(decoded, where);
@@ -132,24 +128,21 @@ void write_png(const std::filesystem::path& path, const Image& image) {
 
 Image tile_images(std::span<const Image> images, int columns, int gap, int zoom) {
   if (images.empty() || columns < 1 || zoom < 1 || gap < 0) {
-    throw RuntimeFailure("cannot tile {} images in {} columns, gap {}, zoom {}", images.size(),
-                         columns, gap, zoom);
+    throw RuntimeFailure("cannot tile {} images in {} columns, gap {}, zoom {}", images.size(), columns, gap, zoom);
   }
   const int width = images.front().width * zoom;
   const int height = images.front().height * zoom;
   const int num_images = static_cast<int>(images.size());
   const int num_columns = std::min(columns, num_images);
   const int num_rows = (num_images + num_columns - 1) / num_columns;
-  Image grid{.width = num_columns * (width + gap) - gap,
-             .height = num_rows * (height + gap) - gap,
-             .pixels = {}};
+  Image grid{.width = num_columns * (width + gap) - gap, .height = num_rows * (height + gap) - gap, .pixels = {}};
   grid.pixels.assign(size_t{3} * grid.width * grid.height, 255);
   for (int i = 0; i < num_images; ++i) {
     const Image& image = images[static_cast<size_t>(i)];
     check_pixels(image);
     if (image.width * zoom != width || image.height * zoom != height) {
-      throw RuntimeFailure("cannot tile images of {}x{} and {}x{} together", image.width,
-                           image.height, images.front().width, images.front().height);
+      throw RuntimeFailure("cannot tile images of {}x{} and {}x{} together", image.width, image.height,
+                           images.front().width, images.front().height);
     }
     const int left = i % num_columns * (width + gap);
     const int top = i / num_columns * (height + gap);

@@ -39,11 +39,9 @@ std::optional<ImageHeader> read_jpeg(Bytes bytes) {
       ++at;
       continue;
     }
-    const bool is_frame =
-        marker >= 0xC0 && marker <= 0xCF && marker != 0xC4 && marker != 0xC8 && marker != 0xCC;
+    const bool is_frame = marker >= 0xC0 && marker <= 0xCF && marker != 0xC4 && marker != 0xC8 && marker != 0xCC;
     if (is_frame && at + 9 <= bytes.size()) {
-      return ImageHeader{ImageFormat::jpeg, big_endian(bytes, at + 7, 2),
-                         big_endian(bytes, at + 5, 2)};
+      return ImageHeader{ImageFormat::jpeg, big_endian(bytes, at + 7, 2), big_endian(bytes, at + 5, 2)};
     }
     const uint64_t length = big_endian(bytes, at + 2, 2);
     if (is_frame || marker == 0xD9 || marker == 0xDA || length < 2) break;

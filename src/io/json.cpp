@@ -24,8 +24,7 @@ bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z')
 // Recursive descent over a text already known to be valid UTF-8; depth is bounded by the limits.
 class Reader {
  public:
-  Reader(std::string_view text, std::string_view where, const JsonLimits& limits,
-         JsonEvents& events)
+  Reader(std::string_view text, std::string_view where, const JsonLimits& limits, JsonEvents& events)
       : text_(text), where_(where), limits_(limits), events_(events) {}
 
   void read_document() {
@@ -55,7 +54,7 @@ class Reader {
     if (at_ == text_.size()) return "end of text";
     size_t end = at_ + 1;
     while (end < text_.size() && (text_[end] & 0xC0) == 0x80) ++end;  // the rest of a character
-    if (is_letter(text_[at_])) {  // a whole word: NaN, undefined, True
+    if (is_letter(text_[at_])) {                                      // a whole word: NaN, undefined, True
       while (end < text_.size() && is_letter(text_[end])) ++end;
     }
     return in_quotes(text_.substr(at_, end - at_));
@@ -89,9 +88,7 @@ class Reader {
   }
 
   // For faults of a value: the key that it, or the list it is in, belongs to.
-  std::string for_key() const {
-    return last_key_.empty() ? std::string() : " for " + in_quotes(last_key_, 40);
-  }
+  std::string for_key() const { return last_key_.empty() ? std::string() : " for " + in_quotes(last_key_, 40); }
 
   bool take_word(std::string_view word) {
     if (!text_.substr(at_).starts_with(word)) return false;
@@ -113,8 +110,7 @@ class Reader {
     std::unordered_set<std::string> names;
     bool more = !next_is('}');
     while (more) {
-      if (!next_is('"'))
-        fail("unexpected " + here() + ", a key in double quotes was expected", at_);
+      if (!next_is('"')) fail("unexpected " + here() + ", a key in double quotes was expected", at_);
       const size_t key_at = at_;
       count_value();
       std::string name = read_string();
@@ -329,8 +325,7 @@ class TreeBuilder final : public JsonEvents {
 
 }  // namespace
 
-void read_json(std::string_view text, std::string_view where, const JsonLimits& limits,
-               JsonEvents& events) {
+void read_json(std::string_view text, std::string_view where, const JsonLimits& limits, JsonEvents& events) {
   Reader(text, where, limits, events).read_document();
 }
 
@@ -340,8 +335,7 @@ nlohmann::json parse_json(std::string_view text, std::string_view where, const J
   return std::move(tree.root);
 }
 
-nlohmann::json read_json_file(const std::filesystem::path& path, const JsonLimits& limits,
-                              size_t max_bytes) {
+nlohmann::json read_json_file(const std::filesystem::path& path, const JsonLimits& limits, size_t max_bytes) {
   return parse_json(read_text_file(path, max_bytes), path.string(), limits);
 }
 

@@ -10,10 +10,9 @@
 namespace unigrpo::io {
 
 struct JsonLimits {
-  int max_depth = 64;  // of nested objects and arrays, at most 512
-  size_t max_values =
-      4'000'000;               // values and keys: bounds the memory that a small file can ask for
-  bool wide_integers = false;  // integers beyond 64 bits arrive as real() (Hugging Face configs)
+  int max_depth = 64;             // of nested objects and arrays, at most 512
+  size_t max_values = 4'000'000;  // values and keys: bounds the memory that a small file can ask for
+  bool wide_integers = false;     // integers beyond 64 bits arrive as real() (Hugging Face configs)
 };
 
 /// What a JSON text holds, in its order. Numbers arrive exactly: an integer that does not fit in 64
@@ -38,12 +37,10 @@ class JsonEvents {
 /// key twice in one object (after unescaping), no trailing bytes, no NaN, no lone surrogates.
 /// Throws BadInput "<where>: invalid JSON: <what> at byte N, line L" (no line in a one-line text);
 /// `where` holds the file name.
-void read_json(std::string_view text, std::string_view where, const JsonLimits& limits,
-               JsonEvents& events);
+void read_json(std::string_view text, std::string_view where, const JsonLimits& limits, JsonEvents& events);
 
 /// The same as a tree.
-nlohmann::json parse_json(std::string_view text, std::string_view where,
-                          const JsonLimits& limits = {});
+nlohmann::json parse_json(std::string_view text, std::string_view where, const JsonLimits& limits = {});
 
 /// Reads and parses a file of at most `max_bytes`; errors name the path.
 nlohmann::json read_json_file(const std::filesystem::path& path, const JsonLimits& limits = {},

@@ -38,8 +38,7 @@ MappedFile::MappedFile(const std::filesystem::path& path) {
   if (file.size() == 0) return;
   void* address = ::mmap(nullptr, file.size(), PROT_READ, MAP_PRIVATE, file.descriptor(), 0);
   if (address == MAP_FAILED) {
-    throw RuntimeFailure("{}: cannot map {} bytes: {}", path.string(), file.size(),
-                         std::strerror(errno));
+    throw RuntimeFailure("{}: cannot map {} bytes: {}", path.string(), file.size(), std::strerror(errno));
   }
   bytes_ = {static_cast<const std::byte*>(address), file.size()};
 }

@@ -36,14 +36,13 @@ std::set<std::string> names_with(const fs::path& folder, std::string_view suffix
 // snapshots/<revision>/ as links into blobs/ beside snapshots/: that one is followed.
 void check_link(const fs::path& file, const std::string& where) {
   std::error_code error;
-  const fs::path folder =
-      fs::canonical(file.parent_path().empty() ? "." : file.parent_path(), error);
+  const fs::path folder = fs::canonical(file.parent_path().empty() ? "." : file.parent_path(), error);
   const fs::path target = error ? fs::path() : fs::canonical(file, error);
   if (error) throw BadInput("{}: {}: {}", where, in_quotes(file.string(), 200), error.message());
   const fs::path parent = target.parent_path();
   if (parent != folder && parent != folder.parent_path().parent_path() / "blobs") {
-    throw BadInput("{}: {} is a link out of the folder, to {}", where,
-                   in_quotes(file.filename().string(), 200), in_quotes(target.string(), 200));
+    throw BadInput("{}: {} is a link out of the folder, to {}", where, in_quotes(file.filename().string(), 200),
+                   in_quotes(target.string(), 200));
   }
 }
 
@@ -54,12 +53,10 @@ bool is_plain_file_name(const std::string& name) {
 
 WeightMap read_weight_map(const fs::path& index) {
   const std::string where = index.string();
-  const nlohmann::json root =
-      read_json_file(index, {.max_depth = 16, .max_values = 1'000'000}, kMaxIndexBytes);
+  const nlohmann::json root = read_json_file(index, {.max_depth = 16, .max_values = 1'000'000}, kMaxIndexBytes);
   if (!root.is_object()) throw BadInput("{}: must be a JSON object with weight_map", where);
   if (root.contains("metadata") && !root.at("metadata").is_object()) {
-    throw BadInput("{}: metadata must be an object, got {}", where,
-                   root.at("metadata").type_name());
+    throw BadInput("{}: metadata must be an object, got {}", where, root.at("metadata").type_name());
   }
   if (!root.contains("weight_map")) throw BadInput("{}: weight_map is missing", where);
   const nlohmann::json& map = root.at("weight_map");
@@ -70,8 +67,8 @@ WeightMap read_weight_map(const fs::path& index) {
   WeightMap weight_map;
   for (const auto& [tensor, shard] : map.items()) {
     if (!shard.is_string()) {
-      throw BadInput("{}: weight_map: tensor {}: a shard's file name was expected, got {}", where,
-                     in_quotes(tensor), shard.type_name());
+      throw BadInput("{}: weight_map: tensor {}: a shard's file name was expected, got {}", where, in_quotes(tensor),
+                     shard.type_name());
     }
     const auto& name = shard.get_ref<const std::string&>();
     if (!is_plain_file_name(name)) {
@@ -98,18 +95,16 @@ void check_shard(const SafetensorsFile& file, const std::string& name, const Wei
   for (const TensorView& view : file.tensors()) {
     const auto listed = weight_map.find(view.name);
     if (listed == weight_map.end()) {
-      throw BadInput("{}: weight_map lacks tensor {} of shard {}", where, in_quotes(view.name),
-                     in_quotes(name));
+      throw BadInput("{}: weight_map lacks tensor {} of shard {}", where, in_quotes(view.name), in_quotes(name));
     }
     if (listed->second != name) {
-      throw BadInput("{}: weight_map puts tensor {} into {}, shard {} holds it too", where,
-                     in_quotes(view.name), in_quotes(listed->second), in_quotes(name));
+      throw BadInput("{}: weight_map puts tensor {} into {}, shard {} holds it too", where, in_quotes(view.name),
+                     in_quotes(listed->second), in_quotes(name));
     }
   }
   for (const auto& [tensor, shard] : weight_map) {
     if (shard == name && file.find(tensor) == nullptr) {
-      throw BadInput("{}: weight_map: tensor {} is not in shard {}", where, in_quotes(tensor),
-                     in_quotes(name));
+      throw BadInput("{}: weight_map: tensor {} is not in shard {}", where, in_quotes(tensor), in_quotes(name));
     }
   }
 }
@@ -124,15 +119,14 @@ void Checkpoint::open_shards(const fs::path& index, bool whole_folder) {
   std::set<std::string> shards;
   for (const auto& [tensor, shard] : weight_map) {
     if (!present.contains(shard)) {
-      throw BadInput("{}: weight_map: shard {} of tensor {} is not in the folder", where,
-                     in_quotes(shard), in_quotes(tensor));
+      throw BadInput("{}: weight_map: shard {} of tensor {} is not in the folder", where, in_quotes(shard),
+                     in_quotes(tensor));
     }
     shards.insert(shard);
   }
   for (const std::string& name : present) {
     if (!shards.contains(name) && (whole_folder || looks_like_shard_of(name, index))) {
-      throw BadInput("{}: weight_map names no tensor of {}, which is in the folder", where,
-                     in_quotes(name));
+      throw BadInput("{}: weight_map names no tensor of {}, which is in the folder", where, in_quotes(name));
     }
   }
   for (const std::string& name : shards) {
@@ -163,8 +157,8 @@ Checkpoint Checkpoint::open(const fs::path& path) {
   const std::set<std::string> indices = names_with(path, kIndexSuffix);
   const std::set<std::string> files = names_with(path, kFileSuffix);
   if (indices.size() > 1) {
-    throw BadInput("{}: holds {} index files, {} and {} among them: give one", path.string(),
-                   indices.size(), in_quotes(*indices.begin()), in_quotes(*indices.rbegin()));
+    throw BadInput("{}: holds {} index files, {} and {} among them: give one", path.string(), indices.size(),
+                   in_quotes(*indices.begin()), in_quotes(*indices.rbegin()));
   }
   if (indices.size() == 1) {
     checkpoint.open_shards(path / *indices.begin(), true);
@@ -185,13 +179,12 @@ void Checkpoint::collect_tensors() {
   for (const SafetensorsFile& file : files_) {
     for (const TensorView& view : file.tensors()) tensors_.push_back(&view);
   }
-  std::ranges::sort(tensors_, {},
-                    [](const TensorView* view) { return std::string_view(view->name); });
+  std::ranges::sort(tensors_, {}, [](const TensorView* view) { return std::string_view(view->name); });
 }
 
 const TensorView* Checkpoint::find(std::string_view name) const {
-  const auto found = std::ranges::lower_bound(
-      tensors_, name, {}, [](const TensorView* view) { return std::string_view(view->name); });
+  const auto found =
+      std::ranges::lower_bound(tensors_, name, {}, [](const TensorView* view) { return std::string_view(view->name); });
   return found != tensors_.end() && (*found)->name == name ? *found : nullptr;
 }
 

@@ -16,8 +16,7 @@ namespace {
 
 uint64_t read_length(std::span<const std::byte> file, const std::string& where) {
   if (file.size() < kLengthBytes) {
-    throw BadInput("{}: file of {} bytes is too short for the 8 bytes of the header's length",
-                   where, file.size());
+    throw BadInput("{}: file of {} bytes is too short for the 8 bytes of the header's length", where, file.size());
   }
   uint64_t length = 0;
   for (size_t i = 0; i < kLengthBytes; ++i) {
@@ -25,12 +24,12 @@ uint64_t read_length(std::span<const std::byte> file, const std::string& where) 
   }
   if (length == 0) throw BadInput("{}: length is 0, a JSON object was expected", where);
   if (length > kMaxHeaderBytes) {
-    throw BadInput("{}: length {} is over the limit of {} bytes; not a safetensors file?", where,
-                   length, kMaxHeaderBytes);
+    throw BadInput("{}: length {} is over the limit of {} bytes; not a safetensors file?", where, length,
+                   kMaxHeaderBytes);
   }
   if (length > file.size() - kLengthBytes) {
-    throw BadInput("{}: length {} reaches past the end of the file of {} bytes; truncated?", where,
-                   length, file.size());
+    throw BadInput("{}: length {} reaches past the end of the file of {} bytes; truncated?", where, length,
+                   file.size());
   }
   return length;
 }
@@ -39,19 +38,18 @@ uint64_t read_length(std::span<const std::byte> file, const std::string& where) 
 void check_sizes(const Header& header, const std::string& where) {
   for (const auto& [view, begin, end] : header.entries) {
     if (begin > end) {
-      throw BadInput("{}: tensor {}: data_offsets [{}, {}] end before they begin", where,
-                     in_quotes(view.name), begin, end);
+      throw BadInput("{}: tensor {}: data_offsets [{}, {}] end before they begin", where, in_quotes(view.name), begin,
+                     end);
     }
     const auto needed = tensor_bytes(view.shape, view.dtype);
     if (!needed) {
-      throw BadInput("{}: tensor {}: shape [{}] of dtype {} overflows 64 bits", where,
-                     in_quotes(view.name), fmt::join(view.shape, ", "), dtype_name(view.dtype));
+      throw BadInput("{}: tensor {}: shape [{}] of dtype {} overflows 64 bits", where, in_quotes(view.name),
+                     fmt::join(view.shape, ", "), dtype_name(view.dtype));
     }
     if (*needed != end - begin) {
-      throw BadInput(
-          "{}: tensor {}: shape [{}] of dtype {} takes {} bytes, data_offsets [{}, {}] hold {}",
-          where, in_quotes(view.name), fmt::join(view.shape, ", "), dtype_name(view.dtype), *needed,
-          begin, end, end - begin);
+      throw BadInput("{}: tensor {}: shape [{}] of dtype {} takes {} bytes, data_offsets [{}, {}] hold {}", where,
+                     in_quotes(view.name), fmt::join(view.shape, ", "), dtype_name(view.dtype), *needed, begin, end,
+                     end - begin);
     }
   }
 }
@@ -75,9 +73,8 @@ void check_layout(const Header& header, uint64_t buffer_bytes, const std::string
           where, name, entry->begin, entry->end, covered);
     }
     if (entry->begin < covered) {
-      throw BadInput("{}: tensor {}: data_offsets [{}, {}] overlap those of tensor {}, [{}, {}]",
-                     where, name, entry->begin, entry->end, in_quotes(previous->view.name),
-                     previous->begin, previous->end);
+      throw BadInput("{}: tensor {}: data_offsets [{}, {}] overlap those of tensor {}, [{}, {}]", where, name,
+                     entry->begin, entry->end, in_quotes(previous->view.name), previous->begin, previous->end);
     }
     if (entry->end > buffer_bytes) {
       throw BadInput(
@@ -89,9 +86,8 @@ void check_layout(const Header& header, uint64_t buffer_bytes, const std::string
     previous = entry;
   }
   if (covered < buffer_bytes) {
-    throw BadInput(
-        "{}: data buffer has size {}, tensors cover {}: {} trailing bytes belong to none", where,
-        buffer_bytes, covered, buffer_bytes - covered);
+    throw BadInput("{}: data buffer has size {}, tensors cover {}: {} trailing bytes belong to none", where,
+                   buffer_bytes, covered, buffer_bytes - covered);
   }
 }
 
@@ -163,8 +159,8 @@ SafetensorsFile::SafetensorsFile(SafetensorsFile&&) noexcept = default;
 SafetensorsFile& SafetensorsFile::operator=(SafetensorsFile&&) noexcept = default;
 
 const TensorView* SafetensorsFile::find(std::string_view name) const {
-  const auto found = std::ranges::lower_bound(
-      tensors_, name, {}, [](const TensorView& view) { return std::string_view(view.name); });
+  const auto found =
+      std::ranges::lower_bound(tensors_, name, {}, [](const TensorView& view) { return std::string_view(view.name); });
   return found != tensors_.end() && found->name == name ? &*found : nullptr;
 }
 

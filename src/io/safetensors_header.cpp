@@ -126,8 +126,7 @@ class HeaderReader final : public JsonEvents {
 
   template <typename... Args>
   [[noreturn]] void fail_entry(fmt::format_string<Args...> format, Args&&... args) const {
-    throw BadInput("{}: tensor {}: {}", where_, in_quotes(name_),
-                   fmt::format(format, std::forward<Args>(args)...));
+    throw BadInput("{}: tensor {}: {}", where_, in_quotes(name_), fmt::format(format, std::forward<Args>(args)...));
   }
 
   std::string_view field() const {
@@ -175,8 +174,7 @@ class HeaderReader final : public JsonEvents {
         }
         fail_entry("must be an object with dtype, shape and data_offsets, got {}", what);
       case Place::metadata:
-        throw BadInput("{}: __metadata__ must map strings to strings, {} is {}", where_,
-                       in_quotes(name_), what);
+        throw BadInput("{}: __metadata__ must map strings to strings, {} is {}", where_, in_quotes(name_), what);
       case Place::numbers:
         fail_entry("{} must hold integers only, got {}", field(), what);
       case Place::entry:
@@ -211,8 +209,7 @@ Header read_header(std::string_view text, const std::string& where) {
   const size_t last = text.find_last_not_of(' ');
   const std::string_view object = text.substr(0, last + 1);
   if (object.back() == '\n' || object.back() == '\r' || object.back() == '\t') {
-    throw BadInput("{}: JSON is padded with {}, only spaces are allowed", where,
-                   in_quotes(object.substr(last)));
+    throw BadInput("{}: JSON is padded with {}, only spaces are allowed", where, in_quotes(object.substr(last)));
   }
   HeaderReader reader(where);
   read_json(object, where, {.max_depth = 16, .max_values = 4'000'000}, reader);

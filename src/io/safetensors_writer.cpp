@@ -43,8 +43,7 @@ void check_names(const std::vector<const TensorView*>& tensors, const std::files
 }
 
 std::string header_text(const std::vector<const TensorView*>& tensors,
-                        const std::map<std::string, std::string>& metadata,
-                        const std::filesystem::path& path) {
+                        const std::map<std::string, std::string>& metadata, const std::filesystem::path& path) {
   std::vector<std::string> members;
   if (!metadata.empty()) {
     std::vector<std::string> pairs;
@@ -58,21 +57,20 @@ std::string header_text(const std::vector<const TensorView*>& tensors,
     const bool counted = std::ranges::none_of(view->shape, [](int64_t d) { return d < 0; });
     const auto needed = counted ? tensor_bytes(view->shape, view->dtype) : std::nullopt;
     if (!needed || *needed != view->bytes.size()) {
-      throw RuntimeFailure("{}: tensor {} has {} bytes, which shape [{}] of {} does not take",
-                           path.string(), in_quotes(view->name), view->bytes.size(),
-                           fmt::join(view->shape, ", "), dtype_name(view->dtype));
+      throw RuntimeFailure("{}: tensor {} has {} bytes, which shape [{}] of {} does not take", path.string(),
+                           in_quotes(view->name), view->bytes.size(), fmt::join(view->shape, ", "),
+                           dtype_name(view->dtype));
     }
     const uint64_t end = offset + view->bytes.size();
     members.push_back(fmt::format("{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}",
-                                  quote_json(view->name, path), dtype_name(view->dtype),
-                                  fmt::join(view->shape, ","), offset, end));
+                                  quote_json(view->name, path), dtype_name(view->dtype), fmt::join(view->shape, ","),
+                                  offset, end));
     offset = end;
   }
   std::string text = fmt::format("{{{}}}", join(members, ","));
   text.resize((text.size() + 7) / 8 * 8, ' ');  // so that the data begin at a multiple of 8
   if (text.size() > kMaxHeaderBytes) {
-    throw RuntimeFailure("{}: header of {} bytes, the format allows {}", path.string(), text.size(),
-                         kMaxHeaderBytes);
+    throw RuntimeFailure("{}: header of {} bytes, the format allows {}", path.string(), text.size(), kMaxHeaderBytes);
   }
   return text;
 }

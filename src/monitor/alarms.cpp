@@ -137,7 +137,8 @@ double deviation_of(const Statistic& statistic, const std::map<int64_t, double>&
 }
 
 /// By how much the values of groups that are in both maps differ in the mean.
-std::optional<double> mean_difference(const std::map<int64_t, double>& values, const std::map<int64_t, double>& reference) {
+std::optional<double> mean_difference(const std::map<int64_t, double>& values,
+                                      const std::map<int64_t, double>& reference) {
   double sum = 0, count = 0;
   for (const auto& [id, value] : values) {
     const auto found = reference.find(id);
@@ -152,10 +153,10 @@ std::optional<double> mean_difference(const std::map<int64_t, double>& values, c
 }  // namespace
 
 std::string describe(const Alarm& alarm) {
-  return fmt::format("alarm at step {}: {} has {} from {:.3g} to {:.3g} ({:+.1f} standard deviations between prompts); look at "
-                     "the samples",
-                     alarm.step, alarm.statistic, alarm.shift > 0 ? "risen" : "fallen", alarm.reference, alarm.value,
-                     alarm.shift);
+  return fmt::format(
+      "alarm at step {}: {} has {} from {:.3g} to {:.3g} ({:+.1f} standard deviations between prompts); look at "
+      "the samples",
+      alarm.step, alarm.statistic, alarm.shift > 0 ? "risen" : "fallen", alarm.reference, alarm.value, alarm.shift);
 }
 
 Alarms::Alarms(const AlarmsConfig& config) : config_(config) {
@@ -216,8 +217,8 @@ void Alarms::restore(const std::map<std::string, std::string>& state, const std:
       t.reference[group] = value;
     }
     if (!good) {
-      throw BadInput("{}: {}: expected both sums, 0 or 1, and pairs of a group and its value, found '{}'", where, entry->first,
-                     entry->second);
+      throw BadInput("{}: {}: expected both sums, 0 or 1, and pairs of a group and its value, found '{}'", where,
+                     entry->first, entry->second);
     }
     track = std::move(t);
   }

@@ -23,37 +23,39 @@ struct Alarm {
 /// One line for people: "alarm at step 12: edge_density has risen from 0.081 to 0.24 (+3.2 standard deviations ...)".
 std::string describe(const Alarm& alarm);
 
-/// Watches what a few prompts' samples look like, with no reward asked: a policy that games its reward mostly shows it there.
-/// The samples are drawn with the same noise at every look, so that what differs between two looks is the policy's doing. Each
-/// statistic of data/sample_statistics.h is taken a group (a prompt's samples: mean over its samples, or its diversity; of a
-/// sample all texts and the last image count). The first look, at the starting policy, gives the values r_p and their standard
-/// deviation s between prompts, s not below a resolution of the statistic's own (of a length, half its mean as well).
-/// From then on a two-sided CUSUM (Page, Biometrika 41, 1954) runs on the mean over prompts of the paired difference,
+/// Watches what a few prompts' samples look like, with no reward asked: a policy that games its reward mostly shows it
+/// there. The samples are drawn with the same noise at every look, so that what differs between two looks is the
+/// policy's doing. Each statistic of data/sample_statistics.h is taken a group (a prompt's samples: mean over its
+/// samples, or its diversity; of a sample all texts and the last image count). The first look, at the starting policy,
+/// gives the values r_p and their standard deviation s between prompts, s not below a resolution of the statistic's own
+/// (of a length, half its mean as well). From then on a two-sided CUSUM (Page, Biometrika 41, 1954) runs on the mean
+/// over prompts of the paired difference,
 ///
 ///   u = mean_p(x_p - r_p) / s,   high = max(0, high + u - allowance),   low = max(0, low - u - allowance),
 ///
-/// and the first sum above `threshold` raises the statistic's only alarm. `allowance` is how far a policy may drift for ever: an
-/// honest one does, and four times as far in the diversity of its answers, since what learns becomes certain. Pairing takes the
-/// spread between prompts out of u's noise, and s still makes u a size that means the same for every statistic.
+/// and the first sum above `threshold` raises the statistic's only alarm. `allowance` is how far a policy may drift for
+/// ever: an honest one does, and four times as far in the diversity of its answers, since what learns becomes certain.
+/// Pairing takes the spread between prompts out of u's noise, and s still makes u a size that means the same for every
+/// statistic.
 class Alarms {
  public:
   explicit Alarms(const AlarmsConfig& config);
 
   struct Observation {
-    /// alarm/<statistic>: the mean over prompts; alarm_shift/<statistic>: u, after the first look; alarm_raised/<statistic>: +1
-    /// where the alarm is raised in this look by a rise, -1 by a fall.
+    /// alarm/<statistic>: the mean over prompts; alarm_shift/<statistic>: u, after the first look;
+    /// alarm_raised/<statistic>: +1 where the alarm is raised in this look by a rise, -1 by a fall.
     std::map<std::string, double> metrics;
     std::vector<Alarm> raised;
   };
 
-  /// Takes one look before step `step`, in order: the same groups each time. A statistic that no sample has (texts without images,
-  /// groups of one) is left out, and a group that lacks it now or had not at first is in no mean.
+  /// Takes one look before step `step`, in order: the same groups each time. A statistic that no sample has (texts
+  /// without images, groups of one) is left out, and a group that lacks it now or had not at first is in no mean.
   Observation observe(int64_t step, std::span<const data::Sample> samples);
 
   /// All that observe() remembers, exactly: one entry a statistic, "alarm/<statistic>" -> numbers.
   std::map<std::string, std::string> state() const;
-  /// The inverse; other keys are passed over, a statistic without an entry (one that a resumed run newly watches) starts with
-  /// its first look. Throws BadInput naming `where` and the key for anything else.
+  /// The inverse; other keys are passed over, a statistic without an entry (one that a resumed run newly watches)
+  /// starts with its first look. Throws BadInput naming `where` and the key for anything else.
   void restore(const std::map<std::string, std::string>& state, const std::string& where);
 
  private:

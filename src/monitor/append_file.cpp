@@ -1,12 +1,12 @@
 #include "monitor/append_file.h"
 
-#include "base/error.h"
-
 #include <fcntl.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
+
+#include "base/error.h"
 
 namespace unigrpo::monitor {
 
@@ -15,8 +15,7 @@ AppendFile::AppendFile(const std::filesystem::path& path, Mode mode) : path_(pat
   file_ = ::open(path.c_str(), flags, 0644);
   if (file_ >= 0) return;
   if (errno == EEXIST) {
-    throw BadInput("{}: exists already; a new run needs a folder of its own (or --resume)",
-                   path.string());
+    throw BadInput("{}: exists already; a new run needs a folder of its own (or --resume)", path.string());
   }
   throw RuntimeFailure("{}: cannot open for writing: {}", path.string(), std::strerror(errno));
 }
@@ -27,8 +26,7 @@ void AppendFile::append(std::string_view bytes) {
   while (!bytes.empty()) {
     const ssize_t written = ::write(file_, bytes.data(), bytes.size());
     if (written < 0 && errno == EINTR) continue;
-    if (written < 0)
-      throw RuntimeFailure("{}: cannot write: {}", path_.string(), std::strerror(errno));
+    if (written < 0) throw RuntimeFailure("{}: cannot write: {}", path_.string(), std::strerror(errno));
     bytes.remove_prefix(static_cast<size_t>(written));
   }
 }

@@ -16,28 +16,30 @@ enum class AlarmAction { warn, stop };
 
 /// What the alarms can watch, of data/sample_statistics.h; text_length in tokens.
 inline constexpr std::array<std::string_view, 10> kAlarmStatistics = {
-    "brightness",    "chroma",            "dark_share",  "saturated_share", "edge_density",
-    "color_entropy", "picture_diversity", "text_length", "text_repetition", "text_diversity"};
+    "brightness",        "chroma",      "dark_share",      "saturated_share", "edge_density", "color_entropy",
+    "picture_diversity", "text_length", "text_repetition", "text_diversity"};
 
 struct AlarmsConfig {  // recipe: [monitor.alarms]
   bool enabled = true;
   AlarmAction action = AlarmAction::warn;
   std::vector<std::string> statistics;  // of kAlarmStatistics; empty = all
-  int64_t prompts = 12;     // watched, evenly spread over the prompt file
-  int64_t samples = 2;      // of each
-  int64_t every = 1;        // steps between looks
-  double allowance = 0.4;   // standard deviations that a statistic may drift
-  double threshold = 0.15;  // sum of what lies beyond, look by look, that raises the alarm
+  int64_t prompts = 12;                 // watched, evenly spread over the prompt file
+  int64_t samples = 2;                  // of each
+  int64_t every = 1;                    // steps between looks
+  double allowance = 0.4;               // standard deviations that a statistic may drift
+  double threshold = 0.15;              // sum of what lies beyond, look by look, that raises the alarm
 
   /// Samples that the looks cost, spread over the steps.
-  double samples_a_step() const { return enabled ? static_cast<double>(prompts * samples) / static_cast<double>(every) : 0; }
+  double samples_a_step() const {
+    return enabled ? static_cast<double>(prompts * samples) / static_cast<double>(every) : 0;
+  }
 };
 
 struct MonitorConfig {        // recipe: [monitor]
   int64_t sample_every = 20;  // steps between sample grids; 0 = never
   int64_t num_samples = 8;    // samples a grid
   bool tensorboard = true;
-  bool report = true;            // report.html at the end
+  bool report = true;  // report.html at the end
   AlarmsConfig alarms;
 };
 

@@ -1,14 +1,14 @@
 #include "monitor/metrics_file.h"
 
+#include <fmt/format.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <string_view>
+
 #include "base/error.h"
 #include "io/atomic_file.h"
 #include "io/json.h"
-
-#include <fmt/format.h>
-#include <nlohmann/json.hpp>
-
-#include <cmath>
-#include <string_view>
 
 namespace unigrpo::monitor {
 namespace {
@@ -25,8 +25,7 @@ nlohmann::json parse_row(std::string_view text, const std::string& where) {
   }
   for (const auto& [name, value] : row.items()) {
     if (!value.is_number() && !value.is_null()) {
-      throw BadInput("{}: \"{}\" must be a number or null, found {}", where, name,
-                     value.type_name());
+      throw BadInput("{}: \"{}\" must be a number or null, found {}", where, name, value.type_name());
     }
   }
   return row;
@@ -37,12 +36,10 @@ std::vector<Line> parse_lines(std::string_view text, const std::filesystem::path
   size_t begin = 0;
   for (int64_t number = 1; begin < text.size(); ++number) {
     const size_t newline = text.find('\n', begin);
-    const bool torn =
-        newline == std::string_view::npos;  // its writer died: a row and its newline are one append
+    const bool torn = newline == std::string_view::npos;  // its writer died: a row and its newline are one append
     if (torn) break;
     const std::string where = fmt::format("{}:{}", file.string(), number);
-    lines.push_back(
-        {.end = newline + 1, .row = parse_row(text.substr(begin, newline - begin), where)});
+    lines.push_back({.end = newline + 1, .row = parse_row(text.substr(begin, newline - begin), where)});
     begin = newline + 1;
   }
   return lines;

@@ -1,14 +1,14 @@
 #include "monitor/monitor.h"
 
+#include <mutex>
+#include <optional>
+
 #include "base/error.h"
 #include "base/log.h"
 #include "monitor/append_file.h"
 #include "monitor/metrics_file.h"
 #include "monitor/progress.h"
 #include "monitor/tensorboard_sink.h"
-
-#include <mutex>
-#include <optional>
 
 namespace unigrpo::monitor {
 namespace {
@@ -26,8 +26,7 @@ struct Monitor::Impl {
       : metrics(prepared_metrics_file(options),
                 options.resume_step >= 0 ? AppendFile::Mode::extend : AppendFile::Mode::create) {
     log::to_file(options.run_dir / "log.txt");
-    if (options.config.tensorboard)
-      tensorboard.emplace(options.run_dir / "tensorboard", options.resume_step);
+    if (options.config.tensorboard) tensorboard.emplace(options.run_dir / "tensorboard", options.resume_step);
     if (!options.quiet) progress.emplace(stdout_progress(options.num_steps));
   }
 

@@ -1,7 +1,5 @@
 #include "monitor/progress.h"
 
-#include "base/text.h"
-
 #include <fmt/format.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -15,6 +13,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/text.h"
+
 namespace unigrpo::monitor {
 namespace {
 
@@ -23,25 +23,21 @@ constexpr int kBarColumns = 20;
 constexpr double kForget = 0.15;  // weight of the newest step in the mean time of a step
 
 // UTF-8 of the eight lower block elements, U+2581..U+2588.
-constexpr std::array<std::string_view, 8> kBlocks = {"\xe2\x96\x81", "\xe2\x96\x82", "\xe2\x96\x83",
-                                                     "\xe2\x96\x84", "\xe2\x96\x85", "\xe2\x96\x86",
-                                                     "\xe2\x96\x87", "\xe2\x96\x88"};
+constexpr std::array<std::string_view, 8> kBlocks = {"\xe2\x96\x81", "\xe2\x96\x82", "\xe2\x96\x83", "\xe2\x96\x84",
+                                                     "\xe2\x96\x85", "\xe2\x96\x86", "\xe2\x96\x87", "\xe2\x96\x88"};
 constexpr std::array<std::string_view, 8> kAsciiBlocks = {"_", ".", ":", "-", "=", "+", "*", "#"};
 constexpr std::string_view kBarDone = "\xe2\x94\x81";  // heavy horizontal
 constexpr std::string_view kBarLeft = "\xe2\x94\x80";  // light horizontal
 
-constexpr std::string_view kReset = "\x1b[0m", kBold = "\x1b[1m", kDim = "\x1b[2m",
-                           kAccent = "\x1b[36m";
+constexpr std::string_view kReset = "\x1b[0m", kBold = "\x1b[1m", kDim = "\x1b[2m", kAccent = "\x1b[36m";
 
 // What a plain line names, in this order, where the record has it.
-constexpr std::array kPlainNames = {
-    "reward/mean",        "reward/std",      "loss",
-    "text/loss",          "image/loss",      "text/kl",
-    "image/velocity_mse", "optim/grad_norm", "throughput/images_per_s"};
+constexpr std::array kPlainNames = {"reward/mean",        "reward/std",      "loss",
+                                    "text/loss",          "image/loss",      "text/kl",
+                                    "image/velocity_mse", "optim/grad_norm", "throughput/images_per_s"};
 
 int columns_of(std::string_view text) {  // every character we print is one column wide
-  return static_cast<int>(
-      std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; }));
+  return static_cast<int>(std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; }));
 }
 
 std::string number(double value) {
@@ -63,8 +59,8 @@ std::string sparkline(const std::deque<double>& values, bool unicode) {
 }
 
 std::string bar(int64_t done, int64_t all, bool unicode) {
-  const auto filled = static_cast<int>(
-      std::clamp<int64_t>(done * kBarColumns / std::max<int64_t>(all, 1), 0, kBarColumns));
+  const auto filled =
+      static_cast<int>(std::clamp<int64_t>(done * kBarColumns / std::max<int64_t>(all, 1), 0, kBarColumns));
   std::string text;
   for (int i = 0; i < kBarColumns; ++i) {
     text += i < filled ? (unicode ? kBarDone : "=") : (unicode ? kBarLeft : "-");
@@ -96,8 +92,7 @@ struct Part {
 
 }  // namespace
 
-Progress::Progress(Options options)
-    : options_(std::move(options)), started_(options_.now()), last_record_(started_) {}
+Progress::Progress(Options options) : options_(std::move(options)), started_(options_.now()), last_record_(started_) {}
 
 void Progress::phase(const std::string& name) {
   if (name == phase_) return;
@@ -110,8 +105,7 @@ void Progress::record(const StepRecord& record) {
   const double seconds = now - last_record_;
   last_record_ = now;
   // The first step also pays for start-up; it is forgotten at the second.
-  seconds_per_step_ =
-      num_recorded_ < 2 ? seconds : (1 - kForget) * *seconds_per_step_ + kForget * seconds;
+  seconds_per_step_ = num_recorded_ < 2 ? seconds : (1 - kForget) * *seconds_per_step_ + kForget * seconds;
   ++num_recorded_;
   steps_done_ = record.step + 1;
   images_per_s_ = value_of(record, "throughput/images_per_s");
@@ -137,15 +131,13 @@ std::optional<double> Progress::seconds_left() const {
 std::string Progress::plain_line(const StepRecord& record) const {
   std::string line = fmt::format("step {}/{}", steps_done_, options_.num_steps);
   for (const char* name : kPlainNames) {
-    if (const auto value = value_of(record, name))
-      line += fmt::format("  {} {}", name, number(*value));
+    if (const auto value = value_of(record, name)) line += fmt::format("  {} {}", name, number(*value));
   }
   for (const auto& [name, value] : record.values) {
     if (name.starts_with("eval/")) line += fmt::format("  {} {}", name, number(value));
   }
-  line +=
-      fmt::format("  {:.2f} s", record.values.contains("time/step") ? record.values.at("time/step")
-                                                                    : *seconds_per_step_);
+  line += fmt::format("  {:.2f} s",
+                      record.values.contains("time/step") ? record.values.at("time/step") : *seconds_per_step_);
   if (const auto left = seconds_left()) line += fmt::format("  {} left", human_seconds(*left));
   return line;
 }
@@ -175,8 +167,8 @@ std::string Progress::live_line() const {
     return sum;
   };
   while (parts.size() > 1 && columns() > room) {
-    parts.erase(std::max_element(parts.begin(), parts.end(),
-                                 [](const Part& a, const Part& b) { return a.rank < b.rank; }));
+    parts.erase(
+        std::max_element(parts.begin(), parts.end(), [](const Part& a, const Part& b) { return a.rank < b.rank; }));
   }
   if (columns() > room) parts[0].text.resize(static_cast<size_t>(std::max(room, 0)));  // ASCII
 
@@ -209,8 +201,7 @@ void Progress::finish() {
   if (num_recorded_ == 0) return;
   std::string line = fmt::format("{} step{} in {}", num_recorded_, num_recorded_ == 1 ? "" : "s",
                                  human_seconds(options_.now() - started_));
-  if (first_value_)
-    line += fmt::format("  {} {} -> {}", headline_, number(*first_value_), number(recent_.back()));
+  if (first_value_) line += fmt::format("  {} {} -> {}", headline_, number(*first_value_), number(recent_.back()));
   options_.write(line + "\n");
 }
 
@@ -222,9 +213,7 @@ Progress::Options stdout_progress(int64_t num_steps) {
   std::string_view locale = variable("LC_ALL");
   if (locale.empty()) locale = variable("LC_CTYPE");
   if (locale.empty()) locale = variable("LANG");
-  const auto names = [locale](std::string_view charset) {
-    return locale.find(charset) != std::string_view::npos;
-  };
+  const auto names = [locale](std::string_view charset) { return locale.find(charset) != std::string_view::npos; };
   return {
       .num_steps = num_steps,
       .live = isatty(STDOUT_FILENO) == 1 && variable("TERM") != "dumb",
@@ -235,12 +224,7 @@ Progress::Options stdout_progress(int64_t num_steps) {
             winsize size{};
             return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 ? int{size.ws_col} : 0;
           },
-      .now =
-          [] {
-            return std::chrono::duration<double>(
-                       std::chrono::steady_clock::now().time_since_epoch())
-                .count();
-          },
+      .now = [] { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); },
       .write =
           [](std::string_view bytes) {
             // A display that cannot be written (a log on a full disk) is no reason to stop a run.

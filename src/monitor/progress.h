@@ -48,7 +48,7 @@ class Progress {
   double started_;
   double last_record_;
   std::optional<double> seconds_per_step_;  // running mean that forgets
-  std::string headline_;  // name of the metric shown; empty before the first record
+  std::string headline_;                    // name of the metric shown; empty before the first record
   std::optional<double> first_value_;
   std::deque<double> recent_;  // of the headline metric, oldest first
   std::optional<double> images_per_s_;

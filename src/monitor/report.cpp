@@ -1,12 +1,11 @@
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+
 #include "base/error.h"
 #include "io/atomic_file.h"
 #include "monitor/monitor.h"
 #include "monitor/report_data.h"
-
-#include <nlohmann/json.hpp>
-
-#include <string>
-#include <string_view>
 
 extern const char* const unigrpo_report_template;  // report_template.html, embedded at build
 
@@ -37,8 +36,7 @@ void write_report(const std::filesystem::path& run_dir) {
   const std::string data = script_json(report_data(run_dir));
   const std::string_view page = unigrpo_report_template;
   const size_t place = page.find(kPlaceholder);
-  if (place == std::string_view::npos)
-    throw RuntimeFailure("report_template.html has no {}", kPlaceholder);
+  if (place == std::string_view::npos) throw RuntimeFailure("report_template.html has no {}", kPlaceholder);
   std::string report(page.substr(0, place));
   report.append(data).append(page.substr(place + kPlaceholder.size()));
   io::write_file_atomic(run_dir / "report.html", std::string_view(report));

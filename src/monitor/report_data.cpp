@@ -1,5 +1,14 @@
 #include "monitor/report_data.h"
 
+#include <algorithm>
+#include <cstdint>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
 #include "base/error.h"
 #include "io/atomic_file.h"
 #include "io/base64.h"
@@ -8,16 +17,6 @@
 #include "monitor/metrics_file.h"
 #include "monitor/run_folder.h"
 #include "monitor/samples_file.h"
-
-#include <nlohmann/json.hpp>
-
-#include <algorithm>
-#include <cstdint>
-#include <map>
-#include <string>
-#include <string_view>
-#include <utility>
-#include <vector>
 
 namespace unigrpo::monitor {
 namespace {
@@ -30,9 +29,8 @@ using Kind = data::SampleSegment::Kind;
 constexpr size_t kMaxGrids = 16;
 constexpr size_t kMaxSamplesAGrid = 16;
 constexpr size_t kMaxPairs = 48;
-constexpr size_t kMaxEmbeddedBytes =
-    200'000;                     // larger images, and those in other formats, are made small
-constexpr int kSmallSide = 256;  // pixels
+constexpr size_t kMaxEmbeddedBytes = 200'000;  // larger images, and those in other formats, are made small
+constexpr int kSmallSide = 256;                // pixels
 
 constexpr std::string_view kPngSignature = "\x89PNG\r\n\x1a\n";
 
@@ -49,9 +47,8 @@ std::vector<size_t> evenly(size_t size, size_t most) {
 
 // Mean over boxes of factor x factor pixels, the last ones cut.
 Image shrink(const Image& image, int factor) {
-  Image small{.width = (image.width + factor - 1) / factor,
-              .height = (image.height + factor - 1) / factor,
-              .pixels = {}};
+  Image small{
+      .width = (image.width + factor - 1) / factor, .height = (image.height + factor - 1) / factor, .pixels = {}};
   small.pixels.resize(3 * static_cast<size_t>(small.width) * static_cast<size_t>(small.height));
   for (int y = 0; y < small.height; ++y) {
     for (int x = 0; x < small.width; ++x) {
@@ -90,8 +87,8 @@ Picture embed(const fs::path& path) {
   if (file.size() <= kMaxEmbeddedBytes && file.size() > 24 && file.starts_with(kPngSignature)) {
     // The header chunk comes first: 4 bytes length, "IHDR", width, height.
     const std::string_view view = file;
-    return {uri(reinterpret_cast<const uint8_t*>(file.data()), file.size()),
-            big_endian(view.substr(16, 4)), big_endian(view.substr(20, 4))};
+    return {uri(reinterpret_cast<const uint8_t*>(file.data()), file.size()), big_endian(view.substr(16, 4)),
+            big_endian(view.substr(20, 4))};
   }
   Image image = io::read_image(path);
   const int factor = (std::max(image.width, image.height) + kSmallSide - 1) / kSmallSide;
@@ -108,16 +105,12 @@ json sample_json(const StoredSample& stored) {
       segments.push_back({{"text", segment.text}, {"ended", segment.ended}});
     } else {
       const Picture picture = embed(stored.images[i]);
-      segments.push_back(
-          {{"src", picture.src}, {"width", picture.width}, {"height", picture.height}});
+      segments.push_back({{"src", picture.src}, {"width", picture.width}, {"height", picture.height}});
     }
   }
-  const auto or_null = [](const std::optional<double>& value) {
-    return value ? json(*value) : json(nullptr);
-  };
+  const auto or_null = [](const std::optional<double>& value) { return value ? json(*value) : json(nullptr); };
   json sample = {{"prompt", stored.row.sample.prompt}, {"segments", segments}};
-  if (stored.row.reward || !stored.row.scores.empty())
-    sample["reward"] = or_null(stored.row.reward);
+  if (stored.row.reward || !stored.row.scores.empty()) sample["reward"] = or_null(stored.row.reward);
   for (const auto& [term, score] : stored.row.scores) sample["scores"][term] = or_null(score);
   for (const auto& [term, reason] : stored.row.reasons) sample["reasons"][term] = reason;
   for (const auto& [term, notes] : stored.row.notes) {
@@ -144,10 +137,8 @@ void add_grids(const fs::path& folder, json& report) {
     const auto& [step, path] = all[index];
     const std::vector<StoredSample> samples = list_samples(path);
     json rows = json::array();
-    for (const size_t i : evenly(samples.size(), kMaxSamplesAGrid))
-      rows.push_back(sample_json(samples[i]));
-    report["grids"].push_back(
-        {{"step", step}, {"total", samples.size()}, {"rows", std::move(rows)}});
+    for (const size_t i : evenly(samples.size(), kMaxSamplesAGrid)) rows.push_back(sample_json(samples[i]));
+    report["grids"].push_back({{"step", step}, {"total", samples.size()}, {"rows", std::move(rows)}});
   }
 }
 
@@ -177,15 +168,15 @@ json alarms_of(const MetricsTable& metrics) {
   for (size_t i = 0; i < metrics.steps.size(); ++i) {
     for (const auto& [name, values] : metrics.columns) {
       if (!name.starts_with(kRaised) || !values[i]) continue;
-      alarms.push_back({{"step", metrics.steps[i]}, {"statistic", name.substr(kRaised.size())}, {"rise", *values[i] > 0}});
+      alarms.push_back(
+          {{"step", metrics.steps[i]}, {"statistic", name.substr(kRaised.size())}, {"rise", *values[i] > 0}});
     }
   }
   return alarms;
 }
 
 void check_scores(const json& scores, const std::string& where) {
-  if (!scores.is_object())
-    throw BadInput("{}: expected an object, found {}", where, scores.type_name());
+  if (!scores.is_object()) throw BadInput("{}: expected an object, found {}", where, scores.type_name());
   for (const char* name : {"strict", "soft"}) {
     if (!scores.contains(name) || !(scores[name].is_number() || scores[name].is_null())) {
       throw BadInput("{}.{}: expected a number", where, name);
@@ -196,15 +187,12 @@ void check_scores(const json& scores, const std::string& where) {
 // What `eval --json` writes.
 json read_eval(const fs::path& file) {
   json eval = io::read_json_file(file);
-  if (!eval.is_object() || !eval.contains("overall"))
-    throw BadInput("{}: missing key \"overall\"", file.string());
+  if (!eval.is_object() || !eval.contains("overall")) throw BadInput("{}: missing key \"overall\"", file.string());
   check_scores(eval["overall"], file.string() + ": overall");
-  if (eval.contains("overall_by_tag"))
-    check_scores(eval["overall_by_tag"], file.string() + ": overall_by_tag");
+  if (eval.contains("overall_by_tag")) check_scores(eval["overall_by_tag"], file.string() + ": overall_by_tag");
   if (!eval.contains("tags")) eval["tags"] = json::object();
   if (!eval["tags"].is_object()) throw BadInput("{}: tags: expected an object", file.string());
-  for (const auto& [tag, scores] : eval["tags"].items())
-    check_scores(scores, file.string() + ": tags." + tag);
+  for (const auto& [tag, scores] : eval["tags"].items()) check_scores(scores, file.string() + ": tags." + tag);
   return eval;
 }
 
@@ -226,8 +214,7 @@ json report_data(const fs::path& run_dir) {
                  {"evals", json::object()},
                  {"recipe", ""}};
   report["name"] = fs::weakly_canonical(run_dir).filename().string();
-  if (fs::exists(run_dir / "recipe.toml"))
-    report["recipe"] = io::read_text_file(run_dir / "recipe.toml");
+  if (fs::exists(run_dir / "recipe.toml")) report["recipe"] = io::read_text_file(run_dir / "recipe.toml");
   for (const char* name : {"before", "after", "before_guided", "after_guided"}) {
     const fs::path file = run_dir / ("eval_" + std::string(name) + ".json");
     if (fs::exists(file)) report["evals"][name] = read_eval(file);

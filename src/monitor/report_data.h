@@ -1,7 +1,6 @@
 #pragma once
 
 #include <filesystem>
-
 #include <nlohmann/json_fwd.hpp>
 
 namespace unigrpo::monitor {

@@ -1,8 +1,5 @@
 #include "monitor/run_folder.h"
 
-#include "base/error.h"
-#include "base/log.h"
-
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/file.h>
@@ -19,6 +16,9 @@
 #include <utility>
 #include <vector>
 
+#include "base/error.h"
+#include "base/log.h"
+
 namespace unigrpo::monitor {
 namespace {
 
@@ -30,9 +30,7 @@ constexpr std::array kNamesOfARun = {"recipe.toml", "log.txt",     "metrics.json
                                      "tensorboard", "checkpoints", "samples"};
 
 // ".<name>.tmp-<id>": a file or folder that was being written when its process died.
-bool is_leftover(const std::string& name) {
-  return name.starts_with('.') && name.find(".tmp-") != std::string::npos;
-}
+bool is_leftover(const std::string& name) { return name.starts_with('.') && name.find(".tmp-") != std::string::npos; }
 
 struct Contents {
   bool empty = true;  // but for a lock file and leftovers
@@ -42,13 +40,11 @@ struct Contents {
 Contents look_into(const fs::path& folder) {
   Contents contents;
   std::error_code error;
-  for (fs::directory_iterator entry(folder, error), end; !error && entry != end;
-       entry.increment(error)) {
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
     const std::string name = entry->path().filename().string();
     if (name == kLockName || is_leftover(name)) continue;
     contents.empty = false;
-    contents.known |=
-        std::find(kNamesOfARun.begin(), kNamesOfARun.end(), name) != kNamesOfARun.end();
+    contents.known |= std::find(kNamesOfARun.begin(), kNamesOfARun.end(), name) != kNamesOfARun.end();
   }
   if (error) throw BadInput("{}: cannot read the run folder: {}", folder.string(), error.message());
   return contents;
@@ -65,8 +61,7 @@ void remove_leftovers(const fs::path& folder) {
     std::error_code error;
     fs::remove_all(path, error);
     if (error) {
-      log::warn(fmt::format("{}: cannot remove what a dead run left: {}", path.string(),
-                            error.message()));
+      log::warn(fmt::format("{}: cannot remove what a dead run left: {}", path.string(), error.message()));
     }
   }
 }
@@ -76,8 +71,7 @@ class MadeFolders {
  public:
   ~MadeFolders() {
     std::error_code ignored;  // best effort on the way out of another error
-    for (auto folder = made_.rbegin(); folder != made_.rend(); ++folder)
-      fs::remove(*folder, ignored);
+    for (auto folder = made_.rbegin(); folder != made_.rend(); ++folder) fs::remove(*folder, ignored);
   }
   void make(const fs::path& path) {
     fs::path sofar;
@@ -86,8 +80,7 @@ class MadeFolders {
       if (::mkdir(sofar.c_str(), 0755) == 0) {
         made_.push_back(sofar);
       } else if (const int cause = errno; !is_folder(sofar)) {
-        throw BadInput("{}: cannot create the run folder: {}: {}", path.string(), sofar.string(),
-                       std::strerror(cause));
+        throw BadInput("{}: cannot create the run folder: {}: {}", path.string(), sofar.string(), std::strerror(cause));
       }
     }
   }
@@ -105,8 +98,7 @@ std::string holder_of(int lock) {
   std::array<char, 64> text{};
   const ssize_t size = ::pread(lock, text.data(), text.size(), 0);
   std::string holder(text.data(), static_cast<size_t>(std::max<ssize_t>(size, 0)));
-  while (!holder.empty() && std::isspace(static_cast<unsigned char>(holder.back())))
-    holder.pop_back();
+  while (!holder.empty() && std::isspace(static_cast<unsigned char>(holder.back()))) holder.pop_back();
   return holder.empty() ? "another process" : "process " + holder;
 }
 
@@ -114,18 +106,15 @@ std::string holder_of(int lock) {
 int take_lock(const fs::path& folder) {
   const fs::path path = folder / kLockName;
   const int lock = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (lock < 0)
-    throw BadInput("{}: cannot write into the run folder: {}", folder.string(),
-                   std::strerror(errno));
+  if (lock < 0) throw BadInput("{}: cannot write into the run folder: {}", folder.string(), std::strerror(errno));
   if (::flock(lock, LOCK_EX | LOCK_NB) != 0) {
     if (errno == EWOULDBLOCK) {
       const std::string holder = holder_of(lock);
       ::close(lock);
       throw BadInput("{}: the run folder is in use by {}", folder.string(), holder);
     }
-    log::warn(fmt::format(
-        "{}: this file system keeps no locks ({}); see to it that no second run uses the folder",
-        folder.string(), std::strerror(errno)));
+    log::warn(fmt::format("{}: this file system keeps no locks ({}); see to it that no second run uses the folder",
+                          folder.string(), std::strerror(errno)));
   }
   const std::string holder = fmt::format("{}\n", getpid());
   // Only for the message above; the lock holds without it.
@@ -142,12 +131,8 @@ std::string step_name(int64_t step) { return fmt::format("{}{:06}", kStepPrefix,
 int64_t parse_step_name(const std::string& name) {
   if (!name.starts_with(kStepPrefix)) return -1;
   int64_t step = -1;
-  const auto [end, error] =
-      std::from_chars(name.data() + kStepPrefix.size(), name.data() + name.size(), step);
-  return error == std::errc() && end == name.data() + name.size() && step >= 0 &&
-                 step_name(step) == name
-             ? step
-             : -1;
+  const auto [end, error] = std::from_chars(name.data() + kStepPrefix.size(), name.data() + name.size(), step);
+  return error == std::errc() && end == name.data() + name.size() && step >= 0 && step_name(step) == name ? step : -1;
 }
 
 RunFolder RunFolder::open(const fs::path& path, bool resume) {
@@ -161,12 +146,10 @@ RunFolder RunFolder::open(const fs::path& path, bool resume) {
   made.make(path);
   const Contents contents = look_into(path);
   if (!contents.empty && !resume) {
-    throw BadInput("{}: the run folder is not empty; --resume continues the run in it",
-                   path.string());
+    throw BadInput("{}: the run folder is not empty; --resume continues the run in it", path.string());
   }
   if (!contents.empty && !contents.known) {
-    throw BadInput("{}: not a run folder (no recipe.toml, no metrics.jsonl), nothing to resume",
-                   path.string());
+    throw BadInput("{}: not a run folder (no recipe.toml, no metrics.jsonl), nothing to resume", path.string());
   }
   RunFolder folder;
   folder.path_ = path;

@@ -18,8 +18,9 @@ int64_t parse_step_name(const std::string& name);
 class RunFolder {
  public:
   /// resume = false: `path` must be missing or empty. resume = true: missing, empty, or a run
-  /// folder. What a killed process was writing (".<name>.tmp-<id>") is removed. Throws BadInput naming the path: not empty, not a folder, no run folder, its parent
-  /// unwritable, or in use by another process. On an error nothing that was made here is left.
+  /// folder. What a killed process was writing (".<name>.tmp-<id>") is removed. Throws BadInput naming the path: not
+  /// empty, not a folder, no run folder, its parent unwritable, or in use by another process. On an error nothing that
+  /// was made here is left.
   static RunFolder open(const std::filesystem::path& path, bool resume);
   ~RunFolder();
   RunFolder(RunFolder&& other) noexcept;
@@ -36,9 +37,7 @@ class RunFolder {
     return path_ / "samples" / name;
   }  // "before", "after"
   /// eval_before.json, eval_after.json, eval_before_guided.json, eval_after_guided.json.
-  std::filesystem::path eval_file(const std::string& name) const {
-    return path_ / ("eval_" + name + ".json");
-  }
+  std::filesystem::path eval_file(const std::string& name) const { return path_ / ("eval_" + name + ".json"); }
   std::filesystem::path checkpoints() const { return path_ / "checkpoints"; }
   std::filesystem::path checkpoint(int64_t step) const { return checkpoints() / step_name(step); }
   std::filesystem::path final_model() const { return path_ / "final"; }

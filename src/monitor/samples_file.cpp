@@ -1,21 +1,21 @@
 #include "monitor/samples_file.h"
 
-#include "base/error.h"
-#include "io/atomic_file.h"
-#include "io/image_codec.h"
-#include "io/json.h"
-
 #include <fmt/format.h>
-#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <set>
 #include <string_view>
 #include <system_error>
 #include <utility>
+
+#include "base/error.h"
+#include "io/atomic_file.h"
+#include "io/image_codec.h"
+#include "io/json.h"
 
 namespace unigrpo::monitor {
 namespace {
@@ -33,8 +33,7 @@ void write_image(const fs::path& path, const Image& image) {
   std::ofstream file(path, std::ios::binary | std::ios::trunc);
   file.write(reinterpret_cast<const char*>(png.data()), static_cast<std::streamsize>(png.size()));
   file.close();
-  if (!file)
-    throw RuntimeFailure("{}: cannot write the image ({} bytes)", path.string(), png.size());
+  if (!file) throw RuntimeFailure("{}: cannot write the image ({} bytes)", path.string(), png.size());
 }
 
 OrderedJson finite_or_null(std::optional<double> value) {
@@ -47,10 +46,8 @@ OrderedJson row_json(const SampleRow& row, const std::vector<std::string>& image
   size_t image_index = 0;
   for (const data::SampleSegment& segment : sample.segments) {
     if (segment.kind == Kind::text) {
-      segments.push_back({{"type", "text"},
-                          {"text", segment.text},
-                          {"num_tokens", segment.num_tokens},
-                          {"ended", segment.ended}});
+      segments.push_back(
+          {{"type", "text"}, {"text", segment.text}, {"num_tokens", segment.num_tokens}, {"ended", segment.ended}});
     } else {
       segments.push_back({{"type", "image"},
                           {"path", image_names[image_index++]},
@@ -87,8 +84,7 @@ class RowReader {
     row.sample.prompt = text(json_, "prompt");
     if (json_.contains("metadata")) {
       const nlohmann::json& metadata = json_["metadata"];
-      if (!metadata.is_object())
-        fail("metadata: expected an object, found {}", metadata.type_name());
+      if (!metadata.is_object()) fail("metadata: expected an object, found {}", metadata.type_name());
       row.sample.metadata_json = metadata.dump();
     }
     row.sample.seed = json_.contains("seed") ? integer(json_, "seed") : 0;
@@ -102,8 +98,7 @@ class RowReader {
       for (const auto& [term, notes] : object("notes").items()) row.notes[term] = texts("notes." + term, notes);
     }
     if (json_.contains("reward")) row.reward = number_or_null("reward", json_["reward"]);
-    if (json_.contains("advantage"))
-      row.advantage = number_or_null("advantage", json_["advantage"]);
+    if (json_.contains("advantage")) row.advantage = number_or_null("advantage", json_["advantage"]);
     return stored;
   }
 
@@ -124,15 +119,13 @@ class RowReader {
   }
   int64_t integer(const nlohmann::json& object, const char* key) const {
     const nlohmann::json& value = need(object, key);
-    const bool fits =
-        value.is_number_integer() &&
-        !(value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX));
+    const bool fits = value.is_number_integer() &&
+                      !(value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX));
     if (!fits) fail("{}: expected a 64-bit integer, found {}", key, value.dump());
     return value.get<int64_t>();
   }
   const nlohmann::json& object(const char* key) const {
-    if (!json_[key].is_object())
-      fail("{}: expected an object, found {}", key, json_[key].type_name());
+    if (!json_[key].is_object()) fail("{}: expected an object, found {}", key, json_[key].type_name());
     return json_[key];
   }
   std::map<std::string, std::string> texts(const std::string& key, const nlohmann::json& json) const {
@@ -162,8 +155,7 @@ class RowReader {
         segment.text = text(json, "text");
         if (json.contains("num_tokens")) segment.num_tokens = integer(json, "num_tokens");
         if (json.contains("ended")) {
-          if (!json["ended"].is_boolean())
-            fail("ended: expected true or false, found {}", json["ended"].dump());
+          if (!json["ended"].is_boolean()) fail("ended: expected true or false, found {}", json["ended"].dump());
           segment.ended = json["ended"].get<bool>();
         }
       } else if (type == "image") {
@@ -189,8 +181,7 @@ class RowReader {
 
   fs::path image_path(const std::string& name) const {
     const fs::path path(name);
-    const bool inside = !name.empty() && name.find('\0') == std::string::npos &&
-                        path.is_relative() &&
+    const bool inside = !name.empty() && name.find('\0') == std::string::npos && path.is_relative() &&
                         std::find(path.begin(), path.end(), "..") == path.end();
     if (!inside) fail("path: \"{}\" must be a relative path inside the folder", name);
     return folder_ / path;
@@ -206,8 +197,7 @@ class RowReader {
 void write_samples(const fs::path& folder, std::span<const SampleRow> rows) {
   std::error_code error;
   fs::create_directories(folder, error);
-  if (error)
-    throw RuntimeFailure("{}: cannot create the folder: {}", folder.string(), error.message());
+  if (error) throw RuntimeFailure("{}: cannot create the folder: {}", folder.string(), error.message());
   const fs::path file = folder / kFileName;
   fs::remove(file, error);  // it would vouch for images that are about to change
   if (error) throw RuntimeFailure("{}: cannot replace: {}", file.string(), error.message());
@@ -221,9 +211,7 @@ void write_samples(const fs::path& folder, std::span<const SampleRow> rows) {
       write_image(folder / names.back(), segment.image);
     }
     // Sampled tokens may stop in the middle of a character.
-    lines += row_json(rows[row_index], names)
-                 .dump(-1, ' ', false, OrderedJson::error_handler_t::replace) +
-             "\n";
+    lines += row_json(rows[row_index], names).dump(-1, ' ', false, OrderedJson::error_handler_t::replace) + "\n";
   }
   io::write_file_atomic(file, std::string_view(lines));
 }
@@ -242,8 +230,7 @@ std::vector<StoredSample> list_samples(const fs::path& folder) {
     const std::string where = fmt::format("{}:{}", file.string(), line);
     samples.push_back(RowReader(io::parse_json(row, where), folder, where).read());
     const std::string& id = samples.back().row.sample.id;
-    if (!ids.insert(id).second)
-      throw BadInput("{}: id \"{}\" stands in an earlier line", where, id);
+    if (!ids.insert(id).second) throw BadInput("{}: id \"{}\" stands in an earlier line", where, id);
   }
   return samples;
 }
@@ -256,11 +243,9 @@ std::vector<SampleRow> read_samples(const fs::path& folder) {
       if (segments[i].kind != Kind::image) continue;
       Image image = io::read_image(stored.images[i]);
       const Image& stated = segments[i].image;
-      if ((stated.width != 0 && stated.width != image.width) ||
-          (stated.height != 0 && stated.height != image.height)) {
-        throw BadInput("{}: the image is {}x{}, samples.jsonl says {}x{}",
-                       stored.images[i].string(), image.width, image.height, stated.width,
-                       stated.height);
+      if ((stated.width != 0 && stated.width != image.width) || (stated.height != 0 && stated.height != image.height)) {
+        throw BadInput("{}: the image is {}x{}, samples.jsonl says {}x{}", stored.images[i].string(), image.width,
+                       image.height, stated.width, stated.height);
       }
       segments[i].image = std::move(image);
     }

@@ -14,10 +14,10 @@ namespace unigrpo::monitor {
 /// One line of samples.jsonl (docs/FORMATS.md).
 struct SampleRow {
   data::Sample sample;
-  std::map<std::string, std::optional<double>>
-      scores;  // by reward term; empty: the term had no score, see reasons
-  std::map<std::string, std::string> reasons;  // by reward term
-  std::map<std::string, std::map<std::string, std::string>> notes = {};  // by reward term: what the reward wrote, by name
+  std::map<std::string, std::optional<double>> scores;  // by reward term; empty: the term had no score, see reasons
+  std::map<std::string, std::string> reasons;           // by reward term
+  std::map<std::string, std::map<std::string, std::string>> notes =
+      {};  // by reward term: what the reward wrote, by name
   std::optional<double> reward;
   std::optional<double> advantage;
 };

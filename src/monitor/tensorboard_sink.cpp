@@ -1,7 +1,5 @@
 #include "monitor/tensorboard_sink.h"
 
-#include "base/error.h"
-
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -13,6 +11,8 @@
 #include <cstdlib>
 #include <system_error>
 
+#include "base/error.h"
+
 namespace unigrpo::monitor {
 namespace {
 
@@ -22,8 +22,7 @@ constexpr std::array<uint32_t, 256> make_crc_table() {
   std::array<uint32_t, 256> table{};
   for (uint32_t byte = 0; byte < 256; ++byte) {
     uint32_t crc = byte;
-    for (int bit = 0; bit < 8; ++bit)
-      crc = (crc >> 1) ^ ((crc & 1) ? 0x82f63b78U : 0U);  // reflected polynomial
+    for (int bit = 0; bit < 8; ++bit) crc = (crc >> 1) ^ ((crc & 1) ? 0x82f63b78U : 0U);  // reflected polynomial
     table[byte] = crc;
   }
   return table;
@@ -47,19 +46,15 @@ std::string varint(uint64_t value) {
   for (; value >= 0x80; value >>= 7) bytes += static_cast<char>((value & 0x7f) | 0x80);
   return bytes + static_cast<char>(value);
 }
-std::string varint_field(int field, uint64_t value) {
-  return varint(static_cast<uint64_t>(field) * 8) + varint(value);
-}
+std::string varint_field(int field, uint64_t value) { return varint(static_cast<uint64_t>(field) * 8) + varint(value); }
 std::string double_field(int field, double value) {
-  return varint(static_cast<uint64_t>(field) * 8 + 1) +
-         little_endian(std::bit_cast<uint64_t>(value));
+  return varint(static_cast<uint64_t>(field) * 8 + 1) + little_endian(std::bit_cast<uint64_t>(value));
 }
 std::string bytes_field(int field, std::string_view value) {
   return varint(static_cast<uint64_t>(field) * 8 + 2) + varint(value.size()) + std::string(value);
 }
 std::string float_field(int field, float value) {
-  return varint(static_cast<uint64_t>(field) * 8 + 5) +
-         little_endian(std::bit_cast<uint32_t>(value));
+  return varint(static_cast<uint64_t>(field) * 8 + 5) + little_endian(std::bit_cast<uint32_t>(value));
 }
 
 double unix_seconds() {
@@ -80,8 +75,7 @@ int64_t first_free_second(const std::filesystem::path& folder) {
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
     const std::string name = entry.path().filename().string();
     if (!name.starts_with(kPrefix)) continue;
-    second =
-        std::max<int64_t>(second, std::strtoll(name.c_str() + kPrefix.size(), nullptr, 10) + 1);
+    second = std::max<int64_t>(second, std::strtoll(name.c_str() + kPrefix.size(), nullptr, 10) + 1);
   }
   return second;
 }
@@ -89,13 +83,12 @@ int64_t first_free_second(const std::filesystem::path& folder) {
 std::filesystem::path new_file(const std::filesystem::path& folder) {
   std::error_code error;
   std::filesystem::create_directories(folder, error);
-  if (error)
-    throw RuntimeFailure("{}: cannot create the folder: {}", folder.string(), error.message());
+  if (error) throw RuntimeFailure("{}: cannot create the folder: {}", folder.string(), error.message());
   std::array<char, 256> host{};
   if (gethostname(host.data(), host.size() - 1) != 0 || host[0] == '\0') host[0] = '-';
   static std::atomic<int> count = 0;
-  return folder / fmt::format("{}{:010}.{}.{}.{}", kPrefix, first_free_second(folder), host.data(),
-                              getpid(), count.fetch_add(1));
+  return folder / fmt::format("{}{:010}.{}.{}.{}", kPrefix, first_free_second(folder), host.data(), getpid(),
+                              count.fetch_add(1));
 }
 
 }  // namespace
@@ -114,12 +107,10 @@ std::string event_frame(std::string_view data) {
 }
 
 TensorboardSink::TensorboardSink(const std::filesystem::path& folder, int64_t resume_step)
-    : path_(new_file(folder)),
-      file_(std::make_unique<AppendFile>(path_, AppendFile::Mode::create)) {
+    : path_(new_file(folder)), file_(std::make_unique<AppendFile>(path_, AppendFile::Mode::create)) {
   std::string start = event_frame(event(0, bytes_field(3, "brain.Event:2")));
   // SessionLog: status = 1, START = 1. TensorBoard purges steps >= this event's.
-  if (resume_step >= 0)
-    start += event_frame(event(resume_step, bytes_field(7, varint_field(1, 1))));
+  if (resume_step >= 0) start += event_frame(event(resume_step, bytes_field(7, varint_field(1, 1))));
   file_->append(start);
 }
 

@@ -1,10 +1,10 @@
 #include "nn/attention.h"
 
+#include <ATen/ATen.h>
+
 #include <algorithm>
 #include <cmath>
 #include <stdexcept>
-
-#include <ATen/ATen.h>
 
 namespace unigrpo::nn {
 namespace {
@@ -29,8 +29,8 @@ kernels::BlockIndex block_index(std::span<const QueryBlock> blocks) {
 
 }  // namespace
 
-AttentionLayout::AttentionLayout(std::span<const QueryBlock> blocks, std::span<const int64_t> part_sizes, int64_t num_rows,
-                                 const at::TensorOptions& options) {
+AttentionLayout::AttentionLayout(std::span<const QueryBlock> blocks, std::span<const int64_t> part_sizes,
+                                 int64_t num_rows, const at::TensorOptions& options) {
   std::vector<bool> placed(num_rows, false);
   for (const QueryBlock& block : blocks) {
     if (block.queries.empty() || block.keys.size() < block.queries.size()) {
@@ -107,7 +107,8 @@ at::Tensor AttentionLayout::attend(const at::Tensor& q, const at::Tensor& k_pool
   return ragged_ ? kernels::block_attention(q, k_pool, v_pool, *ragged_) : attend_padded(q, k_pool, v_pool);
 }
 
-at::Tensor AttentionLayout::attend_padded(const at::Tensor& q, const at::Tensor& k_pool, const at::Tensor& v_pool) const {
+at::Tensor AttentionLayout::attend_padded(const at::Tensor& q, const at::Tensor& k_pool,
+                                          const at::Tensor& v_pool) const {
   const int64_t heads = q.size(1), kv_heads = k_pool.size(1), head_dim = q.size(2);
   const int64_t share = heads / kv_heads;  // query heads a key/value head
   std::vector<at::Tensor> outputs;
@@ -124,9 +125,8 @@ at::Tensor AttentionLayout::attend_padded(const at::Tensor& q, const at::Tensor&
     std::optional<at::Tensor> mask;
     if (part.mask.defined()) mask = share == 1 ? part.mask : part.mask.repeat({1, 1, share, 1});
     const at::Tensor out = at::scaled_dot_product_attention(qs, ks, vs, mask);  // [B, Hkv, share * Lq, Dh]
-    outputs.push_back(out.view({b, kv_heads, share, lq, head_dim})
-                          .permute({0, 3, 1, 2, 4})
-                          .reshape({b * lq, heads, head_dim}));
+    outputs.push_back(
+        out.view({b, kv_heads, share, lq, head_dim}).permute({0, 3, 1, 2, 4}).reshape({b * lq, heads, head_dim}));
   }
   const at::Tensor all = outputs.size() == 1 ? outputs.front() : at::cat(outputs, 0);
   return all.index_select(0, output_index_);

@@ -1,11 +1,11 @@
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
 #include <optional>
 #include <span>
 #include <vector>
-
-#include <ATen/core/Tensor.h>
 
 #include "kernels/block_attention.h"
 
@@ -21,12 +21,13 @@ struct QueryBlock {
   bool causal = true;
 };
 
-/// Who sees whom, ready for the device. float32 on the CPU reads the blocks as they are (kernels/block_attention.h); elsewhere
-/// blocks of similar shape are padded into one batch for the device's fused attention.
+/// Who sees whom, ready for the device. float32 on the CPU reads the blocks as they are (kernels/block_attention.h);
+/// elsewhere blocks of similar shape are padded into one batch for the device's fused attention.
 class AttentionLayout {
  public:
   /// Every packed row 0..num_rows-1 must be a query of exactly one block. `part_sizes` says how many consecutive blocks
-  /// form a padded batch (blocks of one kind should stand together); empty = all in one. options: dtype and device of q, k, v.
+  /// form a padded batch (blocks of one kind should stand together); empty = all in one. options: dtype and device of
+  /// q, k, v.
   AttentionLayout(std::span<const QueryBlock> blocks, std::span<const int64_t> part_sizes, int64_t num_rows,
                   const at::TensorOptions& options);
 
@@ -41,12 +42,13 @@ class AttentionLayout {
     at::Tensor key_index;                                   // [B * Lk]
     at::Tensor mask;                                        // [B, 1, Lq, Lk] bool, true = visible; undefined = all
   };
-  void pad(std::span<const QueryBlock> blocks, std::span<const int64_t> part_sizes, int64_t num_rows, at::Device device);
+  void pad(std::span<const QueryBlock> blocks, std::span<const int64_t> part_sizes, int64_t num_rows,
+           at::Device device);
   at::Tensor attend_padded(const at::Tensor& q, const at::Tensor& k_pool, const at::Tensor& v_pool) const;
 
   std::optional<kernels::BlockIndex> ragged_;  // float32 on the CPU
   std::vector<Part> parts_;                    // anything else
-  at::Tensor output_index_;  // [T]: where each packed row stands among the parts' outputs
+  at::Tensor output_index_;                    // [T]: where each packed row stands among the parts' outputs
 };
 
 }  // namespace unigrpo::nn

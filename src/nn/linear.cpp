@@ -1,12 +1,12 @@
 #include "nn/linear.h"
 
-#include <algorithm>
-#include <optional>
-#include <string_view>
-
 #include <ATen/ATen.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
+#include <optional>
+#include <string_view>
 
 #include "base/hash.h"
 #include "tensor/rng.h"
@@ -17,10 +17,11 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// oneDNN's matrix product behind PyTorch's own op. For the narrow layers of a small model it runs at more than twice the
-// speed of the sgemm behind at::linear (docs/BENCHMARKS.md). Forward only, hence the Function below.
-using OneDnnLinear = at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, std::string_view,
-                                c10::List<std::optional<at::Scalar>>, std::optional<std::string_view>);
+// oneDNN's matrix product behind PyTorch's own op. For the narrow layers of a small model it runs at more than twice
+// the speed of the sgemm behind at::linear (docs/BENCHMARKS.md). Forward only, hence the Function below.
+using OneDnnLinear = at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&,
+                                std::string_view, c10::List<std::optional<at::Scalar>>,
+                                std::optional<std::string_view>);
 
 const std::optional<c10::TypedOperatorHandle<OneDnnLinear>>& onednn_linear() {
   static const auto op = []() -> std::optional<c10::TypedOperatorHandle<OneDnnLinear>> {
@@ -35,9 +36,10 @@ at::Tensor multiply(const at::Tensor& x, const at::Tensor& weight, const std::op
   return onednn_linear()->call(x, weight, bias, "none", c10::List<std::optional<at::Scalar>>(), "");
 }
 
-/// How many rows a product is given so that a row's bits do not depend on how many there are. oneDNN works on tiles, and sums in
-/// another order where a tile is not full: with AVX-512 below 16 rows, with AVX2 where 12 do not divide them. Measured for
-/// layers of up to kSmallWeight numbers (widths of 64 to 384); wider ones stay as they are, since there added rows cost time.
+/// How many rows a product is given so that a row's bits do not depend on how many there are. oneDNN works on tiles,
+/// and sums in another order where a tile is not full: with AVX-512 below 16 rows, with AVX2 where 12 do not divide
+/// them. Measured for layers of up to kSmallWeight numbers (widths of 64 to 384); wider ones stay as they are, since
+/// there added rows cost time.
 constexpr int64_t kSmallWeight = 1 << 17;
 
 int64_t rows_of_full_tiles(int64_t rows, int64_t weight_numel) {
@@ -62,7 +64,8 @@ class FastLinear : public torch::autograd::Function<FastLinear> {
     const at::Tensor grad = grads[0].contiguous();
     at::Tensor grad_x, grad_weight, grad_bias;
     if (ctx->needs_input_grad(0)) grad_x = multiply(grad, weight.t().contiguous(), std::nullopt);
-    // [out, T] [T, in]: sgemm reads both where they are, oneDNN's op would need them turned first, which takes longer than the product.
+    // [out, T] [T, in]: sgemm reads both where they are, oneDNN's op would need them turned first, which takes longer
+    // than the product.
     if (ctx->needs_input_grad(1)) grad_weight = at::mm(grad.t(), x);
     if (ctx->saved_data["bias"].toBool() && ctx->needs_input_grad(2)) grad_bias = grad.sum(0);
     return {grad_x, grad_weight, grad_bias};

@@ -1,10 +1,10 @@
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <memory>
 #include <optional>
 #include <string>
-
-#include <ATen/core/Tensor.h>
 
 #include "base/rng.h"
 #include "nn/weights.h"
@@ -21,8 +21,8 @@ struct LoraAdapter {
   double scale = 1.0;
 };
 
-/// Dropout of adapters' inputs in one forward pass: a layer's mask is a function of the key and the layer's name, so that a
-/// layer that runs again in the backward pass drops the same.
+/// Dropout of adapters' inputs in one forward pass: a layer's mask is a function of the key and the layer's name, so
+/// that a layer that runs again in the backward pass drops the same.
 struct LoraDropout {
   double rate = 0;
   StreamKey key;

@@ -1,10 +1,10 @@
 #include "nn/norm.h"
 
-#include <cmath>
-
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
+
+#include <cmath>
 
 namespace unigrpo::nn {
 namespace {
@@ -19,9 +19,9 @@ at::Tensor rms_norm_composed(const at::Tensor& x, const at::Tensor& weight, doub
   return (wide * scale).to(x.scalar_type()) * weight;
 }
 
-__attribute__((target_clones("avx512f", "avx2", "default"))) void forward_rows(
-    const float* x, const float* weight, float* y, float* inverse, int64_t begin, int64_t end,
-    int64_t width, float eps) {
+__attribute__((target_clones("avx512f", "avx2", "default"))) void forward_rows(const float* x, const float* weight,
+                                                                               float* y, float* inverse, int64_t begin,
+                                                                               int64_t end, int64_t width, float eps) {
   for (int64_t row = begin; row < end; ++row) {
     const float* in = x + row * width;
     float* out = y + row * width;
@@ -36,9 +36,11 @@ __attribute__((target_clones("avx512f", "avx2", "default"))) void forward_rows(
 }
 
 // dx = s w g - x s^3 / D * sum(x w g);   dw += x s g
-__attribute__((target_clones("avx512f", "avx2", "default"))) void backward_rows(
-    const float* x, const float* weight, const float* grad, const float* inverse, float* grad_x,
-    float* grad_weight, int64_t begin, int64_t end, int64_t width) {
+__attribute__((target_clones("avx512f", "avx2", "default"))) void backward_rows(const float* x, const float* weight,
+                                                                                const float* grad, const float* inverse,
+                                                                                float* grad_x, float* grad_weight,
+                                                                                int64_t begin, int64_t end,
+                                                                                int64_t width) {
   for (int64_t row = begin; row < end; ++row) {
     const float* in = x + row * width;
     const float* g = grad + row * width;
@@ -58,8 +60,7 @@ __attribute__((target_clones("avx512f", "avx2", "default"))) void backward_rows(
 
 class RmsNorm : public torch::autograd::Function<RmsNorm> {
  public:
-  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x_in, const at::Tensor& weight,
-                            double eps) {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x_in, const at::Tensor& weight, double eps) {
     const at::Tensor x = x_in.contiguous();
     const int64_t width = x.size(-1);
     const int64_t rows = width > 0 ? x.numel() / width : 0;
@@ -106,8 +107,8 @@ class RmsNorm : public torch::autograd::Function<RmsNorm> {
 }  // namespace
 
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
-  const bool fused = x.device().is_cpu() && x.scalar_type() == at::kFloat &&
-                     weight.scalar_type() == at::kFloat && weight.is_contiguous();
+  const bool fused = x.device().is_cpu() && x.scalar_type() == at::kFloat && weight.scalar_type() == at::kFloat &&
+                     weight.is_contiguous();
   return fused ? RmsNorm::apply(x, weight, eps) : rms_norm_composed(x, weight, eps);
 }
 

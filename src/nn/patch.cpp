@@ -1,8 +1,8 @@
 #include "nn/patch.h"
 
-#include <cmath>
-
 #include <ATen/ATen.h>
+
+#include <cmath>
 
 namespace unigrpo::nn {
 
@@ -27,10 +27,10 @@ at::Tensor sincos_position_table(int64_t side, int64_t dim) {
   const int64_t quarter = dim / 4;
   const at::Tensor omega = at::pow(10000.0, -at::arange(quarter, at::kDouble) / static_cast<double>(quarter));
   const at::Tensor line = at::arange(side, at::kDouble);
-  const at::Tensor column = line.repeat({side});               // x of each cell, row by row
-  const at::Tensor row = line.repeat_interleave(side);         // y of each cell
+  const at::Tensor column = line.repeat({side});        // x of each cell, row by row
+  const at::Tensor row = line.repeat_interleave(side);  // y of each cell
   auto encode = [&](const at::Tensor& position) {
-    const at::Tensor angle = position.unsqueeze(1) * omega;    // [side^2, dim / 4]
+    const at::Tensor angle = position.unsqueeze(1) * omega;  // [side^2, dim / 4]
     return at::cat({angle.sin(), angle.cos()}, 1);
   };
   return at::cat({encode(column), encode(row)}, 1).to(at::kFloat);

@@ -19,8 +19,8 @@ struct Holder : torch::CustomClassHolder {
 class Recompute : public torch::autograd::Function<Recompute> {
  public:
   /// anchor: any tensor that requires a gradient, since the leaves inside the step may be all there is to train.
-  static variable_list forward(AutogradContext* ctx, const at::Tensor& a, const at::Tensor& b, const at::Tensor& /*anchor*/,
-                               const PairStep& step) {
+  static variable_list forward(AutogradContext* ctx, const at::Tensor& a, const at::Tensor& b,
+                               const at::Tensor& /*anchor*/, const PairStep& step) {
     ctx->save_for_backward({a, b});
     ctx->saved_data["step"] = c10::IValue::make_capsule(c10::make_intrusive<Holder>(step));
     const auto [x, y] = step(a, b);  // a Function's forward records nothing

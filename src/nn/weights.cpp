@@ -1,9 +1,9 @@
 #include "nn/weights.h"
 
-#include <utility>
-
 #include <ATen/ATen.h>
 #include <fmt/format.h>
+
+#include <utility>
 
 #include "base/error.h"
 

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -7,14 +9,12 @@
 #include <string>
 #include <vector>
 
-#include <ATen/core/Tensor.h>
-
 namespace unigrpo::nn {
 
 /// A model's weights by official name, on their way from a checkpoint into layers.
 ///
-/// take() hands a tensor out and checks its shape; finish() then throws where tensors were missing or nobody asked for some,
-/// with all their names. A new model has an `Initializer` instead of a file: what is asked for is made.
+/// take() hands a tensor out and checks its shape; finish() then throws where tensors were missing or nobody asked for
+/// some, with all their names. A new model has an `Initializer` instead of a file: what is asked for is made.
 class Weights {
  public:
   using Initializer = std::function<at::Tensor(const std::string& name, const std::vector<int64_t>& shape)>;
@@ -23,8 +23,8 @@ class Weights {
   Weights(std::string source, std::map<std::string, at::Tensor> tensors);
   Weights(std::string source, Initializer initializer);
 
-  /// A missing tensor comes as a placeholder without memory, until finish() tells. Throws BadInput naming file and tensor
-  /// where its shape differs from `shape`.
+  /// A missing tensor comes as a placeholder without memory, until finish() tells. Throws BadInput naming file and
+  /// tensor where its shape differs from `shape`.
   at::Tensor take(const std::string& name, const std::vector<int64_t>& shape);
   bool has(const std::string& name) const { return tensors_.contains(name); }
   /// Throws BadInput naming the file, the tensors that are missing and those that are left over.

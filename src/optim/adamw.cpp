@@ -1,5 +1,8 @@
 #include "optim/adamw.h"
 
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -14,16 +17,12 @@
 #include "base/text.h"
 #include "optim/elementwise.h"
 
-#include <ATen/ATen.h>
-#include <ATen/Parallel.h>
-
 namespace unigrpo::optim {
 namespace {
 
 void check_parameter(const NamedParameter& parameter) {
   const at::Tensor& tensor = parameter.tensor;
-  const bool known = tensor.defined() &&
-                     (tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kBFloat16);
+  const bool known = tensor.defined() && (tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kBFloat16);
   if (!known || !tensor.is_contiguous()) {
     throw std::invalid_argument("AdamW: '" + parameter.name + "' must be contiguous float32 or bf16");
   }
@@ -44,8 +43,7 @@ struct Scalars {
   double correction2;
 };
 
-Scalars scalars_at(const OptimConfig& config, const GroupSummary& group, bool decays, int64_t step,
-                   double lr_factor) {
+Scalars scalars_at(const OptimConfig& config, const GroupSummary& group, bool decays, int64_t step, double lr_factor) {
   const double lr = group.lr * lr_factor;
   return {.lr = lr,
           .decay = decays ? 1.0 - lr * group.weight_decay : 1.0,
@@ -87,8 +85,8 @@ AdamW::AdamW(const OptimConfig& config, NamedParameters parameters, UpdateKernel
   }
   for (size_t index = 0; index + 1 < groups_.size(); ++index) {
     if (groups_[index].num_parameters == 0) {
-      throw BadInput("optim.groups[{}].pattern: '{}' fits no trained parameter that an earlier group left",
-                     index, groups_[index].pattern);
+      throw BadInput("optim.groups[{}].pattern: '{}' fits no trained parameter that an earlier group left", index,
+                     groups_[index].pattern);
     }
   }
 }

@@ -21,8 +21,7 @@ inline uint16_t narrow(float value) {
 //
 //   m <- m + (1 - beta1) (s g - m)          v <- beta2 v + (1 - beta2) (s g)^2
 //   p <- p (1 - lr wd) - lr / (1 - beta1^t) * m / ( sqrt(v) / sqrt(1 - beta2^t) + eps )
-inline float adamw_element(const AdamWScalars& s, float grad, float parameter, float& exp_avg,
-                           float& exp_avg_sq) {
+inline float adamw_element(const AdamWScalars& s, float grad, float parameter, float& exp_avg, float& exp_avg_sq) {
   const float g = grad * s.grad_scale;
   const float m = exp_avg + s.one_minus_beta1 * (g - exp_avg);
   const float v = s.beta2 * exp_avg_sq + s.one_minus_beta2 * (g * g);
@@ -58,8 +57,8 @@ void ema_update_of(float rate, size_t size, const T* __restrict value, float* __
 
 }  // namespace
 
-void adamw_update(const AdamWScalars& scalars, size_t size, const float* __restrict grad,
-                  float* __restrict parameter, float* __restrict exp_avg, float* __restrict exp_avg_sq) {
+void adamw_update(const AdamWScalars& scalars, size_t size, const float* __restrict grad, float* __restrict parameter,
+                  float* __restrict exp_avg, float* __restrict exp_avg_sq) {
   const AdamWScalars s = scalars;
   for (size_t i = 0; i < size; ++i) {
     parameter[i] = adamw_element(s, grad[i], parameter[i], exp_avg[i], exp_avg_sq[i]);
@@ -67,8 +66,8 @@ void adamw_update(const AdamWScalars& scalars, size_t size, const float* __restr
 }
 
 int64_t adamw_update_bf16(const AdamWScalars& scalars, size_t size, const uint16_t* __restrict grad,
-                          uint16_t* __restrict parameter, float* __restrict master,
-                          float* __restrict exp_avg, float* __restrict exp_avg_sq) {
+                          uint16_t* __restrict parameter, float* __restrict master, float* __restrict exp_avg,
+                          float* __restrict exp_avg_sq) {
   const AdamWScalars s = scalars;
   uint32_t lost = 0;  // callers hand in chunks far below 2^32
   for (size_t i = 0; i < size; ++i) {

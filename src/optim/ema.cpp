@@ -1,13 +1,13 @@
 #include "optim/ema.h"
 
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
 #include <algorithm>
 #include <stdexcept>
 #include <string>
 
 #include "optim/elementwise.h"
-
-#include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
 namespace unigrpo::optim {
 namespace {

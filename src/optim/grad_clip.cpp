@@ -1,5 +1,8 @@
 #include "optim/grad_clip.h"
 
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -10,9 +13,6 @@
 #include "base/fault.h"
 #include "optim/chunks.h"
 #include "optim/elementwise.h"
-
-#include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
 namespace unigrpo::optim {
 namespace {
@@ -91,9 +91,10 @@ GradNorm GradClip::check(const NamedParameters& parameters) {
     throw RuntimeFailure("the gradient of '{}' is not finite (optim.on_nonfinite = stop)", result.nonfinite);
   }
   if (skipped_in_a_row_ >= config_.max_skipped) {
-    throw RuntimeFailure("{} steps in a row had gradients that are not finite, the last one in '{}' "
-                         "(optim.max_skipped = {})",
-                         skipped_in_a_row_, result.nonfinite, config_.max_skipped);
+    throw RuntimeFailure(
+        "{} steps in a row had gradients that are not finite, the last one in '{}' "
+        "(optim.max_skipped = {})",
+        skipped_in_a_row_, result.nonfinite, config_.max_skipped);
   }
   return result;
 }

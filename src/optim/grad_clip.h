@@ -10,8 +10,8 @@ namespace unigrpo::optim {
 
 /// The gradients' global norm and what it asks for.
 struct GradNorm {
-  double norm = 0;        // before clipping; not finite where the step is to be skipped
-  double scale = 1;       // for AdamW::step, min(1, max_grad_norm / (norm + 1e-6))
+  double norm = 0;   // before clipping; not finite where the step is to be skipped
+  double scale = 1;  // for AdamW::step, min(1, max_grad_norm / (norm + 1e-6))
   bool skip = false;
   std::string nonfinite;  // first parameter with a gradient that is not finite
 };

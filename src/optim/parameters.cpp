@@ -1,12 +1,12 @@
 #include "optim/parameters.h"
 
+#include <ATen/ATen.h>
+#include <fmt/ranges.h>
+
 #include <string_view>
 #include <unordered_map>
 
 #include "base/error.h"
-
-#include <ATen/ATen.h>
-#include <fmt/ranges.h>
 
 namespace unigrpo::optim {
 

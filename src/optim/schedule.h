@@ -19,8 +19,7 @@ inline double lr_factor(const OptimConfig& config, int64_t step, int64_t num_ste
     return static_cast<double>(step + 1) / static_cast<double>(config.warmup_steps);
   }
   const int64_t length = std::max<int64_t>(1, num_steps - config.warmup_steps);
-  const double progress =
-      std::min(1.0, static_cast<double>(step - config.warmup_steps) / static_cast<double>(length));
+  const double progress = std::min(1.0, static_cast<double>(step - config.warmup_steps) / static_cast<double>(length));
   switch (config.schedule) {
     case Schedule::constant:
       return 1.0;

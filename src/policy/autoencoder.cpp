@@ -1,10 +1,10 @@
 #include "policy/autoencoder.h"
 
+#include <ATen/ATen.h>
+
 #include <cmath>
 #include <optional>
 #include <string>
-
-#include <ATen/ATen.h>
 
 namespace unigrpo::policy {
 namespace {

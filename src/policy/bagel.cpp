@@ -1,8 +1,8 @@
 #include "policy/bagel.h"
 
-#include <utility>
-
 #include <ATen/ATen.h>
+
+#include <utility>
 
 #include "policy/initial_weight.h"
 
@@ -20,8 +20,8 @@ std::unique_ptr<Bagel> Bagel::load(const PolicyConfig& config, uint64_t seed) {
   const std::filesystem::path folder = config.model;
   const BagelConfig sizes = read_bagel_config(folder);
   nn::Weights weights = open_weights(config, sizes.llm);
-  std::unique_ptr<Bagel> model(new Bagel(sizes, std::move(weights), load_autoencoder(folder, sizes.vae),
-                                         data::open_tokenizer(folder), folder));
+  std::unique_ptr<Bagel> model(
+      new Bagel(sizes, std::move(weights), load_autoencoder(folder, sizes.vae), data::open_tokenizer(folder), folder));
   model->prepare(config, seed);
   return model;
 }
@@ -32,16 +32,16 @@ std::unique_ptr<Bagel> Bagel::create(const std::filesystem::path& folder, uint64
                       [&](const std::string& name, const std::vector<int64_t>& shape) {
                         return initial_weight(sizes.llm, name, shape, seed);
                       });
-  return std::unique_ptr<Bagel>(new Bagel(sizes, std::move(weights), load_autoencoder(folder, sizes.vae),
-                                          data::open_tokenizer(folder), folder));
+  return std::unique_ptr<Bagel>(
+      new Bagel(sizes, std::move(weights), load_autoencoder(folder, sizes.vae), data::open_tokenizer(folder), folder));
 }
 
 Bagel::Bagel(const BagelConfig& config, nn::Weights weights, std::unique_ptr<Autoencoder> autoencoder,
              std::unique_ptr<data::Tokenizer> tokenizer, const std::filesystem::path& folder)
     : MotPolicy(config.llm, weights, std::move(tokenizer), folder),
       config_(config),
-      vision_(std::make_unique<VisionTower>(config.vit, config.llm.hidden_size, config.vit_max_patches_per_side,
-                                            weights)),
+      vision_(
+          std::make_unique<VisionTower>(config.vit, config.llm.hidden_size, config.vit_max_patches_per_side, weights)),
       autoencoder_(std::move(autoencoder)) {
   Ends ends = take_ends(config, weights);
   vae2llm_ = std::move(ends.vae2llm);

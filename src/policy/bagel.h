@@ -28,8 +28,8 @@ struct BagelConfig {
 
   int64_t latent_channels() const { return latent_patch_size * latent_patch_size * vae.z_channels; }
   int64_t pixels_per_token() const { return vae.downsample() * latent_patch_size; }
-  /// How pictures are resized for the autoencoder and, from there, for the vision tower. With the official sizes these are
-  /// the official rules: 512..1024 pixels in steps of 16, and 224..980 in steps of 14.
+  /// How pictures are resized for the autoencoder and, from there, for the vision tower. With the official sizes these
+  /// are the official rules: 512..1024 pixels in steps of 16, and 224..980 in steps of 14.
   data::ImageSizeRule latents_rule() const;
   data::ImageSizeRule vision_rule() const;
 };
@@ -41,13 +41,14 @@ BagelConfig read_bagel_config(const std::filesystem::path& folder);
 class Bagel final : public MotPolicy {
  public:
   /// Loads an official folder: ema.safetensors (or a sharded index), ae.safetensors, the config files, the tokenizer.
-  /// Weights come in `config.dtype`; the autoencoder in float32. Attaches adapters where config.train = lora (keyed by `seed`).
+  /// Weights come in `config.dtype`; the autoencoder in float32. Attaches adapters where config.train = lora (keyed by
+  /// `seed`).
   static std::unique_ptr<Bagel> load(const PolicyConfig& config, uint64_t seed);
   /// A folder without ema.safetensors: fresh float32 weights (see initial_weight), keyed by `seed`.
   static std::unique_ptr<Bagel> create(const std::filesystem::path& folder, uint64_t seed);
 
-  /// Every weight of a model of these sizes by its official name, without memory (meta tensors); `autoencoder.` before those
-  /// of ae.safetensors.
+  /// Every weight of a model of these sizes by its official name, without memory (meta tensors); `autoencoder.` before
+  /// those of ae.safetensors.
   static NamedTensors shapes(const BagelConfig& config);
 
   int64_t latent_channels() const override { return config_.latent_channels(); }

@@ -1,7 +1,6 @@
 #include <filesystem>
-#include <string>
-
 #include <nlohmann/json.hpp>
+#include <string>
 
 #include "base/error.h"
 #include "policy/bagel.h"
@@ -14,7 +13,8 @@ namespace {
 using nlohmann::json;
 
 /// What llm_config.json does not say.
-const MotConfig kLanguageModel = {.rope_theta = 1e6, .prefix = "language_model.", .generation_expert = true, .qk_norm = true};
+const MotConfig kLanguageModel = {
+    .rope_theta = 1e6, .prefix = "language_model.", .generation_expert = true, .qk_norm = true};
 
 VisionConfig read_vit(const ConfigSection& s) {
   VisionConfig c;
@@ -36,7 +36,8 @@ AutoencoderConfig read_vae(const ConfigSection& s) {
   c.out_ch = s.integer("out_ch", c.out_ch);
   if (s.object().contains("ch_mult")) {
     const json& list = s.object()["ch_mult"];
-    if (!list.is_array() || list.empty() || list.size() > 8) throw BadInput("{}: 'ch_mult' must be a list of integers", s.file());
+    if (!list.is_array() || list.empty() || list.size() > 8)
+      throw BadInput("{}: 'ch_mult' must be a list of integers", s.file());
     c.ch_mult.clear();
     for (const json& value : list) {
       if (!value.is_number_integer() || value.get<int64_t>() < 1) {

@@ -9,8 +9,8 @@ namespace {
 
 using tensor::index_tensor;
 
-/// Image blocks of several rows, each at one rotary position: boundary tokens first, two a row, then the images' tokens, row
-/// after row. `contexts` have room for the blocks already; positions are those before the blocks.
+/// Image blocks of several rows, each at one rotary position: boundary tokens first, two a row, then the images'
+/// tokens, row after row. `contexts` have room for the blocks already; positions are those before the blocks.
 struct ImageRows {
   std::vector<nn::QueryBlock> blocks;
   std::vector<int64_t> positions, slots;
@@ -67,15 +67,15 @@ void Bagel::append_images(std::span<Context* const> rows, std::span<const Block>
     ++rows[i]->position;
   }
   const auto num_rows = static_cast<int64_t>(placed.positions.size());
-  const auto layout = std::make_shared<const nn::AttentionLayout>(placed.blocks, std::vector<int64_t>{}, num_rows, llm_->options());
+  const auto layout =
+      std::make_shared<const nn::AttentionLayout>(placed.blocks, std::vector<int64_t>{}, num_rows, llm_->options());
   const bool latents = kind == Block::Kind::latents;
   const PackedTokens tokens{.num_und = latents ? 2 * static_cast<int64_t>(rows.size()) : num_rows,
                             .position_ids = index_tensor(placed.positions, device()),
                             .layout = layout,
                             .cache_slots = index_tensor(placed.slots, device())};
-  const at::Tensor embeds = at::cat({llm_->embed(index_tensor(boundary, device())),
-                                     latents ? embed_clean_latents(images) : embed_vision(images)},
-                                    0);
+  const at::Tensor embeds = at::cat(
+      {llm_->embed(index_tensor(boundary, device())), latents ? embed_clean_latents(images) : embed_vision(images)}, 0);
   llm_->forward(embeds, tokens, &cache_);
 }
 
@@ -94,9 +94,8 @@ class BagelDenoiser final : public Denoiser {
       boundary.insert(boundary.end(), {model.image_start_, model.image_end_});
     }
     const ImageRows placed = place_images(readers, std::vector<int64_t>(rows.size(), grid.num_tokens()));
-    const auto layout = std::make_shared<const nn::AttentionLayout>(placed.blocks, std::vector<int64_t>{},
-                                                    static_cast<int64_t>(placed.positions.size()),
-                                                    model.llm_->options());
+    const auto layout = std::make_shared<const nn::AttentionLayout>(
+        placed.blocks, std::vector<int64_t>{}, static_cast<int64_t>(placed.positions.size()), model.llm_->options());
     packed_ = {.num_und = 2 * b,
                .position_ids = index_tensor(placed.positions, model.device()),
                .layout = layout,

@@ -1,9 +1,9 @@
 // How BAGEL reads and draws pictures: size rules, latents, vision tokens.
+#include <ATen/ATen.h>
+
 #include <algorithm>
 #include <map>
 #include <utility>
-
-#include <ATen/ATen.h>
 
 #include "base/error.h"
 #include "nn/patch.h"
@@ -12,7 +12,7 @@
 namespace unigrpo::policy {
 namespace {
 
-constexpr int kMaxSidesRatio = 200;     // beyond it a resized picture would keep next to nothing
+constexpr int kMaxSidesRatio = 200;  // beyond it a resized picture would keep next to nothing
 
 /// Calls f(first, last) for runs of neighbours with equal keys.
 template <typename Key, typename F>
@@ -59,10 +59,10 @@ LatentGrid Bagel::grid_for(int64_t image_size) const {
 at::Tensor Bagel::embed_latents(const at::Tensor& latents, const at::Tensor& t, LatentGrid grid) const {
   const auto dtype = latent_positions_.scalar_type();
   const at::Tensor time =
-      time_fc2_(at::silu(time_fc1_(nn::timestep_features(t, BagelConfig::kTimeFeatures).to(dtype))));      // [N, D]
+      time_fc2_(at::silu(time_fc1_(nn::timestep_features(t, BagelConfig::kTimeFeatures).to(dtype))));  // [N, D]
   const at::Tensor ids = nn::grid_position_ids(grid.height, grid.width, config_.max_latent_size).to(device());
-  const at::Tensor positions = latent_positions_.index_select(0, ids);                        // [L, D]
-  return (vae2llm_(latents.to(dtype)) + time.unsqueeze(1) + positions).flatten(0, 1);         // [N * L, D]
+  const at::Tensor positions = latent_positions_.index_select(0, ids);                 // [L, D]
+  return (vae2llm_(latents.to(dtype)) + time.unsqueeze(1) + positions).flatten(0, 1);  // [N * L, D]
 }
 
 at::Tensor Bagel::embed_clean_latents(std::span<const Block* const> blocks) const {
@@ -72,7 +72,8 @@ at::Tensor Bagel::embed_clean_latents(std::span<const Block* const> blocks) cons
       [&](std::span<const Block* const> run) {
         std::vector<at::Tensor> latents;
         for (const Block* block : run) latents.push_back(block->latents);
-        const at::Tensor t = at::zeros({static_cast<int64_t>(run.size())}, at::TensorOptions(at::kFloat).device(device()));
+        const at::Tensor t =
+            at::zeros({static_cast<int64_t>(run.size())}, at::TensorOptions(at::kFloat).device(device()));
         parts.push_back(embed_latents(at::stack(latents).to(device()), t, run.front()->grid));
       });
   return at::cat(parts, 0);

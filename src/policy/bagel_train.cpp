@@ -36,8 +36,7 @@ TrainOutput Bagel::forward_train(const TrainBatch& batch) {
     output.text_hidden = hidden.index_select(0, index_tensor(placed.text_rows, device()));
   }
   if (noisy.defined()) {
-    output.velocity =
-        llm2vae_(hidden.narrow(0, placed.num_und, placed.num_noisy)).to(at::kFloat).view(noisy.sizes());
+    output.velocity = llm2vae_(hidden.narrow(0, placed.num_und, placed.num_noisy)).to(at::kFloat).view(noisy.sizes());
   }
   return output;
 }

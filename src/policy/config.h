@@ -13,19 +13,19 @@ namespace policy {
 enum class DtypeChoice { float32, bfloat16 };
 enum class TrainMode { full, lora };
 
-struct LoraConfig {                       // recipe: [policy.lora]
+struct LoraConfig {  // recipe: [policy.lora]
   int64_t rank = 32;
   double alpha = 64;
-  double dropout = 0;                     // of the adapters' inputs in the update; ratios then do not start at 1
+  double dropout = 0;  // of the adapters' inputs in the update; ratios then do not start at 1
   std::vector<std::string> targets = {"*_proj.weight", "*_proj_moe_gen.weight"};  // weights to adapt, * and ?
 };
 
-struct PolicyConfig {                     // recipe: [policy]
-  std::string model;                      // folder in the official layout of its family
+struct PolicyConfig {  // recipe: [policy]
+  std::string model;   // folder in the official layout of its family
   DtypeChoice dtype = DtypeChoice::float32;
   TrainMode train = TrainMode::full;
   std::vector<std::string> freeze = {"vit_model.*", "connector.*", "vit_pos_embed.*", "latent_pos_embed.*"};
-  bool recompute = false;                 // activations of each layer: less memory, one more forward
+  bool recompute = false;  // activations of each layer: less memory, one more forward
   LoraConfig lora;
 };
 

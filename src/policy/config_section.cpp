@@ -1,8 +1,7 @@
 #include "policy/config_section.h"
 
-#include <utility>
-
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "base/error.h"
 #include "io/atomic_file.h"
@@ -66,17 +65,19 @@ MotConfig read_mot_config(const ConfigSection& s, const MotConfig& family) {
   c.tie_word_embeddings = s.boolean("tie_word_embeddings", c.tie_word_embeddings);
   const bool own_width = s.has("head_dim");
   if (!own_width && c.hidden_size % c.num_heads != 0) {
-    throw BadInput("{}: hidden_size {} must give an even head width over num_attention_heads {}", s.file(), c.hidden_size,
-                   c.num_heads);
+    throw BadInput("{}: hidden_size {} must give an even head width over num_attention_heads {}", s.file(),
+                   c.hidden_size, c.num_heads);
   }
   c.head_dim = own_width ? s.integer("head_dim") : c.hidden_size / c.num_heads;
-  if (c.head_dim % 2 != 0) throw BadInput("{}: a head width of {} is odd; rotary positions turn pairs", s.file(), c.head_dim);
+  if (c.head_dim % 2 != 0)
+    throw BadInput("{}: a head width of {} is odd; rotary positions turn pairs", s.file(), c.head_dim);
   if (c.num_heads % c.num_kv_heads != 0) {
     throw BadInput("{}: num_attention_heads {} must be a multiple of num_key_value_heads {}", s.file(), c.num_heads,
                    c.num_kv_heads);
   }
   if (s.boolean("use_sliding_window", false)) {
-    throw BadInput("{}: 'use_sliding_window' is true; attention within a window is not supported, only full attention", s.file());
+    throw BadInput("{}: 'use_sliding_window' is true; attention within a window is not supported, only full attention",
+                   s.file());
   }
   if (s.has("rope_scaling")) {
     throw BadInput("{}: 'rope_scaling' is {}; scaled rotary positions are not supported, only 'rope_theta'", s.file(),
@@ -85,7 +86,8 @@ MotConfig read_mot_config(const ConfigSection& s, const MotConfig& family) {
   if (s.has("rope_parameters")) {  // how transformers 5 writes both
     const ConfigSection rope(s.object()["rope_parameters"], s.file() + ": rope_parameters");
     if (const std::string type = rope.text("rope_type", "default"); type != "default") {
-      throw BadInput("{}: 'rope_type' is \"{}\"; scaled rotary positions are not supported, only \"default\"", rope.file(), type);
+      throw BadInput("{}: 'rope_type' is \"{}\"; scaled rotary positions are not supported, only \"default\"",
+                     rope.file(), type);
     }
     c.rope_theta = rope.number("rope_theta", c.rope_theta);
   }

@@ -2,10 +2,9 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
-
-#include <nlohmann/json_fwd.hpp>
 
 #include "policy/mot_transformer.h"
 
@@ -35,9 +34,9 @@ class ConfigSection {
 /// A config file, at most 16 MiB. Throws BadInput naming it.
 nlohmann::json read_config_file(const std::filesystem::path& path);
 
-/// Sizes of a language model in Qwen2's keys; `family` says what the file does not, and the values of keys that it may leave
-/// out. Throws BadInput naming file and key, also for what the layers do not compute: sliding windows, scaled rotary positions,
-/// another activation.
+/// Sizes of a language model in Qwen2's keys; `family` says what the file does not, and the values of keys that it may
+/// leave out. Throws BadInput naming file and key, also for what the layers do not compute: sliding windows, scaled
+/// rotary positions, another activation.
 MotConfig read_mot_config(const ConfigSection& section, const MotConfig& family);
 
 }  // namespace unigrpo::policy

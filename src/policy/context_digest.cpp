@@ -1,8 +1,8 @@
 #include "policy/context_digest.h"
 
-#include <string_view>
-
 #include <ATen/ATen.h>
+
+#include <string_view>
 
 namespace unigrpo::policy {
 
@@ -14,7 +14,8 @@ void ContextDigest::add_token(int64_t id, int64_t position, int64_t visible) {
 
 void ContextDigest::add_image(const Block& image, int64_t position, int64_t visible) {
   const bool as_latents = image.kind == Block::Kind::latents;
-  position_ids = fnv1a64(static_cast<uint64_t>(position), fnv1a64(static_cast<uint64_t>(image.num_tokens()), position_ids));
+  position_ids =
+      fnv1a64(static_cast<uint64_t>(position), fnv1a64(static_cast<uint64_t>(image.num_tokens()), position_ids));
   mask = fnv1a64(static_cast<uint64_t>(-visible), mask);
   uint64_t& bytes = as_latents ? latents : pixels;
   bytes = fnv1a64(static_cast<uint64_t>(image.grid.height), fnv1a64(static_cast<uint64_t>(image.grid.width), bytes));

@@ -7,8 +7,8 @@
 
 namespace unigrpo::policy {
 
-/// Fingerprints of what a sequence has read, field by field, taken where keys and values are made: by the cached path as by
-/// the packed one. Equal fields mean that both saw the same.
+/// Fingerprints of what a sequence has read, field by field, taken where keys and values are made: by the cached path
+/// as by the packed one. Equal fields mean that both saw the same.
 struct ContextDigest {
   uint64_t token_ids = kFnvStart;
   uint64_t position_ids = kFnvStart;

@@ -1,9 +1,8 @@
 #include "policy/family.h"
 
+#include <nlohmann/json.hpp>
 #include <stdexcept>
 #include <string>
-
-#include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "policy/config_section.h"
@@ -24,7 +23,8 @@ Family family_of(const std::filesystem::path& folder) {
   }
   if (section.has("architectures")) {
     const nlohmann::json& names = section.object()["architectures"];
-    const std::string name = names.is_array() && !names.empty() && names[0].is_string() ? names[0].get<std::string>() : "";
+    const std::string name =
+        names.is_array() && !names.empty() && names[0].is_string() ? names[0].get<std::string>() : "";
     if (name.starts_with("Bagel")) return Family::bagel;
     if (name == "Qwen2ForCausalLM") return Family::qwen2;
     throw BadInput("{}: 'architectures' is {}; expected [\"BagelForConditionalGeneration\"] or [\"Qwen2ForCausalLM\"]",

@@ -16,11 +16,13 @@ enum class Family {
   pair    // one of each, in folders of their own: paired.h
 };
 
-/// Which family config.json of a model folder names: by `model_type`, else `architectures`; a file with neither is BAGEL's where
-/// llm_config.json lies beside it. Throws BadInput naming file and key for any other, and for a folder without config.json.
+/// Which family config.json of a model folder names: by `model_type`, else `architectures`; a file with neither is
+/// BAGEL's where llm_config.json lies beside it. Throws BadInput naming file and key for any other, and for a folder
+/// without config.json.
 Family family_of(const std::filesystem::path& folder);
 
-/// The file that opens a folder's weights: the family's single file, or the index of its shards; nothing where there are none.
+/// The file that opens a folder's weights: the family's single file, or the index of its shards; nothing where there
+/// are none.
 std::optional<std::filesystem::path> find_weights(const std::filesystem::path& folder, Family family);
 
 /// The single file that weights come in: ema.safetensors, model.safetensors. A pair has none of its own.

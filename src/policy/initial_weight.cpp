@@ -1,8 +1,8 @@
 #include "policy/initial_weight.h"
 
-#include <cmath>
-
 #include <ATen/ATen.h>
+
+#include <cmath>
 
 #include "base/hash.h"
 #include "base/rng.h"
@@ -11,7 +11,8 @@
 
 namespace unigrpo::policy {
 
-at::Tensor initial_weight(const MotConfig& llm, const std::string& name, const std::vector<int64_t>& shape, uint64_t seed) {
+at::Tensor initial_weight(const MotConfig& llm, const std::string& name, const std::vector<int64_t>& shape,
+                          uint64_t seed) {
   if (name.ends_with("pos_embed.pos_embed")) {
     return nn::sincos_position_table(static_cast<int64_t>(std::lround(std::sqrt(shape[0]))), shape[1]);
   }

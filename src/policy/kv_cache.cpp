@@ -1,8 +1,8 @@
 #include "policy/kv_cache.h"
 
-#include <algorithm>
-
 #include <ATen/ATen.h>
+
+#include <algorithm>
 
 namespace unigrpo::policy {
 

@@ -1,9 +1,9 @@
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
 #include <vector>
-
-#include <ATen/core/Tensor.h>
 
 #include "policy/context_digest.h"
 
@@ -28,7 +28,8 @@ class KvCache {
   KvCache(int64_t num_layers, int64_t num_kv_heads, int64_t head_dim, at::TensorOptions options);
 
   Context fork(const Context& parent) const;
-  /// Room for `num_tokens` more; returns their pool rows and appends them to `context.slots`. Positions are the caller's.
+  /// Room for `num_tokens` more; returns their pool rows and appends them to `context.slots`. Positions are the
+  /// caller's.
   std::vector<int64_t> extend(Context& context, int64_t num_tokens);
   void release(Context& context);
 

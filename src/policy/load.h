@@ -12,8 +12,8 @@
 
 namespace unigrpo::policy {
 
-/// Opens the model folder `config.model` of whichever family its config.json names (see Bagel::load, Qwen2::load, Paired::load).
-/// Adapters are keyed by `seed`. Throws BadInput naming file and key, tensor or token.
+/// Opens the model folder `config.model` of whichever family its config.json names (see Bagel::load, Qwen2::load,
+/// Paired::load). Adapters are keyed by `seed`. Throws BadInput naming file and key, tensor or token.
 std::unique_ptr<UnifiedPolicy> load(const PolicyConfig& config, uint64_t seed);
 
 /// What a folder's config files say, without its weights.
@@ -21,7 +21,7 @@ struct ModelSizes {
   Family family = Family::bagel;
   MotConfig llm;
   std::optional<BagelConfig> bagel;  // where the family draws
-  NamedTensors shapes;               // every weight by its official name, meta tensors; `autoencoder.` before ae.safetensors'
+  NamedTensors shapes;  // every weight by its official name, meta tensors; `autoencoder.` before ae.safetensors'
 };
 
 /// Throws BadInput naming file and key, and for a pair of models, which has no one set of sizes.

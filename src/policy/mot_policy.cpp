@@ -1,9 +1,9 @@
 #include "policy/mot_policy.h"
 
+#include <ATen/ATen.h>
+
 #include <algorithm>
 #include <utility>
-
-#include <ATen/ATen.h>
 
 #include "base/error.h"
 #include "base/hash.h"
@@ -35,7 +35,9 @@ nn::Weights open_weights(const PolicyConfig& config, const MotConfig& llm) {
   const std::filesystem::path folder = config.model;
   const Family family = family_of(folder);
   const auto path = find_weights(folder, family);
-  if (!path) throw BadInput("{}: no {} (or *.safetensors.index.json) in this model folder", folder.string(), weights_file(family));
+  if (!path)
+    throw BadInput("{}: no {} (or *.safetensors.index.json) in this model folder", folder.string(),
+                   weights_file(family));
   auto tensors = read_tensors(*path, config.dtype == DtypeChoice::bfloat16 ? at::kBFloat16 : at::kFloat);
   std::erase_if(tensors, [&](const auto& entry) { return is_tied_copy(llm, entry.first); });
   return {path->string(), std::move(tensors)};
@@ -48,8 +50,8 @@ MotPolicy::MotPolicy(const MotConfig& llm, nn::Weights& weights, std::unique_ptr
       llm_(std::make_unique<MotTransformer>(llm, weights, &adapters_on_)),
       cache_(llm.num_layers, llm.num_kv_heads, llm.head_dim, llm_->options()) {
   if (tokenizer_->vocab_size() > llm.vocab_size) {
-    throw BadInput("{}: the tokenizer has {} ids, the config says vocab_size {}", folder.string(), tokenizer_->vocab_size(),
-                   llm.vocab_size);
+    throw BadInput("{}: the tokenizer has {} ids, the config says vocab_size {}", folder.string(),
+                   tokenizer_->vocab_size(), llm.vocab_size);
   }
   bos_ = special_id("<|im_start|>");
   eos_ = special_id("<|im_end|>");
@@ -97,9 +99,8 @@ PackedTokens MotPolicy::packed(const Placement& placed) const {
 void MotPolicy::attach_lora(const LoraConfig& lora, uint64_t seed) {
   int64_t attached = 0;
   llm_->for_each_linear([&](nn::Linear& linear) {
-    const bool wanted = std::ranges::any_of(lora.targets, [&](const std::string& pattern) {
-      return matches_pattern(linear.name + ".weight", pattern);
-    });
+    const bool wanted = std::ranges::any_of(
+        lora.targets, [&](const std::string& pattern) { return matches_pattern(linear.name + ".weight", pattern); });
     if (!wanted) return;
     // A: N(0, 1/in), B: 0, so that the adapted model starts as the base. Adapters are float32 masters of themselves.
     const int64_t out = linear.weight.size(0), in = linear.weight.size(1);
@@ -114,7 +115,8 @@ void MotPolicy::attach_lora(const LoraConfig& lora, uint64_t seed) {
     linear.lora = std::move(adapter);
     ++attached;
   });
-  if (attached == 0) throw BadInput("policy.lora.targets: no weight of the model matches [{}]", join(lora.targets, ", "));
+  if (attached == 0)
+    throw BadInput("policy.lora.targets: no weight of the model matches [{}]", join(lora.targets, ", "));
 }
 
 NamedTensors MotPolicy::merged() const {
@@ -159,7 +161,8 @@ at::Tensor MotPolicy::append_text(std::span<Context* const> rows, std::span<cons
     for (size_t k = 0; k < ids[i].size(); ++k) {
       block.queries.push_back(static_cast<int64_t>(flat.size()));
       flat.push_back(ids[i][k]);
-      context.digest.add_token(ids[i][k], context.position, static_cast<int64_t>(context.slots.size() - ids[i].size() + k) + 1);
+      context.digest.add_token(ids[i][k], context.position,
+                               static_cast<int64_t>(context.slots.size() - ids[i].size() + k) + 1);
       positions.push_back(context.position++);
     }
     slots.insert(slots.end(), fresh.begin(), fresh.end());
@@ -168,7 +171,8 @@ at::Tensor MotPolicy::append_text(std::span<Context* const> rows, std::span<cons
     last.push_back(static_cast<int64_t>(flat.size()) - 1);
   }
   const auto num_rows = static_cast<int64_t>(flat.size());
-  const auto layout = std::make_shared<const nn::AttentionLayout>(blocks, std::vector<int64_t>{}, num_rows, llm_->options());
+  const auto layout =
+      std::make_shared<const nn::AttentionLayout>(blocks, std::vector<int64_t>{}, num_rows, llm_->options());
   const PackedTokens tokens{.num_und = num_rows,
                             .position_ids = index_tensor(positions, device()),
                             .layout = layout,

@@ -14,8 +14,8 @@
 
 namespace unigrpo::policy {
 
-/// What the families share: a policy around one MotTransformer, with its tokenizer, cache, parameters and adapters. A text block
-/// is <|im_start|> text <|im_end|>. A family adds what it reads and draws, and the packed forward.
+/// What the families share: a policy around one MotTransformer, with its tokenizer, cache, parameters and adapters. A
+/// text block is <|im_start|> text <|im_end|>. A family adds what it reads and draws, and the packed forward.
 class MotPolicy : public UnifiedPolicy {
  public:
   const data::Tokenizer& tokenizer() const override { return *tokenizer_; }
@@ -34,16 +34,18 @@ class MotPolicy : public UnifiedPolicy {
   uint64_t weights_version() const override;
 
  protected:
-  /// Takes the language model's weights. Throws BadInput naming the folder where the tokenizer has no block tokens, or more ids
-  /// than the model.
+  /// Takes the language model's weights. Throws BadInput naming the folder where the tokenizer has no block tokens, or
+  /// more ids than the model.
   MotPolicy(const MotConfig& llm, nn::Weights& weights, std::unique_ptr<data::Tokenizer> tokenizer,
             const std::filesystem::path& folder);
 
   /// Once every part has its weights: makes them the policy's parameters. Throws as Weights::finish does.
   void adopt(const nn::Weights& weights);
-  /// What trains: all but the frozen, or adapters keyed by `seed`. Throws BadInput where no weight matches a LoRA target.
+  /// What trains: all but the frozen, or adapters keyed by `seed`. Throws BadInput where no weight matches a LoRA
+  /// target.
   void prepare(const PolicyConfig& config, uint64_t seed);
-  /// The batch for MotTransformer::forward without a cache; with dropout where gradients are recorded, keyed by what the batch holds.
+  /// The batch for MotTransformer::forward without a cache; with dropout where gradients are recorded, keyed by what
+  /// the batch holds.
   PackedTokens packed(const Placement& placed) const;
   /// The id of a special token. Throws BadInput naming the folder.
   int64_t special_id(const std::string& token) const;
@@ -68,8 +70,8 @@ class MotPolicy : public UnifiedPolicy {
 /// The tensors of one file, or of the shards of an index, on the CPU; floating-point ones as `dtype`.
 std::map<std::string, at::Tensor> read_tensors(const std::filesystem::path& path, at::ScalarType dtype);
 
-/// A model folder's weights in the config's dtype, a tied copy of lm_head left out. Throws BadInput naming the folder where there
-/// are none.
+/// A model folder's weights in the config's dtype, a tied copy of lm_head left out. Throws BadInput naming the folder
+/// where there are none.
 nn::Weights open_weights(const PolicyConfig& config, const MotConfig& llm);
 
 }  // namespace unigrpo::policy

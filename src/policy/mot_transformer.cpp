@@ -1,9 +1,9 @@
 #include "policy/mot_transformer.h"
 
+#include <ATen/ATen.h>
+
 #include <tuple>
 #include <utility>
-
-#include <ATen/ATen.h>
 
 #include "nn/norm.h"
 #include "nn/recompute.h"
@@ -63,8 +63,9 @@ MotTransformer::MotTransformer(const MotConfig& config, nn::Weights& weights, co
     : config_(config) {
   const std::string& base = config.prefix;
   embed_tokens_ = weights.take(base + "model.embed_tokens.weight", {config.vocab_size, config.hidden_size});
-  lm_head_ = config.tie_word_embeddings ? embed_tokens_
-                                        : weights.take(base + "lm_head.weight", {config.vocab_size, config.hidden_size});
+  lm_head_ = config.tie_word_embeddings
+                 ? embed_tokens_
+                 : weights.take(base + "lm_head.weight", {config.vocab_size, config.hidden_size});
   norm_ = weights.take(base + "model.norm.weight", {config.hidden_size});
   if (config.generation_expert) norm_gen_ = weights.take(base + "model.norm_moe_gen.weight", {config.hidden_size});
   for (int64_t i = 0; i < config.num_layers; ++i) {

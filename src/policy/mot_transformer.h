@@ -1,5 +1,7 @@
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -7,8 +9,6 @@
 #include <string>
 #include <string_view>
 #include <vector>
-
-#include <ATen/core/Tensor.h>
 
 #include "nn/attention.h"
 #include "nn/linear.h"
@@ -25,7 +25,7 @@ struct MotConfig {
   int64_t num_layers = 0;
   int64_t num_heads = 0;
   int64_t num_kv_heads = 0;
-  int64_t head_dim = 0;            // hidden_size / num_heads, unless the config says otherwise
+  int64_t head_dim = 0;  // hidden_size / num_heads, unless the config says otherwise
   int64_t vocab_size = 0;
   int64_t max_positions = 32768;
   double rms_norm_eps = 1e-6;
@@ -43,18 +43,18 @@ inline bool is_tied_copy(const MotConfig& config, std::string_view name) {
 
 /// Tokens of many sequences in one row order: understanding tokens first, then generation (latent) tokens.
 struct PackedTokens {
-  int64_t num_und = 0;                 // rows before this use the understanding weights, the others `_moe_gen`; all rows
-                                       // where there is no generation expert
-  at::Tensor position_ids;             // [T] int64
+  int64_t num_und = 0;      // rows before this use the understanding weights, the others `_moe_gen`; all rows
+                            // where there is no generation expert
+  at::Tensor position_ids;  // [T] int64
   std::shared_ptr<const nn::AttentionLayout> layout;
-  at::Tensor cache_slots;              // [T] int64 where there is a cache: rows of the pool to write
-  bool detached_copy = false;          // without a cache: pool rows T..2T-1 are the same keys and values, detached
+  at::Tensor cache_slots;      // [T] int64 where there is a cache: rows of the pool to write
+  bool detached_copy = false;  // without a cache: pool rows T..2T-1 are the same keys and values, detached
   std::optional<nn::LoraDropout> dropout = std::nullopt;
 };
 
 /// Qwen2 layers (Qwen2.5 technical report, arXiv 2412.15115): grouped-query attention with biases on q, k and v, rotary
-/// positions, SwiGLU. With a generation expert a mixture-of-transformers (BAGEL, arXiv 2505.14683): two sets of weights and one
-/// attention.
+/// positions, SwiGLU. With a generation expert a mixture-of-transformers (BAGEL, arXiv 2505.14683): two sets of weights
+/// and one attention.
 class MotTransformer {
  public:
   MotTransformer(const MotConfig& config, nn::Weights& weights, const bool* lora_enabled);
@@ -62,8 +62,9 @@ class MotTransformer {
   /// ids: [T] int64 -> [T, D].
   at::Tensor embed(const at::Tensor& ids) const;
 
-  /// embeds: [T, D] in the order of `tokens`. With a cache the new keys and values are written to it and queries see the
-  /// pool (no gradients); without one the pool is the packed rows themselves. Returns the final hidden states [T, D].
+  /// embeds: [T, D] in the order of `tokens`. With a cache the new keys and values are written to it and queries see
+  /// the pool (no gradients); without one the pool is the packed rows themselves. Returns the final hidden states [T,
+  /// D].
   at::Tensor forward(const at::Tensor& embeds, const PackedTokens& tokens, KvCache* cache) const;
 
   /// hidden: [T, D] -> [T, V].

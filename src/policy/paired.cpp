@@ -1,13 +1,13 @@
 #include "policy/paired.h"
 
-#include <algorithm>
-#include <iterator>
-#include <stdexcept>
-#include <utility>
-
 #include <ATen/ATen.h>
 #include <fmt/ranges.h>
+
+#include <algorithm>
+#include <iterator>
 #include <nlohmann/json.hpp>
+#include <stdexcept>
+#include <utility>
 
 #include "base/error.h"
 #include "base/hash.h"
@@ -21,7 +21,8 @@ namespace {
 namespace fs = std::filesystem;
 
 std::string read_half(const ConfigSection& section, const fs::path& folder, const char* key, const char* what) {
-  if (!section.has(key)) throw BadInput("{}: '{}' is missing (the folder of {} beside this file)", section.file(), key, what);
+  if (!section.has(key))
+    throw BadInput("{}: '{}' is missing (the folder of {} beside this file)", section.file(), key, what);
   std::string name = section.text(key, "");
   if (name.ends_with('/')) name.pop_back();
   if (name.empty() || name == "." || name == ".." || name.find('/') != std::string::npos) {
@@ -37,14 +38,16 @@ std::string read_half(const ConfigSection& section, const fs::path& folder, cons
 /// Both models read the same ids, so an id must be one token to both.
 void require_same_tokenizer(const data::Tokenizer& text, const data::Tokenizer& image, const std::string& folder) {
   auto differ = [&](const std::string& what, const auto& ours, const auto& theirs) {
-    throw BadInput("{}: the halves' tokenizers differ, and both read the same ids: {} to the text model {}, to the image model {}",
-                   folder, what, ours, theirs);
+    throw BadInput(
+        "{}: the halves' tokenizers differ, and both read the same ids: {} to the text model {}, to the image model {}",
+        folder, what, ours, theirs);
   };
   for (const auto& [ours, theirs] : {std::pair(&text, &image), std::pair(&image, &text)}) {
     for (const auto& [token, id] : ours->special_tokens()) {
       auto id_to = [&](const data::Tokenizer& tokenizer) {
         const auto found = tokenizer.special_tokens().find(token);
-        return found == tokenizer.special_tokens().end() ? std::string("no special token") : std::to_string(found->second);
+        return found == tokenizer.special_tokens().end() ? std::string("no special token")
+                                                         : std::to_string(found->second);
       };
       if (id_to(*theirs) != std::to_string(id)) differ("'" + token + "' is", id_to(text), id_to(image));
     }
@@ -53,13 +56,16 @@ void require_same_tokenizer(const data::Tokenizer& text, const data::Tokenizer& 
   for (int64_t id = 0; id < text.vocab_size(); ++id) {
     const std::string ours = text.decode({id}), theirs = image.decode({id});
     if (ours != theirs) differ(fmt::format("id {} is", id), in_quotes(ours), in_quotes(theirs));
-    auto cut = [&](const data::Tokenizer& tokenizer) { return fmt::format("[{}]", fmt::join(tokenizer.encode(ours), ", ")); };
+    auto cut = [&](const data::Tokenizer& tokenizer) {
+      return fmt::format("[{}]", fmt::join(tokenizer.encode(ours), ", "));
+    };
     if (text.encode(ours) != image.encode(ours)) differ(in_quotes(ours) + " is", cut(text), cut(image));
   }
 }
 
 /// The names that a pattern fits, with the half's prefix or without it.
-std::vector<std::string> select(const std::vector<std::string>& patterns, const std::string& prefix, const NamedTensors& shapes) {
+std::vector<std::string> select(const std::vector<std::string>& patterns, const std::string& prefix,
+                                const NamedTensors& shapes) {
   std::vector<std::string> names;
   for (const NamedTensor& weight : shapes) {
     const bool fits = std::ranges::any_of(patterns, [&](const std::string& pattern) {
@@ -71,8 +77,8 @@ std::vector<std::string> select(const std::vector<std::string>& patterns, const 
 }
 
 /// What a half is loaded with: the pair's patterns as names of its own.
-PolicyConfig config_of(const PolicyConfig& pair, const fs::path& folder, const std::string& prefix, const MotConfig& llm,
-                       const NamedTensors& shapes) {
+PolicyConfig config_of(const PolicyConfig& pair, const fs::path& folder, const std::string& prefix,
+                       const MotConfig& llm, const NamedTensors& shapes) {
   PolicyConfig config = pair;
   config.model = folder.string();
   config.freeze = select(pair.freeze, prefix, shapes);
@@ -228,7 +234,8 @@ at::Tensor Paired::append_text(std::span<Context* const> rows, std::span<const s
 
 std::vector<std::vector<Block>> Paired::read_images(std::span<const Image> images, bool with_latents) {
   if (!with_latents && !images.empty()) {
-    throw BadInput("{}: the text model of a pair sees no pictures; a prompt with one needs a program that draws", folder_);
+    throw BadInput("{}: the text model of a pair sees no pictures; a prompt with one needs a program that draws",
+                   folder_);
   }
   return image_->read_images(images, with_latents);
 }

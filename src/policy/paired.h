@@ -25,20 +25,21 @@ inline constexpr char kTextPrefix[] = "text.", kImagePrefix[] = "image.";
 /// Throws BadInput naming file and key, also for a folder of another family and where a half's folder is not there.
 PairFolders read_pair_config(const std::filesystem::path& folder);
 
-/// Two separate models as one policy: a Qwen2.5 model writes, a BAGEL model reads what was written and draws; its writing head is
-/// not used. Each half reads the text into a context of its own. Images are read by the image model alone: text that follows one
-/// is written by a model that has not seen it, and a program that draws nothing refuses prompts with pictures.
+/// Two separate models as one policy: a Qwen2.5 model writes, a BAGEL model reads what was written and draws; its
+/// writing head is not used. Each half reads the text into a context of its own. Images are read by the image model
+/// alone: text that follows one is written by a model that has not seen it, and a program that draws nothing refuses
+/// prompts with pictures.
 ///
-/// The image model reads a text block when its end token comes, in one forward. So an image stands between closed blocks only
-/// (std::invalid_argument otherwise), here and in a TrainBatch.
+/// The image model reads a text block when its end token comes, in one forward. So an image stands between closed
+/// blocks only (std::invalid_argument otherwise), here and in a TrainBatch.
 ///
-/// Of a Context, `slots` and `position` are those of the image model, which reads everything; the digest is of both. It owns an
-/// entry in this class, whose index stands in `blocks`.
+/// Of a Context, `slots` and `position` are those of the image model, which reads everything; the digest is of both. It
+/// owns an entry in this class, whose index stands in `blocks`.
 class Paired final : public UnifiedPolicy {
  public:
-  /// Loads both halves. Freeze and LoRA patterns are held against a weight's name with its half's prefix and without it; a half
-  /// that LoRA does not reach stays as it is. Throws BadInput as the halves do, where their tokenizers differ, where the text
-  /// model has more ids than the image model, and where no weight matches a LoRA target.
+  /// Loads both halves. Freeze and LoRA patterns are held against a weight's name with its half's prefix and without
+  /// it; a half that LoRA does not reach stays as it is. Throws BadInput as the halves do, where their tokenizers
+  /// differ, where the text model has more ids than the image model, and where no weight matches a LoRA target.
   static std::unique_ptr<Paired> load(const PolicyConfig& config, uint64_t seed);
 
   const data::Tokenizer& tokenizer() const override { return text_->tokenizer(); }
@@ -54,7 +55,9 @@ class Paired final : public UnifiedPolicy {
   std::vector<std::vector<Block>> read_images(std::span<const Image> images, bool with_latents) override;
   void append_images(std::span<Context* const> rows, std::span<const Block> blocks) override;
   std::unique_ptr<Denoiser> denoise(std::span<const Context* const> rows, LatentGrid grid) override;
-  std::vector<Image> decode(const at::Tensor& latents, LatentGrid grid) override { return image_->decode(latents, grid); }
+  std::vector<Image> decode(const at::Tensor& latents, LatentGrid grid) override {
+    return image_->decode(latents, grid);
+  }
 
   TrainOutput forward_train(const TrainBatch& batch) override;
   at::Tensor logits(const at::Tensor& hidden) const override { return text_->logits(hidden); }

@@ -1,9 +1,9 @@
 #include "policy/placement.h"
 
+#include <ATen/ATen.h>
+
 #include <memory>
 #include <utility>
-
-#include <ATen/ATen.h>
 
 #include "tensor/convert.h"
 
@@ -88,7 +88,8 @@ void Placement::place(const Block& source, Reader& reader, const Group& group) {
       nn::QueryBlock block;
       for (const int64_t id : source.ids) {
         block.queries.push_back(add_und(id, reader.position));
-        reader.digest.add_token(id, reader.position++, static_cast<int64_t>(reader.visible.size() + block.queries.size()));
+        reader.digest.add_token(id, reader.position++,
+                                static_cast<int64_t>(reader.visible.size() + block.queries.size()));
       }
       read(std::move(block), reader, group);
       return;

@@ -1,12 +1,12 @@
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
 #include <vector>
-
-#include <ATen/core/Tensor.h>
 
 #include "data/tokenizer.h"
 #include "io/image.h"
@@ -21,8 +21,8 @@ class TextPolicy {
  public:
   virtual ~TextPolicy() = default;
   virtual const data::Tokenizer& tokenizer() const = 0;
-  virtual int64_t bos_id() const = 0;  // opens a text block
-  virtual int64_t eos_id() const = 0;  // closes it: the end-of-text action
+  virtual int64_t bos_id() const = 0;         // opens a text block
+  virtual int64_t eos_id() const = 0;         // closes it: the end-of-text action
   virtual int64_t max_positions() const = 0;  // rotary positions that the model knows: a token each, an image block one
 
   virtual Context fork(const Context& parent) = 0;
@@ -49,8 +49,8 @@ class ImagePolicy {
   virtual int64_t latent_channels() const = 0;  // C of a latent token
   /// The token grid of a square image. Throws BadInput where the model cannot draw that size.
   virtual LatentGrid grid_for(int64_t image_size) const = 0;
-  /// How images enter a context, image by image: as VAE tokens (the posterior mean; left out where nothing is drawn) and as
-  /// vision tokens, resized by the model's own rule. Throws BadInput for an image that the model cannot read.
+  /// How images enter a context, image by image: as VAE tokens (the posterior mean; left out where nothing is drawn)
+  /// and as vision tokens, resized by the model's own rule. Throws BadInput for an image that the model cannot read.
   virtual std::vector<std::vector<Block>> read_images(std::span<const Image> images, bool with_latents) = 0;
   /// Appends blocks[i], an image of one kind for all, to rows[i].
   virtual void append_images(std::span<Context* const> rows, std::span<const Block> blocks) = 0;
@@ -74,7 +74,7 @@ struct TrainBatch {
 struct TrainOutput {
   at::Tensor text_hidden;  // [sum of text block lengths, D], sequence by sequence, block by block
   at::Tensor velocity;     // [sum of S, L, C] float32; all noisy images of a batch have one grid
-  std::vector<std::vector<ContextDigest>> digests;  // [sequences][blocks]: what had been read once each block was placed
+  std::vector<std::vector<ContextDigest>> digests;  // [sequences][blocks]: what had been read after each block
 };
 
 /// A model that does both over one set of weights.

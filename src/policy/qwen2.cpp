@@ -1,9 +1,9 @@
 #include "policy/qwen2.h"
 
-#include <utility>
-
 #include <ATen/ATen.h>
+
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "base/error.h"
 #include "policy/config_section.h"
@@ -25,7 +25,8 @@ MotConfig read_qwen2_config(const std::filesystem::path& folder) {
 }
 
 void refuse_images(const std::string& folder) {
-  throw BadInput("{}: a Qwen2.5 model reads and writes text only: prompts without images, and program = [\"text\"]", folder);
+  throw BadInput("{}: a Qwen2.5 model reads and writes text only: prompts without images, and program = [\"text\"]",
+                 folder);
 }
 
 void Qwen2::refuse_images() const { policy::refuse_images(folder().string()); }

@@ -12,16 +12,18 @@
 
 namespace unigrpo::policy {
 
-/// What config.json of a Qwen2 or Qwen2.5 folder says. Throws BadInput naming file and key, also for a folder of another family
-/// and for sliding windows and scaled rotary positions.
+/// What config.json of a Qwen2 or Qwen2.5 folder says. Throws BadInput naming file and key, also for a folder of
+/// another family and for sliding windows and scaled rotary positions.
 MotConfig read_qwen2_config(const std::filesystem::path& folder);
 
-/// Qwen2.5 (Qwen2.5 technical report, arXiv 2412.15115), a model of text alone: the layers of BAGEL's understanding weights but
-/// for qk-norm. Blocks are as BAGEL's, <|im_start|> text <|im_end|>. Whatever is about images throws BadInput.
+/// Qwen2.5 (Qwen2.5 technical report, arXiv 2412.15115), a model of text alone: the layers of BAGEL's understanding
+/// weights but for qk-norm. Blocks are as BAGEL's, <|im_start|> text <|im_end|>. Whatever is about images throws
+/// BadInput.
 class Qwen2 final : public MotPolicy {
  public:
-  /// Loads an official folder: config.json, model.safetensors (or a sharded index), the tokenizer; lm_head.weight where it is
-  /// not tied to the embeddings. Weights come in `config.dtype`. Attaches adapters where config.train = lora (keyed by `seed`).
+  /// Loads an official folder: config.json, model.safetensors (or a sharded index), the tokenizer; lm_head.weight where
+  /// it is not tied to the embeddings. Weights come in `config.dtype`. Attaches adapters where config.train = lora
+  /// (keyed by `seed`).
   static std::unique_ptr<Qwen2> load(const PolicyConfig& config, uint64_t seed);
 
   /// Every weight of a model of these sizes by its official name, without memory (meta tensors).

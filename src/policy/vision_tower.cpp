@@ -1,8 +1,8 @@
 #include "policy/vision_tower.h"
 
-#include <string>
-
 #include <ATen/ATen.h>
+
+#include <string>
 
 #include "nn/patch.h"
 

@@ -1,9 +1,9 @@
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
 #include <vector>
-
-#include <ATen/core/Tensor.h>
 
 #include "nn/linear.h"
 #include "nn/weights.h"
@@ -27,8 +27,8 @@ class VisionTower {
  public:
   VisionTower(const VisionConfig& config, int64_t llm_hidden_size, int64_t max_patches_per_side, nn::Weights& weights);
 
-  /// images: [B, 3, height, width], normalised, sides divisible by patch_size. Returns features [B, N, Dv] after the last
-  /// layer norm, N = patches.
+  /// images: [B, 3, height, width], normalised, sides divisible by patch_size. Returns features [B, N, Dv] after the
+  /// last layer norm, N = patches.
   at::Tensor features(const at::Tensor& images) const;
   /// Connector plus position embedding: [B, N, Dv] -> [B, N, D], for a patch grid `height` x `width`.
   at::Tensor connect(const at::Tensor& features, int64_t height, int64_t width) const;

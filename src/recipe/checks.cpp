@@ -19,8 +19,7 @@ Finding check_program(const Recipe& recipe, Command) {
   constexpr size_t kMaxSegments = 16;
   const size_t count = recipe.rollout.program.size();
   if (count > kMaxSegments) {
-    return Conflict{{"rollout.program"},
-                    fmt::format("expected at most {} segments, got {}", kMaxSegments, count)};
+    return Conflict{{"rollout.program"}, fmt::format("expected at most {} segments, got {}", kMaxSegments, count)};
   }
   return {};
 }
@@ -31,18 +30,16 @@ Finding check_window(const Recipe& recipe, Command) {
   if (!has_segment(recipe, "image") || window.mode == flow::WindowMode::all) return {};
   const bool fixed = window.mode == flow::WindowMode::fixed;
   if (!fixed && window.last > num_steps) {
-    return Conflict{
-        {"rollout.window.last", "rollout.num_steps"},
-        fmt::format("expected at most rollout.num_steps = {}, got {}", num_steps, window.last)};
+    return Conflict{{"rollout.window.last", "rollout.num_steps"},
+                    fmt::format("expected at most rollout.num_steps = {}, got {}", num_steps, window.last)};
   }
   const bool to_the_end = fixed || window.last < 0;
   const int64_t end = to_the_end ? num_steps : window.last;
   if (window.first + window.width > end) {
-    return Conflict{{"rollout.window.width", "rollout.window.first", "rollout.num_steps",
-                     "rollout.window.last"},
-                    fmt::format("expected first + width of at most {} = {}, got {} + {}",
-                                to_the_end ? "rollout.num_steps" : "rollout.window.last", end,
-                                window.first, window.width)};
+    return Conflict{
+        {"rollout.window.width", "rollout.window.first", "rollout.num_steps", "rollout.window.last"},
+        fmt::format("expected first + width of at most {} = {}, got {} + {}",
+                    to_the_end ? "rollout.num_steps" : "rollout.window.last", end, window.first, window.width)};
   }
   return {};
 }
@@ -51,20 +48,17 @@ Finding check_cps(const Recipe& recipe, Command) {
   const auto& sde = recipe.rollout.sde;
   if (sde.kind != flow::SdeKind::cps) return {};
   if (sde.noise_level > 1) {
-    return Conflict{
-        {"rollout.sde.noise_level", "rollout.sde.kind"},
-        fmt::format("expected at most 1 with rollout.sde.kind = \"cps\", got {}", sde.noise_level)};
+    return Conflict{{"rollout.sde.noise_level", "rollout.sde.kind"},
+                    fmt::format("expected at most 1 with rollout.sde.kind = \"cps\", got {}", sde.noise_level)};
   }
   if (recipe.grpo.image.ratio_norm) {
-    return Conflict{
-        {"grpo.image.ratio_norm", "rollout.sde.kind"},
-        "expected false with rollout.sde.kind = \"cps\" (flow_sde and dance only), got true"};
+    return Conflict{{"grpo.image.ratio_norm", "rollout.sde.kind"},
+                    "expected false with rollout.sde.kind = \"cps\" (flow_sde and dance only), got true"};
   }
   // The std of the last step is 0, so it is never trained.
   if (has_segment(recipe, "image") && recipe.rollout.num_steps < 2) {
-    return Conflict{
-        {"rollout.num_steps", "rollout.sde.kind"},
-        "expected at least 2 with rollout.sde.kind = \"cps\" (its last step has no noise), got 1"};
+    return Conflict{{"rollout.num_steps", "rollout.sde.kind"},
+                    "expected at least 2 with rollout.sde.kind = \"cps\" (its last step has no noise), got 1"};
   }
   return {};
 }
@@ -72,8 +66,7 @@ Finding check_cps(const Recipe& recipe, Command) {
 Finding check_something_is_trained(const Recipe& recipe, Command command) {
   if (command == Command::sft) {
     const auto& sft = recipe.sft;
-    if (sft.stage != train::SftStage::joint || sft.text_weight > 0 || sft.image_weight > 0)
-      return {};
+    if (sft.stage != train::SftStage::joint || sft.text_weight > 0 || sft.image_weight > 0) return {};
     return Conflict{{"sft.text_weight", "sft.image_weight"},
                     "expected a weight > 0 here or in sft.image_weight: nothing is trained"};
   }
@@ -82,9 +75,8 @@ Finding check_something_is_trained(const Recipe& recipe, Command command) {
   const auto& grpo = recipe.grpo;
   if ((text && grpo.text.weight > 0) || (image && grpo.image.weight > 0)) return {};
   if (!text) {
-    return Conflict{
-        {"grpo.image.weight", "rollout.program"},
-        "expected a weight > 0: rollout.program has images only, so nothing is trained"};
+    return Conflict{{"grpo.image.weight", "rollout.program"},
+                    "expected a weight > 0: rollout.program has images only, so nothing is trained"};
   }
   if (!image) {
     return Conflict{{"grpo.text.weight", "rollout.program"},
@@ -98,9 +90,9 @@ Finding check_updates(const Recipe& recipe, Command) {
   const auto& grpo = recipe.grpo;
   const int64_t samples = grpo.prompts_per_step * grpo.group_size;
   if (grpo.num_updates <= samples) return {};
-  return Conflict{{"grpo.num_updates", "grpo.prompts_per_step", "grpo.group_size"},
-                  fmt::format("expected at most prompts_per_step * group_size = {}, got {}",
-                              samples, grpo.num_updates)};
+  return Conflict{
+      {"grpo.num_updates", "grpo.prompts_per_step", "grpo.group_size"},
+      fmt::format("expected at most prompts_per_step * group_size = {}, got {}", samples, grpo.num_updates)};
 }
 
 bool judges_text(reward::RewardKind kind) {
@@ -169,7 +161,8 @@ Finding check_http(const reward::TermConfig& term, const std::string& key) {
   if (!judges && !detects) return {};
   const std::string user = judges ? ".kind" : ".detector";
   if (http.url.empty()) {
-    return Conflict{{key + ".http.url", key + user}, fmt::format("expected an address for {} = \"http\"", user.substr(1))};
+    return Conflict{{key + ".http.url", key + user},
+                    fmt::format("expected an address for {} = \"http\"", user.substr(1))};
   }
   if (http.url.starts_with("http://") && !http.allow_plain_http && !is_loopback(http.url)) {
     return Conflict{{key + ".http.url", key + ".http.allow_plain_http"},
@@ -210,15 +203,13 @@ Finding check_terms(const Recipe& recipe, Command command) {
     const auto [found, is_new] = first_of.emplace(name, i);
     if (!is_new) {
       return Conflict{{key + ".name", key + ".kind"},
-                      fmt::format("expected a name of its own, got \"{}\" as in reward.terms.{}",
-                                  name, found->second)};
+                      fmt::format("expected a name of its own, got \"{}\" as in reward.terms.{}", name, found->second)};
     }
     if (const Finding conflict = check_reward(term, key)) return conflict;
     const char* judged = judges_text(term.kind) ? "text" : "image";
     if (command == Command::train && !judges_both(term.kind) && !has_segment(recipe, judged)) {
       return Conflict{{key + ".kind", "rollout.program"},
-                      fmt::format("expected \"{}\" in rollout.program for kind \"{}\"", judged,
-                                  enum_name(term.kind))};
+                      fmt::format("expected \"{}\" in rollout.program for kind \"{}\"", judged, enum_name(term.kind))};
     }
     weighted = weighted || term.weight != 0;
   }
@@ -251,8 +242,8 @@ std::optional<std::string> find_reward_conflict(const reward::TermConfig& term) 
 }
 
 std::optional<Conflict> find_conflict(const Recipe& recipe, Command command) {
-  for (const auto check : {check_program, check_window, check_cps, check_something_is_trained,
-                           check_updates, check_terms, check_eval}) {
+  for (const auto check :
+       {check_program, check_window, check_cps, check_something_is_trained, check_updates, check_terms, check_eval}) {
     if (Finding found = check(recipe, command)) return found;
   }
   return {};

@@ -127,9 +127,7 @@ std::string describe(const Node& node) {
       while ((static_cast<unsigned char>(value[end]) & 0xC0) == 0x80) --end;
       return toml_string(std::string_view(value).substr(0, end)) + "...";
     }
-    std::string operator()(const std::vector<Node>& items) const {
-      return items.empty() ? "an empty list" : "a list";
-    }
+    std::string operator()(const std::vector<Node>& items) const { return items.empty() ? "an empty list" : "a list"; }
     std::string operator()(const Table&) const { return "a table"; }
     std::string operator()(Date) const { return "a date or time"; }
   };

@@ -17,18 +17,14 @@ namespace {
 struct ValueText {
   std::string operator()(const bool* value) const { return describe({{}, *value}); }
   std::string operator()(const int64_t* value) const { return describe({{}, *value}); }
-  std::string operator()(const double* value) const {
-    return describe({{}, *value});
-  }  // shortest that reads back
+  std::string operator()(const double* value) const { return describe({{}, *value}); }  // shortest that reads back
   std::string operator()(const std::string* value) const { return toml_string(*value); }
   std::string operator()(const std::vector<std::string>* values) const {
     std::vector<std::string> parts;
     for (const std::string& value : *values) parts.push_back(toml_string(value));
     return "[" + join(parts, ", ") + "]";
   }
-  std::string operator()(const EnumRef& value) const {
-    return toml_string(value.name(value.value));
-  }
+  std::string operator()(const EnumRef& value) const { return toml_string(value.name(value.value)); }
   std::string operator()(const TableRef& table) const { return inline_table(*table.json); }
 };
 
@@ -73,8 +69,7 @@ std::string table_text(const std::vector<Row>& rows) {
   std::string out;
   for (size_t r = 0; r < rows.size(); ++r) {
     std::string line = "|";
-    for (size_t i = 0; i < rows[r].size(); ++i)
-      line += fmt::format(" {:<{}} |", rows[r][i], widths[i]);
+    for (size_t i = 0; i < rows[r].size(); ++i) line += fmt::format(" {:<{}} |", rows[r][i], widths[i]);
     out += line + "\n";
     if (r > 0) continue;
     line = "|";
@@ -111,7 +106,8 @@ std::string explain() {
       "`--set key=value` overrides a key from the command line: `--set grpo.group_size=16`,\n"
       "`--set reward.terms.0.weight=0.5` (N counts from 0). An integer stands for a float, not the "
       "reverse; paths are\n"
-      "relative to the current directory. A table has keys of its owner's choice: `--set reward.terms.0.settings.limit=200`.\n";
+      "relative to the current directory. A table has keys of its owner's choice: `--set "
+      "reward.terms.0.settings.limit=200`.\n";
   Recipe defaults;
   for (const Section& section : schema()) {
     if (section.is_list()) section.resize(defaults, 1);
@@ -121,15 +117,14 @@ std::string explain() {
     const char* close = section.is_list() ? "]]" : "]";
     out += fmt::format("\n## {}{}{}: {}\n\n", open, section.key, close, section.meaning);
     if (section.is_list()) {
-      out += fmt::format("A list of tables, {}.\n\n", (section.required & kForTrain) != 0
-                                                          ? "at least one for train"
-                                                          : "empty by default");
+      out += fmt::format("A list of tables, {}.\n\n",
+                         (section.required & kForTrain) != 0 ? "at least one for train" : "empty by default");
     }
     std::vector<Row> rows = {{"key", "type", "default", "range", "meaning"}};
     for (const Field& field : section.fields) {
       const Ref ref = field.at(defaults, 0);
-      rows.push_back({field.key, type_name(field), default_text(field, defaults),
-                      range_text(field, ref), field.meaning});
+      rows.push_back(
+          {field.key, type_name(field), default_text(field, defaults), range_text(field, ref), field.meaning});
     }
     out += table_text(rows);
   }
@@ -149,8 +144,7 @@ std::vector<std::string> differing_keys(const Recipe& a, const Recipe& b) {
     for (size_t i = 0; i < count; ++i) {
       for (const Field& field : section.fields) {
         if (value_text(field, left, i) == value_text(field, right, i)) continue;
-        keys.push_back(section.is_list() ? fmt::format("{}.{}.{}", section.key, i, field.name)
-                                         : field.key);
+        keys.push_back(section.is_list() ? fmt::format("{}.{}.{}", section.key, i, field.name) : field.key);
       }
     }
   }

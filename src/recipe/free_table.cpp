@@ -67,7 +67,8 @@ std::optional<Unfit> find_unfit(const Node& node, const std::string& key, size_t
     return Unfit{node.at, key, "expected a string, number, boolean, list or table, got " + describe(node)};
   }
   const auto* number = std::get_if<double>(&node.value);
-  if (number != nullptr && !std::isfinite(*number)) return Unfit{node.at, key, "expected a number, got " + describe(node)};
+  if (number != nullptr && !std::isfinite(*number))
+    return Unfit{node.at, key, "expected a number, got " + describe(node)};
   const auto* items = std::get_if<std::vector<Node>>(&node.value);
   const auto* table = std::get_if<Table>(&node.value);
   if ((items != nullptr || table != nullptr) && depth >= kMaxDepth) {

@@ -92,8 +92,7 @@ class Guard {
       } else if (multiline ? text_.substr(index_, 3) == triple : c == quote) {
         for (int i = 0; i < (multiline ? 3 : 1); ++i) step();
         // Two more quotes may belong to the text of a multi-line string.
-        for (int i = 0; multiline && i < 2 && index_ < text_.size() && text_[index_] == quote; ++i)
-          step();
+        for (int i = 0; multiline && i < 2 && index_ < text_.size() && text_[index_] == quote; ++i) step();
         return std::nullopt;
       }
       step();
@@ -106,8 +105,7 @@ class Guard {
   /// with undefined behaviour where it is not ASCII.
   std::optional<Trouble> skip_line_ending_backslash() {
     bool skipped = false;
-    while (index_ < text_.size() &&
-           std::string_view(" \t\r\n").find(text_[index_]) != std::string_view::npos) {
+    while (index_ < text_.size() && std::string_view(" \t\r\n").find(text_[index_]) != std::string_view::npos) {
       if (text_[index_] == '\n') {
         ++line_;
         column_ = 0;
@@ -116,8 +114,7 @@ class Guard {
       skipped = true;
     }
     if (index_ == text_.size()) return std::nullopt;
-    if (is_non_ascii(text_[index_]))
-      return trouble_here("not TOML: a non-ASCII character after a backslash");
+    if (is_non_ascii(text_[index_])) return trouble_here("not TOML: a non-ASCII character after a backslash");
     if (!skipped) step();
     return std::nullopt;
   }
@@ -146,15 +143,13 @@ class Guard {
   /// takes the quote for a part of a bare value, and what follows is no string for it.
   bool may_quote() const {
     const bool in_key = header_ || (!value_ && (open_.empty() || open_.back() == '{'));
-    return std::string_view("\n=,[{").find(previous_) != std::string_view::npos ||
-           (previous_ == '.' && in_key);
+    return std::string_view("\n=,[{").find(previous_) != std::string_view::npos || (previous_ == '.' && in_key);
   }
 
   /// toml++ 3.3.0 asserts (and in a release build assumes) that a key follows the brackets.
   std::optional<Trouble> check_header() const {
     size_t next = text_.find_first_not_of(" \t", index_ + 1);
-    if (next != std::string_view::npos && text_[next] == '[')
-      next = text_.find_first_not_of(" \t", next + 1);
+    if (next != std::string_view::npos && text_[next] == '[') next = text_.find_first_not_of(" \t", next + 1);
     if (next == std::string_view::npos) return std::nullopt;
     const char c = text_[next];
     if (is_bare_key_character(c) || c == '"' || c == '\'' || c == ']') return std::nullopt;
@@ -163,9 +158,7 @@ class Guard {
   }
 
   Trouble trouble_here(std::string message) const { return {{line_, column_}, std::move(message)}; }
-  Trouble too_deep(const char* what) const {
-    return trouble_here(fmt::format("more than {} {}", kMaxDepth, what));
-  }
+  Trouble too_deep(const char* what) const { return trouble_here(fmt::format("more than {} {}", kMaxDepth, what)); }
 
   std::string_view text_;
   size_t index_ = 0;
@@ -189,8 +182,7 @@ std::optional<Trouble> find_bad_byte(std::string_view text) {
       int64_t column = 1;
       for (size_t i = 0; i < row.size();) {
         size_t length = 1;
-        while (length <= 4 && i + length <= row.size() && !is_valid_utf8(row.substr(i, length)))
-          ++length;
+        while (length <= 4 && i + length <= row.size() && !is_valid_utf8(row.substr(i, length))) ++length;
         if (length > 4 || i + length > row.size()) break;
         i += length;
         ++column;
@@ -206,8 +198,7 @@ std::optional<Trouble> find_bad_byte(std::string_view text) {
 }  // namespace
 
 bool is_bare_key_character(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
-         c == '-';
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-';
 }
 
 std::optional<Trouble> find_hazard(std::string_view text) {

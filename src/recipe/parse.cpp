@@ -27,9 +27,8 @@ namespace {
 /// What is wrong with one value: where in the text, below which key, and the sentence.
 struct Problem {
   Position at;
-  std::string key;  // dotted, as the user wrote it
-  std::function<std::string()>
-      message;  // a function: a search for the nearest key is made once, for the first error
+  std::string key;                       // dotted, as the user wrote it
+  std::function<std::string()> message;  // a function: a search for the nearest key is made once, for the first error
 };
 
 /// Keeps the problem that stands first in the text; tables come in no order.
@@ -52,16 +51,14 @@ struct Origin {
 using Origins = std::map<std::string, Origin>;
 
 bool has_control_character(std::string_view text, bool line_breaks) {
-  return std::ranges::any_of(text, [&](char c) {
-    return (static_cast<unsigned char>(c) < 0x20 && !(line_breaks && c == '\n')) || c == 0x7F;
-  });
+  return std::ranges::any_of(
+      text, [&](char c) { return (static_cast<unsigned char>(c) < 0x20 && !(line_breaks && c == '\n')) || c == 0x7F; });
 }
 
 /// Checks a value against a field and stores it.
 class Assigner {
  public:
-  Assigner(const Field& field, const Node& node, std::string key)
-      : field_(field), node_(node), key_(std::move(key)) {}
+  Assigner(const Field& field, const Node& node, std::string key) : field_(field), node_(node), key_(std::move(key)) {}
 
   std::optional<Problem> operator()(bool* out) const {
     const auto* value = std::get_if<bool>(&node_.value);
@@ -72,8 +69,7 @@ class Assigner {
 
   std::optional<Problem> operator()(int64_t* out) const {
     const auto* value = std::get_if<int64_t>(&node_.value);
-    if (value == nullptr || !in_range(static_cast<double>(*value), field_.limits))
-      return mismatch(node_);
+    if (value == nullptr || !in_range(static_cast<double>(*value), field_.limits)) return mismatch(node_);
     *out = *value;
     return {};
   }
@@ -125,7 +121,8 @@ class Assigner {
   std::optional<Problem> operator()(const TableRef& out) const {
     const auto* table = std::get_if<Table>(&node_.value);
     if (table == nullptr) return mismatch(node_);
-    if (const auto unfit = find_unfit(node_, key_)) return Problem{unfit->at, unfit->key, [unfit] { return unfit->message; }};
+    if (const auto unfit = find_unfit(node_, key_))
+      return Problem{unfit->at, unfit->key, [unfit] { return unfit->message; }};
     *out.json = table_json(*table);
     return {};
   }
@@ -135,24 +132,18 @@ class Assigner {
     return {node.at, std::move(key), [message = std::move(message)] { return message; }};
   }
   Problem mismatch(const Node& node, const std::string& hint = "") const {
-    return problem(node, key_,
-                   fmt::format("expected {}, got {}{}", expectation(field_), describe(node), hint));
+    return problem(node, key_, fmt::format("expected {}, got {}{}", expectation(field_), describe(node), hint));
   }
   Problem text_mismatch(const Node& node, const std::string& key) const {
     const TextRule* rule = field_.limits.rule;
     return problem(node, key,
-                   fmt::format("expected {}, got {}", rule != nullptr ? rule->one : "a string",
-                               describe(node)));
+                   fmt::format("expected {}, got {}", rule != nullptr ? rule->one : "a string", describe(node)));
   }
-  std::optional<Problem> check_text(const Node& node, const std::string& value,
-                                    const std::string& key) const {
+  std::optional<Problem> check_text(const Node& node, const std::string& value, const std::string& key) const {
     if (has_control_character(value, field_.limits.line_breaks)) {
-      return problem(
-          node, key,
-          fmt::format("expected a string without control characters, got {}", describe(node)));
+      return problem(node, key, fmt::format("expected a string without control characters, got {}", describe(node)));
     }
-    if (field_.limits.rule != nullptr && !field_.limits.rule->accepts(value))
-      return text_mismatch(node, key);
+    if (field_.limits.rule != nullptr && !field_.limits.rule->accepts(value)) return text_mismatch(node, key);
     return {};
   }
 
@@ -170,8 +161,8 @@ class Binder {
 
   /// The top of the document (section nullptr), a table, or element `index` of a list of tables; of that, the
   /// sub-table `inside` ("http."), if any.
-  void bind_table(const Table& table, const Section* section, const std::string& prefix,
-                  size_t index = 0, const std::string& inside = "") {
+  void bind_table(const Table& table, const Section* section, const std::string& prefix, size_t index = 0,
+                  const std::string& inside = "") {
     for (const Entry& entry : table) {
       const std::string key = (prefix.empty() ? "" : prefix + ".") + key_part(entry.key);
       if (section != nullptr && entry.key.find('.') == std::string::npos) {
@@ -189,9 +180,8 @@ class Binder {
       const Section* inner = can_hold_tables ? find_section(key) : nullptr;
       if (inner == nullptr) {
         const bool is_table = std::holds_alternative<Table>(entry.node.value);
-        errors_.offer({entry.at, key, [key, section, is_table, inside] {
-                         return unknown_key(key, section, is_table, inside);
-                       }});
+        errors_.offer(
+            {entry.at, key, [key, section, is_table, inside] { return unknown_key(key, section, is_table, inside); }});
       } else if (inner->is_list()) {
         bind_list(*inner, entry.node);
       } else if (const auto* inner_table = std::get_if<Table>(&entry.node.value)) {
@@ -206,7 +196,8 @@ class Binder {
 
   void bind_sub_table(const Section& section, const std::string& name, const Node& node, const std::string& key,
                       size_t index) {
-    if (const auto* table = std::get_if<Table>(&node.value)) return bind_table(*table, &section, key, index, name + ".");
+    if (const auto* table = std::get_if<Table>(&node.value))
+      return bind_table(*table, &section, key, index, name + ".");
     errors_.offer({node.at, key, [header = section.key + "." + name, &node] {
                      return fmt::format("expected a table [{}], got {}", header, describe(node));
                    }});
@@ -223,8 +214,7 @@ class Binder {
     note_(section.key, node.at);
     const auto wrong = [&](const Node& found, std::string key) {
       errors_.offer({found.at, std::move(key), [&section, &found] {
-                       return fmt::format("expected a list of tables [[{}]], got {}", section.key,
-                                          describe(found));
+                       return fmt::format("expected a list of tables [[{}]], got {}", section.key, describe(found));
                      }});
     };
     const auto* items = std::get_if<std::vector<Node>>(&node.value);
@@ -244,8 +234,7 @@ class Binder {
   const std::optional<Problem>& first_problem() const { return errors_.get(); }
 
  private:
-  void bind_element(const Section& section, const Table& table, const std::string& key,
-                    size_t index) {
+  void bind_element(const Section& section, const Table& table, const std::string& key, size_t index) {
     bind_table(table, &section, key, index);
     for (const Field& field : section.fields) {
       const auto same_name = [&](const Entry& entry) { return entry.key == field.name; };
@@ -275,18 +264,14 @@ std::string missing_text(const std::string& key, const Field& field) {
 std::string read_file(const std::filesystem::path& path) {
   std::error_code error;
   const auto status = std::filesystem::status(path, error);
-  if (status.type() == std::filesystem::file_type::not_found)
-    throw BadInput("{}: no such file", path.string());
-  if (std::filesystem::is_directory(status))
-    throw BadInput("{}: a folder, expected a recipe file", path.string());
+  if (status.type() == std::filesystem::file_type::not_found) throw BadInput("{}: no such file", path.string());
+  if (std::filesystem::is_directory(status)) throw BadInput("{}: a folder, expected a recipe file", path.string());
   if (error) throw BadInput("{}: cannot be read: {}", path.string(), error.message());
-  if (!std::filesystem::is_regular_file(status))
-    throw BadInput("{}: not a regular file", path.string());
+  if (!std::filesystem::is_regular_file(status)) throw BadInput("{}: not a regular file", path.string());
   std::ifstream file(path, std::ios::binary);
   std::string text(kMaxDocumentBytes + 1, '\0');
   if (file) file.read(text.data(), static_cast<std::streamsize>(text.size()));
-  if (!file.is_open() || file.bad())
-    throw BadInput("{}: cannot be read: {}", path.string(), std::strerror(errno));
+  if (!file.is_open() || file.bad()) throw BadInput("{}: cannot be read: {}", path.string(), std::strerror(errno));
   text.resize(static_cast<size_t>(file.gcount()));
   return text;
 }
@@ -328,8 +313,8 @@ ElementKey element_key(const std::string& key) {
   return {};
 }
 
-/// Cuts a key that leads into a free-form table behind that table; gives back what lies below it, nothing for other keys.
-/// Such tables stand in elements of lists.
+/// Cuts a key that leads into a free-form table behind that table; gives back what lies below it, nothing for other
+/// keys. Such tables stand in elements of lists.
 std::string cut_free_part(std::string& key) {
   const ElementKey element = element_key(key);
   if (element.section == nullptr || element.index.find_first_not_of("0123456789") != std::string::npos) return "";
@@ -376,10 +361,9 @@ Target resolve(const Recipe& recipe, const std::string& key, const std::string& 
 }
 
 /// The value of an override as a tree: raw text stands for a string where the key takes one.
-Node override_value(const Target& target, const Ref* ref, const std::string& text,
-                    const std::string& who) {
-  const bool takes_text = ref != nullptr && (std::holds_alternative<std::string*>(*ref) ||
-                                             std::holds_alternative<EnumRef>(*ref));
+Node override_value(const Target& target, const Ref* ref, const std::string& text, const std::string& who) {
+  const bool takes_text =
+      ref != nullptr && (std::holds_alternative<std::string*>(*ref) || std::holds_alternative<EnumRef>(*ref));
   const bool is_quoted = text.starts_with('"') || text.starts_with('\'');
   if (takes_text && !is_quoted) return {{}, text};
   if (auto node = read_value(text)) return *std::move(node);
@@ -419,8 +403,7 @@ void apply_override(Recipe& recipe, Origins& origins, const std::string& argumen
     throw BadInput("{}: {}{}", who, inside, problem->message());
   }
   if (!binder.missing().empty()) {
-    throw BadInput("{}: {}", who,
-                   missing_text(binder.missing().front().key, *binder.missing().front().field));
+    throw BadInput("{}: {}", who, missing_text(binder.missing().front().key, *binder.missing().front().field));
   }
 }
 
@@ -430,8 +413,7 @@ bool is_needed(unsigned required, Command command) {
 }
 
 /// Required keys of the command. A string counts as there when it is not empty.
-void check_required(Recipe& recipe, const Origins& origins, Command command,
-                    const std::string& name) {
+void check_required(Recipe& recipe, const Origins& origins, Command command, const std::string& name) {
   for (const Section& section : schema()) {
     if (section.is_list()) {
       if (is_needed(section.required, command) && section.size(recipe) == 0) {
@@ -446,8 +428,7 @@ void check_required(Recipe& recipe, const Origins& origins, Command command,
       if (text == nullptr || !(*text)->empty()) continue;
       const auto origin = origins.find(field.key);
       if (origin == origins.end()) throw BadInput("{}: {}", name, missing_text(field.key, field));
-      throw BadInput("{}: {}: expected a non-empty string, got \"\"", origin->second.text,
-                     field.key);
+      throw BadInput("{}: {}: expected a non-empty string, got \"\"", origin->second.text, field.key);
     }
   }
 }
@@ -467,13 +448,12 @@ std::string culprit(const Conflict& conflict, const Origins& origins, const std:
 
 }  // namespace
 
-Recipe parse(const std::filesystem::path& path, const std::vector<std::string>& overrides,
-             Command command) {
+Recipe parse(const std::filesystem::path& path, const std::vector<std::string>& overrides, Command command) {
   return parse_text(read_file(path), path.string(), overrides, command);
 }
 
-Recipe parse_text(std::string_view text, const std::string& name,
-                  const std::vector<std::string>& overrides, Command command) {
+Recipe parse_text(std::string_view text, const std::string& name, const std::vector<std::string>& overrides,
+                  Command command) {
   const Table document = read_document(text, name);
 
   Recipe recipe;
@@ -483,19 +463,16 @@ Recipe parse_text(std::string_view text, const std::string& name,
   });
   binder.bind_table(document, nullptr, "");
   if (const auto& problem = binder.first_problem()) {
-    throw BadInput("{}:{}:{}: {}: {}", name, problem->at.line, problem->at.column, problem->key,
-                   problem->message());
+    throw BadInput("{}:{}:{}: {}: {}", name, problem->at.line, problem->at.column, problem->key, problem->message());
   }
   if (!binder.missing().empty()) {
-    throw BadInput("{}: {}", name,
-                   missing_text(binder.missing().front().key, *binder.missing().front().field));
+    throw BadInput("{}: {}", name, missing_text(binder.missing().front().key, *binder.missing().front().field));
   }
 
   for (const std::string& argument : overrides) apply_override(recipe, origins, argument);
   check_required(recipe, origins, command, name);
   if (const auto conflict = find_conflict(recipe, command)) {
-    throw BadInput("{}: {}: {}", culprit(*conflict, origins, name), conflict->keys.front(),
-                   conflict->message);
+    throw BadInput("{}: {}: {}", culprit(*conflict, origins, name), conflict->keys.front(), conflict->message);
   }
   return recipe;
 }

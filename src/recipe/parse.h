@@ -19,12 +19,11 @@ enum class Command { train, sft, check };
 /// in an override, and one in a single value before values that do not go together. Lists of tables
 /// are reached by index (`reward.terms.0.weight=0.5`) or replaced whole (`reward.terms=[{kind =
 /// "format"}]`).
-Recipe parse(const std::filesystem::path& path, const std::vector<std::string>& overrides,
-             Command command);
+Recipe parse(const std::filesystem::path& path, const std::vector<std::string>& overrides, Command command);
 
 /// The same from a text; `name` stands for the file in messages.
-Recipe parse_text(std::string_view text, const std::string& name,
-                  const std::vector<std::string>& overrides, Command command);
+Recipe parse_text(std::string_view text, const std::string& name, const std::vector<std::string>& overrides,
+                  Command command);
 
 /// The recipe as TOML with every key, in schema order; parse(write) gives the same recipe.
 std::string to_toml(const Recipe& recipe);

@@ -53,10 +53,9 @@ struct Limits {
 enum Required : unsigned { kOptional = 0, kForTrain = 1, kForSft = 2, kAlways = 4 };
 
 struct Field {
-  std::string name;  // "group_size"; "http.url" in a sub-table of a list's elements
-  std::string key;   // "grpo.group_size", "reward.terms.N.weight"
-  std::function<Ref(Recipe& recipe, size_t index)>
-      at;  // index: of the element, in a list of tables
+  std::string name;                                     // "group_size"; "http.url" in a sub-table of a list's elements
+  std::string key;                                      // "grpo.group_size", "reward.terms.N.weight"
+  std::function<Ref(Recipe& recipe, size_t index)> at;  // index: of the element, in a list of tables
   std::string meaning;
   Limits limits;
   unsigned required = kOptional;

@@ -31,8 +31,7 @@ std::optional<size_t> distance(std::string_view word, std::string_view key) {
   const auto [key_parent, key_leaf] = split_last(key);
   const size_t whole = edit_distance(word, key);
   if (word_leaf == key_leaf) return std::min<size_t>(whole, 1);
-  if (word_parent == key_parent && (contains(word_leaf, key_leaf) || contains(key_leaf, word_leaf)))
-    return 1;
+  if (word_parent == key_parent && (contains(word_leaf, key_leaf) || contains(key_leaf, word_leaf))) return 1;
   const size_t leaf = edit_distance(word_leaf, key_leaf);
   const size_t leaf_limit = word_leaf.size() < 4 ? 1 : std::max<size_t>(2, word_leaf.size() / 3);
   if (leaf <= leaf_limit && whole <= std::max<size_t>(2, word.size() / 3)) return whole;
@@ -47,8 +46,7 @@ std::pair<std::string, std::string> without_index(std::string_view key) {
   while (begin <= key.size()) {
     const size_t end = std::min(key.find('.', begin), key.size());
     std::string part(key.substr(begin, end - begin));
-    if (!part.empty() && part.find_first_not_of("0123456789") == std::string::npos)
-      index = std::exchange(part, "N");
+    if (!part.empty() && part.find_first_not_of("0123456789") == std::string::npos) index = std::exchange(part, "N");
     out += (begin == 0 ? "" : ".") + part;
     begin = end + 1;
   }

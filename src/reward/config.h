@@ -12,9 +12,21 @@ namespace reward {
 
 enum class OnError { drop_sample, drop_group, stop, retry };
 enum class RewardKind {
-  geneval, edit, answer, format, text_rules, ocr, jpeg, brightness, saturation,  // of this build
-  http, plugin,                                                                  // one's own
-  clip_score, pick_score, hps, aesthetic                                         // networks: scorers::ScorerKind
+  geneval,
+  edit,
+  answer,
+  format,
+  text_rules,
+  ocr,
+  jpeg,
+  brightness,
+  saturation,  // of this build
+  http,
+  plugin,  // one's own
+  clip_score,
+  pick_score,
+  hps,
+  aesthetic  // networks: scorers::ScorerKind
 };
 enum class GenevalMeasure { strict, soft, mixed };
 enum class Drives { both, text, image };
@@ -52,30 +64,30 @@ struct HttpConfig {  // recipe: [reward.terms.http], of the term above it
   bool operator==(const HttpConfig&) const = default;
 };
 
-struct TermConfig {  // recipe: [[reward.terms]]
+struct TermConfig {       // recipe: [[reward.terms]]
   std::string name = {};  // metric name reward/<name>; the kind where empty
   RewardKind kind = RewardKind::geneval;
   double weight = 1.0;
-  std::string dimension = {};  // of the reward's named numbers; empty: its main one
-  Drives drives = Drives::both;         // whose advantage the term enters
-  TermScale scale = TermScale::none;    // running: centred and divided by its running std before all else
-  double clip = 0;        // the scaled score is kept within +-clip; 0: off
-  std::string gate = {};  // name of another term: this one's score is 0 where that one's is below gate_min
+  std::string dimension = {};         // of the reward's named numbers; empty: its main one
+  Drives drives = Drives::both;       // whose advantage the term enters
+  TermScale scale = TermScale::none;  // running: centred and divided by its running std before all else
+  double clip = 0;                    // the scaled score is kept within +-clip; 0: off
+  std::string gate = {};              // name of another term: this one's score is 0 where that one's is below gate_min
   double gate_min = 0.5;
   GenevalMeasure measure = GenevalMeasure::mixed;  // geneval, edit: strict, soft, or their mean
-  double timeout_s = 60;  // of one call, for rewards outside of this process
-  std::string model = {};      // clip_score, pick_score, hps, aesthetic: folder
+  double timeout_s = 60;                           // of one call, for rewards outside of this process
+  std::string model = {};                          // clip_score, pick_score, hps, aesthetic: folder
   JpegPrefer jpeg_prefer = JpegPrefer::small;
-  std::string pattern = {};    // text_rules: regular expression that must be found; empty: none
-  int64_t min_tokens = 0;      // text_rules
-  int64_t max_tokens = 0;      // text_rules; 0: no limit
-  int64_t overlong_cache = 0;  // text_rules: tokens before max_tokens in which the punishment grows
+  std::string pattern = {};                     // text_rules: regular expression that must be found; empty: none
+  int64_t min_tokens = 0;                       // text_rules
+  int64_t max_tokens = 0;                       // text_rules; 0: no limit
+  int64_t overlong_cache = 0;                   // text_rules: tokens before max_tokens in which the punishment grows
   DetectorKind detector = DetectorKind::color;  // geneval, edit
-  HttpConfig http = {};  // kind = "http" or detector = "http"
-  std::string path = {};  // plugin: the library, or the program that is its worker
-  Isolation isolate = Isolation::process;  // plugin: where it runs
-  double max_memory_gib = 8;               // plugin in a process: of its data
-  std::string settings = "{}";             // plugin: its own table, as JSON
+  HttpConfig http = {};                         // kind = "http" or detector = "http"
+  std::string path = {};                        // plugin: the library, or the program that is its worker
+  Isolation isolate = Isolation::process;       // plugin: where it runs
+  double max_memory_gib = 8;                    // plugin in a process: of its data
+  std::string settings = "{}";                  // plugin: its own table, as JSON
 
   bool operator==(const TermConfig&) const = default;
 };
@@ -90,10 +102,9 @@ struct RewardConfig {  // recipe: [reward]
 
 template <>
 struct EnumNames<reward::OnError> {
-  static constexpr std::array names = {std::pair{reward::OnError::drop_sample, "drop_sample"},
-                                       std::pair{reward::OnError::drop_group, "drop_group"},
-                                       std::pair{reward::OnError::stop, "stop"},
-                                       std::pair{reward::OnError::retry, "retry"}};
+  static constexpr std::array names = {
+      std::pair{reward::OnError::drop_sample, "drop_sample"}, std::pair{reward::OnError::drop_group, "drop_group"},
+      std::pair{reward::OnError::stop, "stop"}, std::pair{reward::OnError::retry, "retry"}};
 };
 template <>
 struct EnumNames<reward::Drives> {

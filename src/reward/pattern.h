@@ -10,18 +10,18 @@
 
 namespace unigrpo::reward {
 
-/// A Perl-compatible regular expression (PCRE2) over UTF-8, without \C, that gives up after a million steps of the matcher
-/// (about 10 ms): no text may hold a run up. For one thread at a time.
+/// A Perl-compatible regular expression (PCRE2) over UTF-8, without \C, that gives up after a million steps of the
+/// matcher (about 10 ms): no text may hold a run up. For one thread at a time.
 class Pattern {
  public:
   struct Options {
     bool dot_takes_line_breaks = false;
-    bool invalid_utf8 = false;   // texts may have bytes that are none: nothing matches those; else such a text is an Error
-    uint32_t max_heap_kib = 0;   // of the matcher; 0: the library's bound
+    bool invalid_utf8 = false;  // texts may have bytes that are none, which match nothing; else that is an Error
+    uint32_t max_heap_kib = 0;  // of the matcher; 0: the library's bound
   };
   struct Match {
-    bool has_group = true;                  // false: the pattern has a first group, and it took no part in the match
-    std::string_view group;                 // what the first group matches, or all where the pattern has none
+    bool has_group = true;   // false: the pattern has a first group, and it took no part in the match
+    std::string_view group;  // what the first group matches, or all where the pattern has none
   };
   /// What PCRE2 says: of a pattern at byte `offset`, or of a text that cannot be searched.
   struct Error : std::runtime_error {

@@ -1,5 +1,7 @@
 #include "reward/rewarder.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <condition_variable>
@@ -11,8 +13,6 @@
 #include <string>
 #include <thread>
 #include <utility>
-
-#include <fmt/format.h>
 
 #include "base/enum_names.h"
 #include "base/error.h"
@@ -152,7 +152,8 @@ class Rewarder::Judge {
       std::exception_ptr failure;
       try {
         scores = checked_scores(*reward_, name_, *job.samples);
-        if (on_error_ == OnError::retry && !signals::stop_requested()) retry_failed(*reward_, name_, *job.samples, scores);
+        if (on_error_ == OnError::retry && !signals::stop_requested())
+          retry_failed(*reward_, name_, *job.samples, scores);
       } catch (...) {
         failure = std::current_exception();
       }
@@ -239,8 +240,8 @@ Rewarder::Rewarder(const RewardConfig& config, const Make& make) : config_(confi
     if (term.dimension.empty()) continue;
     const std::vector<std::string> known = judges_[judge_of_[k]]->reward().dimensions();
     if (!known.empty() && std::ranges::find(known, term.dimension) == known.end()) {
-      throw BadInput("reward.terms: the reward of '{}' has no dimension '{}'; expected one of {}", term.name, term.dimension,
-                     join(known, ", "));
+      throw BadInput("reward.terms: the reward of '{}' has no dimension '{}'; expected one of {}", term.name,
+                     term.dimension, join(known, ", "));
     }
   }
 }
@@ -278,8 +279,9 @@ ScoreTable Rewarder::collect() {
     const auto& scores = judged[judge_of_[k]];
     for (size_t n = 0; n < table.scores.size(); ++n) {
       const auto found = scores.find(n);
-      table.scores[n].push_back(found == scores.end() ? Score{.value = std::nullopt, .reason = "not judged", .parts = {}}
-                                                      : term_score(term, found->second));
+      table.scores[n].push_back(found == scores.end()
+                                    ? Score{.value = std::nullopt, .reason = "not judged", .parts = {}}
+                                    : term_score(term, found->second));
       if (config_.on_error == OnError::stop && !table.scores[n].back().value && !signals::stop_requested()) {
         throw RuntimeFailure("reward '{}' has no score for sample {}: {} (reward.on_error = stop)", term.name, ids[n],
                              table.scores[n].back().reason);
@@ -299,8 +301,8 @@ void Rewarder::check_prompts(std::span<const data::Prompt> prompts, const std::s
     for (size_t k = 0; k < config_.terms.size(); ++k) {
       const std::string missing = judges_[judge_of_[k]]->reward().missing_metadata(prompt.metadata_json);
       if (!missing.empty()) {
-        throw BadInput("{}:{}: reward '{}' cannot judge this row: {}", file, prompt.line,
-                       config_.terms[k].name, missing);
+        throw BadInput("{}:{}: reward '{}' cannot judge this row: {}", file, prompt.line, config_.terms[k].name,
+                       missing);
       }
     }
   }

@@ -16,12 +16,12 @@ namespace unigrpo::reward {
 /// Builds a reward of this folder from its recipe term. Throws BadInput for one that is a network (scorers/scorer.h).
 std::unique_ptr<Reward> make_reward(const TermConfig& term);
 
-/// Runs the terms of a recipe over samples. Terms that differ only in what is made of the score (name, weight, dimension, ...)
-/// share one reward, which judges each sample once. Every reward has a thread of its own, so that slow ones judge the first
-/// groups of a step while the policy still draws the others.
+/// Runs the terms of a recipe over samples. Terms that differ only in what is made of the score (name, weight,
+/// dimension, ...) share one reward, which judges each sample once. Every reward has a thread of its own, so that slow
+/// ones judge the first groups of a step while the policy still draws the others.
 ///
-/// Applies `on_error` = stop / retry here (retry: once more for the failed samples); dropping is the business of whoever turns
-/// scores into advantages. A NaN or infinite number becomes an empty one with a reason.
+/// Applies `on_error` = stop / retry here (retry: once more for the failed samples); dropping is the business of
+/// whoever turns scores into advantages. A NaN or infinite number becomes an empty one with a reason.
 class Rewarder {
  public:
   using Make = std::function<std::unique_ptr<Reward>(const TermConfig&)>;
@@ -32,8 +32,8 @@ class Rewarder {
   /// Waits for the calls under way; what they say is lost.
   ~Rewarder();
 
-  /// Begins to judge. `first`: the row of samples[0] in the table. A reward that wants whole groups finds them in one call only
-  /// where they are submitted in one.
+  /// Begins to judge. `first`: the row of samples[0] in the table. A reward that wants whole groups finds them in one
+  /// call only where they are submitted in one.
   void submit(size_t first, std::vector<data::Sample> samples);
   /// Waits for all that was submitted since the last call. Rows that nobody submitted are empty, with a reason.
   /// Throws what a reward threw, and RuntimeFailure for a sample without a score under on_error = stop.

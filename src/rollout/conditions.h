@@ -11,8 +11,8 @@ namespace unigrpo::rollout {
 struct TextSegment;
 struct ImageSegment;
 
-/// All that determined a segment's actions, as fingerprints: noted by the rollout where it happens, computed again by the update
-/// from what it is about to train on. That ratios start at 1 does not prove that these are equal.
+/// All that determined a segment's actions, as fingerprints: noted by the rollout where it happens, computed again by
+/// the update from what it is about to train on. That ratios start at 1 does not prove that these are equal.
 struct Conditions {
   policy::ContextDigest context;  // read before an image; for text, its own block included
   uint64_t actions = 0;           // text: sampled ids; image: the stored states
@@ -27,8 +27,8 @@ Conditions conditions_of(const policy::ContextDigest& context, const TextSegment
 Conditions conditions_of(const policy::ContextDigest& context, const ImageSegment& segment, const RolloutConfig& config,
                          const policy::UnifiedPolicy& policy);
 
-/// The first field in which the two differ, by its name above (context's fields by theirs: token_ids, position_ids, mask, latents,
-/// pixels); empty where they are equal.
+/// The first field in which the two differ, by its name above (context's fields by theirs: token_ids, position_ids,
+/// mask, latents, pixels); empty where they are equal.
 std::string first_difference(const Conditions& a, const Conditions& b);
 
 }  // namespace unigrpo::rollout

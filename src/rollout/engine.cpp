@@ -1,5 +1,7 @@
 #include "rollout/engine.h"
 
+#include <ATen/ATen.h>
+
 #include <algorithm>
 #include <deque>
 #include <iterator>
@@ -7,8 +9,6 @@
 #include <memory>
 #include <stdexcept>
 #include <utility>
-
-#include <ATen/ATen.h>
 
 #include "base/error.h"
 #include "data/prompt_file.h"
@@ -111,10 +111,8 @@ class Episodes {
       row.trajectory.sample.metadata_json = prompt.metadata_json;
       row.trajectory.sample.images = images;
       row.trajectory.sample.seed = static_cast<int64_t>(seed_);
-      row.key = {.seed = seed_,
-                 .step = request_.step,
-                 .prompt = request_.keys[p],
-                 .sample = static_cast<uint64_t>(sample)};
+      row.key = {
+          .seed = seed_, .step = request_.step, .prompt = request_.keys[p], .sample = static_cast<uint64_t>(sample)};
       row.window = {.kind = config_.sde.kind,
                     .num_steps = config_.num_steps,
                     .seed = seed_,
@@ -163,8 +161,8 @@ class Episodes {
     return tokens;
   }
 
-  /// Admits rows while the budget has room; at least one, or nothing would ever move. Prefixes are read with the first row of
-  /// their group and given back with the last.
+  /// Admits rows while the budget has room; at least one, or nothing would ever move. Prefixes are read with the first
+  /// row of their group and given back with the last.
   void admit() {
     int64_t used = tokens_held();
     std::vector<policy::Context*> fresh;
@@ -188,7 +186,8 @@ class Episodes {
       }
       if (by_image_) {
         auto& texts = parts.emplace_back();
-        std::ranges::copy_if(blocks, std::back_inserter(texts), [](const Block& b) { return b.kind == Block::Kind::text; });
+        std::ranges::copy_if(blocks, std::back_inserter(texts),
+                             [](const Block& b) { return b.kind == Block::Kind::text; });
         fresh.push_back(&group.without_image);
         fresh_blocks.push_back(&texts);
       }
@@ -208,7 +207,8 @@ class Episodes {
       Group& group = groups_[row.trajectory.prompt_index];
       if (--group.rows_left > 0) return;
       finished_.push_back(row.trajectory.prompt_index);
-      for (policy::Context* context : {&group.prefix, &group.without_text, &group.without_image}) policy_.release(*context);
+      for (policy::Context* context : {&group.prefix, &group.without_text, &group.without_image})
+        policy_.release(*context);
       return;
     }
     row.key.segment = segment;
@@ -272,12 +272,12 @@ class Episodes {
       for (Row* row : batch) {
         row->window.segment = row->key.segment;
         Group& group = groups_[row->trajectory.prompt_index];
-        draws.push_back({.context = &row->context,
-                         .without_text = by_text_ ? &looks.emplace_back(policy_.fork(group.without_text)) : nullptr,
-                         .without_image = &group.without_image,
-                         .key = row->key,
-                         .window = request_.stochastic ? flow::choose_window(config_.window, row->window)
-                                                       : flow::SdeWindow{}});
+        draws.push_back(
+            {.context = &row->context,
+             .without_text = by_text_ ? &looks.emplace_back(policy_.fork(group.without_text)) : nullptr,
+             .without_image = &group.without_image,
+             .key = row->key,
+             .window = request_.stochastic ? flow::choose_window(config_.window, row->window) : flow::SdeWindow{}});
       }
       if (by_text_) look_back(batch, looks);
       auto drawn = draw_images(policy_, config_, draws, grid, request_.guidance);
@@ -408,14 +408,17 @@ std::vector<Block> RolloutEngine::prefix(const data::Prompt& prompt, std::span<c
 }
 
 void RolloutEngine::check_length(const data::Prompt& prompt) const {
-  const int64_t read = policy::num_tokens(system_) + static_cast<int64_t>(policy::block_ids(policy_, prompt.text).size()) +
+  const int64_t read = policy::num_tokens(system_) +
+                       static_cast<int64_t>(policy::block_ids(policy_, prompt.text).size()) +
                        2 * static_cast<int64_t>(prompt.images.size());
   int64_t positions = read;
   for (const std::string& segment : config_.program) positions += segment == "text" ? config_.max_tokens + 2 : 2;
   if (positions <= policy_.max_positions()) return;
-  throw BadInput("prompt '{}': {} positions, and {} with all that rollout.program and rollout.max_tokens may add; the model has {} "
-                 "(max_position_embeddings)",
-                 prompt.id, read, positions, policy_.max_positions());
+  throw BadInput(
+      "prompt '{}': {} positions, and {} with all that rollout.program and rollout.max_tokens may add; the model has "
+      "{} "
+      "(max_position_embeddings)",
+      prompt.id, read, positions, policy_.max_positions());
 }
 
 std::vector<Trajectory> RolloutEngine::rollout(const RolloutRequest& request) {

@@ -28,8 +28,13 @@ std::vector<ImageSegment> draw_images(policy::ImagePolicy& policy, const Rollout
   std::vector<ImageSegment> segments(rows.size());
   std::vector<at::Tensor> initial, noise(rows.size());
   for (int64_t i = 0; i < b; ++i) {
-    segments[i] = {.grid = grid, .timesteps = times, .window = rows[i].window, .latents = {}, .velocities = {},
-                   .log_probs = {}, .final_latent = {}};
+    segments[i] = {.grid = grid,
+                   .timesteps = times,
+                   .window = rows[i].window,
+                   .latents = {},
+                   .velocities = {},
+                   .log_probs = {},
+                   .final_latent = {}};
     initial.push_back(tensor::normal({l, c}, with_purpose(rows[i].key, Purpose::initial_noise)));
     const int64_t s = rows[i].window.width();
     noise[i] = tensor::normal({s, l, c}, with_purpose(rows[i].key, Purpose::sde_noise));

@@ -14,14 +14,14 @@ namespace unigrpo::rollout {
 /// One row of a denoising batch.
 struct DrawRequest {
   const policy::Context* context = nullptr;
-  const policy::Context* without_text = nullptr;   // with text guidance: the context but for the prompt and the policy's texts
+  const policy::Context* without_text = nullptr;   // with text guidance: without the prompt and the policy's texts
   const policy::Context* without_image = nullptr;  // with image guidance: the context's system and prompt blocks alone
-  StreamKey key;             // purpose is set here
-  flow::SdeWindow window;    // empty: an ODE all the way
+  StreamKey key;                                   // purpose is set here
+  flow::SdeWindow window;                          // empty: an ODE all the way
 };
 
-/// Walks the rows from noise to data together, on one grid, one network evaluation a step and one more for each guidance that
-/// acts at that time.
+/// Walks the rows from noise to data together, on one grid, one network evaluation a step and one more for each
+/// guidance that acts at that time.
 std::vector<ImageSegment> draw_images(policy::ImagePolicy& policy, const RolloutConfig& config,
                                       std::span<const DrawRequest> rows, policy::LatentGrid grid,
                                       const flow::GuidanceConfig& guidance);

@@ -1,8 +1,8 @@
 #include "rollout/text_decoder.h"
 
-#include <cmath>
-
 #include <ATen/ATen.h>
+
+#include <cmath>
 
 #include "kernels/gather_log_prob.h"
 
@@ -61,8 +61,7 @@ void decode_step(policy::TextPolicy& policy, std::span<TextRow* const> rows, dou
     if (rows[i]->closing_) continue;
     chosen[i] = sample_token(values + static_cast<int64_t>(i) * vocab, vocab, temperature, rows[i]->stream_.uniform());
   }
-  const kernels::TokenLogProbs scored =
-      kernels::gather_log_prob(logits, at::tensor(chosen, at::kLong), temperature);
+  const kernels::TokenLogProbs scored = kernels::gather_log_prob(logits, at::tensor(chosen, at::kLong), temperature);
   const auto* log_probs = scored.log_probs.const_data_ptr<float>();
   const auto* entropy = scored.entropy.const_data_ptr<float>();
   for (size_t i = 0; i < rows.size(); ++i) {

@@ -20,7 +20,7 @@ class TextRow {
   policy::Context* context = nullptr;
   std::vector<int64_t> next_input;  // ids to append in the next call; empty before the first
   TextSegment segment;
-  bool closed = false;              // the end token stands in the context
+  bool closed = false;  // the end token stands in the context
 
  private:
   friend void decode_step(policy::TextPolicy&, std::span<TextRow* const>, double);
@@ -30,8 +30,8 @@ class TextRow {
   bool closing_ = false;
 };
 
-/// One call of the policy for all rows, then one sampled token a row. A row whose last token was its end (or whose length is
-/// used up) gets the end token into its context in the next call and is then `closed`.
+/// One call of the policy for all rows, then one sampled token a row. A row whose last token was its end (or whose
+/// length is used up) gets the end token into its context in the next call and is then `closed`.
 void decode_step(policy::TextPolicy& policy, std::span<TextRow* const> rows, double temperature);
 
 }  // namespace unigrpo::rollout

@@ -1,10 +1,10 @@
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
 #include <variant>
 #include <vector>
-
-#include <ATen/core/Tensor.h>
 
 #include "data/sample.h"
 #include "flow/time_grid.h"
@@ -32,7 +32,8 @@ struct ImageSegment {
   at::Tensor velocities;    // [S, L, C] float32, of the rollout's policy (with guidance where the rollout had it)
   at::Tensor log_probs;     // [S] float32, mean over latent elements
   at::Tensor final_latent;  // [L, C]
-  std::vector<policy::Block> context = {};  // as what the finished image is read by later segments; empty where none follows
+  std::vector<policy::Block> context =
+      {};  // as what the finished image is read by later segments; empty where none follows
   Conditions conditions = {};
 };
 
@@ -40,9 +41,9 @@ using Segment = std::variant<TextSegment, ImageSegment>;
 
 /// One episode. The context of segment k is always rebuilt from the prompt and segments < k.
 struct Trajectory {
-  int64_t prompt_index = 0;             // in the batch, 0..P-1: the group
-  int64_t sample_index = 0;             // in the group, 0..G-1
-  std::vector<policy::Block> prefix;    // read before the first segment
+  int64_t prompt_index = 0;           // in the batch, 0..P-1: the group
+  int64_t sample_index = 0;           // in the group, 0..G-1
+  std::vector<policy::Block> prefix;  // read before the first segment
   std::vector<Segment> segments;
   data::Sample sample;
 };

@@ -1,12 +1,12 @@
 #include "scorers/aesthetic.h"
 
+#include <ATen/ATen.h>
+
 #include <charconv>
 #include <map>
 #include <set>
 #include <string>
 #include <utility>
-
-#include <ATen/ATen.h>
 
 #include "base/error.h"
 #include "io/safetensors.h"
@@ -22,8 +22,8 @@ using reward::Score;
 
 constexpr const char* kHeadFile = "aesthetic.safetensors";
 
-/// The modules of a head in the order of their numbers: {""} of a linear one, {"layers.0.", "layers.2.", ...} of an MLP, whose
-/// dropouts count.
+/// The modules of a head in the order of their numbers: {""} of a linear one, {"layers.0.", "layers.2.", ...} of an
+/// MLP, whose dropouts count.
 std::vector<std::string> module_names(const io::SafetensorsFile& file) {
   if (file.find("weight") != nullptr) return {""};
   constexpr std::string_view kFront = "layers.", kBack = ".weight";
@@ -47,7 +47,8 @@ std::vector<nn::Linear> read_head(const std::filesystem::path& path, int64_t wid
   for (const io::TensorView& view : file.tensors()) tensors.emplace(view.name, tensor::to_tensor(view, at::kFloat));
   nn::Weights weights(path.string(), std::move(tensors));
   const std::vector<std::string> names = module_names(file);
-  if (names.empty()) throw BadInput("{}: holds no aesthetic head: neither 'weight' nor 'layers.N.weight'", path.string());
+  if (names.empty())
+    throw BadInput("{}: holds no aesthetic head: neither 'weight' nor 'layers.N.weight'", path.string());
   std::vector<nn::Linear> layers;
   for (const std::string& name : names) {
     const bool is_last = name == names.back();
@@ -94,7 +95,8 @@ class AestheticReward final : public reward::Reward {
 
 }  // namespace
 
-std::unique_ptr<reward::Reward> make_aesthetic_scorer(const std::filesystem::path& folder, const ScorerOptions& options) {
+std::unique_ptr<reward::Reward> make_aesthetic_scorer(const std::filesystem::path& folder,
+                                                      const ScorerOptions& options) {
   return std::make_unique<AestheticReward>(folder, options);
 }
 

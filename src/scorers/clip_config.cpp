@@ -2,10 +2,9 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
-
-#include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "io/json.h"
@@ -74,9 +73,7 @@ class Fields {
     return inner.integer(*names.begin(), fallback);
   }
 
-  Fields section(const char* key) const {
-    return {has(key) ? object_[key] : json::object(), where_ + ": " + key};
-  }
+  Fields section(const char* key) const { return {has(key) ? object_[key] : json::object(), where_ + ": " + key}; }
 
   const std::string& where() const { return where_; }
   const json& at(const char* key) const { return object_[key]; }
@@ -130,7 +127,8 @@ ClipConfig read_clip_config(const std::filesystem::path& folder) {
   config.max_positions = text.integer("max_position_embeddings", config.max_positions);
   config.eos_token_id = text.integer("eos_token_id", config.eos_token_id);
   if (config.max_positions < 2) {
-    throw BadInput("{}: 'max_position_embeddings' must leave room for the start and the end token, got 1", text.where());
+    throw BadInput("{}: 'max_position_embeddings' must leave room for the start and the end token, got 1",
+                   text.where());
   }
 
   const Fields vision = tower_section(root, "vision_config");
@@ -139,7 +137,8 @@ ClipConfig read_clip_config(const std::filesystem::path& folder) {
   config.patch_size = vision.integer("patch_size", config.patch_size);
   vision.expect("num_channels", 3);
   if (config.image_size % config.patch_size != 0) {
-    throw BadInput("{}: image_size {} must be a multiple of patch_size {}", vision.where(), config.image_size, config.patch_size);
+    throw BadInput("{}: image_size {} must be a multiple of patch_size {}", vision.where(), config.image_size,
+                   config.patch_size);
   }
   return config;
 }
@@ -158,11 +157,12 @@ ClipImageConfig read_clip_image_config(const std::filesystem::path& folder, int6
     throw BadInput("{}: 'image_std' must be above 0", fields.where());
   }
   if (config.crop_size > config.shortest_edge) {
-    throw BadInput("{}: crop_size {} is larger than the picture, whose shortest side is {}", fields.where(), config.crop_size,
-                   config.shortest_edge);
+    throw BadInput("{}: crop_size {} is larger than the picture, whose shortest side is {}", fields.where(),
+                   config.crop_size, config.shortest_edge);
   }
   if (config.crop_size != image_size) {
-    throw BadInput("{}: crop_size is {}, but config.json says image_size {}", fields.where(), config.crop_size, image_size);
+    throw BadInput("{}: crop_size is {}, but config.json says image_size {}", fields.where(), config.crop_size,
+                   image_size);
   }
   return config;
 }

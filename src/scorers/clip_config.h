@@ -43,8 +43,8 @@ struct ClipImageConfig {
   std::array<double, 3> std = {0.26862954, 0.26130258, 0.27577711};
 };
 
-/// Reads `preprocessor_config.json`. Throws BadInput naming file and key, also for steps left out, another filter, or a crop
-/// that is not `image_size`.
+/// Reads `preprocessor_config.json`. Throws BadInput naming file and key, also for steps left out, another filter, or a
+/// crop that is not `image_size`.
 ClipImageConfig read_clip_image_config(const std::filesystem::path& folder, int64_t image_size);
 
 }  // namespace unigrpo::scorers

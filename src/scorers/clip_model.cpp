@@ -1,10 +1,10 @@
 #include "scorers/clip_model.h"
 
+#include <ATen/ATen.h>
+
 #include <map>
 #include <optional>
 #include <utility>
-
-#include <ATen/ATen.h>
 
 #include "base/error.h"
 #include "io/model_folder.h"
@@ -28,8 +28,10 @@ fs::path find_weights(const fs::path& folder) {
   for (const char* name : {"model.safetensors", "model.safetensors.index.json"}) {
     if (fs::exists(folder / name, ignored)) return folder / name;
   }
-  throw BadInput("{}: no model.safetensors (or model.safetensors.index.json) in this model folder; pickled weights (.bin, .pt) "
-                 "are not read", folder.string());
+  throw BadInput(
+      "{}: no model.safetensors (or model.safetensors.index.json) in this model folder; pickled weights (.bin, .pt) "
+      "are not read",
+      folder.string());
 }
 
 bool is_wanted(const std::string& name, Towers towers) {
@@ -48,7 +50,9 @@ nn::Weights open_weights(const fs::path& folder, Towers towers) {
 
 }  // namespace
 
-at::Tensor LayerNorm::operator()(const at::Tensor& x) const { return at::layer_norm(x, weight.sizes(), weight, bias, eps); }
+at::Tensor LayerNorm::operator()(const at::Tensor& x) const {
+  return at::layer_norm(x, weight.sizes(), weight, bias, eps);
+}
 
 ClipEncoder::ClipEncoder(const ClipTowerConfig& config, const std::string& name, nn::Weights& weights)
     : num_heads_(config.num_heads), quick_gelu_(config.quick_gelu) {
@@ -76,8 +80,9 @@ at::Tensor ClipEncoder::operator()(at::Tensor x, bool causal) const {
     const auto heads = [&](const nn::Linear& projection) {
       return projection(h).view({b, t, num_heads_, -1}).transpose(1, 2);  // [B, H, T, Dh]
     };
-    const at::Tensor mixed = at::scaled_dot_product_attention(heads(layer.q), heads(layer.k), heads(layer.v), std::nullopt,
-                                                              /*dropout_p=*/0.0, causal);
+    const at::Tensor mixed =
+        at::scaled_dot_product_attention(heads(layer.q), heads(layer.k), heads(layer.v), std::nullopt,
+                                         /*dropout_p=*/0.0, causal);
     x = x + layer.out(mixed.transpose(1, 2).reshape({b, t, -1}));
     const at::Tensor wide = layer.fc1(layer.norm2(x));
     x = x + layer.fc2(quick_gelu_ ? wide * at::sigmoid(wide * 1.702) : at::gelu(wide));
@@ -86,11 +91,14 @@ at::Tensor ClipEncoder::operator()(at::Tensor x, bool causal) const {
 }
 
 ClipModel::TextTower::TextTower(const ClipConfig& config, nn::Weights& weights)
-    : tokens(weights.take("text_model.embeddings.token_embedding.weight", {config.vocab_size, config.text.hidden_size})),
-      positions(weights.take("text_model.embeddings.position_embedding.weight", {config.max_positions, config.text.hidden_size})),
+    : tokens(
+          weights.take("text_model.embeddings.token_embedding.weight", {config.vocab_size, config.text.hidden_size})),
+      positions(weights.take("text_model.embeddings.position_embedding.weight",
+                             {config.max_positions, config.text.hidden_size})),
       encoder(config.text, "text_model.encoder", weights),
       final_norm(take_norm(weights, "text_model.final_layer_norm", config.text)),
-      projection(nn::take_linear(weights, "text_projection", config.projection_dim, config.text.hidden_size, /*bias=*/false)) {}
+      projection(nn::take_linear(weights, "text_projection", config.projection_dim, config.text.hidden_size,
+                                 /*bias=*/false)) {}
 
 ClipModel::ImageTower::ImageTower(const ClipConfig& config, nn::Weights& weights)
     : encoder(config.vision, "vision_model.encoder", weights) {
@@ -106,7 +114,8 @@ ClipModel::ImageTower::ImageTower(const ClipConfig& config, nn::Weights& weights
   projection = nn::take_linear(weights, "visual_projection", config.projection_dim, d, /*bias=*/false);
 }
 
-ClipModel::ClipModel(const ClipConfig& config, nn::Weights& weights, Towers towers) : config_(config), image_(config, weights) {
+ClipModel::ClipModel(const ClipConfig& config, nn::Weights& weights, Towers towers)
+    : config_(config), image_(config, weights) {
   at::Tensor scale;
   if (towers == Towers::both) {
     text_.emplace_back(config, weights);
@@ -129,16 +138,19 @@ at::Tensor ClipModel::text_features(const at::Tensor& input_ids) const {
   const at::Tensor embeds = at::embedding(tower.tokens, input_ids) + tower.positions.narrow(0, 0, input_ids.size(1));
   // What fills a row up stands behind its end, where a causal model does not look.
   const at::Tensor hidden = tower.final_norm(tower.encoder(embeds, /*causal=*/true));  // [B, T, D]
-  const at::Tensor ends =
-      config_.eos_token_id == kLegacyEosTokenId ? input_ids.argmax(1) : input_ids.eq(config_.eos_token_id).to(at::kInt).argmax(1);
+  const at::Tensor ends = config_.eos_token_id == kLegacyEosTokenId
+                              ? input_ids.argmax(1)
+                              : input_ids.eq(config_.eos_token_id).to(at::kInt).argmax(1);
   const at::Tensor rows = at::arange(input_ids.size(0), at::kLong);
   return tower.projection(hidden.index({rows, ends}));
 }
 
 at::Tensor ClipModel::image_features(const at::Tensor& pixel_values) const {
   const at::NoGradGuard no_grad;
-  tensor::check_shape(pixel_values, {-1, 3, config_.image_size, config_.image_size}, "pixel_values [B, 3, height, width]");
-  const at::Tensor patches = nn::linear(nn::patchify(pixel_values, config_.patch_size), image_.patch_weight, at::Tensor());
+  tensor::check_shape(pixel_values, {-1, 3, config_.image_size, config_.image_size},
+                      "pixel_values [B, 3, height, width]");
+  const at::Tensor patches =
+      nn::linear(nn::patchify(pixel_values, config_.patch_size), image_.patch_weight, at::Tensor());
   const at::Tensor first = image_.class_embedding.expand({patches.size(0), 1, -1});
   const at::Tensor embeds = at::cat({first, patches}, 1) + image_.positions;  // [B, 1 + patches, D]
   const at::Tensor hidden = image_.encoder(image_.pre_norm(embeds), /*causal=*/false);

@@ -1,11 +1,11 @@
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
 #include <filesystem>
 #include <string>
 #include <vector>
-
-#include <ATen/core/Tensor.h>
 
 #include "nn/linear.h"
 #include "nn/weights.h"
@@ -44,14 +44,15 @@ class ClipModel {
  public:
   enum class Towers { both, image };
 
-  /// Reads config.json and model.safetensors (or its shards) of any floating-point type. Tensors of a tower that is not asked
-  /// for stay on disk; the `position_ids` that older files hold are passed over. Throws BadInput naming the file, the tensors
-  /// that are missing and those that are left over.
+  /// Reads config.json and model.safetensors (or its shards) of any floating-point type. Tensors of a tower that is not
+  /// asked for stay on disk; the `position_ids` that older files hold are passed over. Throws BadInput naming the file,
+  /// the tensors that are missing and those that are left over.
   static ClipModel load(const std::filesystem::path& folder, Towers towers = Towers::both);
 
-  /// input_ids: [B, T] int64, T <= max_positions, rows filled up behind their end token (with no higher id). Returns projected
-  /// features [B, P], of any length. A row is read at its first eos_token_id, or, where the config says kLegacyEosTokenId, at its
-  /// highest id: the first published configs name a wrong token, and transformers keeps to this rule for them.
+  /// input_ids: [B, T] int64, T <= max_positions, rows filled up behind their end token (with no higher id). Returns
+  /// projected features [B, P], of any length. A row is read at its first eos_token_id, or, where the config says
+  /// kLegacyEosTokenId, at its highest id: the first published configs name a wrong token, and transformers keeps to
+  /// this rule for them.
   at::Tensor text_features(const at::Tensor& input_ids) const;
   /// pixel_values: [B, 3, image_size, image_size] as `pixel_values()` makes them. Returns [B, P], of any length.
   at::Tensor image_features(const at::Tensor& pixel_values) const;
@@ -71,7 +72,7 @@ class ClipModel {
   };
   struct ImageTower {
     ImageTower(const ClipConfig& config, nn::Weights& weights);
-    at::Tensor patch_weight;               // [D, patch^2 * 3], as nn::patchify orders a patch
+    at::Tensor patch_weight;                // [D, patch^2 * 3], as nn::patchify orders a patch
     at::Tensor class_embedding, positions;  // [D], [1 + patches, D]
     LayerNorm pre_norm, post_norm;
     ClipEncoder encoder;

@@ -61,8 +61,8 @@ std::string spelled(std::string_view word) {
 /// The tokenizer's files, with a name for what errors are about.
 struct Source {
   std::string where;
-  json vocab;                                                // token -> id
-  std::vector<std::pair<std::string, std::string>> merges;   // by rank
+  json vocab;                                               // token -> id
+  std::vector<std::pair<std::string, std::string>> merges;  // by rank
 };
 
 std::pair<std::string, std::string> split_merge(const std::string& where, std::string_view line) {
@@ -94,10 +94,12 @@ Source read_tokenizer_json(const std::filesystem::path& path) {
   const std::string where = path.string();
   const json root = io::read_json_file(path, {}, kMaxFileBytes);
   const json model = root.is_object() && root.contains("model") ? root.at("model") : json();
-  if (!model.is_object() || model.value("type", json()) != "BPE" || model.value("end_of_word_suffix", json()) != kEndOfWord ||
-      !model.contains("vocab") || !model.contains("merges") || !model.at("merges").is_array()) {
-    throw BadInput("{}: expected a CLIP tokenizer: a model of type BPE with vocab, merges and end_of_word_suffix \"{}\"", where,
-                   kEndOfWord);
+  if (!model.is_object() || model.value("type", json()) != "BPE" ||
+      model.value("end_of_word_suffix", json()) != kEndOfWord || !model.contains("vocab") ||
+      !model.contains("merges") || !model.at("merges").is_array()) {
+    throw BadInput(
+        "{}: expected a CLIP tokenizer: a model of type BPE with vocab, merges and end_of_word_suffix \"{}\"", where,
+        kEndOfWord);
   }
   Source source{.where = where + ": model.vocab", .vocab = model.at("vocab"), .merges = {}};
   for (const json& merge : model.at("merges")) {
@@ -114,13 +116,14 @@ Source read_tokenizer_json(const std::filesystem::path& path) {
 
 /// Tokens by id, as the files spell them.
 std::vector<std::string> tokens_of(const Source& source) {
-  if (!source.vocab.is_object() || source.vocab.empty()) throw BadInput("{}: expected an object of tokens and ids", source.where);
+  if (!source.vocab.is_object() || source.vocab.empty())
+    throw BadInput("{}: expected an object of tokens and ids", source.where);
   std::vector<std::string> tokens(source.vocab.size());
   for (const auto& [token, id] : source.vocab.items()) {
     if (token.empty()) throw BadInput("{}: a token is empty", source.where);
     if (!id.is_number_unsigned() || id.get<uint64_t>() >= tokens.size() || !tokens[id.get<uint64_t>()].empty()) {
-      throw BadInput("{}: id of token {} must be one of its own from 0 to {}, found {}", source.where, in_quotes(token, 40),
-                     tokens.size() - 1, in_quotes(id.dump(), 40));
+      throw BadInput("{}: id of token {} must be one of its own from 0 to {}, found {}", source.where,
+                     in_quotes(token, 40), tokens.size() - 1, in_quotes(id.dump(), 40));
     }
     tokens[id.get<uint64_t>()] = token;
   }
@@ -138,7 +141,8 @@ data::BpeFiles to_bpe(const Source& source) {
     if (found == ids.end()) throw BadInput("{}: token {} is missing", source.where, in_quotes(token, 40));
     return found->second;
   };
-  for (const auto& [left, right] : source.merges) files.merges.push_back({id_of(left), id_of(right), id_of(left + right)});
+  for (const auto& [left, right] : source.merges)
+    files.merges.push_back({id_of(left), id_of(right), id_of(left + right)});
   files.unknown_id = id_of(std::string(kEos));
   for (int byte = 0; byte < 256; ++byte) {
     const std::string character = data::ByteAlphabet::get().to_characters(std::string(1, static_cast<char>(byte)));

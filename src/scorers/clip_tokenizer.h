@@ -12,9 +12,9 @@
 
 namespace unigrpo::scorers {
 
-/// CLIP's tokenizer: NFC, lower case, words by CLIP's pattern, byte-level BPE in which a word's last character is a symbol of its
-/// own ("e</w>"). Ids are those of transformers' CLIPTokenizerFast; added tokens but the two special ones are read as text. Safe to
-/// call from several threads.
+/// CLIP's tokenizer: NFC, lower case, words by CLIP's pattern, byte-level BPE in which a word's last character is a
+/// symbol of its own ("e</w>"). Ids are those of transformers' CLIPTokenizerFast; added tokens but the two special ones
+/// are read as text. Safe to call from several threads.
 class ClipTokenizer {
  public:
   /// Reads `vocab.json` + `merges.txt`, else `tokenizer.json`. Throws BadInput naming file and token.

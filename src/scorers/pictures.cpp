@@ -1,11 +1,11 @@
 #include "scorers/pictures.h"
 
-#include <algorithm>
-#include <array>
-
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
 
 #include "data/image_resize.h"
 
@@ -23,7 +23,8 @@ Table make_table(const ClipImageConfig& config) {
   for (size_t c = 0; c < 3; ++c) {
     for (int byte = 0; byte < 256; ++byte) {
       const auto scaled = static_cast<float>(byte * config.rescale_factor);
-      table[c][static_cast<size_t>(byte)] = (scaled - static_cast<float>(config.mean[c])) / static_cast<float>(config.std[c]);
+      table[c][static_cast<size_t>(byte)] =
+          (scaled - static_cast<float>(config.mean[c])) / static_cast<float>(config.std[c]);
     }
   }
   return table;
@@ -52,7 +53,8 @@ std::string why_not_judged(const Image* image) {
   const auto [shortest, longest] = std::minmax(image->width, image->height);
   if (shortest < 1) return "an image without pixels";
   if (longest / shortest < kMaxAspect) return "";
-  return fmt::format("an image of {}x{} pixels: one side is {} times the other or more", image->width, image->height, kMaxAspect);
+  return fmt::format("an image of {}x{} pixels: one side is {} times the other or more", image->width, image->height,
+                     kMaxAspect);
 }
 
 }  // namespace
@@ -64,7 +66,8 @@ at::Tensor pixel_values(const ClipImageConfig& config, std::span<const Image* co
   float* out = values.mutable_data_ptr<float>();
   at::parallel_for(0, static_cast<int64_t>(images.size()), 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      write_crop(resize_shortest(*images[static_cast<size_t>(i)], config.shortest_edge), table, crop, out + i * 3 * crop * crop);
+      write_crop(resize_shortest(*images[static_cast<size_t>(i)], config.shortest_edge), table, crop,
+                 out + i * 3 * crop * crop);
     }
   });
   return values;

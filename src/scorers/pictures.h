@@ -1,12 +1,12 @@
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
 #include <vector>
-
-#include <ATen/core/Tensor.h>
 
 #include "data/sample.h"
 #include "io/image.h"
@@ -16,8 +16,8 @@
 
 namespace unigrpo::scorers {
 
-/// What the model sees of the pictures: [B, 3, crop_size, crop_size] float32, as transformers' CLIPImageProcessor makes it with
-/// Pillow (see data/image_resize.h for which).
+/// What the model sees of the pictures: [B, 3, crop_size, crop_size] float32, as transformers' CLIPImageProcessor makes
+/// it with Pillow (see data/image_resize.h for which).
 at::Tensor pixel_values(const ClipImageConfig& config, std::span<const Image* const> images);
 
 /// The last images of those samples that have one to judge.

@@ -1,12 +1,12 @@
 #include "scorers/similarity.h"
 
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <map>
 #include <string>
 #include <utility>
-
-#include <ATen/ATen.h>
-#include <fmt/format.h>
 
 #include "base/error.h"
 #include "scorers/clip_model.h"
@@ -32,7 +32,8 @@ at::Tensor to_batch(std::span<const std::vector<int64_t>> texts, int64_t fill) {
   size_t longest = 0;
   for (const auto& ids : texts) longest = std::max(longest, ids.size());
   at::Tensor batch = at::full({static_cast<int64_t>(texts.size()), static_cast<int64_t>(longest)}, fill, at::kLong);
-  for (size_t i = 0; i < texts.size(); ++i) std::ranges::copy(texts[i], batch.mutable_data_ptr<int64_t>() + i * longest);
+  for (size_t i = 0; i < texts.size(); ++i)
+    std::ranges::copy(texts[i], batch.mutable_data_ptr<int64_t>() + i * longest);
   return batch;
 }
 
@@ -46,8 +47,8 @@ class SimilarityReward final : public reward::Reward {
         image_config_(read_clip_image_config(folder, model_.config().image_size)) {
     const ClipConfig& config = model_.config();
     if (tokenizer_.vocab_size() > config.vocab_size) {
-      throw BadInput("{}: the tokenizer has {} ids, the config says vocab_size {}", folder.string(), tokenizer_.vocab_size(),
-                     config.vocab_size);
+      throw BadInput("{}: the tokenizer has {} ids, the config says vocab_size {}", folder.string(),
+                     tokenizer_.vocab_size(), config.vocab_size);
     }
     if (config.eos_token_id != kLegacyEosTokenId && config.eos_token_id != tokenizer_.eos_token_id()) {
       throw BadInput("{}: the tokenizer ends texts with id {}, the config says eos_token_id {}", folder.string(),
@@ -95,7 +96,8 @@ class SimilarityReward final : public reward::Reward {
     throw RuntimeFailure("the scorer {} compares no prompt", enum_name(kind_));
   }
 
-  /// Embeddings of length 1 of the prompts that can be read, `row` being where; the others get their reason. [prompts, P]
+  /// Embeddings of length 1 of the prompts that can be read, `row` being where; the others get their reason. [prompts,
+  /// P]
   at::Tensor embed_texts(std::map<std::string, Prompt>& prompts) const {
     std::vector<std::vector<int64_t>> texts;
     for (auto& [text, prompt] : prompts) {

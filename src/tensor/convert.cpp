@@ -1,13 +1,13 @@
 #include "tensor/convert.h"
 
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
 #include <array>
 #include <cstdint>
 #include <cstring>
 #include <stdexcept>
 #include <utility>
-
-#include <ATen/ATen.h>
-#include <fmt/format.h>
 
 #include "tensor/shape.h"
 
@@ -15,13 +15,20 @@ namespace unigrpo::tensor {
 namespace {
 
 constexpr std::array kTypes = {
-    std::pair{io::DType::boolean, at::kBool},        std::pair{io::DType::u8, at::kByte},
-    std::pair{io::DType::i8, at::kChar},             std::pair{io::DType::u16, at::kUInt16},
-    std::pair{io::DType::i16, at::kShort},           std::pair{io::DType::f16, at::kHalf},
-    std::pair{io::DType::bf16, at::kBFloat16},       std::pair{io::DType::u32, at::kUInt32},
-    std::pair{io::DType::i32, at::kInt},             std::pair{io::DType::f32, at::kFloat},
-    std::pair{io::DType::u64, at::kUInt64},          std::pair{io::DType::i64, at::kLong},
-    std::pair{io::DType::f64, at::kDouble},          std::pair{io::DType::f8_e4m3, at::kFloat8_e4m3fn},
+    std::pair{io::DType::boolean, at::kBool},
+    std::pair{io::DType::u8, at::kByte},
+    std::pair{io::DType::i8, at::kChar},
+    std::pair{io::DType::u16, at::kUInt16},
+    std::pair{io::DType::i16, at::kShort},
+    std::pair{io::DType::f16, at::kHalf},
+    std::pair{io::DType::bf16, at::kBFloat16},
+    std::pair{io::DType::u32, at::kUInt32},
+    std::pair{io::DType::i32, at::kInt},
+    std::pair{io::DType::f32, at::kFloat},
+    std::pair{io::DType::u64, at::kUInt64},
+    std::pair{io::DType::i64, at::kLong},
+    std::pair{io::DType::f64, at::kDouble},
+    std::pair{io::DType::f8_e4m3, at::kFloat8_e4m3fn},
     std::pair{io::DType::f8_e5m2, at::kFloat8_e5m2},
 };
 
@@ -31,8 +38,7 @@ at::ScalarType to_scalar_type(io::DType dtype) {
   for (const auto& [ours, torchs] : kTypes) {
     if (ours == dtype) return torchs;
   }
-  throw std::invalid_argument(
-      fmt::format("no tensor type for {}", std::string(io::dtype_name(dtype))));
+  throw std::invalid_argument(fmt::format("no tensor type for {}", std::string(io::dtype_name(dtype))));
 }
 
 io::DType to_dtype(at::ScalarType type) {
@@ -52,7 +58,8 @@ at::Tensor to_tensor(const io::TensorView& view, at::ScalarType target, at::Devi
     throw std::invalid_argument(fmt::format("tensor '{}' of shape {} needs {} bytes, got {}", view.name,
                                             shape_text(view.shape), needed, view.bytes.size()));
   }
-  // Converted where they lie: copies made and freed between the results would leave holes in the heap, a fifth of a model.
+  // Converted where they lie: copies made and freed between the results would leave holes in the heap, a fifth of a
+  // model.
   const bool aligned = reinterpret_cast<uintptr_t>(view.bytes.data()) % element == 0;
   if (aligned && needed > 0 && own != target && !is_bool) {
     auto* bytes = const_cast<std::byte*>(view.bytes.data());  // read alone: to() copies where the type changes
@@ -74,8 +81,7 @@ at::Tensor index_tensor(const std::vector<int64_t>& values, at::Device device) {
 
 io::TensorView to_view(const at::Tensor& tensor, std::string name) {
   if (!tensor.defined() || !tensor.is_cpu() || !tensor.is_contiguous()) {
-    throw std::invalid_argument(
-        fmt::format("tensor '{}' must be contiguous on the CPU to be written", name));
+    throw std::invalid_argument(fmt::format("tensor '{}' must be contiguous on the CPU to be written", name));
   }
   return {.name = std::move(name),
           .dtype = to_dtype(tensor.scalar_type()),

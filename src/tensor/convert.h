@@ -1,10 +1,10 @@
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
 #include <string>
 #include <vector>
-
-#include <ATen/core/Tensor.h>
 
 #include "io/safetensors.h"
 
@@ -16,8 +16,7 @@ io::DType to_dtype(at::ScalarType type);
 
 /// Copies a view's bytes into a tensor of type `target` on `device`.
 /// Throws std::invalid_argument naming the tensor when the byte count does not match its shape.
-at::Tensor to_tensor(const io::TensorView& view, at::ScalarType target,
-                     at::Device device = at::kCPU);
+at::Tensor to_tensor(const io::TensorView& view, at::ScalarType target, at::Device device = at::kCPU);
 /// The same, keeping the view's own element type.
 at::Tensor to_tensor(const io::TensorView& view, at::Device device = at::kCPU);
 

@@ -1,9 +1,9 @@
 #include "tensor/digest.h"
 
-#include <string_view>
-
 #include <ATen/ATen.h>
 #include <fmt/format.h>
+
+#include <string_view>
 
 #include "base/text.h"
 #include "tensor/shape.h"
@@ -15,8 +15,8 @@ std::string digest(const at::Tensor& tensor) {
   const at::Tensor flat = tensor.detach().cpu().contiguous();
   // Hash of (head, hash of the bytes): no copy of the bytes behind a header.
   const std::string_view bytes(static_cast<const char*>(flat.const_data_ptr()), flat.nbytes());
-  return sha256_hex(fmt::format("{} {} {}", at::toString(flat.scalar_type()),
-                                shape_text(flat.sizes()), sha256_hex(bytes)));
+  return sha256_hex(
+      fmt::format("{} {} {}", at::toString(flat.scalar_type()), shape_text(flat.sizes()), sha256_hex(bytes)));
 }
 
 std::string digest(at::TensorList tensors) {

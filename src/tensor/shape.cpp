@@ -1,9 +1,9 @@
 #include "tensor/shape.h"
 
-#include <stdexcept>
-
 #include <ATen/ATen.h>
 #include <fmt/format.h>
+
+#include <stdexcept>
 
 namespace unigrpo::tensor {
 
@@ -18,27 +18,25 @@ std::string shape_text(at::IntArrayRef shape) {
 
 void check_shape(const at::Tensor& tensor, at::IntArrayRef expected, std::string_view name) {
   if (!tensor.defined()) {
-    throw std::invalid_argument(
-        fmt::format("{} is undefined, expected {}", name, shape_text(expected)));
+    throw std::invalid_argument(fmt::format("{} is undefined, expected {}", name, shape_text(expected)));
   }
   bool fits = tensor.dim() == static_cast<int64_t>(expected.size());
   for (size_t i = 0; fits && i < expected.size(); ++i) {
     fits = expected[i] < 0 || tensor.sizes()[i] == expected[i];
   }
   if (!fits) {
-    throw std::invalid_argument(fmt::format("{} has shape {}, expected {}", name,
-                                            shape_text(tensor.sizes()), shape_text(expected)));
+    throw std::invalid_argument(
+        fmt::format("{} has shape {}, expected {}", name, shape_text(tensor.sizes()), shape_text(expected)));
   }
 }
 
-void check_same_shape(const at::Tensor& a, std::string_view a_name, const at::Tensor& b,
-                      std::string_view b_name) {
+void check_same_shape(const at::Tensor& a, std::string_view a_name, const at::Tensor& b, std::string_view b_name) {
   if (!a.defined() || !b.defined()) {
     throw std::invalid_argument(fmt::format("{} is undefined", a.defined() ? b_name : a_name));
   }
   if (a.sizes() != b.sizes()) {
-    throw std::invalid_argument(fmt::format("{} has shape {}, but {} has {}", a_name,
-                                            shape_text(a.sizes()), b_name, shape_text(b.sizes())));
+    throw std::invalid_argument(
+        fmt::format("{} has shape {}, but {} has {}", a_name, shape_text(a.sizes()), b_name, shape_text(b.sizes())));
   }
 }
 

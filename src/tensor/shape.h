@@ -1,9 +1,9 @@
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <string>
 #include <string_view>
-
-#include <ATen/core/Tensor.h>
 
 namespace unigrpo::tensor {
 
@@ -15,8 +15,7 @@ namespace unigrpo::tensor {
 void check_shape(const at::Tensor& tensor, at::IntArrayRef expected, std::string_view name);
 
 /// Checks that two tensors have the same shape. Throws std::invalid_argument with both.
-void check_same_shape(const at::Tensor& a, std::string_view a_name, const at::Tensor& b,
-                      std::string_view b_name);
+void check_same_shape(const at::Tensor& a, std::string_view a_name, const at::Tensor& b, std::string_view b_name);
 
 /// "[2, 3]"; -1 is written "*".
 std::string shape_text(at::IntArrayRef shape);

@@ -1,9 +1,9 @@
 #include "train/build.h"
 
-#include <algorithm>
-
 #include <ATen/ATen.h>
 #include <fmt/format.h>
+
+#include <algorithm>
 
 #include "flow/time_grid.h"
 #include "grpo/update.h"
@@ -47,7 +47,8 @@ std::string describe_step(const recipe::Recipe& recipe, const policy::UnifiedPol
   const int64_t block = images > 0 ? policy.grid_for(rollout.image_size).num_tokens() + 2 : 0;
   const int64_t row = texts * (rollout.max_tokens + 2) + images * steps * block;
   const int64_t most = samples * row + grpo.prompts_per_step * prefix_tokens;
-  const int64_t micro = std::max<int64_t>(grpo.num_updates, (most + grpo.micro_batch_tokens - 1) / grpo.micro_batch_tokens);
+  const int64_t micro =
+      std::max<int64_t>(grpo.num_updates, (most + grpo.micro_batch_tokens - 1) / grpo.micro_batch_tokens);
   int64_t all = 0, trained = 0;
   for (const NamedTensor& parameter : policy.parameters()) {
     all += parameter.tensor.numel();
@@ -56,7 +57,8 @@ std::string describe_step(const recipe::Recipe& recipe, const policy::UnifiedPol
   std::string text = "one step\n";
   auto line = [&](const char* what, const std::string& value) { text += fmt::format("  {:<34} {}\n", what, value); };
   line("prompts x group = samples", fmt::format("{} x {} = {}", grpo.prompts_per_step, grpo.group_size, samples));
-  if (const double looks = recipe.monitor.alarms.samples_a_step(); looks > 0) line("and for the alarms", fmt::format("{}", looks));
+  if (const double looks = recipe.monitor.alarms.samples_a_step(); looks > 0)
+    line("and for the alarms", fmt::format("{}", looks));
   line("text tokens at most", fmt::format("{}", samples * texts * rollout.max_tokens));
   line("denoising steps, trained / all",
        fmt::format("{} / {} an image, {} in all", steps, rollout.num_steps, samples * images * steps));

@@ -10,7 +10,8 @@
 
 namespace unigrpo::train {
 
-/// The policy of a recipe and, where a penalty needs one and there are no adapters to turn off, its frozen starting copy.
+/// The policy of a recipe and, where a penalty needs one and there are no adapters to turn off, its frozen starting
+/// copy.
 struct Policies {
   std::unique_ptr<policy::UnifiedPolicy> policy;
   std::unique_ptr<policy::UnifiedPolicy> reference;  // null: adapters off, or nothing asks for one

@@ -1,13 +1,13 @@
 #include "train/dry_run.h"
 
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <map>
 #include <set>
 #include <vector>
-
-#include <ATen/ATen.h>
-#include <fmt/format.h>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -25,9 +25,9 @@ namespace fs = std::filesystem;
 using recipe::Recipe;
 
 constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
-constexpr int64_t kPromptTokens = 64;    // where the prompt file is not here
-constexpr double kBytesPerToken = 4;     // of English text, for prompts
-constexpr double kReserve = 4;           // GiB that CUDA, NCCL, kernels' workspaces and fragmentation take
+constexpr int64_t kPromptTokens = 64;  // where the prompt file is not here
+constexpr double kBytesPerToken = 4;   // of English text, for prompts
+constexpr double kReserve = 4;         // GiB that CUDA, NCCL, kernels' workspaces and fragmentation take
 
 std::string in_words(double value) {
   for (const auto& [unit, name] : {std::pair{1e15, "P"}, {1e12, "T"}, {1e9, "G"}, {1e6, "M"}, {1e3, "k"}}) {
@@ -44,7 +44,8 @@ constexpr const char* kPartNames[] = {"language model, understanding", "language
 
 Part part_of(const policy::MotConfig& llm, const std::string& name) {
   if (name.starts_with("autoencoder.")) return kAutoencoder;
-  if (name.starts_with("vit_model.") || name.starts_with("connector.") || name.starts_with("vit_pos_embed.")) return kVision;
+  if (name.starts_with("vit_model.") || name.starts_with("connector.") || name.starts_with("vit_pos_embed."))
+    return kVision;
   if (!name.starts_with(llm.prefix)) return kLatents;
   if (name.find("embed_tokens") != std::string::npos || name.find("lm_head") != std::string::npos) return kEmbeddings;
   return name.find("_moe_gen") != std::string::npos ? kGeneration : kUnderstanding;
@@ -107,7 +108,8 @@ std::string check_headers(const fs::path& folder, const policy::ModelSizes& size
         throw BadInput("{}: tensor '{}' is not one that the config asks for", checkpoint.path().string(), view->name);
       }
       if (found->second.sizes() != at::IntArrayRef(view->shape)) {
-        throw BadInput("{}: tensor '{}' has a shape that the config does not ask for", checkpoint.path().string(), view->name);
+        throw BadInput("{}: tensor '{}' has a shape that the config does not ask for", checkpoint.path().string(),
+                       view->name);
       }
       seen.insert(found->first);
     }
@@ -121,7 +123,8 @@ std::string check_headers(const fs::path& folder, const policy::ModelSizes& size
   const auto weights = policy::find_weights(folder, sizes.family);
   if (!weights) return "no weights in the folder: sizes are the config's";
   check(io::Checkpoint::open(*weights), "");
-  if (sizes.bagel && fs::exists(folder / "ae.safetensors")) check(io::Checkpoint::open(folder / "ae.safetensors"), "autoencoder.");
+  if (sizes.bagel && fs::exists(folder / "ae.safetensors"))
+    check(io::Checkpoint::open(folder / "ae.safetensors"), "autoencoder.");
   return "the weights' headers fit the config";
 }
 
@@ -135,7 +138,8 @@ struct Tokens {
   double block = 0;                          // of one image
 };
 
-/// Sides, in tokens, of a picture that is drawn and of one that the vision tower reads; 0 where the model has no pictures.
+/// Sides, in tokens, of a picture that is drawn and of one that the vision tower reads; 0 where the model has no
+/// pictures.
 struct Sides {
   double drawn = 0, seen = 0;
 };
@@ -184,13 +188,17 @@ std::string dry_run(const Recipe& recipe, const Machine& machine) {
   const double bytes = bf16 ? 2 : 4;
 
   std::string text = fmt::format("dry run: {} ({})\n", recipe.run.name, check_headers(folder, model));
-  auto line = [&](const std::string& what, const std::string& value) { text += fmt::format("  {:<40} {:>20}\n", what, value); };
+  auto line = [&](const std::string& what, const std::string& value) {
+    text += fmt::format("  {:<40} {:>20}\n", what, value);
+  };
 
   text += "\nparameters                                              all              trained\n";
   for (int part = 0; part < kNumParts; ++part) {
-    text += fmt::format("  {:<40} {:>16} {:>20}\n", kPartNames[part], in_words(count.all[part]), in_words(count.trained[part]));
+    text += fmt::format("  {:<40} {:>16} {:>20}\n", kPartNames[part], in_words(count.all[part]),
+                        in_words(count.trained[part]));
   }
-  if (lora) text += fmt::format("  {:<40} {:>16} {:>20}\n", "adapters", in_words(count.adapters), in_words(count.adapters));
+  if (lora)
+    text += fmt::format("  {:<40} {:>16} {:>20}\n", "adapters", in_words(count.adapters), in_words(count.adapters));
   text += fmt::format("  {:<40} {:>16} {:>20}\n", "in all", in_words(count.total(true) + count.adapters),
                       in_words(count.total_trained()));
 
@@ -214,8 +222,8 @@ std::string dry_run(const Recipe& recipe, const Machine& machine) {
   const double attend_text = pair * t.row_context / 2, attend_image = pair * (t.row_context + t.block);
   const double rollout_flops = t.prefix * (und + attend_text) + t.text * (und + head + attend_text) +
                                t.context * (und + attend_image) + t.drawn * (gen + attend_image);
-  const double forward = t.prefix * (und + attend_text) + t.text * (und + head + attend_text) + t.context * (und + attend_image) +
-                         t.trained_image * (gen + attend_image);
+  const double forward = t.prefix * (und + attend_text) + t.text * (und + head + attend_text) +
+                         t.context * (und + attend_image) + t.trained_image * (gen + attend_image);
   const bool reference = grpo::needs_reference(recipe.grpo);
   const double passes = 3 + (reference ? 1 : 0) + (recipe.policy.recompute ? 1 : 0);
 
@@ -230,7 +238,8 @@ std::string dry_run(const Recipe& recipe, const Machine& machine) {
   line("FLOPs of the rollout", in_words(rollout_flops));
   line(fmt::format("FLOPs of the update ({:.0f} passes)", passes), in_words(passes * forward));
   line("FLOPs of the alarms' samples", in_words(looks_flops));
-  line("in all, a GPU", in_words((rollout_flops + looks_flops + passes * forward) / static_cast<double>(machine.num_gpus)));
+  line("in all, a GPU",
+       in_words((rollout_flops + looks_flops + passes * forward) / static_cast<double>(machine.num_gpus)));
 
   // Memory of a rank. What a sharded run divides comes first.
   const double weights = count.total(false) * bytes + count.adapters * bytes;
@@ -243,8 +252,10 @@ std::string dry_run(const Recipe& recipe, const Machine& machine) {
   const double cache = held * static_cast<double>(2 * llm.num_layers * llm.num_kv_heads * llm.head_dim) * bytes;
   const double d = static_cast<double>(llm.hidden_size), kv = static_cast<double>(llm.num_kv_heads * llm.head_dim);
   const double inter = static_cast<double>(llm.intermediate_size), layers = static_cast<double>(llm.num_layers);
-  const double kept = 8 * d + 4 * kv + 4 * inter;  // numbers that a layer keeps a token: norms, q k v, attention, gate, up, products
-  const double most_tokens = std::max(static_cast<double>(recipe.grpo.micro_batch_tokens), t.row_context + t.trained_image / t.samples);
+  const double kept =
+      8 * d + 4 * kv + 4 * inter;  // numbers that a layer keeps a token: norms, q k v, attention, gate, up, products
+  const double most_tokens =
+      std::max(static_cast<double>(recipe.grpo.micro_batch_tokens), t.row_context + t.trained_image / t.samples);
   const double activations = most_tokens * bytes * (recipe.policy.recompute ? layers * d + kept : layers * kept) +
                              t.text / t.samples * static_cast<double>(llm.vocab_size) * 4 * 2;
 

@@ -13,10 +13,10 @@ struct Machine {
   double gpu_gib = 80;
 };
 
-/// `unigrpo train --dry-run`: parameters by part, tokens and FLOPs of a step, and the memory of a rank, with what does not fit.
-/// Reads the recipe, the model's config files and, where there are weights, their headers; no tensor is loaded. Estimates, not
-/// measurements: activations count what a layer keeps for its backward pass, FLOPs count two per weight and token and four per
-/// query, key and channel of attention.
+/// `unigrpo train --dry-run`: parameters by part, tokens and FLOPs of a step, and the memory of a rank, with what does
+/// not fit. Reads the recipe, the model's config files and, where there are weights, their headers; no tensor is
+/// loaded. Estimates, not measurements: activations count what a layer keeps for its backward pass, FLOPs count two per
+/// weight and token and four per query, key and channel of attention.
 ///
 /// Throws BadInput for a folder whose headers do not fit its config.
 std::string dry_run(const recipe::Recipe& recipe, const Machine& machine);

@@ -1,9 +1,9 @@
 #include "train/evaluator.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <chrono>
-
-#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -192,8 +192,8 @@ std::string to_table(const EvalResult& result) {
   for (const auto& [name, tag] : result.tags) {
     text += fmt::format("{:<16} {:>8.3f} {:>8.3f} {:>8}\n", name.empty() ? "-" : name, tag.strict, tag.soft, tag.count);
   }
-  text += fmt::format("{:<16} {:>8.3f} {:>8.3f} {:>8}\n", "mean of prompts", result.overall.strict,
-                      result.overall.soft, result.overall.count);
+  text += fmt::format("{:<16} {:>8.3f} {:>8.3f} {:>8}\n", "mean of prompts", result.overall.strict, result.overall.soft,
+                      result.overall.count);
   text += fmt::format("{:<16} {:>8.3f} {:>8.3f}\n", "mean of tags", result.overall_by_tag.strict,
                       result.overall_by_tag.soft);
   return text;

@@ -18,15 +18,15 @@ std::vector<reward::TermConfig> default_eval_rewards();
 
 /// How a model is scored on a prompt file.
 struct EvalOptions {
-  std::string model;                // shown in the result
-  std::string prompts;              // file
+  std::string model;                                                 // shown in the result
+  std::string prompts;                                               // file
   std::vector<reward::TermConfig> rewards = default_eval_rewards();  // the first one gives `overall` and `tags`
   GenerationConfig generation;
   uint64_t seed = 0;
-  int64_t num_samples = 1;          // images a prompt
-  int64_t max_prompts = 0;          // 0 = all; else spread evenly over the file
-  bool true_plan = false;           // embedded world: the first text segment is the right plan instead of the model's own
-  int64_t keep_samples = 0;         // rows to return in EvalResult::samples (-1 = all)
+  int64_t num_samples = 1;   // images a prompt
+  int64_t max_prompts = 0;   // 0 = all; else spread evenly over the file
+  bool true_plan = false;    // embedded world: the first text segment is the right plan instead of the model's own
+  int64_t keep_samples = 0;  // rows to return in EvalResult::samples (-1 = all)
 };
 
 struct TagScore {
@@ -45,8 +45,8 @@ struct EvalResult {
   std::vector<monitor::SampleRow> samples;
 };
 
-/// The same model, options and seed give the same images: noise is a function of (seed, the row's own seed or its index,
-/// sample index). Throws BadInput `file:line` for a prompt that the reward cannot judge.
+/// The same model, options and seed give the same images: noise is a function of (seed, the row's own seed or its
+/// index, sample index). Throws BadInput `file:line` for a prompt that the reward cannot judge.
 EvalResult evaluate(policy::UnifiedPolicy& policy, const EvalOptions& options);
 
 /// Throws BadInput `file:line` for a prompt of the file that a reward cannot judge.

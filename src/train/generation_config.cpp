@@ -22,7 +22,8 @@ void read_value(const json& object, const std::string& file, const char* key, co
 
 void read_count(const json& object, const std::string& file, const char* key, int64_t& value) {
   read_value(object, file, key, "a positive integer", &json::is_number_integer, value);
-  if (value < 1 || value > 1'000'000) throw BadInput("{}: '{}' must be 1 to 1e6, got {}", file, key, object.at(key).dump());
+  if (value < 1 || value > 1'000'000)
+    throw BadInput("{}: '{}' must be 1 to 1e6, got {}", file, key, object.at(key).dump());
 }
 
 void read_positive(const json& object, const std::string& file, const char* key, double& value) {
@@ -51,7 +52,8 @@ nlohmann::ordered_json to_object(const GenerationConfig& config) {
 
 GenerationConfig read_generation_config(const std::filesystem::path& model_folder) {
   GenerationConfig config;
-  if (std::filesystem::exists(model_folder / "config.json") && policy::family_of(model_folder) == policy::Family::qwen2) {
+  if (std::filesystem::exists(model_folder / "config.json") &&
+      policy::family_of(model_folder) == policy::Family::qwen2) {
     config.program = {"text"};
   }
   const auto path = model_folder / "generation_config.json";
@@ -61,7 +63,8 @@ GenerationConfig read_generation_config(const std::filesystem::path& model_folde
   if (!object.is_object()) throw BadInput("{}: expected a JSON object", file);
   if (object.contains("program")) {
     const json& list = object["program"];
-    if (!list.is_array() || list.empty()) throw BadInput("{}: 'program' must be a list of \"text\" and \"image\"", file);
+    if (!list.is_array() || list.empty())
+      throw BadInput("{}: 'program' must be a list of \"text\" and \"image\"", file);
     config.program.clear();
     for (const json& word : list) {
       if (word != "text" && word != "image") {

@@ -8,8 +8,8 @@
 
 namespace unigrpo::train {
 
-/// generation_config.json of a model folder: how the model is meant to be sampled. Keys that are absent keep these defaults;
-/// keys of other tools are passed over.
+/// generation_config.json of a model folder: how the model is meant to be sampled. Keys that are absent keep these
+/// defaults; keys of other tools are passed over.
 struct GenerationConfig {
   std::vector<std::string> program = {"text", "image"};
   int64_t image_size = 64;
@@ -21,8 +21,8 @@ struct GenerationConfig {
   std::string system_prompt;
 };
 
-/// Throws BadInput naming file and key; a folder without the file gives the defaults. The default program of a model that writes
-/// text only is ["text"].
+/// Throws BadInput naming file and key; a folder without the file gives the defaults. The default program of a model
+/// that writes text only is ["text"].
 GenerationConfig read_generation_config(const std::filesystem::path& model_folder);
 std::string to_json(const GenerationConfig& config);
 /// The same with the keys of other tools that `model_folder`'s own file has.

@@ -6,7 +6,8 @@ namespace unigrpo::train {
 
 monitor::SampleRow sample_row(data::Sample sample, std::span<const std::string> terms,
                               std::span<const reward::Score> scores) {
-  monitor::SampleRow row{.sample = std::move(sample), .scores = {}, .reasons = {}, .notes = {}, .reward = {}, .advantage = {}};
+  monitor::SampleRow row{
+      .sample = std::move(sample), .scores = {}, .reasons = {}, .notes = {}, .reward = {}, .advantage = {}};
   for (size_t k = 0; k < terms.size(); ++k) {
     const std::string& term = terms[k];
     const reward::Score& score = scores[k];

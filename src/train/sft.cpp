@@ -1,8 +1,8 @@
 #include "train/sft.h"
 
-#include <filesystem>
-
 #include <ATen/Parallel.h>
+
+#include <filesystem>
 
 #include "base/error.h"
 #include "base/memory.h"
@@ -15,7 +15,8 @@ namespace unigrpo::train {
 
 void run_sft(const recipe::Recipe& recipe) {
   const std::filesystem::path output = recipe.sft.output;
-  if (std::filesystem::exists(output) && !(std::filesystem::is_directory(output) && std::filesystem::is_empty(output))) {
+  if (std::filesystem::exists(output) &&
+      !(std::filesystem::is_directory(output) && std::filesystem::is_empty(output))) {
     throw BadInput("sft.output: {} exists and is not empty; remove it or give another folder", output.string());
   }
   keep_freed_memory();

@@ -1,7 +1,7 @@
+#include <ATen/ATen.h>
+
 #include <chrono>
 #include <filesystem>
-
-#include <ATen/ATen.h>
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/build_folder.h"
@@ -84,13 +84,11 @@ void train_autoencoder(const recipe::Recipe& recipe, monitor::Monitor& monitor) 
     const at::Tensor pixels = policy::to_pixels(render_batch(examples, step * batch, batch));
     const auto posterior = autoencoder.posterior(pixels);
     const at::Tensor noise = tensor::normal(
-        posterior.mean.sizes(),
-        {.seed = seed, .step = static_cast<uint64_t>(step), .purpose = Purpose::vae_posterior});
+        posterior.mean.sizes(), {.seed = seed, .step = static_cast<uint64_t>(step), .purpose = Purpose::vae_posterior});
     const at::Tensor z = posterior.mean + (0.5 * posterior.logvar).exp() * noise;
     const at::Tensor error = autoencoder.decode_unscaled(z) - pixels;
     const at::Tensor reconstruction = error.abs().mean() + error.square().mean();
-    const at::Tensor kl =
-        0.5 * (posterior.mean.square() + posterior.logvar.exp() - 1.0 - posterior.logvar).mean();
+    const at::Tensor kl = 0.5 * (posterior.mean.square() + posterior.logvar.exp() - 1.0 - posterior.logvar).mean();
     (reconstruction + recipe.sft.kl_weight * kl).backward();
     const optim::GradNorm norm = clip.check(parameters);
     if (!norm.skip) optimizer.step(optim::lr_factor(recipe.optim, step, recipe.run.num_steps), norm.scale);
@@ -104,10 +102,10 @@ void train_autoencoder(const recipe::Recipe& recipe, monitor::Monitor& monitor) 
   }
   // Measured on images that training did not see.
   const at::NoGradGuard no_grad;
-  const at::Tensor latents = autoencoder.posterior(
-      policy::to_pixels(render_batch(examples, recipe.run.num_steps * batch, 256))).mean;
-  const std::string config = config_with_scale(source / "config.json", latents.mean().item<double>(),
-                                               1.0 / latents.std().item<double>());
+  const at::Tensor latents =
+      autoencoder.posterior(policy::to_pixels(render_batch(examples, recipe.run.num_steps * batch, 256))).mean;
+  const std::string config =
+      config_with_scale(source / "config.json", latents.mean().item<double>(), 1.0 / latents.std().item<double>());
   checkpoint::build_folder(recipe.sft.output, [&](const std::filesystem::path& folder) {
     write_autoencoder_folder(source, folder, parameters, config);
   });

@@ -24,7 +24,8 @@ const std::string& ShapesExamples::line(int64_t index) const {
 
 shapes::Example ShapesExamples::draw_world(int64_t index) const {
   RandomStream stream({.seed = seed_, .sample = static_cast<uint64_t>(index), .purpose = Purpose::world_scene});
-  return shapes::draw_example(line(index), {.wrong_plan = config_.wrong_plan, .wrong_scene = config_.wrong_scene}, stream);
+  return shapes::draw_example(line(index), {.wrong_plan = config_.wrong_plan, .wrong_scene = config_.wrong_scene},
+                              stream);
 }
 
 SftExample ShapesExamples::draw(int64_t index) const {

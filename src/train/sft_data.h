@@ -22,10 +22,11 @@ struct SftExample {
   std::string prompt;
   std::vector<Image> pictures;  // of the prompt
   std::vector<SftTurn> target;
-  bool draws = false;           // a picture is asked for: the prompt's own pictures come as VAE tokens too
+  bool draws = false;  // a picture is asked for: the prompt's own pictures come as VAE tokens too
 };
 
-/// Examples of the embedded world, drawn on demand: example i is a function of (seed, i) and the shares of the tasks alone.
+/// Examples of the embedded world, drawn on demand: example i is a function of (seed, i) and the shares of the tasks
+/// alone.
 class ShapesExamples {
  public:
   /// `prompts`: a prompt file of the world; lines are used in turn.

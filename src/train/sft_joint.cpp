@@ -1,11 +1,11 @@
+#include <ATen/ATen.h>
+
 #include <algorithm>
 #include <array>
 #include <chrono>
 #include <cmath>
 #include <filesystem>
 #include <optional>
-
-#include <ATen/ATen.h>
 
 #include "base/rng.h"
 #include "base/text.h"
@@ -26,8 +26,8 @@ namespace {
 
 /// An example as the model reads it.
 struct Turn {
-  std::vector<int64_t> ids = {};           // text: a block, bos ids eos
-  at::Tensor latents = {};                 // image: [L, C]
+  std::vector<int64_t> ids = {};  // text: a block, bos ids eos
+  at::Tensor latents = {};        // image: [L, C]
   bool trained = true;
   std::vector<policy::Block> context = {};  // image: what later turns see of it; empty at the end
 };
@@ -104,9 +104,9 @@ at::Tensor draw_times(int64_t count, double shift, RandomStream& stream) {
 
 }  // namespace
 
-// L = text_weight * mean_tokens [-log p(token of a target's text)] + image_weight * mean |v(x_t, t, context) - (eps - x_0)|^2
-// The context is all that the example has before. A share `prompt_dropout` of the examples is trained on its last picture alone,
-// without any context, which guidance needs.
+// L = text_weight * mean_tokens [-log p(token of a target's text)] + image_weight * mean |v(x_t, t, context) - (eps -
+// x_0)|^2 The context is all that the example has before. A share `prompt_dropout` of the examples is trained on its
+// last picture alone, without any context, which guidance needs.
 void train_joint(const recipe::Recipe& recipe, monitor::Monitor& monitor) {
   const std::filesystem::path source = recipe.policy.model;
   const SftConfig& sft = recipe.sft;
@@ -141,10 +141,9 @@ void train_joint(const recipe::Recipe& recipe, monitor::Monitor& monitor) {
     int64_t text_row = 0;
     auto add_noisy = [&](policy::TrainSequence& sequence, const at::Tensor& latent) {
       const at::Tensor latents = latent.unsqueeze(0).expand({copies, -1, -1});  // [S, L, C]
-      const at::Tensor n = tensor::normal(latents.sizes(), {.seed = seed,
-                                                            .step = static_cast<uint64_t>(step),
-                                                            .sample = clean.size(),
-                                                            .purpose = Purpose::sft_noise});
+      const at::Tensor n = tensor::normal(
+          latents.sizes(),
+          {.seed = seed, .step = static_cast<uint64_t>(step), .sample = clean.size(), .purpose = Purpose::sft_noise});
       const at::Tensor t = draw_times(copies, recipe.rollout.timestep_shift, stream);
       sequence.blocks.push_back(policy::noisy_image_block(flow::noisy_latents(latents, n, t), t, grid));
       clean.push_back(latents);

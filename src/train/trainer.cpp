@@ -1,15 +1,14 @@
 #include "train/trainer.h"
 
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
 #include <sys/resource.h>
 
 #include <algorithm>
 #include <cmath>
 #include <optional>
 #include <set>
-
-#include <ATen/ATen.h>
-#include <ATen/Parallel.h>
-#include <fmt/format.h>
 
 #include "base/clock.h"
 #include "base/fault.h"
@@ -48,7 +47,8 @@ using recipe::Recipe;
 
 /// Keys that a resumed run may change: how long, how it is watched, how often it is saved.
 bool may_change(const std::string& key) {
-  return key == "run.num_steps" || key == "run.threads" || key.starts_with("monitor.") || key.starts_with("checkpoint.");
+  return key == "run.num_steps" || key == "run.threads" || key.starts_with("monitor.") ||
+         key.starts_with("checkpoint.");
 }
 
 void require_same_recipe(const Recipe& recipe, const fs::path& saved) {
@@ -224,8 +224,8 @@ class Trainer {
       if (alarm_) {
         store_->save(snapshot(done));
         monitor_->finish();
-        throw RuntimeFailure("{} (monitor.alarms.action = stop; --resume goes on from step {})", monitor::describe(*alarm_),
-                             done);
+        throw RuntimeFailure("{} (monitor.alarms.action = stop; --resume goes on from step {})",
+                             monitor::describe(*alarm_), done);
       }
       if (recipe_.checkpoint.every > 0 && done % recipe_.checkpoint.every == 0 && done < recipe_.run.num_steps) {
         monitor_->phase("save");
@@ -257,7 +257,8 @@ class Trainer {
     fault::point("advantage");
     grpo::Advantages advantages = advantages_of(scores, trajectories);
     if (recipe_.grpo.advantage.zero_std == grpo::ZeroStd::resample) {
-      for (int64_t draw = 0; draw < recipe_.grpo.advantage.max_resamples && !advantages.zero_std_group_ids.empty(); ++draw) {
+      for (int64_t draw = 0; draw < recipe_.grpo.advantage.max_resamples && !advantages.zero_std_group_ids.empty();
+           ++draw) {
         resample(draw, advantages, trajectories, scores);
         if (signals::stop_requested()) return false;
         advantages = advantages_of(scores, trajectories);
@@ -349,7 +350,8 @@ class Trainer {
   }
 
   void refuse_too_many_dropped(const grpo::Advantages& advantages, size_t samples) const {
-    if (static_cast<double>(advantages.num_dropped) <= recipe_.reward.max_dropped * static_cast<double>(samples)) return;
+    if (static_cast<double>(advantages.num_dropped) <= recipe_.reward.max_dropped * static_cast<double>(samples))
+      return;
     throw RuntimeFailure("step {}: {} of {} samples have no reward, more than reward.max_dropped = {} allows", step_,
                          advantages.num_dropped, samples, recipe_.reward.max_dropped);
   }
@@ -371,9 +373,9 @@ class Trainer {
     if (failures.empty()) return;
     const fs::path file = folder_->failures_file(step_);
     monitor::write_failures(file, failures);
-    monitor_->note(fmt::format("{} scores are missing; the first: reward '{}', sample {}: {} (all in {})", failures.size(),
-                               failures.front().reward, failures.front().sample, failures.front().reason,
-                               file.string()));
+    monitor_->note(fmt::format("{} scores are missing; the first: reward '{}', sample {}: {} (all in {})",
+                               failures.size(), failures.front().reward, failures.front().sample,
+                               failures.front().reason, file.string()));
   }
 
   /// What the policy makes of the watched prompts, whatever that is worth: the same noise at every look.
@@ -387,7 +389,8 @@ class Trainer {
     monitor::Alarms::Observation seen = alarms_.observe(step_, samples);
     values.merge(seen.metrics);
     for (const monitor::Alarm& alarm : seen.raised) monitor_->note(monitor::describe(alarm));
-    if (recipe_.monitor.alarms.action == monitor::AlarmAction::stop && !seen.raised.empty()) alarm_ = seen.raised.front();
+    if (recipe_.monitor.alarms.action == monitor::AlarmAction::stop && !seen.raised.empty())
+      alarm_ = seen.raised.front();
   }
 
   void tell_noise(const grpo::LogProbNoise& noise) {
@@ -555,7 +558,7 @@ class Trainer {
   grpo::RunningStatistics statistics_;
   std::optional<monitor::Alarm> alarm_;     // one that stops the run
   std::map<std::string, double> held_out_;  // of an evaluation before the step under way
-  int64_t step_ = 0;  // finished steps
+  int64_t step_ = 0;                        // finished steps
   bool noise_told_ = false;
   std::optional<monitor::RunFolder> folder_;
   std::optional<checkpoint::CheckpointStore> store_;

@@ -1,5 +1,5 @@
-// unigrpo-reward-worker: loads one reward plugin, or runs one program, and answers the trainer until one of them is gone
-// (docs/REWARD_PROTOCOL.md). Started by the trainer: descriptors 3 (control), 4 (shared memory), 5 (lifeline).
+// unigrpo-reward-worker: loads one reward plugin, or runs one program, and answers the trainer until one of them is
+// gone (docs/REWARD_PROTOCOL.md). Started by the trainer: descriptors 3 (control), 4 (shared memory), 5 (lifeline).
 #include <fcntl.h>
 #include <sys/resource.h>
 #include <unistd.h>

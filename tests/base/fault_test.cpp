@@ -55,8 +55,7 @@ TEST_F(Fault, AppliesToItsRankOnly) {
 }
 
 TEST_F(Fault, RefusesASpecificationItCannotRead) {
-  for (const char* bad : {"a", "a=", "=kill", "a=die", "a:x=kill", "a=delay", "a=kill:3",
-                          "a@x=kill", "a=delay:soon"}) {
+  for (const char* bad : {"a", "a=", "=kill", "a=die", "a:x=kill", "a=delay", "a=kill:3", "a@x=kill", "a=delay:soon"}) {
     EXPECT_THROW(fault::configure(bad), BadInput) << bad;
   }
 }

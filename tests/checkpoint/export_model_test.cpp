@@ -1,5 +1,8 @@
 #include "checkpoint/export_model.h"
 
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
@@ -13,9 +16,6 @@
 #include "io/safetensors.h"
 #include "support/temp_folder.h"
 #include "tensor/convert.h"
-
-#include <ATen/ATen.h>
-#include <gtest/gtest.h>
 
 namespace unigrpo::checkpoint {
 namespace {
@@ -78,8 +78,8 @@ TEST_F(ExportModel, WritesNewValuesInTheSourcesTypeOrTheOneAskedFor) {
   ASSERT_EQ(narrow.tensors().size(), source.tensors().size());
   for (const io::TensorView* view : narrow.tensors()) EXPECT_EQ(view->dtype, io::DType::bf16) << view->name;
   const std::string other = "language_model.lm_head.weight";
-  EXPECT_TRUE(at::equal(tensor::to_tensor(*narrow.find(other)),
-                        tensor::to_tensor(*source.find(other)).to(at::kBFloat16)));
+  EXPECT_TRUE(
+      at::equal(tensor::to_tensor(*narrow.find(other)), tensor::to_tensor(*source.find(other)).to(at::kBFloat16)));
 }
 
 TEST_F(ExportModel, SplitsOverALimitAndReadsItsOwnShards) {
@@ -106,7 +106,8 @@ TEST_F(ExportModel, WritesANewAutoencoderAndAModelFromNothing) {
 }
 
 TEST_F(ExportModel, AQwen2FolderComesOutInItsOwnLayout) {
-  const fs::path untied = fs::path(UNIGRPO_TEST_DATA) / "qwen2_tiny", tied = fs::path(UNIGRPO_TEST_DATA) / "qwen2_tiny_tied";
+  const fs::path untied = fs::path(UNIGRPO_TEST_DATA) / "qwen2_tiny",
+                 tied = fs::path(UNIGRPO_TEST_DATA) / "qwen2_tiny_tied";
   const at::Tensor value = at::full({408, 32}, 0.5);
   export_model(untied, out_, {{"lm_head.weight", value}});
   EXPECT_EQ(read(out_ / "config.json"), read(untied / "config.json"));
@@ -128,10 +129,14 @@ TEST_F(ExportModel, AQwen2FolderComesOutInItsOwnLayout) {
 }
 
 TEST_F(ExportModel, RefusesWhatDoesNotFitAndLeavesNothing) {
-  EXPECT_NE(failure_of([&] { export_model(kTiny, out_, {{"no.such", at::ones({2})}}); })
-                .find("ema.safetensors: has no tensor 'no.such'"), std::string::npos);
-  EXPECT_NE(failure_of([&] { export_model(kTiny, out_, {{kWeight, at::ones({2})}}); })
-                .find("tensor '" + kWeight + "' has shape [64, 64], the weight to export has [2]"), std::string::npos);
+  EXPECT_NE(failure_of([&] {
+              export_model(kTiny, out_, {{"no.such", at::ones({2})}});
+            }).find("ema.safetensors: has no tensor 'no.such'"),
+            std::string::npos);
+  EXPECT_NE(failure_of([&] {
+              export_model(kTiny, out_, {{kWeight, at::ones({2})}});
+            }).find("tensor '" + kWeight + "' has shape [64, 64], the weight to export has [2]"),
+            std::string::npos);
   EXPECT_NE(failure_of([&] { export_model(folder_.path(), out_, {}); }).find("no config.json"), std::string::npos);
   fault::configure("save.write:4=enospc");
   EXPECT_NE(failure_of([&] { export_model(kTiny, out_, {}); }).find("needed"), std::string::npos);

@@ -1,22 +1,21 @@
 #include "checkpoint/export_peft.h"
 
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 #include <vector>
-
-#include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "checkpoint/snapshots.h"
 #include "io/json.h"
 #include "io/safetensors.h"
 #include "support/temp_folder.h"
-
-#include <ATen/ATen.h>
-#include <gtest/gtest.h>
 
 namespace unigrpo::checkpoint {
 namespace {
@@ -118,8 +117,8 @@ TEST(ExportPeft, RefusesTensorsThatAreNoPairs) {
   adapter.tensors.push_back({"lm_head.weight", at::ones({2, 2})});
   EXPECT_NE(failure_of([&] { export_peft(folder.path() / "a", adapter); }).find("'lm_head.weight' is not named"),
             std::string::npos);
-  EXPECT_NE(failure_of([&] { export_peft(folder.path() / "a", {.rank = 2}); })
-                .find("holds no adapter"), std::string::npos);
+  EXPECT_NE(failure_of([&] { export_peft(folder.path() / "a", {.rank = 2}); }).find("holds no adapter"),
+            std::string::npos);
   EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
 }
 

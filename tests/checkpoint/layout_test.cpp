@@ -1,12 +1,12 @@
 #include "checkpoint/layout.h"
 
+#include <gtest/gtest.h>
+
 #include <string>
 
 #include "base/error.h"
 #include "checkpoint/snapshots.h"
 #include "support/temp_folder.h"
-
-#include <gtest/gtest.h>
 
 namespace unigrpo::checkpoint {
 namespace {

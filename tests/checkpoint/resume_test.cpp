@@ -1,5 +1,7 @@
 #include "checkpoint/resume.h"
 
+#include <gtest/gtest.h>
+
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -11,8 +13,6 @@
 #include "checkpoint/layout.h"
 #include "checkpoint/snapshots.h"
 #include "support/temp_folder.h"
-
-#include <gtest/gtest.h>
 
 namespace unigrpo::checkpoint {
 namespace {
@@ -38,7 +38,9 @@ class Resume : public ::testing::Test {
     store.save(snapshot_of(20));
     store.save(snapshot_of(40));
   }
-  std::string failure() const { return failure_of([&] { open_checkpoint(newest_); }); }
+  std::string failure() const {
+    return failure_of([&] { open_checkpoint(newest_); });
+  }
 
   testing::TempFolder root_{testing::fast_folder()};
   fs::path older_ = root_.path() / "step_000020";

@@ -1,5 +1,7 @@
 #include "checkpoint/save.h"
 
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -16,9 +18,6 @@
 #include "optim/adamw.h"
 #include "optim/ema.h"
 #include "support/temp_folder.h"
-
-#include <ATen/ATen.h>
-#include <gtest/gtest.h>
 
 namespace unigrpo::checkpoint {
 namespace {
@@ -62,7 +61,8 @@ TEST_F(CheckpointStoreTest, SavesAndFindsTheNewest) {
   EXPECT_EQ(found->step, 40);
   EXPECT_TRUE(is_whole(*found));
   EXPECT_EQ(found->counter("prompts"), 320);
-  EXPECT_NE(failure_of([&] { found->counter("none"); }).find("state.json: counter 'none' is missing"), std::string::npos);
+  EXPECT_NE(failure_of([&] { found->counter("none"); }).find("state.json: counter 'none' is missing"),
+            std::string::npos);
   EXPECT_NE(failure_of([&] { found->part("critic"); }).find("critic.safetensors"), std::string::npos);
 }
 

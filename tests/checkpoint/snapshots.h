@@ -1,5 +1,6 @@
 #pragma once
 
+#include <ATen/ATen.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -8,8 +9,6 @@
 #include "base/error.h"
 #include "checkpoint/resume.h"
 #include "checkpoint/save.h"
-
-#include <ATen/ATen.h>
 
 namespace unigrpo::testing {
 
@@ -24,12 +23,13 @@ inline std::filesystem::path fast_folder() {
 /// A small snapshot whose every value depends on the step.
 inline checkpoint::Snapshot snapshot_of(int64_t step) {
   const double value = static_cast<double>(step);
-  return {.step = step,
-          .recipe_toml = "[run]\nname = \"test\"\n",
-          .parts = {{"policy", {{"a", at::full({40, 3}, value)}, {"b", at::full({7}, value, at::kBFloat16)}}},
-                    {"optimizer", {{"a.exp_avg", at::full({40, 3}, -value)}, {"a.step", at::full({1}, step, at::kLong)}}},
-                    {"ema", {{"a", at::full({40, 3}, value / 2)}}}},
-          .counters = {{"prompts", std::to_string(step * 8)}}};
+  return {
+      .step = step,
+      .recipe_toml = "[run]\nname = \"test\"\n",
+      .parts = {{"policy", {{"a", at::full({40, 3}, value)}, {"b", at::full({7}, value, at::kBFloat16)}}},
+                {"optimizer", {{"a.exp_avg", at::full({40, 3}, -value)}, {"a.step", at::full({1}, step, at::kLong)}}},
+                {"ema", {{"a", at::full({40, 3}, value / 2)}}}},
+      .counters = {{"prompts", std::to_string(step * 8)}}};
 }
 
 /// Whether the checkpoint is `snapshot_of` its step, to the bit.

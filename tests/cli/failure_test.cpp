@@ -1,10 +1,10 @@
 #include "cli/failure.h"
 
+#include <gtest/gtest.h>
+
 #include <exception>
 #include <new>
 #include <stdexcept>
-
-#include <gtest/gtest.h>
 
 namespace unigrpo::cli {
 namespace {

@@ -35,16 +35,14 @@ TEST(BpeTokenizer, GivesTheOfficialIdsOfBagelsTokenizer) {
     EXPECT_EQ(Json(tokenizer->encode(text)), entry.at("ids")) << text;
   }
   EXPECT_EQ(tokenizer->vocab_size(), 405);
-  EXPECT_EQ(tokenizer->special_tokens().at("<|im_start|>"),
-            golden.at("special_tokens").at("bos_token_id"));
-  EXPECT_EQ(tokenizer->special_tokens().at("<|vision_end|>"),
-            golden.at("special_tokens").at("end_of_image"));
+  EXPECT_EQ(tokenizer->special_tokens().at("<|im_start|>"), golden.at("special_tokens").at("bos_token_id"));
+  EXPECT_EQ(tokenizer->special_tokens().at("<|vision_end|>"), golden.at("special_tokens").at("end_of_image"));
 }
 
 TEST(BpeTokenizer, DecodesBytesAndLeavesOutSpecialTokens) {
   const auto tokenizer = open_tokenizer(kTiny);
-  for (const char* text : {"two red circles left of a blue square", " leading",
-                           "tabs\tand\xC2\xA0nbsp\n", "\xF0\x9F\x99\x82 \xE5\x9B\xBE"}) {
+  for (const char* text : {"two red circles left of a blue square", " leading", "tabs\tand\xC2\xA0nbsp\n",
+                           "\xF0\x9F\x99\x82 \xE5\x9B\xBE"}) {
     EXPECT_EQ(tokenizer->decode(tokenizer->encode(text)), text);
   }
   EXPECT_EQ(tokenizer->decode(tokenizer->encode("<|im_start|>a<|vision_start|>b<|im_end|>")), "ab");
@@ -73,8 +71,7 @@ TEST(BpeTokenizer, IsFastOnALongWord) {
   const auto tokenizer = open_tokenizer(kTiny);
   const std::string word(300'000, 'l');  // quadratic merging would take minutes
   EXPECT_EQ(tokenizer->decode(tokenizer->encode(word)), word);
-  EXPECT_EQ(tokenizer->decode(tokenizer->encode(std::string(300'000, ' '))),
-            std::string(300'000, ' '));
+  EXPECT_EQ(tokenizer->decode(tokenizer->encode(std::string(300'000, ' '))), std::string(300'000, ' '));
 }
 
 TEST(BpeTokenizer, MayBeCalledFromSeveralThreads) {
@@ -127,8 +124,7 @@ TEST(BpeTokenizer, MergesAsBruteForceDoes) {
     while (files.tokens.size() < 20) {
       const auto left = static_cast<int64_t>(random.below(files.tokens.size()));
       const auto right = static_cast<int64_t>(random.below(files.tokens.size()));
-      const std::string merged =
-          files.tokens[static_cast<size_t>(left)] + files.tokens[static_cast<size_t>(right)];
+      const std::string merged = files.tokens[static_cast<size_t>(left)] + files.tokens[static_cast<size_t>(right)];
       if (merged.size() > 12 || !pairs.emplace(left, right).second) continue;
       const auto known = std::find(files.tokens.begin(), files.tokens.end(), merged);
       files.merges.push_back({left, right, known - files.tokens.begin()});
@@ -138,8 +134,7 @@ TEST(BpeTokenizer, MergesAsBruteForceDoes) {
     const BpeTokenizer tokenizer(files, "random");
     for (int i = 0; i < 100; ++i) {
       std::string word;
-      for (uint64_t n = 1 + random.below(25); n > 0; --n)
-        word += static_cast<char>('a' + random.below(3));
+      for (uint64_t n = 1 + random.below(25); n > 0; --n) word += static_cast<char>('a' + random.below(3));
       ASSERT_EQ(tokenizer.encode(word), brute_force(files, word)) << word << " in round " << round;
     }
   }
@@ -167,8 +162,7 @@ std::string refusal(const std::string& json) {
   try {
     open_tokenizer(folder.write("tokenizer.json", json));
   } catch (const BadInput& error) {
-    EXPECT_NE(std::string(error.what()).find("tokenizer.json: "), std::string::npos)
-        << error.what();
+    EXPECT_NE(std::string(error.what()).find("tokenizer.json: "), std::string::npos) << error.what();
     return error.what();
   }
   return "accepted";
@@ -204,16 +198,13 @@ TEST(TokenizerJson, ReadsItsSettings) {
 
 TEST(TokenizerJson, CutsOutAddedTokens) {
   Json json = small();
-  json["added_tokens"].push_back(
-      {{"id", 7}, {"content", "<x>"}, {"special", false}, {"rstrip", true}});
-  json["added_tokens"].push_back(
-      {{"id", 8}, {"content", "<x>>"}, {"special", true}, {"lstrip", true}});
+  json["added_tokens"].push_back({{"id", 7}, {"content", "<x>"}, {"special", false}, {"rstrip", true}});
+  json["added_tokens"].push_back({{"id", 8}, {"content", "<x>>"}, {"special", true}, {"lstrip", true}});
   const auto tokenizer = open(json);
   EXPECT_EQ(tokenizer->encode("a<x>  b"), (Ids{1, 7, 2}));
   EXPECT_EQ(tokenizer->encode("a  <x>>b"), (Ids{1, 8, 2}));
   EXPECT_EQ(tokenizer->vocab_size(), 9);
-  EXPECT_EQ(tokenizer->special_tokens(),
-            (std::map<std::string, int64_t>{{"<unk>", 0}, {"<x>>", 8}}));
+  EXPECT_EQ(tokenizer->special_tokens(), (std::map<std::string, int64_t>{{"<unk>", 0}, {"<x>>", 8}}));
 }
 
 TEST(TokenizerJson, ReadsQwen2sPreTokenizer) {
@@ -234,16 +225,14 @@ TEST(TokenizerJson, ReadsQwen2sPreTokenizer) {
     json["added_tokens"].push_back({{"id", id}, {"content", text}, {"special", true}});
   }
   json["normalizer"] = {{"type", "NFC"}};
-  json["pre_tokenizer"] = {{"type", "Sequence"},
-                           {"pretokenizers",
-                            {{{"type", "Split"},
-                              {"pattern", {{"Regex", std::string(kQwen2Pattern)}}},
-                              {"behavior", "Isolated"},
-                              {"invert", false}},
-                             {{"type", "ByteLevel"},
-                              {"add_prefix_space", false},
-                              {"trim_offsets", false},
-                              {"use_regex", false}}}}};
+  json["pre_tokenizer"] = {
+      {"type", "Sequence"},
+      {"pretokenizers",
+       {{{"type", "Split"},
+         {"pattern", {{"Regex", std::string(kQwen2Pattern)}}},
+         {"behavior", "Isolated"},
+         {"invert", false}},
+        {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", false}, {"use_regex", false}}}}};
   json["decoder"] = {{"type", "ByteLevel"}};
   const auto tokenizer = open(json);
   const Json golden = io::read_json_file(kTiny / "golden.json");
@@ -274,8 +263,7 @@ TEST(TokenizerJson, RefusesWhatIsWrongByName) {
       {"id of token 'a'", [](Json& j) { j["model"]["vocab"]["a"] = true; }},
       {"id 99 of token 'a' is out of range", [](Json& j) { j["model"]["vocab"]["a"] = 99; }},
       {"out of range", [](Json& j) { j["model"]["vocab"]["a"] = uint64_t{1} << 32; }},
-      {"out of range",
-       [](Json& j) { j["model"]["vocab"]["a"] = std::numeric_limits<uint64_t>::max(); }},
+      {"out of range", [](Json& j) { j["model"]["vocab"]["a"] = std::numeric_limits<uint64_t>::max(); }},
       {"is a duplicate", [](Json& j) { j["model"]["vocab"]["a"] = 2; }},
       {"a token is empty", [](Json& j) { j["model"]["vocab"][""] = 7; }},
       {"NUL", [](Json& j) { j["model"]["vocab"][std::string("q\0", 2)] = 7; }},
@@ -288,8 +276,7 @@ TEST(TokenizerJson, RefusesWhatIsWrongByName) {
       {"merges[3]: merge must be", [](Json& j) { j["model"]["merges"].push_back("a b a"); }},
       {"merges[3]: merge must be", [](Json& j) { j["model"]["merges"].push_back(" a"); }},
       {"merges[3]: merge must be", [](Json& j) { j["model"]["merges"].push_back(7); }},
-      {"merges[3]: merge must be",
-       [](Json& j) { j["model"]["merges"].push_back(Json::array({"a"})); }},
+      {"merges[3]: merge must be", [](Json& j) { j["model"]["merges"].push_back(Json::array({"a"})); }},
       {"duplicate merge", [](Json& j) { j["model"]["merges"].push_back("a b"); }},
       {"unk_token", [](Json& j) { j["model"]["unk_token"] = "<nope>"; }},
       {"unk_token", [](Json& j) { j["model"]["unk_token"] = 0; }},
@@ -304,33 +291,21 @@ TEST(TokenizerJson, RefusesWhatIsWrongByName) {
       {"duplicate added token", [](Json& j) { j["added_tokens"].push_back(j["added_tokens"][0]); }},
       {"special must be", [](Json& j) { j["added_tokens"][0]["special"] = 1; }},
       {"single_word", [](Json& j) { j["added_tokens"][0]["single_word"] = true; }},
-      {"normalizer type 'NFKC'",
+      {"normalizer type 'NFKC'", [](Json& j) { j["normalizer"] = {{"type", "NFKC"}}; }},
+      {"pre_tokenizer type 'Metaspace'", [](Json& j) { j["pre_tokenizer"] = {{"type", "Metaspace"}}; }},
+      {"decoder type", [](Json& j) { j["decoder"] = {{"type", "ByteLevel"}}; }},
+      {"pattern",
        [](Json& j) {
-         j["normalizer"] = {{"type", "NFKC"}};
-       }},
-      {"pre_tokenizer type 'Metaspace'",
-       [](Json& j) {
-         j["pre_tokenizer"] = {{"type", "Metaspace"}};
-       }},
-      {"decoder type",
-       [](Json& j) {
-         j["decoder"] = {{"type", "ByteLevel"}};
+         j["pre_tokenizer"] = {{"type", "Split"}, {"pattern", {{"Regex", "(a"}}}, {"behavior", "Isolated"}};
        }},
       {"pattern",
        [](Json& j) {
          j["pre_tokenizer"] = {
-             {"type", "Split"}, {"pattern", {{"Regex", "(a"}}}, {"behavior", "Isolated"}};
-       }},
-      {"pattern",
-       [](Json& j) {
-         j["pre_tokenizer"] = {{"type", "Split"},
-                               {"pattern", {{"Regex", std::string(5000, 'a')}}},
-                               {"behavior", "Isolated"}};
+             {"type", "Split"}, {"pattern", {{"Regex", std::string(5000, 'a')}}}, {"behavior", "Isolated"}};
        }},
       {"behavior",
        [](Json& j) {
-         j["pre_tokenizer"] = {
-             {"type", "Split"}, {"pattern", {{"String", "a"}}}, {"behavior", "Contiguous"}};
+         j["pre_tokenizer"] = {{"type", "Split"}, {"pattern", {{"String", "a"}}}, {"behavior", "Contiguous"}};
        }},
   };
   ASSERT_EQ(refusal(small().dump()), "accepted");
@@ -348,24 +323,21 @@ TEST(TokenizerJson, RefusesWhatIsWrongByName) {
 
 TEST(TokenizerJson, GivesUpOnAPatternThatBacktracksWithoutEnd) {
   Json json = small();
-  json["pre_tokenizer"] = {
-      {"type", "Split"}, {"pattern", {{"Regex", "(a+)+$"}}}, {"behavior", "Isolated"}};
+  json["pre_tokenizer"] = {{"type", "Split"}, {"pattern", {{"Regex", "(a+)+$"}}}, {"behavior", "Isolated"}};
   EXPECT_THROW(open(json)->encode(std::string(5000, 'a') + "b"), BadInput);
 }
 
 TEST(TokenizerJson, SplitsOnALiteralAndRemovesIt) {
   Json json = small();
-  json["pre_tokenizer"] = {
-      {"type", "Split"}, {"pattern", {{"String", "!."}}}, {"behavior", "Removed"}};
+  json["pre_tokenizer"] = {{"type", "Split"}, {"pattern", {{"String", "!."}}}, {"behavior", "Removed"}};
   EXPECT_EQ(open(json)->encode("ab!.a"), (Ids{3, 1}));
   json["pre_tokenizer"]["invert"] = true;
   EXPECT_EQ(open(json)->encode("ab!.a!x"), (Ids{4, 0}));
 }
 
 std::string folder_refusal(const std::map<std::string, std::string>& changed) {
-  std::map<std::string, std::string> files = {
-      {"vocab.json", R"({"<unk>": 0, "a": 1, "b": 2, "ab": 3})"},
-      {"merges.txt", "#version: 0.2\na b\n"}};
+  std::map<std::string, std::string> files = {{"vocab.json", R"({"<unk>": 0, "a": 1, "b": 2, "ab": 3})"},
+                                              {"merges.txt", "#version: 0.2\na b\n"}};
   for (const auto& [name, text] : changed) files[name] = text;
   const TempFolder folder;
   for (const auto& [name, text] : files) {

@@ -33,7 +33,7 @@ TEST(FitSize, FollowsTheOfficialRule) {
   EXPECT_EQ(fit_size({520, 520}, latents), (ImageSize{512, 512}));     // 32.5 strides: to the even one
   const ImageSizeRule vision{.max_size = 980, .min_size = 224, .stride = 14};
   EXPECT_EQ(fit_size({1024, 1024}, vision), (ImageSize{980, 980}));
-  EXPECT_EQ(fit_size({100, 60}, vision), (ImageSize{378, 224}));       // 373.33, 26.6 strides
+  EXPECT_EQ(fit_size({100, 60}, vision), (ImageSize{378, 224}));  // 373.33, 26.6 strides
   const ImageSizeRule small{.max_size = 1024, .min_size = 512, .stride = 16, .max_pixels = 512 * 512};
   EXPECT_EQ(fit_size({1000, 800}, small), (ImageSize{320, 256}));
   EXPECT_THROW(fit_size({0, 5}, latents), std::invalid_argument);

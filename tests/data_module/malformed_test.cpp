@@ -32,8 +32,7 @@ TEST_P(MalformedTokenizer, IsJudgedAsTheManifestSays) {
   if (one.accept) {
     const auto& probe = one.all.at("probe");
     const auto tokenizer = open_tokenizer(one.path);
-    EXPECT_EQ(nlohmann::json(tokenizer->encode(probe.at("text").get<std::string>())),
-              probe.at("ids"));
+    EXPECT_EQ(nlohmann::json(tokenizer->encode(probe.at("text").get<std::string>())), probe.at("ids"));
     return;
   }
   const auto message = refusal([&] { open_tokenizer(one.path); });
@@ -41,8 +40,7 @@ TEST_P(MalformedTokenizer, IsJudgedAsTheManifestSays) {
   EXPECT_TRUE(names_the_fault(one, *message)) << *message;
 }
 
-INSTANTIATE_TEST_SUITE_P(All, MalformedTokenizer,
-                         ::testing::ValuesIn(testing::malformed_cases("tokenizer")),
+INSTANTIATE_TEST_SUITE_P(All, MalformedTokenizer, ::testing::ValuesIn(testing::malformed_cases("tokenizer")),
                          testing::case_name);
 
 class MalformedPrompts : public ::testing::TestWithParam<MalformedCase> {};
@@ -56,13 +54,11 @@ TEST_P(MalformedPrompts, IsJudgedAsTheManifestSays) {
   const auto message = refusal([&] { read_prompt_file(one.path); });
   ASSERT_TRUE(message.has_value());
   EXPECT_TRUE(names_the_fault(one, *message)) << *message;
-  const std::string place =
-      fmt::format("{}:{}: ", one.path.filename().string(), one.all.at("line").get<int>());
+  const std::string place = fmt::format("{}:{}: ", one.path.filename().string(), one.all.at("line").get<int>());
   EXPECT_NE(message->find(place), std::string::npos) << *message;
 }
 
-INSTANTIATE_TEST_SUITE_P(All, MalformedPrompts,
-                         ::testing::ValuesIn(testing::malformed_cases("prompts")),
+INSTANTIATE_TEST_SUITE_P(All, MalformedPrompts, ::testing::ValuesIn(testing::malformed_cases("prompts")),
                          testing::case_name);
 
 }  // namespace

@@ -25,9 +25,8 @@ using testing::TempFolder;
 
 const std::filesystem::path kFolder = std::filesystem::path(UNIGRPO_TEST_DATA);
 
-constexpr const char* kTexts[] = {
-    "", "a small robot under the bright moon", "<|im_start|>\xEF\xAC\x81sh \xEF\xBC\xA1",
-    "\xF0\x9F\x99\x82\n\t \xCC\x81  aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
+constexpr const char* kTexts[] = {"", "a small robot under the bright moon", "<|im_start|>\xEF\xAC\x81sh \xEF\xBC\xA1",
+                                  "\xF0\x9F\x99\x82\n\t \xCC\x81  aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
 
 void use(const Tokenizer& tokenizer) {
   for (const char* text : kTexts) {
@@ -40,8 +39,7 @@ void use(const Tokenizer& tokenizer) {
 }
 
 // Truncating a file makes ext4 flush it at once; a fresh one is a hundred times faster.
-std::filesystem::path write_fresh(const TempFolder& folder, const std::string& name,
-                                  std::string_view text) {
+std::filesystem::path write_fresh(const TempFolder& folder, const std::string& name, std::string_view text) {
   std::filesystem::remove(folder.path() / name);
   return folder.write(name, text);
 }
@@ -63,11 +61,9 @@ int count_accepted(int num_mutants, const Try& attempt) {
 }
 
 TEST(Mutants, OfASentencePieceModelWithANormalizer) {
-  const std::string good =
-      io::read_text_file(kFolder / "malformed/tokenizer/tk02_spm_ok_custom_norm.model");
-  const int accepted = count_accepted(3000, [&](RandomStream& random) {
-    use(SentencePieceTokenizer(mutate(good, random), "m.model"));
-  });
+  const std::string good = io::read_text_file(kFolder / "malformed/tokenizer/tk02_spm_ok_custom_norm.model");
+  const int accepted =
+      count_accepted(3000, [&](RandomStream& random) { use(SentencePieceTokenizer(mutate(good, random), "m.model")); });
   EXPECT_GT(accepted, 0);
   EXPECT_LT(accepted, 3000);
 }
@@ -75,17 +71,14 @@ TEST(Mutants, OfASentencePieceModelWithANormalizer) {
 // Single bytes within the model, so that sizes stay right and the trie of the normalizer is
 // reached.
 TEST(Mutants, OfASentencePieceModelByteForByte) {
-  const std::string good =
-      io::read_text_file(kFolder / "malformed/tokenizer/tk02_spm_ok_custom_norm.model");
+  const std::string good = io::read_text_file(kFolder / "malformed/tokenizer/tk02_spm_ok_custom_norm.model");
   const int accepted = count_accepted(6000, [&](RandomStream& random) {
     std::string bytes = good;
     for (uint64_t n = 1 + random.below(3); n > 0; --n) {
       // The normalizer is the latter half of the file.
-      const size_t at = random.chance(0.7)
-                            ? good.size() / 2 + random.below(good.size() - good.size() / 2)
-                            : random.below(good.size());
-      bytes[at] = static_cast<char>(random.chance(0.5) ? random.below(256)
-                                                       : bytes[at] ^ (1 << random.below(8)));
+      const size_t at = random.chance(0.7) ? good.size() / 2 + random.below(good.size() - good.size() / 2)
+                                           : random.below(good.size());
+      bytes[at] = static_cast<char>(random.chance(0.5) ? random.below(256) : bytes[at] ^ (1 << random.below(8)));
     }
     use(SentencePieceTokenizer(bytes, "m.model"));
   });
@@ -101,9 +94,8 @@ TEST(Mutants, OfATrainedModel) {
   }
   train_sentencepiece(sentences, 200, folder.path() / "t.model");
   const std::string good = io::read_text_file(folder.path() / "t.model");
-  const int accepted = count_accepted(3000, [&](RandomStream& random) {
-    use(SentencePieceTokenizer(mutate(good, random), "m.model"));
-  });
+  const int accepted =
+      count_accepted(3000, [&](RandomStream& random) { use(SentencePieceTokenizer(mutate(good, random), "m.model")); });
   EXPECT_GT(accepted, 0);
 }
 
@@ -118,8 +110,7 @@ TEST(Mutants, OfATokenizerJson) {
 
 TEST(Mutants, OfVocabularyMergesAndConfig) {
   const TempFolder folder;
-  const std::vector<std::string> names = {"vocab.json", "merges.txt", "tokenizer_config.json",
-                                          "added_tokens.json"};
+  const std::vector<std::string> names = {"vocab.json", "merges.txt", "tokenizer_config.json", "added_tokens.json"};
   std::vector<std::string> good;
   for (const std::string& name : names) {
     good.push_back(io::read_text_file(kFolder / "bagel_tiny" / name));
@@ -149,8 +140,7 @@ TEST(Mutants, OfAPromptFile) {
 {"prompt": "three", "tags": ["u"], "metadata": {"k": [1.5, null]}, "reference": "r"}
 )";
   const int accepted = count_accepted(4000, [&](RandomStream& random) {
-    for (const Prompt& prompt :
-         read_prompt_file(write_fresh(folder, "p.jsonl", mutate(good, random)))) {
+    for (const Prompt& prompt : read_prompt_file(write_fresh(folder, "p.jsonl", mutate(good, random)))) {
       ASSERT_FALSE(prompt.text.empty());
     }
   });

@@ -49,14 +49,13 @@ TEST(ReadPromptFile, KeepsAllFields) {
   EXPECT_EQ(first.seed, std::numeric_limits<int64_t>::max());
   EXPECT_EQ(first.weight, 2.0);
   EXPECT_EQ(first.tag, "position");
-  EXPECT_EQ(first.images, (std::vector<std::string>{(folder.path() / "a/b.png").string(),
-                                                    (folder.path() / "./c.png").string()}));
+  EXPECT_EQ(first.images,
+            (std::vector<std::string>{(folder.path() / "a/b.png").string(), (folder.path() / "./c.png").string()}));
   EXPECT_EQ(first.index, 0);
   EXPECT_EQ(first.line, 2);
   const auto metadata = nlohmann::json::parse(first.metadata_json);
   EXPECT_EQ(metadata.size(), 6u);
-  EXPECT_EQ(metadata.at("include").at(1).at("position"),
-            nlohmann::json::parse(R"(["left of", 0])"));
+  EXPECT_EQ(metadata.at("include").at(1).at("position"), nlohmann::json::parse(R"(["left of", 0])"));
   EXPECT_EQ(metadata.at("metadata").at("k").at(0), 1.5);
   EXPECT_EQ(prompts[1].id, "1");
   EXPECT_EQ(prompts[1].text, "zwei \xC3\xA4");
@@ -99,15 +98,14 @@ TEST(ReadPromptFile, RefusesWhatIsNoJsonObject) {
   for (const char* row :
        {"{\"prompt\":\"x\",}", "{'prompt': 'x'}", "{\"prompt\": \"x\"", "{\"prompt\": \"x\"} {}",
         "{\"prompt\": \"\xff\"}", "{\"prompt\": \"\xed\xa0\x80\"}", "{\"prompt\": \"\xc0\xaf\"}",
-        "{\"prompt\": \"\\ud800\"}", "\xEF\xBB\xBF{\"prompt\": \"x\"}", "a red cat", "// note",
-        "\x0C", "{\"prompt\": \"x\", \"prompt\": \"x\"}",
-        "{\"prompt\": \"x\", \"pr\\u006fmpt\": \"y\"}", "{\"prompt\": \"x\ty\"}", "{prompt: \"x\"}",
-        "{\"prompt\": \"x\", \"weight\": 01}"}) {
+        "{\"prompt\": \"\\ud800\"}", "\xEF\xBB\xBF{\"prompt\": \"x\"}", "a red cat", "// note", "\x0C",
+        "{\"prompt\": \"x\", \"prompt\": \"x\"}", "{\"prompt\": \"x\", \"pr\\u006fmpt\": \"y\"}",
+        "{\"prompt\": \"x\ty\"}", "{prompt: \"x\"}", "{\"prompt\": \"x\", \"weight\": 01}"}) {
     expect_row_refused(row, "invalid JSON");
   }
-  expect_row_refused("{\"prompt\": \"x\", \"metadata\": {\"a\": " + std::string(100'000, '[') +
-                         std::string(100'000, ']') + "}}",
-                     "nested deeper");
+  expect_row_refused(
+      "{\"prompt\": \"x\", \"metadata\": {\"a\": " + std::string(100'000, '[') + std::string(100'000, ']') + "}}",
+      "nested deeper");
   expect_row_refused(std::string(5 << 20, ' ') + "{\"prompt\": \"x\"}", "the line has");
 }
 
@@ -115,12 +113,12 @@ TEST(ReadPromptFile, RefusesBadFieldsByName) {
   const auto field = [](const std::string& name, const std::string& value) {
     expect_row_refused(R"({"prompt": "z", ")" + name + "\": " + value + "}", name);
   };
-  for (const char* value : {"-1", "9223372036854775808", "18446744073709551616", "1.0", "1e3",
-                            "\"1\"", "true", "null", "1e400", "NaN", "[1]"}) {
+  for (const char* value : {"-1", "9223372036854775808", "18446744073709551616", "1.0", "1e3", "\"1\"", "true", "null",
+                            "1e400", "NaN", "[1]"}) {
     field("seed", value);
   }
-  for (const char* value : {"0", "-1", "0.0", "-0.5", "\"1\"", "true", "null", "1e400", "-1e400",
-                            "NaN", "Infinity", "-Infinity"}) {
+  for (const char* value :
+       {"0", "-1", "0.0", "-0.5", "\"1\"", "true", "null", "1e400", "-1e400", "NaN", "Infinity", "-Infinity"}) {
     field("weight", value);
   }
   for (const char* value : {"\"\"", "3", "null", "[\"a\"]", "\"a\\u0000\""}) field("id", value);
@@ -136,8 +134,7 @@ TEST(ReadPromptFile, RefusesBadFieldsByName) {
 }
 
 TEST(ReadPromptFile, RefusesDuplicateIds) {
-  const std::string message =
-      refusal("{\"prompt\":\"a\",\"id\":\"i\"}\n\n{\"prompt\":\"b\",\"id\":\"i\"}\n");
+  const std::string message = refusal("{\"prompt\":\"a\",\"id\":\"i\"}\n\n{\"prompt\":\"b\",\"id\":\"i\"}\n");
   EXPECT_NE(message.find("p.jsonl:3: duplicate id 'i'"), std::string::npos) << message;
 }
 
@@ -171,19 +168,15 @@ TEST(ReadPromptFile, RefusesImagePathsThatLeaveTheFolder) {
   for (const char* value : {"\"a.png\"", "null", "{}", "[1]", "[null]", "[[\"a.png\"]]"}) {
     expect_row_refused(std::string(R"({"prompt": "z", "images": )") + value + "}", "images");
   }
-  EXPECT_EQ(read(R"({"prompt": "z", "images": ["a b/..c.png", "ü/1:2.png", ".hidden"]})")[0]
-                .images.size(),
-            3u);
+  EXPECT_EQ(read(R"({"prompt": "z", "images": ["a b/..c.png", "ü/1:2.png", ".hidden"]})")[0].images.size(), 3u);
 }
 
 TEST(ReadPromptFile, RefusesBadRequirements) {
   for (const char* value :
-       {"{}", "[1]", "[{}]", R"([{"class": "a"}])", R"([{"count": 1}])",
-        R"([{"class": "", "count": 1}])", R"([{"class": 1, "count": 1}])",
-        R"([{"class": "a", "count": 0}])", R"([{"class": "a", "count": 1.0}])",
+       {"{}", "[1]", "[{}]", R"([{"class": "a"}])", R"([{"count": 1}])", R"([{"class": "", "count": 1}])",
+        R"([{"class": 1, "count": 1}])", R"([{"class": "a", "count": 0}])", R"([{"class": "a", "count": 1.0}])",
         R"([{"class": "a", "count": "1"}])", R"([{"class": "a", "count": 1, "color": 3}])",
-        R"([{"class": "a", "count": 1, "colour": "red"}])",
-        R"([{"class": "a", "count": 1, "position": "left of"}])",
+        R"([{"class": "a", "count": 1, "colour": "red"}])", R"([{"class": "a", "count": 1, "position": "left of"}])",
         R"([{"class": "a", "count": 1, "position": ["left of"]}])",
         R"([{"class": "a", "count": 1, "position": ["left of", 1]}])",
         R"([{"class": "a", "count": 1, "position": ["left of", -1]}])",
@@ -208,8 +201,7 @@ TEST(ReadPromptFile, ReadsPlainTextLines) {
   EXPECT_EQ(prompts[0].text, "a red cat");
   EXPECT_EQ(prompts[1].text, "  a dog");
   EXPECT_EQ(prompts[1].line, 3);
-  EXPECT_NE(refusal("a\n\xff\n", "p.txt").find("p.txt:2: prompt is not valid UTF-8"),
-            std::string::npos);
+  EXPECT_NE(refusal("a\n\xff\n", "p.txt").find("p.txt:2: prompt is not valid UTF-8"), std::string::npos);
 }
 
 TEST(PromptFile, ASpreadTakesPromptsFromAllOverTheFile) {

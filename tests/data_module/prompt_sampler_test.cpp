@@ -44,8 +44,7 @@ TEST(PromptSampler, CoversEveryPromptOnceInEachEpoch) {
 
 TEST(PromptSampler, IsAFunctionOfSeedAndStep) {
   const PromptSampler one(numbered(17), 7, 5), two(numbered(17), 7, 5), other(numbered(17), 8, 5);
-  for (int64_t step = 9; step >= 0; --step)
-    EXPECT_EQ(indices(one.batch(step)), indices(two.batch(step)));
+  for (int64_t step = 9; step >= 0; --step) EXPECT_EQ(indices(one.batch(step)), indices(two.batch(step)));
   EXPECT_NE(indices(one.batch(0)), indices(other.batch(0)));
   EXPECT_EQ(one.batch(4).step, 4);
 }

@@ -41,8 +41,7 @@ std::string trainer(const std::string& fields) { return bytes(2, fields); }
 std::string normalizer(const std::string& charsmap) { return bytes(3, bytes(2, charsmap)); }
 
 const std::string kUnknown = piece("<unk>", 0, 2);
-const std::string kGood =
-    kUnknown + piece("\xE2\x96\x81") + piece("a") + piece("b") + piece("ab", -0.5F);
+const std::string kGood = kUnknown + piece("\xE2\x96\x81") + piece("a") + piece("b") + piece("ab", -0.5F);
 
 std::string refusal(const std::string& model) {
   try {
@@ -67,8 +66,8 @@ TEST(SentencePieceTokenizer, EncodesAndDecodes) {
 }
 
 TEST(SentencePieceTokenizer, CutsOutSpelledTokensOnly) {
-  const std::string model = kGood + piece("<|x|>", 0, 3) + piece("<|x|>y|>", 0, 3) +
-                            piece("<s>", 0, 3) + piece("<|u|>", 0, 4) + piece("<think>", 0, 4);
+  const std::string model = kGood + piece("<|x|>", 0, 3) + piece("<|x|>y|>", 0, 3) + piece("<s>", 0, 3) +
+                            piece("<|u|>", 0, 4) + piece("<think>", 0, 4);
   const SentencePieceTokenizer tokenizer(model, "t.model");
   EXPECT_EQ(tokenizer.encode("a<|x|>b"), (Ids{1, 2, 5, 1, 3}));
   EXPECT_EQ(tokenizer.encode("<|x|>y|><|x|>"), (Ids{6, 5}));
@@ -78,8 +77,7 @@ TEST(SentencePieceTokenizer, CutsOutSpelledTokensOnly) {
   EXPECT_EQ(tokenizer.encode("<s>"), (Ids{1, 0}));
   EXPECT_EQ(tokenizer.decode({1, 2, 5, 8, 3, 7, 9}), "ab<think>");
   EXPECT_EQ(tokenizer.special_tokens(),
-            (std::map<std::string, int64_t>{
-                {"<unk>", 0}, {"<|x|>", 5}, {"<|x|>y|>", 6}, {"<s>", 7}, {"<|u|>", 8}}));
+            (std::map<std::string, int64_t>{{"<unk>", 0}, {"<|x|>", 5}, {"<|x|>y|>", 6}, {"<s>", 7}, {"<|u|>", 8}}));
 }
 
 TEST(SentencePieceTokenizer, UsesTheModelsNormalizerAndType) {
@@ -103,10 +101,9 @@ TEST(SentencePieceTokenizer, FallsBackToBytes) {
 }
 
 TEST(SentencePieceModel, IgnoresFieldsOfNewerVersions) {
-  EXPECT_EQ(
-      refusal(kGood + number(200, 7) + bytes(4, "x") + trainer(bytes(99, "new") + real(10, 1.0F)) +
-              bytes(1, bytes(1, "c") + number(250, 1))),
-      "accepted");
+  EXPECT_EQ(refusal(kGood + number(200, 7) + bytes(4, "x") + trainer(bytes(99, "new") + real(10, 1.0F)) +
+                    bytes(1, bytes(1, "c") + number(250, 1))),
+            "accepted");
 }
 
 TEST(SentencePieceModel, RefusesWhatTheLibraryTrusts) {
@@ -153,8 +150,7 @@ TEST(SentencePieceModel, RefusesWhatTheLibraryTrusts) {
       {kGood + normalizer(std::string("\x04\0\0\0\0\0\0\0", 8)), "precompiled_charsmap"},
       {kGood + normalizer(std::string("\xFF\xFF\xFF\xFF\0\0\0\0", 8)), "longer than the map"},
       {kGood + normalizer(std::string("\0\0\0\0\0", 5)), "trie size"},
-      {kGood + normalizer(std::string(1030, '\0').replace(0, 4, std::string("\0\4\0\0", 4))),
-       "trie"},
+      {kGood + normalizer(std::string(1030, '\0').replace(0, 4, std::string("\0\4\0\0", 4))), "trie"},
   };
   for (const auto& [model, part] : cases) {
     const std::string message = refusal(model);
@@ -166,18 +162,16 @@ TEST(SentencePieceModel, RefusesWhatTheLibraryTrusts) {
 // of a's; the library would write past its table of 32.
 TEST(SentencePieceModel, RefusesANormalizerWithACycle) {
   std::vector<uint32_t> units(512, 0x80000000u);
-  units[0] = uint32_t{256} << 10;  // root: state 256
-  units[256 + 'a'] =
-      'a' | 1u << 8 | static_cast<uint32_t>('a') << 10;  // back to state 256, with a value
-  units[256] = 0x80000000u;                              // the value: text 0
+  units[0] = uint32_t{256} << 10;                                       // root: state 256
+  units[256 + 'a'] = 'a' | 1u << 8 | static_cast<uint32_t>('a') << 10;  // back to state 256, with a value
+  units[256] = 0x80000000u;                                             // the value: text 0
   std::string map = varint(0);
   map.assign({0, 8, 0, 0});
   for (const uint32_t unit : units) {
     for (int shift = 0; shift < 32; shift += 8) map += static_cast<char>(unit >> shift & 0xFF);
   }
   map += std::string("x\0", 2);
-  EXPECT_NE(refusal(kGood + normalizer(map)).find("cycle"), std::string::npos)
-      << refusal(kGood + normalizer(map));
+  EXPECT_NE(refusal(kGood + normalizer(map)).find("cycle"), std::string::npos) << refusal(kGood + normalizer(map));
 }
 
 TEST(SentencePieceModel, KeepsWhatItReads) {

@@ -22,8 +22,7 @@ std::vector<std::string> world_sentences() {
         for (const char* relation : {"left of", "right of", "above", "below"}) {
           sentences.push_back(name + " " + relation + " a blue square");
         }
-        sentences.push_back("<think> one blue square on the right; " + name +
-                            " on the left </think>");
+        sentences.push_back("<think> one blue square on the right; " + name + " on the left </think>");
         sentences.push_back("<think> " + name + " above; one green star below </think>");
       }
     }
@@ -38,8 +37,7 @@ TEST(TrainSentencePiece, GivesWholeWordsAndRoundTrips) {
   train_sentencepiece(sentences, 512, path);
   const SentencePieceTokenizer tokenizer(path);
   EXPECT_EQ(tokenizer.encode("two red circles left of a blue square").size(), 8u);
-  const std::string plan =
-      "<think> one blue square on the right; two red circles on the left </think>";
+  const std::string plan = "<think> one blue square on the right; two red circles on the left </think>";
   EXPECT_EQ(tokenizer.decode(tokenizer.encode(plan)), plan);
   EXPECT_LE(tokenizer.encode(plan).size(), 20u);
   for (const std::string& sentence : sentences) {
@@ -55,8 +53,7 @@ TEST(TrainSentencePiece, KnowsEveryPrintableAsciiCharacterAndTheSpecialTokens) {
   std::string all;
   for (char c = ' '; c <= '~'; ++c) all += c;
   EXPECT_EQ(tokenizer.decode(tokenizer.encode("x" + all)), "x" + all);
-  for (const char* name :
-       {"<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|endoftext|>"}) {
+  for (const char* name : {"<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|endoftext|>"}) {
     ASSERT_TRUE(tokenizer.special_tokens().contains(name)) << name;
     const int64_t id = tokenizer.special_tokens().at(name);
     EXPECT_EQ(tokenizer.encode(name), std::vector<int64_t>{id});
@@ -74,8 +71,7 @@ TEST(TrainSentencePiece, GivesTheSameBytesTwice) {
   const auto sentences = world_sentences();
   train_sentencepiece(sentences, 300, folder.path() / "one.model");
   train_sentencepiece(sentences, 300, folder.path() / "two.model");
-  EXPECT_EQ(io::read_text_file(folder.path() / "one.model"),
-            io::read_text_file(folder.path() / "two.model"));
+  EXPECT_EQ(io::read_text_file(folder.path() / "one.model"), io::read_text_file(folder.path() / "two.model"));
 }
 
 TEST(TrainSentencePiece, RefusesAVocabularyTooSmallForTheCharacters) {

@@ -18,11 +18,14 @@ std::vector<std::string> lines() {
   return all;
 }
 
-RandomStream stream(uint64_t sample) { return RandomStream({.seed = 3, .sample = sample, .purpose = Purpose::world_scene}); }
+RandomStream stream(uint64_t sample) {
+  return RandomStream({.seed = 3, .sample = sample, .purpose = Purpose::world_scene});
+}
 
 int64_t count(const Scene& scene, const std::string& color, const std::string& shape) {
   return std::count_if(scene.begin(), scene.end(), [&](const Object& object) {
-    return kColorNames[static_cast<size_t>(object.color)] == color && kShapeNames[static_cast<size_t>(object.shape)] == shape;
+    return kColorNames[static_cast<size_t>(object.color)] == color &&
+           kShapeNames[static_cast<size_t>(object.shape)] == shape;
   });
 }
 
@@ -86,8 +89,8 @@ TEST(EditTask, ChangesOneClassAndLeavesTheRestWhereItWas) {
       const auto entry = *std::find_if(fields["include"].begin(), fields["include"].end(), is_changed);
       const std::array names = {"one", "two", "three", "four"};
       const int number = entry["count"];
-      EXPECT_EQ(row.text, "<think> " + std::string(names.at(number - 1)) + " " + entry["color"].get<std::string>() + " " + changed +
-                              (number > 1 ? "s" : "") + " </think>");
+      EXPECT_EQ(row.text, "<think> " + std::string(names.at(number - 1)) + " " + entry["color"].get<std::string>() +
+                              " " + changed + (number > 1 ? "s" : "") + " </think>");
     }
   }
   EXPECT_EQ(tags, (std::set<std::string>{"recolor", "remove"}));
@@ -153,19 +156,22 @@ TEST(DescribeTask, TellsEveryKindWithItsNumber) {
     const TaskRow row = draw_describe_task(prompts[i % prompts.size()], random);
     std::map<std::string, int> kinds;
     for (const Object& object : row.image) {
-      ++kinds[std::string(kColorNames[static_cast<size_t>(object.color)]) + " " + kShapeNames[static_cast<size_t>(object.shape)]];
+      ++kinds[std::string(kColorNames[static_cast<size_t>(object.color)]) + " " +
+              kShapeNames[static_cast<size_t>(object.shape)]];
     }
     EXPECT_EQ(static_cast<size_t>(std::count(row.text.begin(), row.text.end(), ';')) + 1, kinds.size()) << row.text;
     for (const auto& [kind, count] : kinds) {
       const std::array names = {"one", "two", "three", "four"};
-      EXPECT_NE(row.text.find(names.at(count - 1) + (" " + kind) + (count > 1 ? "s" : "")), std::string::npos) << row.text;
+      EXPECT_NE(row.text.find(names.at(count - 1) + (" " + kind) + (count > 1 ? "s" : "")), std::string::npos)
+          << row.text;
     }
   }
 }
 
 TEST(Tasks, LinesOfAnotherWorldAreRefused) {
   RandomStream random = stream(1);
-  EXPECT_THROW(draw_answer_task(R"({"prompt": "a cat", "include": [{"class": "cat", "count": 1}]})", 0, random), BadInput);
+  EXPECT_THROW(draw_answer_task(R"({"prompt": "a cat", "include": [{"class": "cat", "count": 1}]})", 0, random),
+               BadInput);
 }
 
 }  // namespace

@@ -1,7 +1,5 @@
 #include "data/shapes_world.h"
 
-#include "base/hash.h"
-
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -10,6 +8,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/hash.h"
 #include "io/atomic_file.h"
 #include "support/temp_folder.h"
 
@@ -38,33 +37,27 @@ std::string json_of(std::string_view text) {
   return "";
 }
 
-const char* kTwoLeftOfOne =
-    R"({"tag": "compositional", "include": [{"class": "square", "count": 1, "color": "blue"}, )"
-    R"({"class": "circle", "count": 2, "color": "red", "position": ["left of", 0]}], )"
-    R"("prompt": "two red circles left of a blue square"})";
+const char* kTwoLeftOfOne = R"({"tag": "compositional", "include": [{"class": "square", "count": 1, "color": "blue"}, )"
+                            R"({"class": "circle", "count": 2, "color": "red", "position": ["left of", 0]}], )"
+                            R"("prompt": "two red circles left of a blue square"})";
 
 TEST(ShapesWorld, WordsAndSchemaFollowGeneval) {
-  EXPECT_EQ(
-      json_of("a circle"),
-      R"({"tag": "single_object", "include": [{"class": "circle", "count": 1}], "prompt": "a circle"})");
-  EXPECT_EQ(
-      json_of("a circle and a square"),
-      R"({"tag": "two_object", "include": [{"class": "circle", "count": 1}, {"class": "square", "count": 1}], )"
-      R"("prompt": "a circle and a square"})");
-  EXPECT_EQ(json_of("three circles"),
-            R"({"tag": "counting", "include": [{"class": "circle", "count": 3}], )"
-            R"("exclude": [{"class": "circle", "count": 4}], "prompt": "three circles"})");
+  EXPECT_EQ(json_of("a circle"),
+            R"({"tag": "single_object", "include": [{"class": "circle", "count": 1}], "prompt": "a circle"})");
+  EXPECT_EQ(json_of("a circle and a square"),
+            R"({"tag": "two_object", "include": [{"class": "circle", "count": 1}, {"class": "square", "count": 1}], )"
+            R"("prompt": "a circle and a square"})");
+  EXPECT_EQ(json_of("three circles"), R"({"tag": "counting", "include": [{"class": "circle", "count": 3}], )"
+                                      R"("exclude": [{"class": "circle", "count": 4}], "prompt": "three circles"})");
   EXPECT_EQ(json_of("an orange star"),
             R"({"tag": "colors", "include": [{"class": "star", "count": 1, "color": "orange"}], )"
             R"("prompt": "an orange star"})");
-  EXPECT_EQ(
-      json_of("a circle left of a square"),
-      R"({"tag": "position", "include": [{"class": "square", "count": 1}, )"
-      R"({"class": "circle", "count": 1, "position": ["left of", 0]}], "prompt": "a circle left of a square"})");
-  EXPECT_EQ(
-      json_of("a red circle and a blue square"),
-      R"({"tag": "color_attr", "include": [{"class": "circle", "count": 1, "color": "red"}, )"
-      R"({"class": "square", "count": 1, "color": "blue"}], "prompt": "a red circle and a blue square"})");
+  EXPECT_EQ(json_of("a circle left of a square"),
+            R"({"tag": "position", "include": [{"class": "square", "count": 1}, )"
+            R"({"class": "circle", "count": 1, "position": ["left of", 0]}], "prompt": "a circle left of a square"})");
+  EXPECT_EQ(json_of("a red circle and a blue square"),
+            R"({"tag": "color_attr", "include": [{"class": "circle", "count": 1, "color": "red"}, )"
+            R"({"class": "square", "count": 1, "color": "blue"}], "prompt": "a red circle and a blue square"})");
   EXPECT_EQ(json_of("two red circles left of a blue square"), kTwoLeftOfOne);
 }
 
@@ -109,8 +102,7 @@ TEST(ShapesWorld, PlanStatesGroupsInIncludeOrderWithTheirPlaces) {
   RandomStream random = stream(0);
   const Example example = draw_example(kTwoLeftOfOne, {}, random);
   EXPECT_EQ(example.prompt, "two red circles left of a blue square");
-  EXPECT_EQ(example.plan,
-            "<think> one blue square on the right; two red circles on the left </think>");
+  EXPECT_EQ(example.plan, "<think> one blue square on the right; two red circles on the left </think>");
   EXPECT_EQ(example.true_plan, example.plan);
   EXPECT_EQ(example.scene.size(), 3u);
 
@@ -147,8 +139,7 @@ TEST(ShapesWorld, ObjectsKeepApartAndInsideTheImage) {
   for (const WorldPrompt& prompt : all_prompts()) {
     for (const double noise : {0.0, 1.0}) {
       RandomStream random = stream(++sample);
-      const Example example =
-          draw_example(prompt.json, {.wrong_plan = noise, .wrong_scene = noise}, random);
+      const Example example = draw_example(prompt.json, {.wrong_plan = noise, .wrong_scene = noise}, random);
       const Scene& scene = example.scene;
       ASSERT_GE(scene.size(), 1u);
       ASSERT_LE(scene.size(), 5u);
@@ -157,8 +148,7 @@ TEST(ShapesWorld, ObjectsKeepApartAndInsideTheImage) {
         EXPECT_GE(a.radius, 4.5) << example.plan;
         EXPECT_GE(std::min({a.x, a.y, kImageSize - a.x, kImageSize - a.y}), a.radius + 2 - 1e-9);
         for (size_t j = i + 1; j < scene.size(); ++j) {
-          EXPECT_GE(std::hypot(a.x - scene[j].x, a.y - scene[j].y),
-                    a.radius + scene[j].radius + 2 - 1e-9);
+          EXPECT_GE(std::hypot(a.x - scene[j].x, a.y - scene[j].y), a.radius + scene[j].radius + 2 - 1e-9);
         }
       }
     }
@@ -183,20 +173,16 @@ TEST(ShapesWorld, EveryPairOfTheGroupsStandsClearlyInTheRelation) {
       return json_of(count + " green stars " + relation + " a red square");
     };
     check(text("left of"), 1, [&](const Box& a, const Box& b) {
-      return strength(b.center_x() - a.center_x(), b.center_y() - a.center_y(),
-                      a.width() + b.width()) >= 0.59;
+      return strength(b.center_x() - a.center_x(), b.center_y() - a.center_y(), a.width() + b.width()) >= 0.59;
     });
     check(text("right of"), 1, [&](const Box& a, const Box& b) {
-      return strength(a.center_x() - b.center_x(), b.center_y() - a.center_y(),
-                      a.width() + b.width()) >= 0.59;
+      return strength(a.center_x() - b.center_x(), b.center_y() - a.center_y(), a.width() + b.width()) >= 0.59;
     });
     check(text("above"), 1, [&](const Box& a, const Box& b) {
-      return strength(b.center_y() - a.center_y(), b.center_x() - a.center_x(),
-                      a.height() + b.height()) >= 0.59;
+      return strength(b.center_y() - a.center_y(), b.center_x() - a.center_x(), a.height() + b.height()) >= 0.59;
     });
     check(text("below"), 1, [&](const Box& a, const Box& b) {
-      return strength(a.center_y() - b.center_y(), b.center_x() - a.center_x(),
-                      a.height() + b.height()) >= 0.59;
+      return strength(a.center_y() - b.center_y(), b.center_x() - a.center_x(), a.height() + b.height()) >= 0.59;
     });
   }
 }
@@ -213,14 +199,10 @@ TEST(ShapesWorld, WrongPlansDifferFromTheTrueOneInOneFact) {
     EXPECT_EQ(circle.plan.find("circle"), std::string::npos) << circle.plan;
     EXPECT_EQ(circle.scene.size(), 1u);
   }
-  EXPECT_TRUE(
-      wrong.count("<think> one blue square on the left; two red circles on the right </think>"));
-  EXPECT_TRUE(
-      wrong.count("<think> one blue square on the right; three red circles on the left </think>"));
-  EXPECT_TRUE(
-      wrong.count("<think> one blue square on the right; two green circles on the left </think>"));
-  EXPECT_TRUE(
-      wrong.count("<think> one blue star on the right; two red circles on the left </think>"));
+  EXPECT_TRUE(wrong.count("<think> one blue square on the left; two red circles on the right </think>"));
+  EXPECT_TRUE(wrong.count("<think> one blue square on the right; three red circles on the left </think>"));
+  EXPECT_TRUE(wrong.count("<think> one blue square on the right; two green circles on the left </think>"));
+  EXPECT_TRUE(wrong.count("<think> one blue star on the right; two red circles on the left </think>"));
   EXPECT_EQ(wrong.size(),
             1u + 3u + 10u + 4u);  // side, counts (1 -> 2, 2 -> 1, 2 -> 3), colours, classes
 }
@@ -237,8 +219,7 @@ TEST(ShapesWorld, WrongScenesLeaveThePlanTrue) {
 }
 
 TEST(ShapesWorld, RendersColoursOnTheLightBackground) {
-  const Image image =
-      render({{Shape::square, Color::blue, 20, 30, 8}, {Shape::star, Color::orange, 45, 30, 8}});
+  const Image image = render({{Shape::square, Color::blue, 20, 30, 8}, {Shape::star, Color::orange, 45, 30, 8}});
   ASSERT_EQ(image.width, kImageSize);
   ASSERT_EQ(image.pixels.size(), size_t{3} * kImageSize * kImageSize);
   const auto pixel = [&](int x, int y) {
@@ -253,8 +234,7 @@ TEST(ShapesWorld, RendersColoursOnTheLightBackground) {
 }
 
 TEST(ShapesWorld, DrawnAreaIsTheShapesArea) {
-  const std::array<double, 4> area_of_unit = {std::acos(-1.0), 2.0, 3 * std::sqrt(3.0) / 4,
-                                              1.12257};
+  const std::array<double, 4> area_of_unit = {std::acos(-1.0), 2.0, 3 * std::sqrt(3.0) / 4, 1.12257};
   for (size_t s = 0; s < area_of_unit.size(); ++s) {
     const Image image = render({{static_cast<Shape>(s), Color::blue, 31.3, 32.7, 12}});
     double ink = 0;  // from the red channel, which blue covers nearly whole
@@ -278,8 +258,7 @@ TEST(ShapesWorld, RefusesLinesOfOtherWorlds) {
   refuse(R"({"prompt": "a cat", "include": [{"class": "cat", "count": 1}]})", "'cat'");
   refuse(R"({"prompt": "a circle"})", "'include'");
   refuse(R"({"prompt": "x", "include": [{"class": "circle", "count": 9}]})", "'count'");
-  refuse(R"({"prompt": "x", "include": [{"class": "circle", "count": 1, "color": "pink"}]})",
-         "'pink'");
+  refuse(R"({"prompt": "x", "include": [{"class": "circle", "count": 1, "color": "pink"}]})", "'pink'");
   refuse(R"({"prompt": )", "invalid JSON");
 }
 
@@ -288,8 +267,7 @@ TEST(ShapesWorld, WritesTheThreeFilesOfTheSplitAndTheShippedOnesAreThose) {
   write_world(folder.path() / "world", make_split());
   for (const char* name : {"train.jsonl", "validation.jsonl", "test.jsonl"}) {
     const std::string text = io::read_text_file(folder.path() / "world" / name);
-    EXPECT_EQ(text, io::read_text_file(std::filesystem::path(UNIGRPO_SOURCE_DIR) /
-                                       "assets/shapes-world" / name));
+    EXPECT_EQ(text, io::read_text_file(std::filesystem::path(UNIGRPO_SOURCE_DIR) / "assets/shapes-world" / name));
   }
   const std::string test = io::read_text_file(folder.path() / "world" / "test.jsonl");
   EXPECT_EQ(std::count(test.begin(), test.end(), '\n'), 490);

@@ -48,8 +48,7 @@ TEST(Guidance, TheGlobalNormIsASamplesOwn) {
 TEST(Guidance, TheImageScaleFollowsTheText) {
   const GuidanceConfig config{.text_scale = 4, .image_scale = 2, .renorm_min = 1.0};
   const at::Tensor text = draw(2) + 4 * (draw(1) - draw(2));
-  EXPECT_TRUE(close(guide(config, {draw(1), draw(2), draw(3)}), draw(3) + 2 * (text - draw(3)),
-                    1e-4));
+  EXPECT_TRUE(close(guide(config, {draw(1), draw(2), draw(3)}), draw(3) + 2 * (text - draw(3)), 1e-4));
   EXPECT_THROW(guide(config, {draw(1), draw(2)}), std::invalid_argument);
 }
 

@@ -12,8 +12,7 @@ TEST(MatchingLoss, IsZeroForTheTrueVelocityOnly) {
   const at::Tensor latents = tensor::normal({2, 3, 4}, {.seed = 1});
   const at::Tensor noise = tensor::normal({2, 3, 4}, {.seed = 2});
   EXPECT_EQ(matching_loss(noise - latents, latents, noise).abs().max().item<double>(), 0);
-  EXPECT_TRUE(close(matching_loss(noise - latents + 0.5, latents, noise), at::full({2}, 0.25),
-                    1e-6));
+  EXPECT_TRUE(close(matching_loss(noise - latents + 0.5, latents, noise), at::full({2}, 0.25), 1e-6));
 }
 
 TEST(MatchingLoss, NoisyLatentsRunFromDataToNoise) {

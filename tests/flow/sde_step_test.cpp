@@ -17,9 +17,7 @@ using unigrpo::testing::message_of;
 
 const SdeConfig kKinds[] = {{SdeKind::flow_sde, 0.7}, {SdeKind::cps, 0.8}, {SdeKind::dance, 0.3}};
 
-at::Tensor draw(uint64_t seed, at::IntArrayRef shape = {4, 6, 5}) {
-  return tensor::normal(shape, {.seed = seed});
-}
+at::Tensor draw(uint64_t seed, at::IntArrayRef shape = {4, 6, 5}) { return tensor::normal(shape, {.seed = seed}); }
 
 TEST(SdeStep, MatchesTheMarginalsOfTheFlow) {
   // Data concentrated at mu: x_t ~ N((1 - t) mu, t^2), with velocity v = (x - mu) / t. flow_sde and
@@ -91,25 +89,20 @@ TEST(SdeStep, LowerPrecisionIsPromoted) {
   const at::Tensor v = draw(2).to(at::kBFloat16);
   const SdeStep step = sde_step(kKinds[0], draw(1), v, draw(3), span);
   EXPECT_EQ(step.x_next.scalar_type(), at::kFloat);
-  EXPECT_TRUE(at::equal(step.x_next, sde_step(kKinds[0], draw(1), v.to(at::kFloat), draw(3), span)
-                                         .x_next));
+  EXPECT_TRUE(at::equal(step.x_next, sde_step(kKinds[0], draw(1), v.to(at::kFloat), draw(3), span).x_next));
 }
 
 TEST(SdeStep, GradientsAreRight) {
-  const TimeSpans spans{at::tensor({1.0, 0.5}, at::kDouble), at::tensor({0.9, 0.3}, at::kDouble),
-                        0.9};
+  const TimeSpans spans{at::tensor({1.0, 0.5}, at::kDouble), at::tensor({0.9, 0.3}, at::kDouble), 0.9};
   const auto d = [](uint64_t seed) { return draw(seed, {2, 3, 2}).to(at::kDouble); };
   for (const SdeConfig& config : kKinds) {
-    EXPECT_TRUE(gradient_is_right(
-        [&](const at::Tensor& v) { return sde_log_prob(config, d(1), v, d(3), spans); }, d(2)));
-    EXPECT_TRUE(gradient_is_right(
-        [&](const at::Tensor& v) { return log_ratio(config, d(1), v, d(4), d(3), spans); }, d(2)));
+    EXPECT_TRUE(
+        gradient_is_right([&](const at::Tensor& v) { return sde_log_prob(config, d(1), v, d(3), spans); }, d(2)));
+    EXPECT_TRUE(
+        gradient_is_right([&](const at::Tensor& v) { return log_ratio(config, d(1), v, d(4), d(3), spans); }, d(2)));
     if (config.kind == SdeKind::cps) continue;
     EXPECT_TRUE(gradient_is_right(
-        [&](const at::Tensor& v) {
-          return ratio_norm_log_ratio(config, d(1), v, d(4), d(3), spans);
-        },
-        d(2)));
+        [&](const at::Tensor& v) { return ratio_norm_log_ratio(config, d(1), v, d(4), d(3), spans); }, d(2)));
   }
 }
 
@@ -117,8 +110,7 @@ TEST(LogRatio, IsTheDifferenceOfTheLogProbs) {
   const TimeSpan span{.t = 0.6, .t_next = 0.5, .t_max = 0.9};
   const auto d = [](uint64_t seed) { return draw(seed).to(at::kDouble); };
   for (const SdeConfig& config : kKinds) {
-    const at::Tensor want = sde_log_prob(config, d(1), d(2), d(3), span) -
-                            sde_log_prob(config, d(1), d(4), d(3), span);
+    const at::Tensor want = sde_log_prob(config, d(1), d(2), d(3), span) - sde_log_prob(config, d(1), d(4), d(3), span);
     EXPECT_TRUE(close(log_ratio(config, d(1), d(2), d(4), d(3), span), want, 1e-10, 1e-10));
     EXPECT_EQ(log_ratio(config, d(1), d(2), d(2), d(3), span).abs().max().item<double>(), 0);
   }
@@ -131,8 +123,7 @@ TEST(LogRatio, KeepsItsDigitsWhereTheLogProbsLoseThem) {
   const at::Tensor x_next = sde_step(kKinds[0], x, v, draw(3), span).x_next;
   const at::Tensor moved = v + 1e-6 * draw(5);
   const auto exact = [](const at::Tensor& tensor) { return tensor.to(at::kDouble); };
-  const at::Tensor want =
-      log_ratio(kKinds[0], exact(x), exact(moved), exact(v), exact(x_next), span);
+  const at::Tensor want = log_ratio(kKinds[0], exact(x), exact(moved), exact(v), exact(x_next), span);
   const at::Tensor got = log_ratio(kKinds[0], x, moved, v, x_next, span);
   EXPECT_TRUE(close(got, want, 1e-11, 1e-3));  // float32, from inputs that differ by an ulp or so
 }
@@ -146,8 +137,7 @@ TEST(RatioNorm, DoesNotDriftBelowZero) {
   const at::Tensor x_next = sde_step(kKinds[0], x, v, draw(3, shape), span).x_next;
   const at::Tensor moved = v + draw(4, shape);
   const double plain = log_ratio(kKinds[0], x, moved, v, x_next, span).mean().item<double>();
-  const double normed =
-      ratio_norm_log_ratio(kKinds[0], x, moved, v, x_next, span).mean().item<double>();
+  const double normed = ratio_norm_log_ratio(kKinds[0], x, moved, v, x_next, span).mean().item<double>();
   const at::Tensor spread = ratio_norm_log_ratio(kKinds[0], x, moved, v, x_next, span).std() / 20.0;
   EXPECT_LT(std::abs(normed), 4 * spread.item<double>());  // 4 standard errors
   EXPECT_LT(plain, -0.01);
@@ -158,18 +148,14 @@ TEST(SdeStep, RefusesWhatItCannotDo) {
   const auto text = [&](const SdeConfig& config, const TimeSpan& span) {
     return message_of<std::invalid_argument>([&] { sde_step(config, x, x, x, span); });
   };
-  EXPECT_EQ(text(kKinds[0], {.t = 0.5, .t_next = 0.6}),
-            "a step needs 0 <= t_next < t <= 1, got t 0.5 and t_next 0.6");
+  EXPECT_EQ(text(kKinds[0], {.t = 0.5, .t_next = 0.6}), "a step needs 0 <= t_next < t <= 1, got t 0.5 and t_next 0.6");
   EXPECT_EQ(text(kKinds[0], {.t = 1, .t_next = 0.9, .t_max = 1}),
             "a flow_sde step from t = 1 needs t_max between 0 and 1, got 1");
-  EXPECT_EQ(text({SdeKind::flow_sde, 0}, {.t = 0.6, .t_next = 0.5}),
-            "noise_level 0 of flow_sde must be above 0");
+  EXPECT_EQ(text({SdeKind::flow_sde, 0}, {.t = 0.6, .t_next = 0.5}), "noise_level 0 of flow_sde must be above 0");
   EXPECT_EQ(text({SdeKind::cps, 1.5}, {.t = 0.6, .t_next = 0.5}),
             "noise_level 1.5 of cps must be above 0 and at most 1");
-  EXPECT_THROW(sde_step(kKinds[0], x, x.narrow(2, 0, 2), x, TimeSpan{0.6, 0.5, 0.9}),
-               std::invalid_argument);
-  EXPECT_THROW(ratio_norm_log_ratio(kKinds[1], x, x, x, x, TimeSpan{0.6, 0.5, 0.9}),
-               std::invalid_argument);
+  EXPECT_THROW(sde_step(kKinds[0], x, x.narrow(2, 0, 2), x, TimeSpan{0.6, 0.5, 0.9}), std::invalid_argument);
+  EXPECT_THROW(ratio_norm_log_ratio(kKinds[1], x, x, x, x, TimeSpan{0.6, 0.5, 0.9}), std::invalid_argument);
 }
 
 TEST(SdeStep, TheLastStepOfCpsAddsNoNoise) {

@@ -1,9 +1,9 @@
 #include "flow/time_grid.h"
 
+#include <gtest/gtest.h>
+
 #include <set>
 #include <stdexcept>
-
-#include <gtest/gtest.h>
 
 #include "base/error.h"
 
@@ -63,11 +63,8 @@ TEST(SdeWindow, RandomNeverTakesTheLastStepOfCps) {
 }
 
 TEST(SdeWindow, SlidingMovesByOneEveryStrideAndStartsOver) {
-  const WindowConfig config{.mode = WindowMode::sliding, .width = 2, .first = 0, .last = 4,
-                            .stride = 5};
-  const auto first_at = [&](uint64_t step) {
-    return choose_window(config, {.num_steps = 10, .step = step}).first;
-  };
+  const WindowConfig config{.mode = WindowMode::sliding, .width = 2, .first = 0, .last = 4, .stride = 5};
+  const auto first_at = [&](uint64_t step) { return choose_window(config, {.num_steps = 10, .step = step}).first; };
   EXPECT_EQ(first_at(0), 0);
   EXPECT_EQ(first_at(4), 0);
   EXPECT_EQ(first_at(5), 1);
@@ -85,8 +82,7 @@ TEST(SdeWindow, OneThatDoesNotFitIsRefusedWithItsKey) {
                  "rollout.window: a window of width 5 from step 6 does not fit before step 10 (of "
                  "10 denoising steps, 10 can be stochastic)");
   }
-  EXPECT_THROW(choose_window({.mode = WindowMode::all}, {.kind = SdeKind::cps, .num_steps = 1}),
-               BadInput);
+  EXPECT_THROW(choose_window({.mode = WindowMode::all}, {.kind = SdeKind::cps, .num_steps = 1}), BadInput);
 }
 
 }  // namespace

@@ -1,10 +1,10 @@
 #include "grpo/advantages.h"
 
+#include <gtest/gtest.h>
+
 #include <cmath>
 #include <limits>
 #include <stdexcept>
-
-#include <gtest/gtest.h>
 
 namespace unigrpo::grpo {
 namespace {
@@ -56,8 +56,7 @@ TEST(Advantages, AMissingScoreLeavesTheStatistics) {
 
 TEST(Advantages, DropGroupTakesTheWholeGroup) {
   const std::vector<int64_t> ids{0, 0, 0, 1, 1};
-  const auto out = compute_advantages({.eps = 0}, table_of({1.0, {}, 3.0, 1.0, 2.0}), ids,
-                                      reward::OnError::drop_group);
+  const auto out = compute_advantages({.eps = 0}, table_of({1.0, {}, 3.0, 1.0, 2.0}), ids, reward::OnError::drop_group);
   EXPECT_EQ(out.keep, (std::vector<bool>{false, false, false, true, true}));
   EXPECT_EQ(out.num_dropped, 3);
   EXPECT_EQ(out.num_dropped_groups, 1);
@@ -76,12 +75,10 @@ TEST(Advantages, AGroupWithFewerThanTwoScoresIsSkipped) {
 TEST(Advantages, StayFiniteForAnyScores) {
   const double inf = std::numeric_limits<double>::infinity();
   const std::vector<int64_t> ids{0, 0, 0, 0};
-  for (const auto normalization :
-       {Normalization::group_std, Normalization::none, Normalization::global_std}) {
+  for (const auto normalization : {Normalization::group_std, Normalization::none, Normalization::global_std}) {
     for (const auto combine : {Combine::sum_then_normalize, Combine::normalize_then_sum}) {
-      const auto out = compute_advantages(
-          {.normalization = normalization, .combine = combine, .eps = 0, .ddof = 1},
-          table_of({inf, -inf, 0.5, 0.5}), ids);
+      const auto out = compute_advantages({.normalization = normalization, .combine = combine, .eps = 0, .ddof = 1},
+                                          table_of({inf, -inf, 0.5, 0.5}), ids);
       for (const double value : out.text) EXPECT_TRUE(std::isfinite(value));
       EXPECT_EQ(out.num_dropped, 2);
     }
@@ -90,20 +87,18 @@ TEST(Advantages, StayFiniteForAnyScores) {
 
 TEST(Advantages, NormalizeThenSumGivesEachTermItsWeight) {
   // A term in units a thousand times larger does not drown the other.
-  const reward::ScoreTable table{{"a", "b"},
-                                 {1.0, 1.0},
-                                 {},
-                                 {{{1.0, "", {}}, {0.0, "", {}}}, {{0.0, "", {}}, {1000.0, "", {}}}}};
+  const reward::ScoreTable table{
+      {"a", "b"}, {1.0, 1.0}, {}, {{{1.0, "", {}}, {0.0, "", {}}}, {{0.0, "", {}}, {1000.0, "", {}}}}};
   const std::vector<int64_t> ids{0, 0};
-  const auto summed = combined_advantages(
-      {.combine = Combine::normalize_then_sum, .eps = 0}, table, ids);
+  const auto summed = combined_advantages({.combine = Combine::normalize_then_sum, .eps = 0}, table, ids);
   EXPECT_NEAR(summed[0], 0, 1e-12);
   const auto drowned = combined_advantages({.eps = 0}, table, ids);
   EXPECT_NEAR(drowned[0], -1, 1e-12);
 }
 
 /// Rows of scores under terms of weight 1.
-reward::ScoreTable table_of_rows(const std::vector<std::vector<double>>& rows, std::vector<reward::Drives> drives = {}) {
+reward::ScoreTable table_of_rows(const std::vector<std::vector<double>>& rows,
+                                 std::vector<reward::Drives> drives = {}) {
   reward::ScoreTable table;
   for (size_t k = 0; k < rows.front().size(); ++k) table.terms.push_back(std::string(1, static_cast<char>('a' + k)));
   table.weights.assign(table.terms.size(), 1.0);
@@ -119,8 +114,9 @@ TEST(Advantages, ATermDrivesTextOrImageAlone) {
   using reward::Drives;
   const std::vector<int64_t> ids{0, 0, 1, 1};
   for (const auto combine : {Combine::sum_then_normalize, Combine::normalize_then_sum}) {
-    const auto out = compute_advantages({.combine = combine, .eps = 0},
-                                        table_of_rows({{0, 5}, {1, 3}, {2, 7}, {4, 7}}, {Drives::text, Drives::image}), ids);
+    const auto out =
+        compute_advantages({.combine = combine, .eps = 0},
+                           table_of_rows({{0, 5}, {1, 3}, {2, 7}, {4, 7}}, {Drives::text, Drives::image}), ids);
     EXPECT_EQ(out.text, (std::vector<double>{-1, 1, -1, 1}));
     EXPECT_EQ(out.image, (std::vector<double>{1, -1, 0, 0}));
     EXPECT_EQ(out.num_zero_std_groups(), 0);  // the second group's texts have a signal
@@ -141,7 +137,8 @@ TEST(Advantages, NormalizeBatchGivesOneStandardDeviationOverall) {
 
 TEST(Advantages, OnlyTheEndsOfAGroupStay) {
   const std::vector<int64_t> ids{0, 0, 0, 0, 0};
-  const auto out = compute_advantages({.best_of = 1, .worst_of = 2, .eps = 0}, table_of_rows({{3}, {1}, {5}, {2}, {4}}), ids);
+  const auto out =
+      compute_advantages({.best_of = 1, .worst_of = 2, .eps = 0}, table_of_rows({{3}, {1}, {5}, {2}, {4}}), ids);
   EXPECT_EQ(out.keep, (std::vector<bool>{false, true, true, true, false}));
   const auto whole = compute_advantages({.eps = 0}, table_of_rows({{3}, {1}, {5}, {2}, {4}}), ids);
   EXPECT_EQ(out.text, whole.text);  // the statistics are the whole group's
@@ -152,16 +149,17 @@ TEST(Advantages, APromptsStatisticsOutliveTheStep) {
   const AdvantageConfig config{.statistics = StatisticsOf::prompt, .decay = 0.5, .eps = 0};
   const std::vector<int64_t> ids{0, 0};
   const std::vector<std::string> prompts{"cat", "cat"};
-  const auto first = compute_advantages(config, table_of_rows({{0}, {2}}), ids, reward::OnError::drop_sample, {}, prompts);
+  const auto first =
+      compute_advantages(config, table_of_rows({{0}, {2}}), ids, reward::OnError::drop_sample, {}, prompts);
   EXPECT_EQ(first.text, (std::vector<double>{-1, 1}));
   // mean 0.5 * 1 + 0.5 * 3 = 2, mean square 0.5 * 2 + 0.5 * 9 = 5.5: std sqrt(1.5). Alike, and yet better than before.
-  const auto second = compute_advantages(config, table_of_rows({{3}, {3}}), ids, reward::OnError::drop_sample, {}, prompts,
-                                         first.statistics);
+  const auto second = compute_advantages(config, table_of_rows({{3}, {3}}), ids, reward::OnError::drop_sample, {},
+                                         prompts, first.statistics);
   EXPECT_NEAR(second.text[0], 1 / std::sqrt(1.5), 1e-12);
   EXPECT_EQ(second.num_zero_std_groups(), 0);
   const std::vector<std::string> others{"dog", "dog"};
-  const auto other = compute_advantages(config, table_of_rows({{3}, {3}}), ids, reward::OnError::drop_sample, {}, others,
-                                        first.statistics);
+  const auto other = compute_advantages(config, table_of_rows({{3}, {3}}), ids, reward::OnError::drop_sample, {},
+                                        others, first.statistics);
   EXPECT_EQ(other.num_zero_std_groups(), 1);
 }
 

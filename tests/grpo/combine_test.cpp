@@ -1,11 +1,11 @@
 #include "grpo/combine.h"
 
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
 #include <cmath>
 #include <limits>
 #include <stdexcept>
-
-#include <ATen/ATen.h>
-#include <gtest/gtest.h>
 
 #include "base/error.h"
 
@@ -64,9 +64,8 @@ TEST(ShapedScores, AGateLetsAScoreCountOnlyWhereTheOtherPasses) {
 }
 
 TEST(ShapedScores, ScaleAndClipComeBeforeTheGateLooksAtTheOthersOwnScore) {
-  const std::vector<reward::TermConfig> terms{
-      {.name = "a", .clip = 1.5, .gate = "b", .gate_min = 10},
-      {.name = "b", .scale = reward::TermScale::running}};
+  const std::vector<reward::TermConfig> terms{{.name = "a", .clip = 1.5, .gate = "b", .gate_min = 10},
+                                              {.name = "b", .scale = reward::TermScale::running}};
   RunningStatistics statistics;
   const auto out = shaped_scores(terms, two_terms({{-7, 10.0}, {1, 30.0}}), 0.5, 0, statistics);
   EXPECT_EQ(out.scores[0][0].value, -1.5);

@@ -142,7 +142,8 @@ TEST_F(ConditionsTest, EveryMutationIsNamed) {
       {"a prompt token dropped", "token_ids", [](Trajectory& t) { prompt_ids(t).erase(prompt_ids(t).begin() + 1); }},
       {"a prompt token changed", "token_ids", [](Trajectory& t) { prompt_ids(t)[1] += 1; }},
       {"two prompt tokens swapped", "token_ids", [](Trajectory& t) { std::swap(prompt_ids(t)[1], prompt_ids(t)[2]); }},
-      {"a token twice", "token_ids", [](Trajectory& t) { prompt_ids(t).insert(prompt_ids(t).begin(), prompt_ids(t)[0]); }},
+      {"a token twice", "token_ids",
+       [](Trajectory& t) { prompt_ids(t).insert(prompt_ids(t).begin(), prompt_ids(t)[0]); }},
       {"the system prompt gone", "token_ids", [](Trajectory& t) { t.prefix.erase(t.prefix.begin()); }},
       {"system prompt and prompt swapped", "token_ids", [](Trajectory& t) { std::swap(t.prefix[0], t.prefix[3]); }},
       {"the image's VAE tokens gone", "position_ids", [](Trajectory& t) { t.prefix.erase(t.prefix.begin() + 1); }},
@@ -171,8 +172,9 @@ TEST_F(ConditionsTest, EveryMutationIsNamed) {
        [](Trajectory& t) {
          const at::Tensor pixels = t.prefix[2].pixels;
          const auto h = pixels.size(1), w = pixels.size(2);
-         t.prefix[2].pixels = at::upsample_bilinear2d(
-             at::upsample_bilinear2d(pixels.unsqueeze(0), {h / 2, w / 2}, false), {h, w}, false).squeeze(0);
+         t.prefix[2].pixels =
+             at::upsample_bilinear2d(at::upsample_bilinear2d(pixels.unsqueeze(0), {h / 2, w / 2}, false), {h, w}, false)
+                 .squeeze(0);
        }},
       {"channels the other way round", "pixels",
        [](Trajectory& t) { t.prefix[2].pixels = t.prefix[2].pixels.flip(0); }},
@@ -188,8 +190,7 @@ TEST_F(ConditionsTest, EveryMutationIsNamed) {
          drop(text(t, 0).entropy);
        }},
       {"a sampled token changed", "token_ids", [](Trajectory& t) { text(t, 0).ids[0] += 1; }},
-      {"a cut text taken for an ended one", "token_ids",
-       [](Trajectory& t) { text(t, 0).ended = !text(t, 0).ended; }},
+      {"a cut text taken for an ended one", "token_ids", [](Trajectory& t) { text(t, 0).ended = !text(t, 0).ended; }},
       {"a token of the second text", "token_ids", [](Trajectory& t) { text(t, 2).ids[0] += 1; }},
       {"the window one step later", "time_grid",
        [](Trajectory& t) {
@@ -209,7 +210,8 @@ TEST_F(ConditionsTest, EveryMutationIsNamed) {
       {"a stored state a little off", "actions",
        [](Trajectory& t) { image(t, 3).latents = image(t, 3).latents + 1e-6; }},
       {"the first picture not looked at", "position_ids", [](Trajectory& t) { image(t, 1).context.clear(); }},
-      {"the first picture without vision tokens", "position_ids", [](Trajectory& t) { image(t, 1).context.pop_back(); }},
+      {"the first picture without vision tokens", "position_ids",
+       [](Trajectory& t) { image(t, 1).context.pop_back(); }},
       {"another first picture", "latents",
        [](Trajectory& t) { image(t, 1).context[0].latents = image(t, 1).context[0].latents * 0.5; }},
   };

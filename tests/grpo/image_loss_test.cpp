@@ -119,8 +119,7 @@ TEST(ImageLoss, WhatIsMaskedOutMayHoldAnything) {
   dirty.step_weights = clean.step_weights.masked_fill(padding, 1.0 / 0.0);
   const ImageLoss loss = image_loss({}, 5.0, dirty);
   EXPECT_TRUE(close(loss.total, image_loss({}, 5.0, clean).total, 1e-14));
-  EXPECT_TRUE(
-      torch::autograd::grad({loss.total}, {dirty.log_probs}).at(0).isfinite().all().item<bool>());
+  EXPECT_TRUE(torch::autograd::grad({loss.total}, {dirty.log_probs}).at(0).isfinite().all().item<bool>());
 }
 
 }  // namespace

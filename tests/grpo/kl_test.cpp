@@ -18,8 +18,7 @@ TEST(KlEstimate, K1AndK3AreUnbiased) {
   const at::Tensor reference = at::tensor({0.2, 0.3, 0.5}, at::kDouble).log();
   const double kl = (policy.exp() * (policy - reference)).sum().item<double>();
   for (const KlEstimator estimator : {KlEstimator::k1, KlEstimator::k3}) {
-    const double mean =
-        (policy.exp() * kl_estimate(estimator, policy, reference)).sum().item<double>();
+    const double mean = (policy.exp() * kl_estimate(estimator, policy, reference)).sum().item<double>();
     EXPECT_NEAR(mean, kl, 1e-12);
   }
 }

@@ -44,8 +44,7 @@ TEST(PlanMicroBatches, CountsASharedPrefixOnceAndKeepsTheOrder) {
   EXPECT_EQ(plan_micro_batches(all, rows, 1000), (Plan{{0, 1, 2, 3, 4, 5}}));
   EXPECT_EQ(plan_micro_batches(all, rows, 94), (Plan{{0, 1}, {2}, {3, 4}, {5}}));  // 10 + 2 * 42
   EXPECT_EQ(plan_micro_batches(all, rows, 93), (Plan{{0}, {1}, {2}, {3}, {4}, {5}}));
-  EXPECT_EQ(plan_micro_batches(all, rows, 1),
-            (Plan{{0}, {1}, {2}, {3}, {4}, {5}}));  // each alone, over the budget
+  EXPECT_EQ(plan_micro_batches(all, rows, 1), (Plan{{0}, {1}, {2}, {3}, {4}, {5}}));  // each alone, over the budget
   EXPECT_EQ(plan_micro_batches(all, std::vector<int64_t>{}, 94), Plan{});
   EXPECT_EQ(plan_micro_batches(all, std::vector<int64_t>{5, 0}, 1000), (Plan{{5, 0}}));
 }
@@ -108,9 +107,10 @@ TEST_F(Pack, TheUnconditionalStatesFollowUnderThePrefixWithoutThePrompt) {
   const PackedBatch packed = pack(*model, all, rows, false, true);
   ASSERT_EQ(packed.batch.sequences.size(), 6U);
   for (size_t r = 3; r < 6; ++r) {
-    EXPECT_TRUE(packed.batch.prefixes[packed.batch.sequences[r].prefix].empty());  // these prompts are all that is read before
-    EXPECT_TRUE(close(packed.batch.sequences[r].blocks.at(0).latents,
-                      packed.batch.sequences[r - 3].blocks.at(1).latents, 0));
+    EXPECT_TRUE(
+        packed.batch.prefixes[packed.batch.sequences[r].prefix].empty());  // these prompts are all that is read before
+    EXPECT_TRUE(
+        close(packed.batch.sequences[r].blocks.at(0).latents, packed.batch.sequences[r - 3].blocks.at(1).latents, 0));
   }
   EXPECT_EQ(packed.x.size(0), 6);
 }

@@ -135,8 +135,9 @@ TEST_F(PairedLoraUpdate, TheReferenceIsThePairWithoutItsAdapters) {
   for (const NamedTensor& p : model->parameters()) {
     const bool adapter = p.name.find(".lora_") != std::string::npos;
     // Of text in the last layer that draws only keys and values are seen by an image.
-    const bool unseen = p.name.starts_with("image.language_model.model.layers.2.") && p.name.find("_moe_gen") == std::string::npos &&
-                        p.name.find("k_proj") == std::string::npos && p.name.find("v_proj") == std::string::npos;
+    const bool unseen = p.name.starts_with("image.language_model.model.layers.2.") &&
+                        p.name.find("_moe_gen") == std::string::npos && p.name.find("k_proj") == std::string::npos &&
+                        p.name.find("v_proj") == std::string::npos;
     EXPECT_EQ(at::equal(p.tensor, before.at(p.name)), !adapter || unseen) << p.name;
   }
 }
@@ -157,10 +158,11 @@ TEST_F(PairedUpdate, AnUpdateUnderOtherConditionsStopsAndNamesTheField) {
 /// What a pair says of a fixed batch, both halves in one row.
 at::Tensor outputs(policy::UnifiedPolicy& model) {
   const at::NoGradGuard no_grad;
-  policy::TrainBatch batch{.prefixes = {{policy::text_block(policy::block_ids(model, "a red circle"))}}, .sequences = {{}}};
-  batch.sequences[0].blocks = {policy::text_block(policy::block_ids(model, "think")),
-                               policy::noisy_image_block(tensor::normal({2, 16, 64}, {.seed = 3}),
-                                                         at::tensor({0.8f, 0.2f}), {4, 4})};
+  policy::TrainBatch batch{.prefixes = {{policy::text_block(policy::block_ids(model, "a red circle"))}},
+                           .sequences = {{}}};
+  batch.sequences[0].blocks = {
+      policy::text_block(policy::block_ids(model, "think")),
+      policy::noisy_image_block(tensor::normal({2, 16, 64}, {.seed = 3}), at::tensor({0.8f, 0.2f}), {4, 4})};
   const policy::TrainOutput out = model.forward_train(batch);
   return at::cat({model.logits(out.text_hidden).flatten(), out.velocity.flatten()});
 }

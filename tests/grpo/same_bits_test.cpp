@@ -1,5 +1,5 @@
-// Sampling and training see the same numbers: what the shipped model decodes over a cache, row by row, and what the packed
-// update recomputes.
+// Sampling and training see the same numbers: what the shipped model decodes over a cache, row by row, and what the
+// packed update recomputes.
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
@@ -28,7 +28,8 @@ TEST(SameBits, RolloutAndUpdateAgreeInEveryRound) {
   const GrpoConfig grpo;
   const LogProbNoise noise = measure_log_prob_noise(
       {.policy = *model, .optimizer = optimizer, .clip = clip, .config = grpo, .rollout = config}, all);
-  const bool exact = at::get_cpu_capability().starts_with("AVX");  // src/nn/linear.cpp knows those instructions' products
+  const bool exact =
+      at::get_cpu_capability().starts_with("AVX");  // src/nn/linear.cpp knows those instructions' products
   EXPECT_LE(noise.text, exact ? 0 : 1e-5);
   EXPECT_LE(noise.image, exact ? 0 : 1e-5);
 }

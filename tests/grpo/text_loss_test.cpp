@@ -25,15 +25,13 @@ TextBatch batch(at::ScalarType type = at::kDouble) {
 
 TextBatch rows(const TextBatch& all, int64_t first, int64_t count) {
   const auto part = [&](const at::Tensor& tensor) { return tensor.narrow(0, first, count); };
-  return {part(all.log_probs), part(all.old_log_probs), part(all.ref_log_probs), part(all.mask),
-          part(all.advantages)};
+  return {part(all.log_probs), part(all.old_log_probs), part(all.ref_log_probs), part(all.mask), part(all.advantages)};
 }
 
 std::vector<TextLossConfig> all_configs() {
   std::vector<TextLossConfig> configs;
   for (const auto importance : {Importance::token, Importance::sequence, Importance::cispo}) {
-    for (const auto aggregation :
-         {Aggregation::token_mean, Aggregation::seq_mean, Aggregation::fixed_length}) {
+    for (const auto aggregation : {Aggregation::token_mean, Aggregation::seq_mean, Aggregation::fixed_length}) {
       for (const auto estimator : {KlEstimator::k1, KlEstimator::k2, KlEstimator::k3}) {
         configs.push_back({.importance = importance,
                            .aggregation = aggregation,
@@ -100,8 +98,7 @@ TEST(TextLoss, CispoKeepsTheGradientOfClippedTokens) {
                       .mask = at::ones({1, 1}, at::kBool),
                       .advantages = at::ones({1})};
   const auto gradient = [&](Importance importance) {
-    return torch::autograd::grad({text_loss({.importance = importance}, one).loss},
-                                 {one.log_probs})
+    return torch::autograd::grad({text_loss({.importance = importance}, one).loss}, {one.log_probs})
         .at(0)
         .item<double>();
   };
@@ -114,8 +111,7 @@ TEST(TextLoss, WithUnchangedWeightsIsTheMeanAdvantage) {
   all.old_log_probs = all.log_probs;
   const TextLoss loss = text_loss({.aggregation = Aggregation::seq_mean}, all);
   const at::Tensor filled = at::tensor({0, 1, 2, 4, 5}, at::kLong);
-  EXPECT_NEAR(loss.loss.item<double>(), -all.advantages.index_select(0, filled).mean().item<double>(),
-              1e-6);
+  EXPECT_NEAR(loss.loss.item<double>(), -all.advantages.index_select(0, filled).mean().item<double>(), 1e-6);
   EXPECT_EQ(loss.clip_fraction.item<double>(), 0);
   EXPECT_EQ(loss.approx_kl.item<double>(), 0);
 }
@@ -131,11 +127,7 @@ TEST(TextLoss, WhatIsMaskedOutMayHoldAnything) {
   for (const TextLossConfig& config : all_configs()) {
     const TextLoss loss = text_loss(config, dirty);
     EXPECT_TRUE(close(loss.loss, text_loss(config, clean).loss, 1e-14));
-    EXPECT_TRUE(torch::autograd::grad({loss.loss}, {dirty.log_probs})
-                    .at(0)
-                    .isfinite()
-                    .all()
-                    .item<bool>());
+    EXPECT_TRUE(torch::autograd::grad({loss.loss}, {dirty.log_probs}).at(0).isfinite().all().item<bool>());
   }
 }
 

@@ -45,15 +45,13 @@ void move_a_little(policy::Bagel& model, double size = 0.02) {
   const at::NoGradGuard no_grad;
   uint64_t index = 100;
   for (const NamedTensor& p : trained(model)) {
-    p.tensor.add_(tensor::normal(p.tensor.sizes(), {.prompt = ++index}) * size *
-                  p.tensor.abs().mean());
+    p.tensor.add_(tensor::normal(p.tensor.sizes(), {.prompt = ++index}) * size * p.tensor.abs().mean());
   }
 }
 
 class Update : public ::testing::Test {
  protected:
-  explicit Update(policy::TrainMode train = policy::TrainMode::full)
-      : model(testing::tiny_bagel(train)) {
+  explicit Update(policy::TrainMode train = policy::TrainMode::full) : model(testing::tiny_bagel(train)) {
     testing::make_texts_end(*model);
     if (train == policy::TrainMode::full) {
       reference = testing::tiny_bagel();
@@ -109,20 +107,17 @@ class Update : public ::testing::Test {
   static void expect_same(const Outcome& a, const Outcome& b, const std::string& what) {
     for (const auto& [name, value] : a.stats) {
       if (name == "optim/micro_batches") continue;
-      EXPECT_NEAR(value, b.stats.at(name), kSame * std::max(1.0, std::abs(value)))
-          << what << ": " << name;
+      EXPECT_NEAR(value, b.stats.at(name), kSame * std::max(1.0, std::abs(value))) << what << ": " << name;
     }
     double largest = 0;
-    for (const auto& [name, grad] : a.grads)
-      largest = std::max(largest, grad.abs().max().item<double>());
+    for (const auto& [name, grad] : a.grads) largest = std::max(largest, grad.abs().max().item<double>());
     EXPECT_GT(largest, 0) << what;
     for (const auto& [name, grad] : a.grads) {
       EXPECT_TRUE(close(b.grads.at(name), grad, kSame * largest)) << what << ": " << name;
     }
   }
 
-  const std::vector<data::Prompt> list =
-      testing::prompts({"a red circle", "two squares beside a star", "a star"});
+  const std::vector<data::Prompt> list = testing::prompts({"a red circle", "two squares beside a star", "a star"});
   std::unique_ptr<policy::Bagel> model, reference;
   RolloutConfig rollout_config = testing::tiny_rollout();
   GrpoConfig config;
@@ -189,14 +184,12 @@ void expect_ratio_one(const Outcome& outcome, const std::string& what) {
 
 TEST_F(Update, UnchangedWeightsHaveRatioOneForEverySde) {
   for (const double guidance : {1.0, 2.0}) {
-    for (const flow::SdeKind kind :
-         {flow::SdeKind::flow_sde, flow::SdeKind::cps, flow::SdeKind::dance}) {
+    for (const flow::SdeKind kind : {flow::SdeKind::flow_sde, flow::SdeKind::cps, flow::SdeKind::dance}) {
       rollout_config.sde.kind = kind;
       rollout_config.train_guidance = guidance;
       rollout_config.window.mode = flow::WindowMode::all;
       const Outcome outcome = run(roll());
-      const std::string what =
-          std::string(enum_name(kind)) + ", guidance " + std::to_string(guidance);
+      const std::string what = std::string(enum_name(kind)) + ", guidance " + std::to_string(guidance);
       expect_ratio_one(outcome, what);
       EXPECT_NEAR(outcome.stats.at("image/velocity_mse"), 0, 1e-9) << what;
     }
@@ -206,16 +199,13 @@ TEST_F(Update, UnchangedWeightsHaveRatioOneForEverySde) {
 TEST_F(LoraUpdate, UnchangedWeightsHaveRatioOneForEverySde) {
   testing::randomize_adapters(*model);
   for (const double guidance : {1.0, 2.0}) {
-    for (const flow::SdeKind kind :
-         {flow::SdeKind::flow_sde, flow::SdeKind::cps, flow::SdeKind::dance}) {
+    for (const flow::SdeKind kind : {flow::SdeKind::flow_sde, flow::SdeKind::cps, flow::SdeKind::dance}) {
       rollout_config.sde.kind = kind;
       rollout_config.train_guidance = guidance;
       const Outcome outcome = run(roll());
-      const std::string what =
-          std::string(enum_name(kind)) + ", guidance " + std::to_string(guidance);
+      const std::string what = std::string(enum_name(kind)) + ", guidance " + std::to_string(guidance);
       expect_ratio_one(outcome, what);
-      EXPECT_GT(outcome.stats.at("image/velocity_mse"), 1e-6)
-          << what << ": the reference has no adapters";
+      EXPECT_GT(outcome.stats.at("image/velocity_mse"), 1e-6) << what << ": the reference has no adapters";
     }
   }
 }
@@ -257,8 +247,7 @@ TEST_F(Update, SeveralUpdatesUseWholeGroupsOfTheirOwn) {
   optim_config.lr = 1e-4;
   const Outcome outcome = run(all);
   EXPECT_EQ(outcome.steps.at("llm2vae.weight"), 3);
-  EXPECT_LT(outcome.stats.at("text/log_prob_diff"), kSame)
-      << "measured on the first mini-batch alone";
+  EXPECT_LT(outcome.stats.at("text/log_prob_diff"), kSame) << "measured on the first mini-batch alone";
 }
 
 TEST_F(Update, AStepLowersTheLossOfBothParts) {
@@ -296,9 +285,8 @@ bool of_text_alone(const std::string& name) {
   return name == "language_model.lm_head.weight" || name == "language_model.model.norm.weight";
 }
 bool of_images_alone(const std::string& name) {
-  return name.find("moe_gen") != std::string::npos || name.starts_with("vae2llm") ||
-         name.starts_with("llm2vae") || name.starts_with("time_embedder") ||
-         name.starts_with("latent_pos_embed");
+  return name.find("moe_gen") != std::string::npos || name.starts_with("vae2llm") || name.starts_with("llm2vae") ||
+         name.starts_with("time_embedder") || name.starts_with("latent_pos_embed");
 }
 
 TEST_F(Update, AWeightOfZeroTrainsOnePartAlone) {
@@ -334,8 +322,7 @@ TEST_F(Update, ZeroAdvantagesWithoutAPenaltyMoveNothing) {
   Advantages advantages = advantages_for(all);
   std::ranges::fill(advantages.text, 0.0);
   std::ranges::fill(advantages.image, 0.0);
-  for (const auto& [name, grad] : run(all, advantages).grads)
-    EXPECT_EQ(grad.abs().max().item<double>(), 0) << name;
+  for (const auto& [name, grad] : run(all, advantages).grads) EXPECT_EQ(grad.abs().max().item<double>(), 0) << name;
 }
 
 TEST_F(Update, NothingKeptIsNoStep) {
@@ -367,12 +354,10 @@ TEST_F(Update, DroppedRowsHaveNoPartInIt) {
 TEST_F(Update, TextsThatAreAllCutAndMaskedLeaveTheImagesTraining) {
   rollout_config.max_tokens = 1;
   auto all = roll();
-  std::erase_if(
-      all, [](const Trajectory& t) { return std::get<rollout::TextSegment>(t.segments[0]).ended; });
+  std::erase_if(all, [](const Trajectory& t) { return std::get<rollout::TextSegment>(t.segments[0]).ended; });
   ASSERT_GT(all.size(), 2U);
   config.text.truncated = Truncated::mask;
-  for (const Aggregation aggregation :
-       {Aggregation::token_mean, Aggregation::seq_mean, Aggregation::fixed_length}) {
+  for (const Aggregation aggregation : {Aggregation::token_mean, Aggregation::seq_mean, Aggregation::fixed_length}) {
     config.text.aggregation = aggregation;
     const Outcome outcome = run(all);
     for (const auto& [name, value] : outcome.stats) EXPECT_TRUE(std::isfinite(value)) << name;
@@ -382,8 +367,8 @@ TEST_F(Update, TextsThatAreAllCutAndMaskedLeaveTheImagesTraining) {
 }
 
 TEST_F(Update, ProgramsOfOneKindAndOfSeveralSegments) {
-  for (const std::vector<std::string>& program : std::vector<std::vector<std::string>>{
-           {"text"}, {"image"}, {"text", "image", "text", "image"}}) {
+  for (const std::vector<std::string>& program :
+       std::vector<std::vector<std::string>>{{"text"}, {"image"}, {"text", "image", "text", "image"}}) {
     rollout_config.program = program;
     const auto all = roll();
     config.micro_batch_tokens = 100000;

@@ -1,10 +1,10 @@
 // Every numeric case of tests/data/vectors.json, through the functions that training uses.
+#include <gtest/gtest.h>
+
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
-
-#include <gtest/gtest.h>
-#include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "cli/selftest_vectors.h"
@@ -55,10 +55,9 @@ TEST(Vectors, AllPass) {
 }
 
 TEST(Vectors, AChangedExpectationOfAnyOpFails) {
-  for (const std::string op :
-       {"flow.time_grid", "flow.sde_step", "flow.sde_log_prob", "flow.latent_kl",
-        "flow.velocity_mse", "flow.ratio_norm", "grpo.group_advantages", "reward.combine",
-        "grpo.text_loss", "grpo.image_loss", "text.token_log_probs", "text.filtered_probs"}) {
+  for (const std::string op : {"flow.time_grid", "flow.sde_step", "flow.sde_log_prob", "flow.latent_kl",
+                               "flow.velocity_mse", "flow.ratio_norm", "grpo.group_advantages", "reward.combine",
+                               "grpo.text_loss", "grpo.image_loss", "text.token_log_probs", "text.filtered_probs"}) {
     nlohmann::json root = only(op);
     auto& expected = root["cases"][0]["expected"];
     for (auto& [key, tensor] : expected.items()) {
@@ -101,8 +100,7 @@ TEST(Vectors, MalformedFilesNameCaseAndField) {
 
   bad = root;
   bad["cases"][0]["inputs"].erase("noise");
-  EXPECT_NE(message(bad).find("case 'sde_step_flow_sde_0.7_0': inputs: 'noise' is missing"),
-            std::string::npos)
+  EXPECT_NE(message(bad).find("case 'sde_step_flow_sde_0.7_0': inputs: 'noise' is missing"), std::string::npos)
       << message(bad);
 
   bad = root;
@@ -115,8 +113,7 @@ TEST(Vectors, MalformedFilesNameCaseAndField) {
 
   bad = root;
   bad["cases"][0]["params"]["kind"] = "sde";
-  EXPECT_NE(message(bad).find("params.kind: unknown value 'sde' (flow_sde | cps | dance)"),
-            std::string::npos)
+  EXPECT_NE(message(bad).find("params.kind: unknown value 'sde' (flow_sde | cps | dance)"), std::string::npos)
       << message(bad);
 }
 

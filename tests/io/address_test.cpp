@@ -23,10 +23,11 @@ std::string refusal(const std::string& text, bool loopback_only) {
 TEST(WhyRefused, NoJudgeHasThese) {
   for (const std::string address :
        {"169.254.169.254", "169.254.0.1", "0.0.0.0", "0.1.2.3", "224.0.0.1", "255.255.255.255", "100.100.100.200",
-        "168.63.129.16", "192.0.0.192", "::", "fe80::1", "febf::1", "ff02::1", "fd00:ec2::254", "::ffff:169.254.169.254",
-        "::ffff:0.0.0.0", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::1", "::169.254.169.254"}) {
+        "168.63.129.16", "192.0.0.192", "::", "fe80::1", "febf::1", "ff02::1", "fd00:ec2::254",
+        "::ffff:169.254.169.254", "::ffff:0.0.0.0", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::1", "::169.254.169.254"}) {
     for (const bool loopback_only : {false, true}) {
-      EXPECT_EQ(refusal(address, loopback_only), address + " is a link-local, metadata, multicast or unspecified address");
+      EXPECT_EQ(refusal(address, loopback_only),
+                address + " is a link-local, metadata, multicast or unspecified address");
     }
   }
 }

@@ -92,8 +92,7 @@ TEST(AtomicFile, KilledBeforeTheRenameTheOldFileStands) {
 
 TEST(AtomicFile, SaysWhyItCannotWrite) {
   const TempFolder folder;
-  EXPECT_NE(failure(folder.path() / "none" / "a.txt").find("cannot create: No such file"),
-            std::string::npos);
+  EXPECT_NE(failure(folder.path() / "none" / "a.txt").find("cannot create: No such file"), std::string::npos);
   std::filesystem::create_directories(folder.path() / "b" / "full");
   EXPECT_NE(failure(folder.path() / "b").find("cannot rename"), std::string::npos);
   EXPECT_EQ(num_files(folder), 1);

@@ -49,18 +49,18 @@ std::string refusal(HttpOptions options) {
 /// What the server saw at a path.
 nlohmann::json seen(const std::string& path) {
   const std::string file = std::string(::testing::TempDir()) + "/seen" + std::to_string(getpid());
-  const std::string command = "python3 -c \"import sys, urllib.request; "
-                              "sys.stdout.write(urllib.request.urlopen(sys.argv[1]).read().decode())\" " +
-                              local(path) + " > " + file;
+  const std::string command =
+      "python3 -c \"import sys, urllib.request; "
+      "sys.stdout.write(urllib.request.urlopen(sys.argv[1]).read().decode())\" " +
+      local(path) + " > " + file;
   if (std::system(command.c_str()) != 0) throw std::runtime_error("cannot ask the server");
   return read_json_file(file);
 }
 
 TEST(HttpClient, BringsAnswersInTheOrderOfTheRequests) {
   HttpClient client(options_of(local("/good")));
-  const auto replies = client.post(20, [](size_t i) {
-    return R"({"samples": [{"id": "a", "prompt": ")" + std::to_string(i) + R"("}]})";
-  });
+  const auto replies = client.post(
+      20, [](size_t i) { return R"({"samples": [{"id": "a", "prompt": ")" + std::to_string(i) + R"("}]})"; });
   for (size_t i = 0; i < replies.size(); ++i) {
     ASSERT_EQ(replies[i].failure, "");
     EXPECT_EQ(parse_json(replies[i].body, "reply")["scores"][0]["score"], static_cast<double>(i));
@@ -96,8 +96,7 @@ TEST(HttpClient, TriesAgainWhereThatMayHelp) {
   EXPECT_EQ(seen("/recovers")["requests"], 2);
   EXPECT_EQ(ask(options_of(local("/always_500"))).failure, "status 500: 'out of order' (3 tries)");
   EXPECT_EQ(seen("/always_500")["requests"], 3);
-  EXPECT_EQ(ask(options_of(local("/unauthorized"))).failure,
-            R"(status 401: '{"error": "bad key: Bearer [key]"}')");
+  EXPECT_EQ(ask(options_of(local("/unauthorized"))).failure, R"(status 401: '{"error": "bad key: Bearer [key]"}')");
   EXPECT_EQ(seen("/unauthorized")["requests"], 1);
 }
 
@@ -138,7 +137,8 @@ TEST(HttpClient, SendsPlainHttpToThisMachineAlone) {
     EXPECT_NE(failure.find(expected), std::string::npos) << host << ": " << failure;
   }
   for (const std::string host : {"127.0.0.1", "127.9.9.9", "localhost"}) {
-    EXPECT_EQ(ask(options_of("http://" + host + ":1/", 0.2)).failure.find("another machine"), std::string::npos) << host;
+    EXPECT_EQ(ask(options_of("http://" + host + ":1/", 0.2)).failure.find("another machine"), std::string::npos)
+        << host;
   }
 }
 
@@ -172,8 +172,9 @@ TEST(HttpClient, ChecksCertificates) {
   const TempFolder folder;
   const auto make = [&](const std::string& name, const std::string& subject) {
     const std::string command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=" + subject +
-                                " -addext subjectAltName=" + subject + " -keyout " + (folder.path() / (name + ".key")).string() +
-                                " -out " + (folder.path() / (name + ".pem")).string() + " 2> /dev/null";
+                                " -addext subjectAltName=" + subject + " -keyout " +
+                                (folder.path() / (name + ".key")).string() + " -out " +
+                                (folder.path() / (name + ".pem")).string() + " 2> /dev/null";
     return std::system(command.c_str()) == 0;
   };
   ASSERT_TRUE(make("ours", "IP:127.0.0.1") && make("other", "DNS:elsewhere.example"));
@@ -201,7 +202,8 @@ TEST(HttpClientDeathTest, EndsOnASignal) {
         });
         const Stopwatch watch;
         const auto replies = HttpClient(options_of(local("/never"))).post(30, [](size_t) { return kQuestion; });
-        const bool told = replies.front().failure == "not judged: SIGTERM" && replies.back().failure == "not judged: SIGTERM";
+        const bool told =
+            replies.front().failure == "not judged: SIGTERM" && replies.back().failure == "not judged: SIGTERM";
         std::_Exit(told && watch.seconds() < 5 ? 0 : 1);
       },
       ::testing::ExitedWithCode(0), "");

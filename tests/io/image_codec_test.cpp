@@ -52,7 +52,8 @@ TEST(ImageCodec, WritesEveryFormatThatItReads) {
     folder.write("a", std::string(bytes.begin(), bytes.end()));
     const Image again = read_image(folder.path() / "a");
     ASSERT_EQ(again.pixels.size(), image.pixels.size());
-    for (size_t i = 0; i < image.pixels.size(); ++i) EXPECT_NEAR(again.pixels[i], image.pixels[i], 6);  // lossy by a few levels
+    for (size_t i = 0; i < image.pixels.size(); ++i)
+      EXPECT_NEAR(again.pixels[i], image.pixels[i], 6);  // lossy by a few levels
   }
   image.pixels.pop_back();
   EXPECT_THROW(encode_image(image, ImageFormat::webp), RuntimeFailure);

@@ -22,21 +22,18 @@ std::string refusal(std::string_view text, const JsonLimits& limits = {}) {
 }
 
 TEST(Json, BuildsTheTree) {
-  const auto tree = parse_json(
-      R"( {"a": [1, -2, 2.5e1, true, false, null, "x"], "b": {"c": {}, "d": []}} )", "f.json");
+  const auto tree = parse_json(R"( {"a": [1, -2, 2.5e1, true, false, null, "x"], "b": {"c": {}, "d": []}} )", "f.json");
   EXPECT_EQ(tree.dump(), R"({"a":[1,-2,25.0,true,false,null,"x"],"b":{"c":{},"d":[]}})");
 }
 
 TEST(Json, IntegersStayExact) {
-  const auto tree =
-      parse_json("[18446744073709551615, -9223372036854775808, 9007199254740993]", "f");
+  const auto tree = parse_json("[18446744073709551615, -9223372036854775808, 9007199254740993]", "f");
   EXPECT_EQ(tree[0].get<uint64_t>(), UINT64_MAX);
   EXPECT_EQ(tree[1].get<int64_t>(), INT64_MIN);
   EXPECT_EQ(tree[2].get<int64_t>(), 9007199254740993);
   EXPECT_NE(refusal("18446744073709551616").find("does not fit in 64 bits"), std::string::npos);
   EXPECT_NE(refusal("-9223372036854775809").find("does not fit in 64 bits"), std::string::npos);
-  const auto wide = parse_json("[18446744073709551615, 1000000000000000019884624838656]", "f",
-                               {.wide_integers = true});
+  const auto wide = parse_json("[18446744073709551615, 1000000000000000019884624838656]", "f", {.wide_integers = true});
   EXPECT_EQ(wide[0].get<uint64_t>(), UINT64_MAX);
   EXPECT_EQ(wide[1].get<double>(), 1e30);
 }
@@ -48,16 +45,13 @@ TEST(Json, RealsAreRoundedCorrectlyOrRefused) {
 }
 
 TEST(Json, StringsAreUnescaped) {
-  EXPECT_EQ(
-      parse_json(R"("\"\\\/\b\f\n\r\t\u0041\u00e9\u6c34\ud83c\udfa8")", "f").get<std::string>(),
-      "\"\\/\b\f\n\r\tA\xc3\xa9\xe6\xb0\xb4\xf0\x9f\x8e\xa8");
+  EXPECT_EQ(parse_json(R"("\"\\\/\b\f\n\r\t\u0041\u00e9\u6c34\ud83c\udfa8")", "f").get<std::string>(),
+            "\"\\/\b\f\n\r\tA\xc3\xa9\xe6\xb0\xb4\xf0\x9f\x8e\xa8");
 }
 
 TEST(Json, ErrorsSayWhere) {
-  EXPECT_EQ(refusal("{\n \"a\": 1,\n \"a\": 2}"),
-            "f.json: invalid JSON: duplicate key 'a' at byte 12, line 3");
-  EXPECT_EQ(refusal("{\"a\" 1}"),
-            "f.json: invalid JSON: unexpected '1', ':' was expected at byte 5");
+  EXPECT_EQ(refusal("{\n \"a\": 1,\n \"a\": 2}"), "f.json: invalid JSON: duplicate key 'a' at byte 12, line 3");
+  EXPECT_EQ(refusal("{\"a\" 1}"), "f.json: invalid JSON: unexpected '1', ':' was expected at byte 5");
 }
 
 TEST(Json, RefusesWhatIsNotStrictJson) {
@@ -116,15 +110,12 @@ TEST(Json, RefusesWhatIsNotStrictJson) {
                                                           "{\"a\":1 \"b\":2}",
                                                           "{1:2}",
                                                           "\xc2"}) {
-    EXPECT_EQ(refusal(text).rfind("f.json: invalid JSON: ", 0), 0U)
-        << text << ": " << refusal(text);
+    EXPECT_EQ(refusal(text).rfind("f.json: invalid JSON: ", 0), 0U) << text << ": " << refusal(text);
   }
 }
 
 TEST(Json, LimitsHold) {
-  const auto nested = [](size_t depth) {
-    return std::string(depth, '[') + std::string(depth, ']');
-  };
+  const auto nested = [](size_t depth) { return std::string(depth, '[') + std::string(depth, ']'); };
   EXPECT_EQ(refusal(nested(64)), "accepted");
   EXPECT_NE(refusal(nested(65)).find("nested deeper than 64"), std::string::npos);
   EXPECT_NE(refusal(std::string(10'000'000, '[')).find("nested deeper"), std::string::npos);

@@ -94,11 +94,10 @@ TEST(Checkpoint, RefusesAnIndexOfTheWrongForm) {
 TEST(Checkpoint, ShardNamesStayInTheFolder) {
   const Shards folder;
   const std::string name = folder.path().filename().string();
-  for (const std::string& odd :
-       {std::string("../") + name + "/" + kSecond, (folder.path() / kSecond).string(),
-        std::string("./") + kSecond, std::string("..\\\\") + kSecond, std::string(".."),
-        std::string(""), std::string("config.json"), std::string(kSecond) + "\\u0000",
-        std::string("https://host/") + kSecond, std::string(300, 'x') + ".safetensors"}) {
+  for (const std::string& odd : {std::string("../") + name + "/" + kSecond, (folder.path() / kSecond).string(),
+                                 std::string("./") + kSecond, std::string("..\\\\") + kSecond, std::string(".."),
+                                 std::string(""), std::string("config.json"), std::string(kSecond) + "\\u0000",
+                                 std::string("https://host/") + kSecond, std::string(300, 'x') + ".safetensors"}) {
     folder.write(kIndex, weight_map(kFirst, odd));
     expect_refusal(folder.path(), "weight_map: tensor 'b'");
   }

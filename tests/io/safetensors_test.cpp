@@ -73,8 +73,7 @@ TEST_P(Manifest, GetsItsVerdict) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Safetensors, Manifest,
-                         ::testing::ValuesIn(unigrpo::testing::malformed_cases("safetensors")),
+INSTANTIATE_TEST_SUITE_P(Safetensors, Manifest, ::testing::ValuesIn(unigrpo::testing::malformed_cases("safetensors")),
                          unigrpo::testing::case_name);
 
 struct HeaderCase {
@@ -87,8 +86,7 @@ struct HeaderCase {
 void PrintTo(const HeaderCase& c, std::ostream* out) { *out << c.name; }
 
 std::string entry(std::string_view dtype, std::string_view shape, std::string_view offsets) {
-  return fmt::format(R"({{"w":{{"dtype":{},"shape":{},"data_offsets":{}}}}})", dtype, shape,
-                     offsets);
+  return fmt::format(R"({{"w":{{"dtype":{},"shape":{},"data_offsets":{}}}}})", dtype, shape, offsets);
 }
 
 std::string two(std::string_view offsets_a, std::string_view offsets_b) {
@@ -135,18 +133,15 @@ std::vector<HeaderCase> bad_headers() {
       {"shape_2_pow_48", entry("\"U8\"", "[281474976710656,0]", "[0,0]"), "", "2^48 - 1"},
       {"shape_2_pow_64", entry("\"U8\"", "[18446744073709551616]", "[0,0]"), "", "64 bits"},
       {"shape_wrap", entry("\"U8\"", "[4294967296,4294967296]", "[0,0]"), "", w + "shape"},
-      {"shape_wrap_then_zero", entry("\"U8\"", "[4294967296,4294967296,0]", "[0,0]"), "",
-       "overflows 64 bits"},
-      {"shape_zero_then_wrap", entry("\"U8\"", "[0,4294967296,4294967296]", "[0,0]"), "",
-       "overflows 64 bits"},
+      {"shape_wrap_then_zero", entry("\"U8\"", "[4294967296,4294967296,0]", "[0,0]"), "", "overflows 64 bits"},
+      {"shape_zero_then_wrap", entry("\"U8\"", "[0,4294967296,4294967296]", "[0,0]"), "", "overflows 64 bits"},
       {"bytes_wrap", entry("\"F64\"", "[2147483648,1073741824]", "[0,0]"), "", "overflows 64 bits"},
       {"offsets_one", entry("\"F32\"", "[2]", "[8]"), eight, w + "data_offsets must be two"},
       {"offsets_three", entry("\"F32\"", "[2]", "[0,4,8]"), eight, w + "data_offsets must be two"},
       {"offsets_object", entry("\"F32\"", "[2]", "{}"), eight, w + "data_offsets must be an array"},
       {"offsets_float", entry("\"F32\"", "[2]", "[0.0,8]"), eight, "not an integer"},
       {"offsets_past_end", entry("\"F32\"", "[4]", "[0,16]"), eight, "past the end of the file"},
-      {"offsets_u64_max", entry("\"U8\"", "[0]", "[18446744073709551615,18446744073709551615]"), "",
-       "hole"},
+      {"offsets_u64_max", entry("\"U8\"", "[0]", "[18446744073709551615,18446744073709551615]"), "", "hole"},
       {"too_few_bytes", entry("\"F32\"", "[2]", "[0,4]"), "xxxx", "takes 8 bytes"},
       {"hole_front", entry("\"U8\"", "[4]", "[4,8]"), eight, "hole"},
       {"hole_between", two("[0,4]", "[6,10]"), "0123456789", "hole"},
@@ -159,8 +154,7 @@ std::vector<HeaderCase> bad_headers() {
       {"metadata_null", R"({"__metadata__":null})", "", "__metadata__ must be an object"},
       {"metadata_array", R"({"__metadata__":["a"]})", "", "__metadata__ must be an object"},
       {"metadata_bool", R"({"__metadata__":{"a":true}})", "", "__metadata__ must map strings"},
-      {"metadata_null_value", R"({"__metadata__":{"a":null}})", "",
-       "__metadata__ must map strings"},
+      {"metadata_null_value", R"({"__metadata__":{"a":null}})", "", "__metadata__ must map strings"},
       {"metadata_twice", R"({"__metadata__":{},"__metadata__":{}})", "", "duplicate key"},
       {"metadata_key_twice", R"({"__metadata__":{"a":"1","\u0061":"2"}})", "", "duplicate key 'a'"},
       {"metadata_flood",
@@ -212,11 +206,9 @@ TEST(Safetensors, ShortFilesSayWhatIsExpected) {
   const TempFolder folder;
   for (size_t size = 0; size < 8; ++size) {
     const auto path = folder.write("short.safetensors", std::string(size, '\0'));
-    EXPECT_NE(refusal(path).find("too short for the 8 bytes of the header's length"),
-              std::string::npos);
+    EXPECT_NE(refusal(path).find("too short for the 8 bytes of the header's length"), std::string::npos);
   }
-  EXPECT_NE(refusal(folder.path() / "none.safetensors").find("none.safetensors: cannot open"),
-            std::string::npos);
+  EXPECT_NE(refusal(folder.path() / "none.safetensors").find("none.safetensors: cannot open"), std::string::npos);
 }
 
 TEST(Safetensors, AcceptsWhatTheFormatAllows) {
@@ -272,8 +264,7 @@ TEST(Safetensors, TheOrderOfTensorsDoesNotChangeTheFile) {
   write_safetensors(folder.path() / "a.safetensors", owned.views, owned.metadata);
   std::ranges::reverse(owned.views);
   write_safetensors(folder.path() / "b.safetensors", owned.views, owned.metadata);
-  EXPECT_EQ(read_text_file(folder.path() / "a.safetensors"),
-            read_text_file(folder.path() / "b.safetensors"));
+  EXPECT_EQ(read_text_file(folder.path() / "a.safetensors"), read_text_file(folder.path() / "b.safetensors"));
 }
 
 TEST(Safetensors, TheWriterRefusesWhatItCouldNotReadBack) {
@@ -287,16 +278,10 @@ TEST(Safetensors, TheWriterRefusesWhatItCouldNotReadBack) {
     return std::vector<TensorView>{good, view};
   };
   EXPECT_THROW(write_safetensors(path, with([](TensorView&) {})), RuntimeFailure);
-  EXPECT_THROW(write_safetensors(path, with([](TensorView& v) { v.name = "__metadata__"; })),
-               RuntimeFailure);
-  EXPECT_THROW(write_safetensors(path, with([](TensorView& v) { v.name = "\xff"; })),
-               RuntimeFailure);
-  EXPECT_THROW(write_safetensors(path, with([](TensorView& v) { v.name = "v", v.shape = {5}; })),
-               RuntimeFailure);
-  EXPECT_THROW(write_safetensors(path, with([](TensorView& v) {
-                                   v.name = "v", v.shape = {-4, -1};
-                                 })),
-               RuntimeFailure);
+  EXPECT_THROW(write_safetensors(path, with([](TensorView& v) { v.name = "__metadata__"; })), RuntimeFailure);
+  EXPECT_THROW(write_safetensors(path, with([](TensorView& v) { v.name = "\xff"; })), RuntimeFailure);
+  EXPECT_THROW(write_safetensors(path, with([](TensorView& v) { v.name = "v", v.shape = {5}; })), RuntimeFailure);
+  EXPECT_THROW(write_safetensors(path, with([](TensorView& v) { v.name = "v", v.shape = {-4, -1}; })), RuntimeFailure);
   EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
 }
 
@@ -351,8 +336,7 @@ TEST(Safetensors, MutantsOnDiskAreNamed) {
     RandomStream random({.seed = 23, .sample = i, .purpose = Purpose::test});
     const std::string mutant = mutant_of(seeds[i % seeds.size()], random);
     const std::string message = refusal(folder.write("mutant.safetensors", mutant));
-    EXPECT_TRUE(message.empty() || message.find("mutant.safetensors: header") != std::string::npos)
-        << message;
+    EXPECT_TRUE(message.empty() || message.find("mutant.safetensors: header") != std::string::npos) << message;
   }
 }
 
@@ -360,8 +344,8 @@ TEST(Safetensors, AFullDiskLeavesTheOldFileAndNothingElse) {
   const TempFolder folder;
   const Owned owned;
   const auto path = folder.write("a.safetensors", "old");
-  for (const char* fault : {"save.open=enospc", "save.write=enospc", "save.write:3=eio",
-                            "save.fsync=eio", "save.rename=eio"}) {
+  for (const char* fault :
+       {"save.open=enospc", "save.write=enospc", "save.write:3=eio", "save.fsync=eio", "save.rename=eio"}) {
     fault::configure(fault);
     try {
       write_safetensors(path, owned.views, owned.metadata);

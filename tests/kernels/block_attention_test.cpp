@@ -1,10 +1,10 @@
 #include "kernels/block_attention.h"
 
-#include <cmath>
-#include <limits>
-
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+
+#include <cmath>
+#include <limits>
 
 #include "support/tensors.h"
 
@@ -49,12 +49,13 @@ Inputs inputs(int64_t rows, int64_t heads, int64_t kv_heads, int64_t dim) {
 
 /// A token decoded alone over what came before it has the bits that it has in one causal block, whatever the sizes.
 TEST(BlockAttention, AQueryAloneHasTheBitsThatItHasInItsBlock) {
-  for (const auto& [length, heads, kv_heads, dim] :
-       std::vector<std::tuple<int64_t, int64_t, int64_t, int64_t>>{{1, 1, 1, 1}, {70, 8, 4, 16}, {33, 6, 1, 8}, {40, 4, 4, 48}, {17, 3, 3, 5}}) {
+  for (const auto& [length, heads, kv_heads, dim] : std::vector<std::tuple<int64_t, int64_t, int64_t, int64_t>>{
+           {1, 1, 1, 1}, {70, 8, 4, 16}, {33, 6, 1, 8}, {40, 4, 4, 48}, {17, 3, 3, 5}}) {
     const Inputs in = inputs(length, heads, kv_heads, dim);
     const at::Tensor packed = block_attention(in.q, in.k, in.v, index_of({{range(0, length), range(0, length), true}}));
     for (int64_t i = 0; i < length; ++i) {
-      const at::Tensor alone = block_attention(in.q.narrow(0, i, 1), in.k, in.v, index_of({{{0}, range(0, i + 1), false}}));
+      const at::Tensor alone =
+          block_attention(in.q.narrow(0, i, 1), in.k, in.v, index_of({{{0}, range(0, i + 1), false}}));
       EXPECT_TRUE(at::equal(alone[0], packed[i])) << "query " << i << " of " << length << ", Dh " << dim;
     }
   }
@@ -105,15 +106,18 @@ TEST(BlockAttention, LargeScoresPickOneKeyAndStayFinite) {
   for (at::Tensor* x : {&in.q, &in.k, &in.v}) x->set_requires_grad(true);
   const at::Tensor out = block_attention(in.q, in.k, in.v, index_of({{range(0, 20), range(0, 20), false}}));
   const at::Tensor best = at::einsum("thd,shd->hts", {in.q, in.k}).argmax(-1);  // [H, T]
-  const at::Tensor want = at::gather(in.v.permute({1, 0, 2}), 1, best.unsqueeze(-1).expand({2, 20, 16})).permute({1, 0, 2});
+  const at::Tensor want =
+      at::gather(in.v.permute({1, 0, 2}), 1, best.unsqueeze(-1).expand({2, 20, 16})).permute({1, 0, 2});
   EXPECT_TRUE(close(out, want, 1e-5));
-  for (const at::Tensor& grad : torch::autograd::grad({out.sum()}, {in.q, in.k, in.v})) EXPECT_TRUE(grad.isfinite().all().item<bool>());
+  for (const at::Tensor& grad : torch::autograd::grad({out.sum()}, {in.q, in.k, in.v}))
+    EXPECT_TRUE(grad.isfinite().all().item<bool>());
 }
 
 TEST(BlockAttention, AValueThatIsNotANumberReachesOnlyThoseWhoSeeIt) {
   const Inputs in = inputs(10, 2, 1, 16);
   in.k[6].fill_(std::numeric_limits<float>::quiet_NaN());
-  const at::Tensor bad = block_attention(in.q, in.k, in.v, index_of({{range(0, 10), range(0, 10), true}})).isnan().flatten(1).any(1);
+  const at::Tensor bad =
+      block_attention(in.q, in.k, in.v, index_of({{range(0, 10), range(0, 10), true}})).isnan().flatten(1).any(1);
   for (int64_t i = 0; i < 10; ++i) EXPECT_EQ(bad[i].item<bool>(), i >= 6) << i;
 }
 

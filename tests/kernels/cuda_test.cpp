@@ -22,13 +22,11 @@ TEST_F(CudaKernels, SdeStepIsTheReference) {
     const at::Tensor c = at::rand({shape[0], 3}, at::kDouble) + 0.2;
     for (const bool gaussian : {true, false}) {
       const auto [x_cpu, mean_cpu, log_prob_cpu] = sde_step(x, v, n, c, gaussian);
-      const auto [x_gpu, mean_gpu, log_prob_gpu] =
-          sde_step(x.cuda(), v.cuda(), n.cuda(), c.cuda(), gaussian);
+      const auto [x_gpu, mean_gpu, log_prob_gpu] = sde_step(x.cuda(), v.cuda(), n.cuda(), c.cuda(), gaussian);
       EXPECT_TRUE(close(x_gpu.cpu(), x_cpu, 1e-6, 1e-6));
       EXPECT_TRUE(close(mean_gpu.cpu(), mean_cpu, 1e-6, 1e-6));
       EXPECT_TRUE(close(log_prob_gpu.cpu(), log_prob_cpu, 1e-5, 1e-5));
-      EXPECT_TRUE(at::equal(log_prob_gpu, sde_log_prob(x.cuda(), v.cuda(), x_gpu, c.cuda(),
-                                                       gaussian)));
+      EXPECT_TRUE(at::equal(log_prob_gpu, sde_log_prob(x.cuda(), v.cuda(), x_gpu, c.cuda(), gaussian)));
     }
   }
 }

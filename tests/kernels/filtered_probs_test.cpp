@@ -15,16 +15,15 @@ TEST(FilteredProbs, WithoutFiltersIsTheSoftmax) {
 
 TEST(FilteredProbs, TopPKeepsTheTokenThatCrossesTheLimit) {
   const at::Tensor logits = at::tensor({0.5, 0.3, 0.2}, at::kDouble).log().view({1, 3});
-  EXPECT_TRUE(close(filtered_probs(logits, {.top_p = 0.6}),
-                    at::tensor({0.625, 0.375, 0.0}, at::kDouble).view({1, 3}), 1e-12));
-  EXPECT_TRUE(close(filtered_probs(logits, {.top_p = 1e-9}),
-                    at::tensor({1.0, 0.0, 0.0}, at::kDouble).view({1, 3}), 1e-12));
+  EXPECT_TRUE(
+      close(filtered_probs(logits, {.top_p = 0.6}), at::tensor({0.625, 0.375, 0.0}, at::kDouble).view({1, 3}), 1e-12));
+  EXPECT_TRUE(
+      close(filtered_probs(logits, {.top_p = 1e-9}), at::tensor({1.0, 0.0, 0.0}, at::kDouble).view({1, 3}), 1e-12));
 }
 
 TEST(FilteredProbs, TopKKeepsExactlyKAlsoAmongEqualLogits) {
   const at::Tensor probs = filtered_probs(at::zeros({2, 6}), {.top_k = 2});
-  EXPECT_TRUE(close(probs, at::tensor({0.5, 0.5, 0.0, 0.0, 0.0, 0.0}, at::kFloat).expand({2, 6}),
-                    1e-7));
+  EXPECT_TRUE(close(probs, at::tensor({0.5, 0.5, 0.0, 0.0, 0.0, 0.0}, at::kFloat).expand({2, 6}), 1e-7));
 }
 
 TEST(FilteredProbs, RefusesValuesOutOfRange) {

@@ -80,8 +80,7 @@ TEST(GatherLogProb, RowsOfAViewNeedNoCopy) {
   const at::Tensor wide = at::randn({4, 31}, at::kFloat);
   wide.narrow(1, 3, 20).copy_(in.logits);
   const auto want = gather_log_prob(in.logits, in.ids, 1.0);
-  EXPECT_TRUE(at::equal(gather_log_prob(wide.narrow(1, 3, 20), in.ids, 1.0).log_probs,
-                        want.log_probs));
+  EXPECT_TRUE(at::equal(gather_log_prob(wide.narrow(1, 3, 20), in.ids, 1.0).log_probs, want.log_probs));
   const at::Tensor transposed = in.logits.t().contiguous().t();
   EXPECT_TRUE(at::equal(gather_log_prob(transposed, in.ids, 1.0).entropy, want.entropy));
 }
@@ -95,10 +94,10 @@ TEST(GatherLogProb, ARowDoesNotDependOnTheBatch) {
 
 TEST(GatherLogProb, GradientsOfBothResultsAreRight) {
   const Inputs in = inputs(3, 7, at::kDouble, 1.0);
-  EXPECT_TRUE(gradient_is_right(
-      [&](const at::Tensor& x) { return gather_log_prob(x, in.ids, 0.7).log_probs; }, in.logits));
-  EXPECT_TRUE(gradient_is_right(
-      [&](const at::Tensor& x) { return gather_log_prob(x, in.ids, 0.7).entropy; }, in.logits));
+  EXPECT_TRUE(
+      gradient_is_right([&](const at::Tensor& x) { return gather_log_prob(x, in.ids, 0.7).log_probs; }, in.logits));
+  EXPECT_TRUE(
+      gradient_is_right([&](const at::Tensor& x) { return gather_log_prob(x, in.ids, 0.7).entropy; }, in.logits));
   EXPECT_TRUE(gradient_is_right(
       [&](const at::Tensor& x) {
         const auto out = gather_log_prob(x, in.ids, 1.3);
@@ -110,8 +109,7 @@ TEST(GatherLogProb, GradientsOfBothResultsAreRight) {
 TEST(GatherLogProb, Float32GradientsFollowTheSoftmax) {
   const Inputs in = inputs(4, 1500, at::kFloat);
   const at::Tensor leaf = in.logits.clone().requires_grad_();
-  const at::Tensor grad =
-      torch::autograd::grad({gather_log_prob(leaf, in.ids, 1.0).log_probs.sum()}, {leaf}).at(0);
+  const at::Tensor grad = torch::autograd::grad({gather_log_prob(leaf, in.ids, 1.0).log_probs.sum()}, {leaf}).at(0);
   at::Tensor want = -in.logits.to(at::kDouble).softmax(-1);
   want.scatter_add_(1, in.ids.unsqueeze(1), at::ones({4, 1}, at::kDouble));
   EXPECT_TRUE(close(grad, want, 1e-6, 2e-6));
@@ -124,8 +122,7 @@ TEST(GatherLogProb, EmptyBatchesAreFine) {
 
 TEST(GatherLogProb, RefusesIdsAndTemperaturesOutOfRange) {
   const at::Tensor logits = at::zeros({2, 5});
-  const auto text = message_of<c10::Error>(
-      [&] { gather_log_prob(logits, at::tensor({0, 5}, at::kLong), 1.0); });
+  const auto text = message_of<c10::Error>([&] { gather_log_prob(logits, at::tensor({0, 5}, at::kLong), 1.0); });
   EXPECT_NE(text.find("token id 5 of row 1 is not in 0..4"), std::string::npos) << text;
   EXPECT_THROW(gather_log_prob(logits, at::tensor({0, -1}, at::kLong), 1.0), c10::Error);
   EXPECT_THROW(gather_log_prob(logits, at::tensor({0, 1}, at::kLong), 0.0), c10::Error);

@@ -1,9 +1,9 @@
 #include "kernels/sde_step.h"
 
+#include <ATen/Parallel.h>
+
 #include <cmath>
 #include <numbers>
-
-#include <ATen/Parallel.h>
 
 #include "support/tensors.h"
 
@@ -43,14 +43,13 @@ TEST(SdeStepKernel, IsThePlainCompositionOverOddSizes) {
   for (const auto& shape : {std::vector<int64_t>{1, 1, 1}, {3, 7, 5}, {2, 33, 64}, {5, 1, 17}}) {
     for (const bool gaussian : {true, false}) {
       const Inputs in = inputs(shape, at::kFloat);
-      const auto [x_next, mean, log_prob] =
-          sde_step(in.x, in.velocity, in.noise, in.coefficients, gaussian);
+      const auto [x_next, mean, log_prob] = sde_step(in.x, in.velocity, in.noise, in.coefficients, gaussian);
       std::vector<int64_t> column(shape.size(), 1);
       column[0] = shape[0];
       const auto c = [&](int64_t k) { return in.coefficients.select(1, k).view(column); };
       const at::Tensor want = c(0) * in.x + c(1) * in.velocity;
-      EXPECT_TRUE(close(mean, want, 1e-6, 1e-6));                       // float32
-      EXPECT_TRUE(close(x_next, want + c(2) * in.noise, 1e-6, 1e-6));   // float32
+      EXPECT_TRUE(close(mean, want, 1e-6, 1e-6));                      // float32
+      EXPECT_TRUE(close(x_next, want + c(2) * in.noise, 1e-6, 1e-6));  // float32
       // std >= 0.1 lifts float32's rounding of x_next by up to 10.
       EXPECT_TRUE(close(log_prob, plain_log_prob(in, x_next, gaussian), 2e-5, 1e-5));
     }
@@ -60,17 +59,14 @@ TEST(SdeStepKernel, IsThePlainCompositionOverOddSizes) {
 TEST(SdeStepKernel, LogProbOfTheSampledLatentIsBitEqual) {
   const Inputs in = inputs({4, 33, 16}, at::kFloat);
   for (const bool gaussian : {true, false}) {
-    const auto [x_next, mean, log_prob] =
-        sde_step(in.x, in.velocity, in.noise, in.coefficients, gaussian);
-    EXPECT_TRUE(at::equal(
-        log_prob, sde_log_prob(in.x, in.velocity, x_next, in.coefficients, gaussian)));
+    const auto [x_next, mean, log_prob] = sde_step(in.x, in.velocity, in.noise, in.coefficients, gaussian);
+    EXPECT_TRUE(at::equal(log_prob, sde_log_prob(in.x, in.velocity, x_next, in.coefficients, gaussian)));
   }
 }
 
 TEST(SdeStepKernel, ARowDoesNotDependOnTheBatchOrTheThreads) {
   const Inputs in = inputs({6, 200, 64}, at::kFloat);
-  const auto [x_next, mean, log_prob] =
-      sde_step(in.x, in.velocity, in.noise, in.coefficients, true);
+  const auto [x_next, mean, log_prob] = sde_step(in.x, in.velocity, in.noise, in.coefficients, true);
   const int threads = at::get_num_threads();
   at::set_num_threads(1);
   for (int64_t row = 0; row < 6; ++row) {
@@ -86,13 +82,10 @@ TEST(SdeStepKernel, ARowDoesNotDependOnTheBatchOrTheThreads) {
 TEST(SdeStepKernel, ViewsAndEmptyBatchesAreFine) {
   const Inputs in = inputs({3, 4, 5}, at::kFloat);
   const at::Tensor strided = in.x.transpose(1, 2).contiguous().transpose(1, 2);
-  const auto [x_next, mean, log_prob] =
-      sde_step(strided, in.velocity, in.noise, in.coefficients, true);
-  EXPECT_TRUE(at::equal(x_next, std::get<0>(sde_step(in.x, in.velocity, in.noise,
-                                                     in.coefficients, true))));
+  const auto [x_next, mean, log_prob] = sde_step(strided, in.velocity, in.noise, in.coefficients, true);
+  EXPECT_TRUE(at::equal(x_next, std::get<0>(sde_step(in.x, in.velocity, in.noise, in.coefficients, true))));
   const Inputs none = inputs({0, 4, 5}, at::kFloat);
-  const auto [x_none, mean_none, log_prob_none] =
-      sde_step(none.x, none.velocity, none.noise, none.coefficients, true);
+  const auto [x_none, mean_none, log_prob_none] = sde_step(none.x, none.velocity, none.noise, none.coefficients, true);
   EXPECT_EQ(x_none.sizes(), at::IntArrayRef({0, 4, 5}));
   EXPECT_EQ(log_prob_none.numel(), 0);
 }
@@ -101,21 +94,15 @@ TEST(SdeStepKernel, TheGradientInTheVelocityIsRight) {
   const Inputs in = inputs({2, 3, 4}, at::kDouble);
   for (const bool gaussian : {true, false}) {
     EXPECT_TRUE(gradient_is_right(
-        [&](const at::Tensor& v) {
-          return sde_log_prob(in.x, v, in.noise, in.coefficients, gaussian);
-        },
-        in.velocity));
+        [&](const at::Tensor& v) { return sde_log_prob(in.x, v, in.noise, in.coefficients, gaussian); }, in.velocity));
   }
 }
 
 TEST(SdeStepKernel, RefusesShapesAndTypesThatDiffer) {
   const Inputs in = inputs({2, 3, 4}, at::kFloat);
-  EXPECT_THROW(sde_step(in.x, in.velocity.narrow(2, 0, 3), in.noise, in.coefficients, true),
-               c10::Error);
-  EXPECT_THROW(sde_step(in.x, in.velocity, in.noise.to(at::kDouble), in.coefficients, true),
-               c10::Error);
-  EXPECT_THROW(
-      sde_step(in.x, in.velocity, in.noise, in.coefficients.to(at::kFloat), true), c10::Error);
+  EXPECT_THROW(sde_step(in.x, in.velocity.narrow(2, 0, 3), in.noise, in.coefficients, true), c10::Error);
+  EXPECT_THROW(sde_step(in.x, in.velocity, in.noise.to(at::kDouble), in.coefficients, true), c10::Error);
+  EXPECT_THROW(sde_step(in.x, in.velocity, in.noise, in.coefficients.to(at::kFloat), true), c10::Error);
 }
 
 }  // namespace

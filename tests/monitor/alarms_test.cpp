@@ -44,9 +44,9 @@ AlarmsConfig watching(const std::string& statistic) {
 
 TEST(Alarms, MeasureEveryStatistic) {
   Alarms alarms{AlarmsConfig{}};
-  std::vector<data::Sample> samples = {
-      sample_of(7, 51, "a b c a b c", 6), sample_of(7, 255, "a b c a b c", 8),  // 3-grams: abc bca cab abc
-      sample_of(9, 51, "one two", 2), sample_of(9, 51, "three four", 4)};
+  std::vector<data::Sample> samples = {sample_of(7, 51, "a b c a b c", 6),
+                                       sample_of(7, 255, "a b c a b c", 8),  // 3-grams: abc bca cab abc
+                                       sample_of(9, 51, "one two", 2), sample_of(9, 51, "three four", 4)};
   const auto metrics = alarms.observe(0, samples).metrics;
   EXPECT_EQ(metrics.size(), kAlarmStatistics.size());
   EXPECT_DOUBLE_EQ(metrics.at("alarm/brightness"), (0.6 + 0.2) / 2);
@@ -89,7 +89,8 @@ TEST(Alarms, CompareOnlyGroupsThatHaveTheStatisticBothTimes) {
   const auto seen = alarms.observe(1, samples);
   EXPECT_NEAR(seen.metrics.at("alarm/brightness"), 90.0 / 255, 1e-12);
   EXPECT_EQ(seen.metrics.at("alarm_shift/brightness"), 0);
-  EXPECT_EQ(alarms.observe(2, std::vector{sample_of(5, 0, "", 1)}).metrics.count("alarm_shift/brightness"), 0u);  // a new group
+  EXPECT_EQ(alarms.observe(2, std::vector{sample_of(5, 0, "", 1)}).metrics.count("alarm_shift/brightness"),
+            0u);  // a new group
 }
 
 TEST(Alarms, AreTheCusumOfThePairedDifferences) {
@@ -109,7 +110,8 @@ TEST(Alarms, AreTheCusumOfThePairedDifferences) {
     EXPECT_NEAR(seen.raised[0].reference, 100.0 / 255, 1e-12);
     EXPECT_NEAR(seen.raised[0].value, 125.0 / 255, 1e-12);
     EXPECT_EQ(describe(seen.raised[0]),
-              "alarm at step 3: brightness has risen from 0.392 to 0.49 (+1.8 standard deviations between prompts); look at the "
+              "alarm at step 3: brightness has risen from 0.392 to 0.49 (+1.8 standard deviations between prompts); "
+              "look at the "
               "samples");
   }
   const auto later = alarms.observe(4, step_of(240));
@@ -119,7 +121,8 @@ TEST(Alarms, AreTheCusumOfThePairedDifferences) {
 
 TEST(Alarms, HavePatienceWithDiversity) {
   const auto of_levels = [](int low, int high) {
-    return std::vector{sample_of(0, low, "", 1), sample_of(0, high, "", 1), sample_of(1, low, "", 1), sample_of(1, high, "", 1)};
+    return std::vector{sample_of(0, low, "", 1), sample_of(0, high, "", 1), sample_of(1, low, "", 1),
+                       sample_of(1, high, "", 1)};
   };
   Alarms alarms(watching("picture_diversity"));
   alarms.observe(0, of_levels(0, 51));  // 0.2 in both groups: the deviation is the resolution, 0.02
@@ -143,7 +146,9 @@ TEST(Alarms, AFallCountsAsARiseDoes) {
 TEST(Alarms, AStatisticThatNeverMovedHasAResolution) {
   // Length 3 in every group; the least deviation is 2 tokens.
   Alarms alarms(watching("text_length"));
-  const auto of_length = [](int64_t tokens) { return std::vector{sample_of(0, 0, "", tokens), sample_of(1, 0, "", tokens)}; };
+  const auto of_length = [](int64_t tokens) {
+    return std::vector{sample_of(0, 0, "", tokens), sample_of(1, 0, "", tokens)};
+  };
   alarms.observe(0, of_length(3));
   EXPECT_EQ(alarms.observe(1, of_length(5)).metrics.at("alarm_shift/text_length"), 1);
   for (int64_t step = 2; step < 200; ++step) EXPECT_TRUE(alarms.observe(step, of_length(5)).raised.empty());
@@ -153,7 +158,9 @@ TEST(Alarms, AStatisticThatNeverMovedHasAResolution) {
 TEST(Alarms, AWordMoreInLongTextsIsNothing) {
   // Length 40 in every group; the least deviation is half of that.
   Alarms alarms(watching("text_length"));
-  const auto of_length = [](int64_t tokens) { return std::vector{sample_of(0, 0, "", tokens), sample_of(1, 0, "", tokens)}; };
+  const auto of_length = [](int64_t tokens) {
+    return std::vector{sample_of(0, 0, "", tokens), sample_of(1, 0, "", tokens)};
+  };
   alarms.observe(0, of_length(40));
   EXPECT_EQ(alarms.observe(1, of_length(44)).metrics.at("alarm_shift/text_length"), 0.2);
 }
@@ -164,14 +171,13 @@ TEST(Alarms, DisabledMeasureNothing) {
   EXPECT_TRUE(Alarms(config).observe(0, step_of(100)).metrics.empty());
 }
 
-TEST(Alarms, RefuseAnUnknownStatistic) {
-  EXPECT_THROW(Alarms(watching("sharpness")), BadInput);
-}
+TEST(Alarms, RefuseAnUnknownStatistic) { EXPECT_THROW(Alarms(watching("sharpness")), BadInput); }
 
-/// Looks at 12 prompts x 2 samples. Grey levels are normal between prompts (deviation 16), and with a tenth of that between the
-/// looks at a prompt, around a mean by step. (The runs of docs/EXPERIMENTS.md have 0.07: what differs between two looks with the
-/// same noise is training's doing.)
-std::vector<std::vector<data::Sample>> run_of(uint32_t seed, int64_t steps, const std::function<double(int64_t)>& mean) {
+/// Looks at 12 prompts x 2 samples. Grey levels are normal between prompts (deviation 16), and with a tenth of that
+/// between the looks at a prompt, around a mean by step. (The runs of docs/EXPERIMENTS.md have 0.07: what differs
+/// between two looks with the same noise is training's doing.)
+std::vector<std::vector<data::Sample>> run_of(uint32_t seed, int64_t steps,
+                                              const std::function<double(int64_t)>& mean) {
   std::mt19937 draw(seed);
   // Box-Muller, since the standard library's normal distribution differs between libraries.
   const auto normal = [&] {
@@ -183,7 +189,8 @@ std::vector<std::vector<data::Sample>> run_of(uint32_t seed, int64_t steps, cons
   std::vector<std::vector<data::Sample>> run(static_cast<size_t>(steps));
   for (int64_t step = 0; step < steps; ++step) {
     for (int64_t group = 0; group < 12; ++group) {
-      const auto level = static_cast<int>(std::lround(mean(step) + prompts[static_cast<size_t>(group)] + 1.6 * normal()));
+      const auto level =
+          static_cast<int>(std::lround(mean(step) + prompts[static_cast<size_t>(group)] + 1.6 * normal()));
       for (int i = 0; i < 2; ++i) run[static_cast<size_t>(step)].push_back(sample_of(group, level, "", 1));
     }
   }

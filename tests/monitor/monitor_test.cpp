@@ -1,11 +1,11 @@
 #include "monitor/monitor.h"
 
+#include <gtest/gtest.h>
+
 #include "base/error.h"
 #include "io/atomic_file.h"
 #include "monitor/metrics_file.h"
 #include "support/temp_folder.h"
-
-#include <gtest/gtest.h>
 
 namespace unigrpo::monitor {
 namespace {
@@ -13,11 +13,8 @@ namespace {
 using testing::TempFolder;
 
 void run(const std::filesystem::path& folder, int64_t first, int64_t last, bool resume) {
-  Monitor monitor({.run_dir = folder,
-                   .config = {},
-                   .num_steps = 10,
-                   .resume_step = resume ? first : -1,
-                   .quiet = true});
+  Monitor monitor(
+      {.run_dir = folder, .config = {}, .num_steps = 10, .resume_step = resume ? first : -1, .quiet = true});
   for (int64_t step = first; step < last; ++step) {
     monitor.phase("rollout");
     monitor.record({.step = step, .values = {{"reward/mean", 0.1 * static_cast<double>(step)}}});
@@ -30,8 +27,7 @@ TEST(Monitor, AResumedRunLeavesTheFileOfARunLeftAlone) {
   run(whole.path(), 0, 10, false);
   run(resumed.path(), 0, 7, false);
   run(resumed.path(), 4, 10, true);
-  EXPECT_EQ(io::read_text_file(whole.path() / "metrics.jsonl"),
-            io::read_text_file(resumed.path() / "metrics.jsonl"));
+  EXPECT_EQ(io::read_text_file(whole.path() / "metrics.jsonl"), io::read_text_file(resumed.path() / "metrics.jsonl"));
 }
 
 TEST(Monitor, EachStepIsInTheFileAtOnce) {

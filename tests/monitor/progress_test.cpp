@@ -29,10 +29,8 @@ struct Screen {
 
 StepRecord record_of(int64_t step, double reward) {
   return {.step = step,
-          .values = {{"reward/mean", reward},
-                     {"text/kl", 0.00123},
-                     {"time/step", 4.5},
-                     {"throughput/images_per_s", 41.26}}};
+          .values = {
+              {"reward/mean", reward}, {"text/kl", 0.00123}, {"time/step", 4.5}, {"throughput/images_per_s", 41.26}}};
 }
 
 TEST(Progress, PlainLinesAreOneAStepWithoutControlCharacters) {
@@ -60,9 +58,8 @@ TEST(Progress, LiveLineShowsStepRewardPhaseThroughputAndTimeLeft) {
   screen.seconds = 9;
   progress.record(record_of(36, 0.5));
   progress.phase("update");
-  EXPECT_EQ(
-      screen.last_line(),
-      "step 37/200  ===-----------------  reward 0.5  _#  update  41.3 images/s  12 min 14 s left");
+  EXPECT_EQ(screen.last_line(),
+            "step 37/200  ===-----------------  reward 0.5  _#  update  41.3 images/s  12 min 14 s left");
 }
 
 TEST(Progress, ANarrowTerminalLosesWhatMattersLeast) {

@@ -1,3 +1,9 @@
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
 #include "base/error.h"
 #include "io/atomic_file.h"
 #include "io/image_codec.h"
@@ -6,12 +12,6 @@
 #include "monitor/run_folder.h"
 #include "monitor/samples_file.h"
 #include "support/temp_folder.h"
-
-#include <gtest/gtest.h>
-#include <nlohmann/json.hpp>
-
-#include <string>
-#include <vector>
 
 namespace unigrpo::monitor {
 namespace {
@@ -27,13 +27,11 @@ Image image_of(int side) {
   Image image{.width = side, .height = side, .pixels = {}};
   image.pixels.resize(3 * static_cast<size_t>(side) * static_cast<size_t>(side));
   uint32_t state = 1;  // noise, which no encoder makes small
-  for (uint8_t& value : image.pixels)
-    value = static_cast<uint8_t>((state = state * 1664525U + 1013904223U) >> 24);
+  for (uint8_t& value : image.pixels) value = static_cast<uint8_t>((state = state * 1664525U + 1013904223U) >> 24);
   return image;
 }
 
-SampleRow sample_of(const std::string& id, const std::string& prompt, const std::string& text,
-                    int side = 8) {
+SampleRow sample_of(const std::string& id, const std::string& prompt, const std::string& text, int side = 8) {
   data::SampleSegment thought, picture;
   thought.text = text;
   picture.kind = data::SampleSegment::Kind::image;
@@ -61,8 +59,7 @@ std::string message_of(const std::filesystem::path& folder) {
 }
 
 void write_metrics(const TempFolder& folder) {
-  folder.write("metrics.jsonl",
-               "{\"step\": 0, \"reward/mean\": 0.25}\n{\"step\": 1, \"reward/mean\": null}\n");
+  folder.write("metrics.jsonl", "{\"step\": 0, \"reward/mean\": 0.25}\n{\"step\": 1, \"reward/mean\": null}\n");
 }
 
 size_t count(const std::string& text, const std::string& part) {
@@ -74,8 +71,7 @@ size_t count(const std::string& text, const std::string& part) {
 TEST(Report, RefersToNothingOutsideItself) {
   const TempFolder folder;
   write_metrics(folder);
-  write_samples(folder.path() / "samples" / step_name(20),
-                std::vector{sample_of("0/0", "a circle", "one circle")});
+  write_samples(folder.path() / "samples" / step_name(20), std::vector{sample_of("0/0", "a circle", "one circle")});
   const std::string report = report_of(folder);
   EXPECT_EQ(count(report, "https://"), 0U);
   EXPECT_EQ(count(report, "http://"), 1U);
@@ -90,9 +86,9 @@ TEST(Report, HostileTextStaysText) {
   const TempFolder folder;
   folder.write("metrics.jsonl", "{\"step\": 0, \"</script><b>\": 1}\n");
   folder.write("recipe.toml", "[run]\nname = \"</script><script>alert(0)</script><!--\"\n");
-  write_samples(folder.path() / "samples" / step_name(0),
-                std::vector{sample_of("0/0", "</script><script>alert(1)</script>",
-                                      "<img src=x onerror=alert(2)>\xff @DATA@")});
+  write_samples(
+      folder.path() / "samples" / step_name(0),
+      std::vector{sample_of("0/0", "</script><script>alert(1)</script>", "<img src=x onerror=alert(2)>\xff @DATA@")});
   const std::string report = report_of(folder);
   EXPECT_EQ(count(report, "</script>"), 2U);  // the page's own
   EXPECT_EQ(count(report, "<script"), 2U);
@@ -100,8 +96,7 @@ TEST(Report, HostileTextStaysText) {
   EXPECT_EQ(count(report, "<!--"), 0U);
   EXPECT_EQ(count(report, "\\u003cscript>alert(1)"), 1U);
   // The script builds the page from text nodes alone.
-  for (const char* sink :
-       {"innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("}) {
+  for (const char* sink : {"innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("}) {
     EXPECT_EQ(count(report, sink), 0U) << sink;
   }
 }
@@ -155,8 +150,7 @@ TEST(ReportData, GridsAreInOrderAndThinnedEvenly) {
   const TempFolder folder;
   write_metrics(folder);
   for (int step = 0; step < 40; ++step) {
-    write_samples(folder.path() / "samples" / step_name(step * 1000),
-                  std::vector{sample_of("0", "p", "t")});
+    write_samples(folder.path() / "samples" / step_name(step * 1000), std::vector{sample_of("0", "p", "t")});
   }
   const nlohmann::json data = report_data(folder.path());
   EXPECT_EQ(data["grids_total"], 40);
@@ -178,17 +172,14 @@ TEST(ReportData, LargeImagesAreMadeSmall) {
 
 TEST(Report, BadInputIsNamed) {
   const TempFolder folder;
-  EXPECT_EQ(message_of(folder.path()),
-            folder.path().string() + ": not a run folder: no metrics.jsonl");
-  EXPECT_EQ(message_of(folder.path() / "absent"),
-            (folder.path() / "absent").string() + ": not a run folder");
+  EXPECT_EQ(message_of(folder.path()), folder.path().string() + ": not a run folder: no metrics.jsonl");
+  EXPECT_EQ(message_of(folder.path() / "absent"), (folder.path() / "absent").string() + ": not a run folder");
   EXPECT_FALSE(std::filesystem::exists(folder.path() / "report.html"));
 
   write_metrics(folder);
   folder.write("eval_before.json", kEval);
   EXPECT_EQ(message_of(folder.path()), "no error");
-  const auto file =
-      folder.write("eval_after.json", R"({"overall": {"strict": "high", "soft": 1}})").string();
+  const auto file = folder.write("eval_after.json", R"({"overall": {"strict": "high", "soft": 1}})").string();
   EXPECT_EQ(message_of(folder.path()), file + ": overall.strict: expected a number");
   folder.write("eval_after.json", R"({"tags": {}})");
   EXPECT_EQ(message_of(folder.path()), file + ": missing key \"overall\"");

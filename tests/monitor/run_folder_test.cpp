@@ -1,11 +1,11 @@
 #include "monitor/run_folder.h"
 
-#include "base/error.h"
-#include "support/temp_folder.h"
-
 #include <gtest/gtest.h>
 
 #include <optional>
+
+#include "base/error.h"
+#include "support/temp_folder.h"
 
 namespace unigrpo::monitor {
 namespace {
@@ -26,8 +26,7 @@ TEST(StepName, SortsAndReadsBack) {
   EXPECT_EQ(step_name(1234567), "step_1234567");
   EXPECT_EQ(parse_step_name("step_000020"), 20);
   EXPECT_EQ(parse_step_name("step_1234567"), 1234567);
-  for (const char* other :
-       {"step_20", "step_", "before", "step_00002x", "step_-00001", "step_000020.tmp", ""}) {
+  for (const char* other : {"step_20", "step_", "before", "step_00002x", "step_-00001", "step_000020.tmp", ""}) {
     EXPECT_EQ(parse_step_name(other), -1) << other;
   }
 }
@@ -46,8 +45,7 @@ TEST(RunFolder, RefusesAFolderThatIsNotEmptyUnlessResumed) {
   const TempFolder temp;
   temp.write("run/metrics.jsonl", "");
   EXPECT_EQ(message_of(temp.path() / "run", false),
-            (temp.path() / "run").string() +
-                ": the run folder is not empty; --resume continues the run in it");
+            (temp.path() / "run").string() + ": the run folder is not empty; --resume continues the run in it");
   EXPECT_EQ(message_of(temp.path() / "run", true), "no error");
 }
 
@@ -82,9 +80,8 @@ TEST(RunFolder, DoesNotResumeWhatIsNoRun) {
 TEST(RunFolder, TwoRunsNeverShareOne) {
   const TempFolder temp;
   std::optional<RunFolder> first = RunFolder::open(temp.path() / "run", false);
-  EXPECT_NE(
-      message_of(temp.path() / "run", true).find("in use by process " + std::to_string(getpid())),
-      std::string::npos);
+  EXPECT_NE(message_of(temp.path() / "run", true).find("in use by process " + std::to_string(getpid())),
+            std::string::npos);
   RunFolder moved = std::move(*first);
   first.reset();
   EXPECT_NE(message_of(temp.path() / "run", true).find("in use"), std::string::npos);

@@ -1,12 +1,12 @@
 #include "monitor/samples_file.h"
 
-#include "base/error.h"
-#include "io/atomic_file.h"
-#include "support/temp_folder.h"
-
 #include <gtest/gtest.h>
 
 #include <cmath>
+
+#include "base/error.h"
+#include "io/atomic_file.h"
+#include "support/temp_folder.h"
 
 namespace unigrpo::monitor {
 namespace {
@@ -15,11 +15,9 @@ using testing::TempFolder;
 using Kind = data::SampleSegment::Kind;
 
 Image image_of(int width, int height, uint8_t first) {
-  Image image{.width = width,
-              .height = height,
-              .pixels = std::vector<uint8_t>(3 * static_cast<size_t>(width * height))};
-  for (size_t i = 0; i < image.pixels.size(); ++i)
-    image.pixels[i] = static_cast<uint8_t>(first + i);
+  Image image{
+      .width = width, .height = height, .pixels = std::vector<uint8_t>(3 * static_cast<size_t>(width * height))};
+  for (size_t i = 0; i < image.pixels.size(); ++i) image.pixels[i] = static_cast<uint8_t>(first + i);
   return image;
 }
 
@@ -124,10 +122,8 @@ TEST(SamplesFile, BadRowsAreNamedByLine) {
   EXPECT_EQ(message_of(folder, good + good), file + ":2: id \"0\" stands in an earlier line");
   EXPECT_EQ(message_of(folder, good + "[]\n"), file + ":2: expected an object, found array");
   EXPECT_EQ(message_of(folder, R"({"id":"0","segments":[]})"), file + ":1: missing key \"prompt\"");
-  EXPECT_EQ(
-      message_of(folder,
-                 R"({"id":"0","prompt":"p","segments":[{"type":"image","path":"../x.png"}]})"),
-      file + ":1: path: \"../x.png\" must be a relative path inside the folder");
+  EXPECT_EQ(message_of(folder, R"({"id":"0","prompt":"p","segments":[{"type":"image","path":"../x.png"}]})"),
+            file + ":1: path: \"../x.png\" must be a relative path inside the folder");
   EXPECT_EQ(message_of(folder, R"({"id":"0","prompt":"p","segments":[],"notes":{"judge":"good"}})"),
             file + ":1: notes.judge: expected an object, found string");
   EXPECT_EQ(message_of(folder, R"({"id":"0","prompt":"p","segments":[],"notes":{"judge":{"reply":1}}})"),
@@ -136,15 +132,12 @@ TEST(SamplesFile, BadRowsAreNamedByLine) {
             file + ":1: segments: type must be \"text\" or \"image\", found \"sound\"");
   EXPECT_EQ(message_of(folder, R"({"id":"0","prompt":"p","segments":[],"scores":{"a":"x"}})"),
             file + ":1: scores.a: expected a number or null, found string");
-  EXPECT_EQ(
-      message_of(folder, R"({"id":"0","prompt":"p","segments":[],"seed":18446744073709551615})"),
-      file + ":1: seed: expected a 64-bit integer, found 18446744073709551615");
+  EXPECT_EQ(message_of(folder, R"({"id":"0","prompt":"p","segments":[],"seed":18446744073709551615})"),
+            file + ":1: seed: expected a 64-bit integer, found 18446744073709551615");
   EXPECT_NE(message_of(folder, good + "{").find(file + ":2"), std::string::npos);
-  EXPECT_NE(
-      message_of(folder,
-                 R"({"id":"0","prompt":"p","segments":[{"type":"image","path":"absent.png"}]})")
-          .find("absent.png"),
-      std::string::npos);
+  EXPECT_NE(message_of(folder, R"({"id":"0","prompt":"p","segments":[{"type":"image","path":"absent.png"}]})")
+                .find("absent.png"),
+            std::string::npos);
 }
 
 TEST(SamplesFile, AnImageOfAnotherSizeThanStatedIsRefused) {
@@ -153,8 +146,7 @@ TEST(SamplesFile, AnImageOfAnotherSizeThanStatedIsRefused) {
   write_samples(folder.path(), rows);
   std::string text = io::read_text_file(folder.path() / "samples.jsonl");
   text.replace(text.find("\"width\":5"), 9, "\"width\":6");
-  EXPECT_NE(message_of(folder, text).find("the image is 5x3, samples.jsonl says 6x3"),
-            std::string::npos);
+  EXPECT_NE(message_of(folder, text).find("the image is 5x3, samples.jsonl says 6x3"), std::string::npos);
 }
 
 }  // namespace

@@ -1,8 +1,5 @@
 #include "monitor/tensorboard_sink.h"
 
-#include "io/atomic_file.h"
-#include "support/temp_folder.h"
-
 #include <gtest/gtest.h>
 
 #include <bit>
@@ -13,6 +10,9 @@
 #include <set>
 #include <stdexcept>
 #include <vector>
+
+#include "io/atomic_file.h"
+#include "support/temp_folder.h"
 
 namespace unigrpo::monitor {
 namespace {
@@ -36,11 +36,9 @@ std::vector<std::string> frames_of(std::string_view file) {
   while (!file.empty()) {
     const std::string_view length = file.substr(0, 8);
     const uint64_t size = little_endian(length);
-    if (unmask(little_endian(file.substr(8, 4))) != crc32c(length))
-      throw std::runtime_error("length checksum");
+    if (unmask(little_endian(file.substr(8, 4))) != crc32c(length)) throw std::runtime_error("length checksum");
     const std::string_view data = file.substr(12, size);
-    if (unmask(little_endian(file.substr(12 + size, 4))) != crc32c(data))
-      throw std::runtime_error("data checksum");
+    if (unmask(little_endian(file.substr(12 + size, 4))) != crc32c(data)) throw std::runtime_error("data checksum");
     frames.emplace_back(data);
     file.remove_prefix(16 + size);
   }
@@ -137,18 +135,15 @@ TEST(TensorboardSink, IsReadByTheTensorboardPackage) {
   {
     TensorboardSink first(folder.path(), -1);
     for (int64_t step = 0; step < 10; ++step) {
-      first.record(
-          {.step = step, .values = {{"reward/mean", static_cast<double>(step)}, {"text/kl", 0.5}}});
+      first.record({.step = step, .values = {{"reward/mean", static_cast<double>(step)}, {"text/kl", 0.5}}});
     }
     TensorboardSink resumed(folder.path(), 6);
     for (int64_t step = 6; step < 12; ++step) {
-      resumed.record(
-          {.step = step, .values = {{"reward/mean", 100.0 + static_cast<double>(step)}}});
+      resumed.record({.step = step, .values = {{"reward/mean", 100.0 + static_cast<double>(step)}}});
     }
   }
-  const std::string command = "'" + python +
-                              "' '" UNIGRPO_SOURCE_DIR "/tests/monitor/tensorboard_test.py' '" +
-                              folder.path().string() + "'";
+  const std::string command =
+      "'" + python + "' '" UNIGRPO_SOURCE_DIR "/tests/monitor/tensorboard_test.py' '" + folder.path().string() + "'";
   EXPECT_EQ(std::system(command.c_str()), 0);
 }
 

@@ -27,23 +27,21 @@ QueryBlock block(std::vector<int64_t> queries, std::vector<int64_t> context, boo
 }
 
 /// Query by query and head by head, in float64.
-at::Tensor brute_force(const std::vector<QueryBlock>& blocks, const at::Tensor& q,
-                       const at::Tensor& k, const at::Tensor& v) {
+at::Tensor brute_force(const std::vector<QueryBlock>& blocks, const at::Tensor& q, const at::Tensor& k,
+                       const at::Tensor& v) {
   const int64_t heads = q.size(1), share = heads / k.size(1);
   std::vector<at::Tensor> rows(q.size(0) * heads);
   for (const QueryBlock& b : blocks) {
     const size_t context = b.keys.size() - b.queries.size();
     for (size_t i = 0; i < b.queries.size(); ++i) {
-      std::vector<int64_t> seen(
-          b.keys.begin(),
-          b.keys.begin() + static_cast<int64_t>(b.causal ? context + i + 1 : b.keys.size()));
+      std::vector<int64_t> seen(b.keys.begin(),
+                                b.keys.begin() + static_cast<int64_t>(b.causal ? context + i + 1 : b.keys.size()));
       const at::Tensor index = at::tensor(seen, at::kLong);
       for (int64_t h = 0; h < heads; ++h) {
-        const at::Tensor keys =
-            k.select(1, h / share).index_select(0, index).to(at::kDouble);  // [Lk, Dh]
+        const at::Tensor keys = k.select(1, h / share).index_select(0, index).to(at::kDouble);  // [Lk, Dh]
         const at::Tensor values = v.select(1, h / share).index_select(0, index).to(at::kDouble);
-        const at::Tensor scores = at::mv(keys, q[b.queries[i]][h].to(at::kDouble)) /
-                                  std::sqrt(static_cast<double>(q.size(2)));
+        const at::Tensor scores =
+            at::mv(keys, q[b.queries[i]][h].to(at::kDouble)) / std::sqrt(static_cast<double>(q.size(2)));
         rows[b.queries[i] * heads + h] = at::mv(values.t(), scores.softmax(0));
       }
     }
@@ -51,8 +49,8 @@ at::Tensor brute_force(const std::vector<QueryBlock>& blocks, const at::Tensor& 
   return at::stack(rows).view({q.size(0), heads, q.size(2)});
 }
 
-void expect_brute_force(const std::vector<QueryBlock>& blocks, const std::vector<int64_t>& parts,
-                        int64_t num_rows, int64_t heads, int64_t kv_heads) {
+void expect_brute_force(const std::vector<QueryBlock>& blocks, const std::vector<int64_t>& parts, int64_t num_rows,
+                        int64_t heads, int64_t kv_heads) {
   for (const auto& [dtype, dim, tolerance] : {std::tuple(at::kFloat, 8, 2e-5), std::tuple(at::kFloat, 48, 2e-5),
                                               std::tuple(at::kDouble, 8, 1e-12)}) {  // float64 takes the padded path
     auto input = [&, dtype = dtype, dim = dim](int64_t head_count, uint64_t seed) {
@@ -88,13 +86,9 @@ std::vector<QueryBlock> ragged_blocks() {
           block(range(31, 37), under(second, range(13, 19)), false)};
 }
 
-TEST(Attention, RaggedBlocksInPartsMatchTheLoop) {
-  expect_brute_force(ragged_blocks(), {2, 3, 3}, 37, 4, 4);
-}
+TEST(Attention, RaggedBlocksInPartsMatchTheLoop) { expect_brute_force(ragged_blocks(), {2, 3, 3}, 37, 4, 4); }
 
-TEST(Attention, EverythingInOnePaddedPartMatchesTheLoop) {
-  expect_brute_force(ragged_blocks(), {}, 37, 4, 4);
-}
+TEST(Attention, EverythingInOnePaddedPartMatchesTheLoop) { expect_brute_force(ragged_blocks(), {}, 37, 4, 4); }
 
 TEST(Attention, GroupedQueryHeadsShareTheirKeys) {
   expect_brute_force(ragged_blocks(), {2, 3, 3}, 37, 4, 2);
@@ -106,14 +100,11 @@ TEST(Attention, FullBlocksOfOneShapeNeedNoMask) {
 }
 
 TEST(Attention, FullBlocksWithOneKeyLengthButOtherQueryLengths) {
-  expect_brute_force({block(range(0, 4), {}, false), block(range(4, 6), {0, 1}, false)}, {}, 6, 2,
-                     1);
+  expect_brute_force({block(range(0, 4), {}, false), block(range(4, 6), {0, 1}, false)}, {}, 6, 2, 1);
 }
 
 TEST(Attention, QueriesMayStandInAnyRows) {
-  expect_brute_force(
-      {block({5, 0, 3}, {}, true), block({4, 1}, {5, 0}, false), block({2}, {}, true)}, {1, 2}, 6,
-      2, 2);
+  expect_brute_force({block({5, 0, 3}, {}, true), block({4, 1}, {5, 0}, false), block({2}, {}, true)}, {1, 2}, 6, 2, 2);
 }
 
 TEST(Attention, RefusesARowInNoBlockAndABlockWithoutItsOwnKeys) {

@@ -19,14 +19,12 @@ namespace {
 using testing::close;
 using testing::message_of;
 
-void expect_plain_linear(const std::vector<int64_t>& lead, int64_t in, int64_t out,
-                         bool with_bias) {
+void expect_plain_linear(const std::vector<int64_t>& lead, int64_t in, int64_t out, bool with_bias) {
   std::vector<int64_t> shape = lead;
   shape.push_back(in);
   const at::Tensor x = tensor::normal(shape, {.seed = 1}).requires_grad_();
   const at::Tensor weight = tensor::normal({out, in}, {.seed = 2}).requires_grad_();
-  const at::Tensor bias =
-      with_bias ? tensor::normal({out}, {.seed = 3}).requires_grad_() : at::Tensor();
+  const at::Tensor bias = with_bias ? tensor::normal({out}, {.seed = 3}).requires_grad_() : at::Tensor();
   const at::Tensor got = linear(x, weight, bias), want = at::linear(x, weight, bias);
   const double tolerance = 1e-5 * std::sqrt(static_cast<double>(in));  // float32, `in` summands
   ASSERT_TRUE(close(got, want, tolerance));
@@ -35,8 +33,7 @@ void expect_plain_linear(const std::vector<int64_t>& lead, int64_t in, int64_t o
   if (with_bias) inputs.push_back(bias);
   const auto grads = torch::autograd::grad({(got * upstream).sum()}, inputs);
   const auto want_grads = torch::autograd::grad({(want * upstream).sum()}, inputs);
-  for (size_t i = 0; i < inputs.size(); ++i)
-    EXPECT_TRUE(close(grads[i], want_grads[i], 2e-4, 1e-4)) << i;
+  for (size_t i = 0; i < inputs.size(); ++i) EXPECT_TRUE(close(grads[i], want_grads[i], 2e-4, 1e-4)) << i;
 }
 
 TEST(Linear, ValuesAndGradientsAreThoseOfThePlainProduct) {
@@ -54,19 +51,18 @@ TEST(Linear, OfASmallModelHasTheSameBitsForFewRowsAsForMany) {
     const at::Tensor x = tensor::normal({300, in}, {.seed = 1}), weight = tensor::normal({out, in}, {.seed = 2});
     const at::Tensor bias = tensor::normal({out}, {.seed = 3}), all = linear(x, weight, bias);
     for (int64_t rows = 1; rows < 80; ++rows) {
-      EXPECT_TRUE(at::equal(linear(x.narrow(0, 7, rows), weight, bias), all.narrow(0, 7, rows))) << rows << " rows of " << in;
+      EXPECT_TRUE(at::equal(linear(x.narrow(0, 7, rows), weight, bias), all.narrow(0, 7, rows)))
+          << rows << " rows of " << in;
     }
   }
 }
 
 TEST(Linear, ReadsStridedInputAndStridedGradients) {
-  const at::Tensor x =
-      tensor::normal({16, 6}, {.seed = 5}).t().detach().requires_grad_();  // [6, 16]
+  const at::Tensor x = tensor::normal({16, 6}, {.seed = 5}).t().detach().requires_grad_();  // [6, 16]
   const at::Tensor weight = tensor::normal({8, 16}, {.seed = 6}).requires_grad_();
   const at::Tensor got = linear(x, weight, at::Tensor()), want = at::mm(x, weight.t());
   EXPECT_TRUE(close(got, want, 1e-5));
-  const auto grads =
-      torch::autograd::grad({got.sum()}, {x, weight});  // the gradient has strides of 0
+  const auto grads = torch::autograd::grad({got.sum()}, {x, weight});  // the gradient has strides of 0
   const auto want_grads = torch::autograd::grad({want.sum()}, {x, weight});
   EXPECT_TRUE(close(grads[0], want_grads[0], 1e-5));
   EXPECT_TRUE(close(grads[1], want_grads[1], 1e-5));
@@ -124,7 +120,8 @@ TEST_F(LoraLinear, DropoutTakesFromTheAdaptersInputAloneAndKeepsItsMean) {
   EXPECT_TRUE(close(layer(wide, dropout), dropped, 0));
   // Each element of the input is kept with probability 3/4 and scaled by 4/3: the mean update stays.
   const at::Tensor base = at::linear(wide, layer.weight, layer.bias);
-  const double share = ((dropped - base) * (whole - base)).sum().item<double>() / (whole - base).square().sum().item<double>();
+  const double share =
+      ((dropped - base) * (whole - base)).sum().item<double>() / (whole - base).square().sum().item<double>();
   EXPECT_NEAR(share, 1.0, 0.01);
   LoraDropout other = dropout;
   other.key.sample = 1;
@@ -136,8 +133,7 @@ TEST_F(LoraLinear, DropoutTakesFromTheAdaptersInputAloneAndKeepsItsMean) {
 }
 
 TEST(TakeLinear, NamesTheTensorOfAnotherShape) {
-  Weights weights("m/ema.safetensors",
-                  std::map<std::string, at::Tensor>{{"q.weight", at::zeros({4, 3})}});
+  Weights weights("m/ema.safetensors", std::map<std::string, at::Tensor>{{"q.weight", at::zeros({4, 3})}});
   EXPECT_EQ(message_of<BadInput>([&] { take_linear(weights, "q", 4, 2, false); }),
             "m/ema.safetensors: tensor 'q.weight' has shape [4, 3], the config asks for [4, 2]");
 }

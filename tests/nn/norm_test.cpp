@@ -40,8 +40,7 @@ TEST_P(RmsNormShapes, ValuesAndGradientsAreThoseOfTheDefinition) {
 
 INSTANTIATE_TEST_SUITE_P(OddAndEven, RmsNormShapes,
                          ::testing::Values(std::vector<int64_t>{1, 1}, std::vector<int64_t>{7, 33},
-                                           std::vector<int64_t>{3, 5, 4, 16},
-                                           std::vector<int64_t>{1300, 64},
+                                           std::vector<int64_t>{3, 5, 4, 16}, std::vector<int64_t>{1300, 64},
                                            std::vector<int64_t>{2, 1000}));
 
 TEST(RmsNorm, ReadsStridedInputAndStridedGradients) {

@@ -25,17 +25,15 @@ TEST(Patch, UnpatchifyUndoesPatchify) {
 
 TEST(Patch, ValuesOfAPatchRunByRowThenColumnThenChannel) {
   // value = 100 channel + 10 row + column
-  const at::Tensor map = at::arange(2).view({1, 2, 1, 1}) * 100 +
-                         at::arange(4).view({1, 1, 4, 1}) * 10 + at::arange(6).view({1, 1, 1, 6});
+  const at::Tensor map =
+      at::arange(2).view({1, 2, 1, 1}) * 100 + at::arange(4).view({1, 1, 4, 1}) * 10 + at::arange(6).view({1, 1, 1, 6});
   const at::Tensor tokens = patchify(map, 2);
-  const std::vector<int64_t> want = {22, 122, 23, 123,
-                                     32, 132, 33, 133};  // row 1, column 1 of a 2 x 3 grid
+  const std::vector<int64_t> want = {22, 122, 23, 123, 32, 132, 33, 133};  // row 1, column 1 of a 2 x 3 grid
   EXPECT_TRUE(close(tokens[0][1 * 3 + 1], at::tensor(want, at::kLong), 0));
 }
 
 TEST(Patch, PositionIdsCountInTheWholeTable) {
-  EXPECT_TRUE(close(grid_position_ids(2, 3, 8),
-                    at::tensor(std::vector<int64_t>{0, 1, 2, 8, 9, 10}, at::kLong), 0));
+  EXPECT_TRUE(close(grid_position_ids(2, 3, 8), at::tensor(std::vector<int64_t>{0, 1, 2, 8, 9, 10}, at::kLong), 0));
 }
 
 TEST(Patch, SincosTableEncodesColumnThenRow) {

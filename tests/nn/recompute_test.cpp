@@ -46,8 +46,12 @@ TEST(Recompute, TrainsTheLeavesInsideWhereTheInputsNeedNoGradient) {
 TEST(Recompute, WithoutGradientsItIsTheStep) {
   const at::NoGradGuard no_grad;
   int calls = 0;
-  const auto out = recompute([&](const at::Tensor& x, const at::Tensor& y) { ++calls; return std::pair(x, y); },
-                             at::ones({1}).requires_grad_(), at::ones({1}));
+  const auto out = recompute(
+      [&](const at::Tensor& x, const at::Tensor& y) {
+        ++calls;
+        return std::pair(x, y);
+      },
+      at::ones({1}).requires_grad_(), at::ones({1}));
   EXPECT_EQ(calls, 1);
   EXPECT_FALSE(out.first.grad_fn());
 }

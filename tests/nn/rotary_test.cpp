@@ -18,18 +18,14 @@ using testing::close;
 /// The definition, in float64.
 at::Tensor plain(const at::Tensor& x, const at::Tensor& positions, double theta) {
   const int64_t half = x.size(2) / 2;
-  const at::Tensor frequency =
-      at::pow(theta, -at::arange(half, at::kDouble) / static_cast<double>(half));
-  const at::Tensor angle =
-      (positions.to(at::kDouble).unsqueeze(1) * frequency).unsqueeze(1);  // [T, 1, Dh / 2]
-  const at::Tensor a = x.to(at::kDouble).narrow(2, 0, half),
-                   b = x.to(at::kDouble).narrow(2, half, half);
+  const at::Tensor frequency = at::pow(theta, -at::arange(half, at::kDouble) / static_cast<double>(half));
+  const at::Tensor angle = (positions.to(at::kDouble).unsqueeze(1) * frequency).unsqueeze(1);  // [T, 1, Dh / 2]
+  const at::Tensor a = x.to(at::kDouble).narrow(2, 0, half), b = x.to(at::kDouble).narrow(2, half, half);
   return at::cat({a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()}, 2);
 }
 
 TEST(Rotary, ValuesAndGradientsAreThoseOfTheDefinition) {
-  const at::Tensor positions =
-      at::tensor(std::vector<int64_t>{0, 1, 2, 2, 2, 3, 40, 700}, at::kLong);
+  const at::Tensor positions = at::tensor(std::vector<int64_t>{0, 1, 2, 2, 2, 3, 40, 700}, at::kLong);
   for (const int64_t dim : {2, 6, 16}) {
     const at::Tensor x = tensor::normal({8, 3, dim}, {.seed = 1}).requires_grad_();
     const at::Tensor upstream = tensor::normal({8, 3, dim}, {.seed = 2});
@@ -39,8 +35,7 @@ TEST(Rotary, ValuesAndGradientsAreThoseOfTheDefinition) {
     const at::Tensor want = plain(xd, positions, 1e4);
     // An angle of 700 rad in float32 is known to 3e-5.
     EXPECT_TRUE(close(y, want, 2e-4)) << dim;
-    EXPECT_TRUE(close(got, torch::autograd::grad({(want * upstream).sum()}, {xd}).at(0), 2e-4))
-        << dim;
+    EXPECT_TRUE(close(got, torch::autograd::grad({(want * upstream).sum()}, {xd}).at(0), 2e-4)) << dim;
   }
 }
 
@@ -52,8 +47,7 @@ TEST(Rotary, PositionZeroTurnsNothingAndLengthsStay) {
 }
 
 TEST(Rotary, ScoresDependOnTheDistanceAlone) {
-  const at::Tensor q = tensor::normal({1, 1, 16}, {.seed = 4}),
-                   k = tensor::normal({1, 1, 16}, {.seed = 5});
+  const at::Tensor q = tensor::normal({1, 1, 16}, {.seed = 4}), k = tensor::normal({1, 1, 16}, {.seed = 5});
   auto score = [&](int64_t i, int64_t j) {
     auto at_position = [](int64_t p) { return rotary_table(at::full({1}, p, at::kLong), 16, 1e4); };
     return (apply_rotary(q, at_position(i)) * apply_rotary(k, at_position(j))).sum().item<double>();

@@ -16,8 +16,8 @@ namespace {
 using testing::message_of;
 
 TEST(Weights, MissingAndLeftOverNamesComeTogether) {
-  Weights weights("file", std::map<std::string, at::Tensor>{
-                              {"a", at::zeros({1})}, {"b", at::zeros({2})}, {"c", at::zeros({3})}});
+  Weights weights(
+      "file", std::map<std::string, at::Tensor>{{"a", at::zeros({1})}, {"b", at::zeros({2})}, {"c", at::zeros({3})}});
   weights.take("b", {2});
   EXPECT_EQ(message_of<BadInput>([&] { weights.finish(); }),
             "file: 2 tensor(s) that the config does not ask for: a, c");

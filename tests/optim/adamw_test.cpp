@@ -1,5 +1,9 @@
 #include "optim/adamw.h"
 
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <gtest/gtest.h>
+
 #include <cmath>
 #include <string>
 #include <vector>
@@ -7,10 +11,6 @@
 #include "base/error.h"
 #include "base/rng.h"
 #include "optim/elementwise.h"
-
-#include <ATen/ATen.h>
-#include <ATen/Parallel.h>
-#include <gtest/gtest.h>
 
 namespace unigrpo::optim {
 namespace {
@@ -61,8 +61,8 @@ class AdamWKernels : public ::testing::TestWithParam<UpdateKernel> {};
 INSTANTIATE_TEST_SUITE_P(Both, AdamWKernels, ::testing::Values(UpdateKernel::automatic, UpdateKernel::library));
 
 TEST_P(AdamWKernels, FollowsThePaperOverTenSteps) {
-  const OptimConfig config{.lr = 1e-2, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-8, .weight_decay = 0.1, .groups = {},
-                           .ema = {}};
+  const OptimConfig config{
+      .lr = 1e-2, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-8, .weight_decay = 0.1, .groups = {}, .ema = {}};
   const NamedParameter weight = trained("weight", random_tensor({7, 11}, 1));
   Reference reference{1e-2, 0.9, 0.99, 1e-8, 0.1, to_doubles(weight.tensor), {}, {}};
   reference.m.assign(77, 0);
@@ -146,10 +146,9 @@ TEST(AdamW, FirstGroupThatFitsDecidesAndVectorsAreNotDecayed) {
   config.lr = 1e-3;
   config.weight_decay = 0.5;
   config.groups = {{.pattern = "*moe_gen*", .lr = 1e-1, .weight_decay = 0.25}, {.pattern = "layers.*", .lr = 1e-2}};
-  const NamedParameters parameters = {trained("layers.0.moe_gen.weight", at::ones({2, 2})),
-                                      trained("layers.0.weight", at::ones({2, 2})),
-                                      trained("layers.0.bias", at::ones({2})),
-                                      trained("head.weight", at::ones({2, 2}))};
+  const NamedParameters parameters = {
+      trained("layers.0.moe_gen.weight", at::ones({2, 2})), trained("layers.0.weight", at::ones({2, 2})),
+      trained("layers.0.bias", at::ones({2})), trained("head.weight", at::ones({2, 2}))};
   AdamW optimizer(config, parameters);
   for (const NamedParameter& parameter : parameters) set_grad(parameter, at::zeros_like(parameter.tensor));
   optimizer.step(1.0);
@@ -215,8 +214,7 @@ TEST(AdamW, RefusesAStateThatDoesNotFit) {
     optimizer.load_state(state, "optimizer.safetensors");
     FAIL();
   } catch (const BadInput& error) {
-    EXPECT_STREQ(error.what(),
-                 "optimizer.safetensors: tensor 'w.exp_avg' has shape [3, 2], expected [2, 3]");
+    EXPECT_STREQ(error.what(), "optimizer.safetensors: tensor 'w.exp_avg' has shape [3, 2], expected [2, 3]");
   }
   state = optimizer.state();
   state.push_back({"x.exp_avg", at::zeros({1})});
@@ -227,7 +225,8 @@ TEST(AdamW, RefusesAStateThatDoesNotFit) {
 
 TEST(AdamW, RoundsMastersAsTheLibraryDoes) {
   // Halfway cases, tiny and huge numbers: one step with gradient 0 writes the bf16 of the master.
-  const at::Tensor masters = at::cat({random_tensor({1000}, 7), at::tensor({1.00390625F, 1.01171875F, -1e-40F, 3.3e38F})});
+  const at::Tensor masters =
+      at::cat({random_tensor({1000}, 7), at::tensor({1.00390625F, 1.01171875F, -1e-40F, 3.3e38F})});
   at::Tensor narrowed = at::zeros({masters.numel()}, at::kBFloat16);
   at::Tensor copy = masters.clone();
   const at::Tensor zero = at::zeros_like(narrowed);

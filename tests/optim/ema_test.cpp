@@ -1,12 +1,12 @@
 #include "optim/ema.h"
 
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <stdexcept>
 
 #include "base/error.h"
-
-#include <ATen/ATen.h>
-#include <gtest/gtest.h>
 
 namespace unigrpo::optim {
 namespace {

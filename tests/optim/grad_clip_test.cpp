@@ -1,15 +1,15 @@
 #include "optim/grad_clip.h"
 
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <gtest/gtest.h>
+
 #include <cmath>
 #include <limits>
 #include <string>
 
 #include "base/error.h"
 #include "base/fault.h"
-
-#include <ATen/ATen.h>
-#include <ATen/Parallel.h>
-#include <gtest/gtest.h>
 
 namespace unigrpo::optim {
 namespace {

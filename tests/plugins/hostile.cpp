@@ -1,6 +1,6 @@
-// A reward that does harm as its settings say: `do` names the harm, `on` is part of the ids of the samples that set it off
-// (empty: every sample). Every other sample's score is its prompt's length. Built a second time with HOSTILE_ABI for another
-// version of the interface.
+// A reward that does harm as its settings say: `do` names the harm, `on` is part of the ids of the samples that set it
+// off (empty: every sample). Every other sample's score is its prompt's length. Built a second time with HOSTILE_ABI
+// for another version of the interface.
 #include <pthread.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -14,7 +14,6 @@
 #include <cstring>
 #include <stdexcept>
 #include <thread>
-
 #include <unigrpo/reward.hpp>
 
 namespace {
@@ -65,9 +64,7 @@ void print(size_t bytes) {
 class Hostile : public unigrpo::Reward {
  public:
   explicit Hostile(const unigrpo::Settings& settings)
-      : do_(settings.text("do", "")),
-        on_(settings.text("on", "")),
-        seconds_(settings.number("seconds", 10)) {
+      : do_(settings.text("do", "")), on_(settings.text("on", "")), seconds_(settings.number("seconds", 10)) {
     options_.batch_size = static_cast<uint32_t>(settings.number("batch_size", 1));
     options_.threads = static_cast<uint32_t>(settings.number("threads", 1));
     options_.wants_groups = settings.flag("wants_groups", false);

@@ -36,8 +36,7 @@ class LoadFolder : public ::testing::Test {
     NamedTensors tensors;
     {
       const io::SafetensorsFile source(folder / file);
-      for (const io::TensorView& view : source.tensors())
-        tensors.push_back({view.name, tensor::to_tensor(view)});
+      for (const io::TensorView& view : source.tensors()) tensors.push_back({view.name, tensor::to_tensor(view)});
     }
     edit(tensors);
     std::vector<io::TensorView> views;
@@ -45,8 +44,7 @@ class LoadFolder : public ::testing::Test {
     io::write_safetensors(folder / file, views);
   }
   void edit_json(const char* file, const std::function<void(nlohmann::json&)>& edit) const {
-    nlohmann::json object =
-        nlohmann::json::parse(io::read_text_file(folder / file));  // takes 1e30 as an integer too
+    nlohmann::json object = nlohmann::json::parse(io::read_text_file(folder / file));  // takes 1e30 as an integer too
     edit(object);
     io::write_file_atomic(folder / file, std::string_view(object.dump()));
   }
@@ -61,17 +59,13 @@ TEST_F(LoadFolder, MissingTensorsAreNamed) {
   edit_tensors("ema.safetensors", [](NamedTensors& tensors) {
     std::erase_if(tensors, [](const NamedTensor& t) { return t.name.starts_with("llm2vae"); });
   });
-  EXPECT_EQ(message(),
-            (folder / "ema.safetensors").string() + ": 2 tensor(s) missing: llm2vae.bias, llm2vae.weight");
+  EXPECT_EQ(message(), (folder / "ema.safetensors").string() + ": 2 tensor(s) missing: llm2vae.bias, llm2vae.weight");
 }
 
 TEST_F(LoadFolder, ATensorThatNobodyAsksForIsNamed) {
-  edit_tensors("ema.safetensors", [](NamedTensors& tensors) {
-    tensors.push_back({"extra.weight", at::zeros({2})});
-  });
+  edit_tensors("ema.safetensors", [](NamedTensors& tensors) { tensors.push_back({"extra.weight", at::zeros({2})}); });
   EXPECT_EQ(message(),
-            (folder / "ema.safetensors").string() +
-                ": 1 tensor(s) that the config does not ask for: extra.weight");
+            (folder / "ema.safetensors").string() + ": 1 tensor(s) that the config does not ask for: extra.weight");
 }
 
 TEST_F(LoadFolder, ATensorOfAnotherShapeIsNamedWithBoth) {
@@ -80,23 +74,18 @@ TEST_F(LoadFolder, ATensorOfAnotherShapeIsNamedWithBoth) {
       if (t.name == "vae2llm.weight") t.tensor = t.tensor.t().contiguous().view({32, 128});
     }
   });
-  EXPECT_EQ(message(),
-            (folder / "ema.safetensors").string() +
-                ": tensor 'vae2llm.weight' has shape [32, 128], the config asks for [64, 64]");
+  EXPECT_EQ(message(), (folder / "ema.safetensors").string() +
+                           ": tensor 'vae2llm.weight' has shape [32, 128], the config asks for [64, 64]");
 }
 
 TEST_F(LoadFolder, TheAutoencodersTensorsAreCheckedToo) {
-  edit_tensors("ae.safetensors", [](NamedTensors& tensors) {
-    tensors.push_back({"extra", at::zeros({1})});
-  });
+  edit_tensors("ae.safetensors", [](NamedTensors& tensors) { tensors.push_back({"extra", at::zeros({1})}); });
   EXPECT_NE(message().find("ae.safetensors: 1 tensor(s)"), std::string::npos) << message();
   edit_tensors("ae.safetensors", [](NamedTensors& tensors) {
-    std::erase_if(tensors, [](const NamedTensor& t) {
-      return t.name == "extra" || t.name == "decoder.conv_in.weight";
-    });
+    std::erase_if(tensors,
+                  [](const NamedTensor& t) { return t.name == "extra" || t.name == "decoder.conv_in.weight"; });
   });
-  EXPECT_NE(message().find("ae.safetensors: 1 tensor(s) missing: decoder.conv_in.weight"),
-            std::string::npos)
+  EXPECT_NE(message().find("ae.safetensors: 1 tensor(s) missing: decoder.conv_in.weight"), std::string::npos)
       << message();
 }
 
@@ -111,27 +100,22 @@ TEST_F(LoadFolder, ConfigValuesAreCheckedByFileAndKey) {
     return message();
   };
   EXPECT_EQ(with("hidden_size", 0), file + ": 'hidden_size' must be a positive integer, got 0");
-  EXPECT_EQ(with("hidden_size", "64"),
-            file + ": 'hidden_size' must be a positive integer, got \"64\"");
+  EXPECT_EQ(with("hidden_size", "64"), file + ": 'hidden_size' must be a positive integer, got \"64\"");
   EXPECT_NE(with("num_attention_heads", 5).find("must give an even head width"), std::string::npos);
-  EXPECT_NE(with("num_key_value_heads", 3).find("must be a multiple of num_key_value_heads 3"),
-            std::string::npos);
-  EXPECT_NE(with("vocab_size", 100).find("[448, 64], the config asks for [100, 64]"),
-            std::string::npos);
+  EXPECT_NE(with("num_key_value_heads", 3).find("must be a multiple of num_key_value_heads 3"), std::string::npos);
+  EXPECT_NE(with("vocab_size", 100).find("[448, 64], the config asks for [100, 64]"), std::string::npos);
 }
 
 TEST_F(LoadFolder, AMissingConfigKeyIsNamed) {
   edit_json("llm_config.json", [](nlohmann::json& object) { object.erase("num_hidden_layers"); });
-  EXPECT_EQ(message(), (folder / "llm_config.json").string() +
-                           ": 'num_hidden_layers' is missing (a positive integer)");
+  EXPECT_EQ(message(), (folder / "llm_config.json").string() + ": 'num_hidden_layers' is missing (a positive integer)");
 }
 
 TEST_F(LoadFolder, ATokenizerWithoutTheBlocksTokensIsRefused) {
   fs::remove(folder / "added_tokens.json");
   for (const char* file : {"special_tokens_map.json", "tokenizer_config.json"}) {
     edit_json(file, [](nlohmann::json& object) {
-      for (const char* key : {"additional_special_tokens", "added_tokens_decoder"})
-        object.erase(key);
+      for (const char* key : {"additional_special_tokens", "added_tokens_decoder"}) object.erase(key);
     });
   }
   EXPECT_NE(message().find("<|im_start|>"), std::string::npos) << message();
@@ -149,15 +133,13 @@ TEST_F(LoadFolder, FrozenPatternsHoldParametersStill) {
   config.model = folder.string();
   config.freeze = {"vit_model.*", "*.layers.0.*"};
   for (const NamedTensor& p : Bagel::load(config, 0)->parameters()) {
-    const bool frozen =
-        p.name.starts_with("vit_model.") || p.name.find(".layers.0.") != std::string::npos;
+    const bool frozen = p.name.starts_with("vit_model.") || p.name.find(".layers.0.") != std::string::npos;
     EXPECT_EQ(p.tensor.requires_grad(), !frozen) << p.name;
   }
 }
 
 TEST_F(LoadFolder, AFreshModelIsAFunctionOfItsSeedAndDrawsNothingAtFirst) {
-  const auto a = Bagel::create(folder, 3), b = Bagel::create(folder, 3),
-             c = Bagel::create(folder, 4);
+  const auto a = Bagel::create(folder, 3), b = Bagel::create(folder, 3), c = Bagel::create(folder, 4);
   bool differs = false;
   const NamedTensors pa = a->parameters(), pb = b->parameters(), pc = c->parameters();
   for (size_t i = 0; i < pa.size(); ++i) {
@@ -167,8 +149,7 @@ TEST_F(LoadFolder, AFreshModelIsAFunctionOfItsSeedAndDrawsNothingAtFirst) {
   EXPECT_TRUE(differs);
   Context context;
   const Context* reader = &context;
-  const at::Tensor v =
-      a->denoise(std::span(&reader, 1), {4, 4})->velocity(at::ones({1, 16, 64}), at::ones({1}));
+  const at::Tensor v = a->denoise(std::span(&reader, 1), {4, 4})->velocity(at::ones({1, 16, 64}), at::ones({1}));
   EXPECT_EQ(v.abs().max().item<double>(), 0);
 }
 

@@ -35,14 +35,11 @@ Block noisy(const at::Tensor& latents, const std::vector<double>& t) {
   return noisy_image_block(latents, at::tensor(t).to(at::kFloat), kGrid);
 }
 
-at::Tensor noise(int64_t states, uint64_t seed) {
-  return tensor::normal({states, 16, 64}, {.seed = seed});
-}
+at::Tensor noise(int64_t states, uint64_t seed) { return tensor::normal({states, 16, 64}, {.seed = seed}); }
 
 Block clean(LatentGrid grid, uint64_t seed) {
-  return {.kind = Block::Kind::latents,
-          .latents = tensor::normal({grid.num_tokens(), 64}, {.seed = seed}),
-          .grid = grid};
+  return {
+      .kind = Block::Kind::latents, .latents = tensor::normal({grid.num_tokens(), 64}, {.seed = seed}), .grid = grid};
 }
 
 Block seen(LatentGrid grid, uint64_t seed) {
@@ -57,34 +54,30 @@ TrainBatch ragged_batch() {
   TrainBatch batch;
   batch.prefixes = {{text(some_ids(9, 1))}, {text(some_ids(3, 2))}};
   batch.sequences.resize(5);
-  batch.sequences[0] = {.prefix = 0,
-                        .blocks = {text(some_ids(5, 3)), noisy(noise(2, 1), {1.0, 0.7})}};
-  batch.sequences[1] = {.prefix = 0,
-                        .blocks = {text(some_ids(1, 4)), noisy(noise(3, 2), {0.9, 0.5, 0.1})}};
+  batch.sequences[0] = {.prefix = 0, .blocks = {text(some_ids(5, 3)), noisy(noise(2, 1), {1.0, 0.7})}};
+  batch.sequences[1] = {.prefix = 0, .blocks = {text(some_ids(1, 4)), noisy(noise(3, 2), {0.9, 0.5, 0.1})}};
   batch.sequences[2] = {.prefix = 1, .blocks = {noisy(noise(1, 3), {0.4}), text(some_ids(7, 5))}};
-  batch.sequences[3] = {
-      .prefix = 1,
-      .blocks = {text(some_ids(12, 6)), text(some_ids(2, 7)), noisy(noise(2, 4), {0.3, 0.2})}};
+  batch.sequences[3] = {.prefix = 1,
+                        .blocks = {text(some_ids(12, 6)), text(some_ids(2, 7)), noisy(noise(2, 4), {0.3, 0.2})}};
   batch.sequences[4] = {.prefix = 1, .blocks = {noisy(noise(1, 5), {1.0})}};
   return batch;
 }
 
-/// Images everywhere: a prefix with an image to edit, another with one to look at, sequences that draw, look at what they drew
-/// and draw again. Sizes differ.
+/// Images everywhere: a prefix with an image to edit, another with one to look at, sequences that draw, look at what
+/// they drew and draw again. Sizes differ.
 TrainBatch interleaved_batch() {
   TrainBatch batch;
   batch.prefixes = {{clean({4, 4}, 1), seen({4, 3}, 2), text(some_ids(6, 1))},
                     {seen({2, 2}, 3), text(some_ids(9, 2))},
                     {text(some_ids(4, 3))}};
-  batch.sequences = {
-      {.prefix = 0, .blocks = {text(some_ids(5, 4)), noisy(noise(2, 1), {1.0, 0.7})}},
-      {.prefix = 1, .blocks = {text(some_ids(3, 5))}},
-      {.prefix = 2,
-       .blocks = {text(some_ids(7, 6)), noisy(noise(2, 2), {0.9, 0.5}), clean({4, 4}, 4), seen({4, 4}, 5),
-                  text(some_ids(2, 7)), noisy(noise(1, 3), {0.4})}},
-      {.prefix = 2,
-       .blocks = {text(some_ids(1, 8)), noisy(noise(1, 4), {0.9}), clean({2, 3}, 6), seen({1, 5}, 7),
-                  text(some_ids(8, 9)), noisy(noise(2, 5), {0.8, 0.1})}}};
+  batch.sequences = {{.prefix = 0, .blocks = {text(some_ids(5, 4)), noisy(noise(2, 1), {1.0, 0.7})}},
+                     {.prefix = 1, .blocks = {text(some_ids(3, 5))}},
+                     {.prefix = 2,
+                      .blocks = {text(some_ids(7, 6)), noisy(noise(2, 2), {0.9, 0.5}), clean({4, 4}, 4),
+                                 seen({4, 4}, 5), text(some_ids(2, 7)), noisy(noise(1, 3), {0.4})}},
+                     {.prefix = 2,
+                      .blocks = {text(some_ids(1, 8)), noisy(noise(1, 4), {0.9}), clean({2, 3}, 6), seen({1, 5}, 7),
+                                 text(some_ids(8, 9)), noisy(noise(2, 5), {0.8, 0.1})}}};
   return batch;
 }
 
@@ -95,8 +88,8 @@ Context read(Bagel& model, const Context& parent, const std::vector<int64_t>& id
   return context;
 }
 
-/// Runs a batch through the cache, block by block and text token by token as sampling does, and compares with the packed
-/// forward.
+/// Runs a batch through the cache, block by block and text token by token as sampling does, and compares with the
+/// packed forward.
 void expect_cached_equals_packed(Bagel& model, const TrainBatch& batch) {
   const at::NoGradGuard no_grad;
   const TrainOutput out = model.forward_train(batch);
@@ -138,9 +131,7 @@ void expect_cached_equals_packed(Bagel& model, const TrainBatch& batch) {
   EXPECT_EQ(state, out.velocity.size(0));
 }
 
-TEST(Bagel, TheCachedPathSaysWhatTheTrainingForwardSays) {
-  expect_cached_equals_packed(*tiny_bagel(), ragged_batch());
-}
+TEST(Bagel, TheCachedPathSaysWhatTheTrainingForwardSays) { expect_cached_equals_packed(*tiny_bagel(), ragged_batch()); }
 
 TEST(Bagel, ItDoesWithImagesInTheContextToo) { expect_cached_equals_packed(*tiny_bagel(), interleaved_batch()); }
 
@@ -226,14 +217,11 @@ TEST(Bagel, RowsOfACachedBatchDoNotSeeEachOther) {
   const at::Tensor v = model->denoise(readers, kGrid)->velocity(x, t);
   for (int64_t i = 0; i < 3; ++i) {
     Context* row = &alone[i];
-    const at::Tensor one =
-        model->append_text(std::span<Context* const>(&row, 1), std::span(&ids[i], 1));
+    const at::Tensor one = model->append_text(std::span<Context* const>(&row, 1), std::span(&ids[i], 1));
     EXPECT_TRUE(close(batch[i], one[0], kSame));
     const Context* reader = row;
-    EXPECT_TRUE(close(v[i],
-                      model->denoise(std::span(&reader, 1), kGrid)
-                          ->velocity(x.narrow(0, i, 1), t.narrow(0, i, 1))[0],
-                      kSame));
+    EXPECT_TRUE(close(
+        v[i], model->denoise(std::span(&reader, 1), kGrid)->velocity(x.narrow(0, i, 1), t.narrow(0, i, 1))[0], kSame));
   }
 }
 
@@ -295,15 +283,13 @@ TEST(Bagel, DetachedContextChangesNoValueAndCutsTheGradientIntoTheText) {
 
   // The image's own weights are trained as before in the last layer, whose hidden states nobody
   // reads again.
-  for (const char* name :
-       {"llm2vae.weight", "language_model.model.layers.2.self_attn.q_proj_moe_gen.weight",
-        "language_model.model.layers.2.mlp_moe_gen.down_proj.weight"}) {
+  for (const char* name : {"llm2vae.weight", "language_model.model.layers.2.self_attn.q_proj_moe_gen.weight",
+                           "language_model.model.layers.2.mlp_moe_gen.down_proj.weight"}) {
     EXPECT_TRUE(close(cut.at(name), full.at(name), 1e-4, 1e-4)) << name;
   }
   // Keys of text in the last layer are reached through the boundary tokens alone now.
   const std::string key = "language_model.model.layers.2.self_attn.k_proj.weight";
-  EXPECT_GT((cut.at(key) - full.at(key)).abs().max().item<double>(),
-            1e-3 * full.at(key).abs().max().item<double>());
+  EXPECT_GT((cut.at(key) - full.at(key)).abs().max().item<double>(), 1e-3 * full.at(key).abs().max().item<double>());
 }
 
 TEST(Bagel, RecomputedActivationsChangeNoGradient) {
@@ -325,9 +311,8 @@ TEST(Bagel, DetachedContextLeavesTheTextsOwnGradientAlone) {
     batch.detach_context = detach;
     const TrainOutput out = model->forward_train(batch);
     const at::Tensor loss = model->logits(out.text_hidden).log_softmax(-1).select(1, 5).sum();
-    return torch::autograd::grad(
-               {loss}, {testing::parameter(
-                           *model, "language_model.model.layers.0.self_attn.v_proj.weight")})
+    return torch::autograd::grad({loss},
+                                 {testing::parameter(*model, "language_model.model.layers.0.self_attn.v_proj.weight")})
         .at(0);
   };
   EXPECT_TRUE(close(text_gradient(true), text_gradient(false), 1e-4, 1e-4));
@@ -384,8 +369,7 @@ TEST_F(Lora, MergedWeightsAreTheAdaptedModel) {
   EXPECT_EQ(merged.size(), plain->parameters().size());
   {
     const at::NoGradGuard no_grad;
-    for (const NamedTensor& weight : merged)
-      testing::parameter(*plain, weight.name).copy_(weight.tensor);
+    for (const NamedTensor& weight : merged) testing::parameter(*plain, weight.name).copy_(weight.tensor);
   }
   const at::Tensor want = outputs(*model);
   EXPECT_TRUE(close(outputs(*plain), want, kSame * want.abs().max().item<double>()));

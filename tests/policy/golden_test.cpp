@@ -1,9 +1,10 @@
-// What the official code computes on tests/data/bagel_tiny (tests/data/README.md), held against BAGEL in float32 and in bf16.
+// What the official code computes on tests/data/bagel_tiny (tests/data/README.md), held against BAGEL in float32 and in
+// bf16.
 //
-// The goldens are float32. In bf16 weights and activations have 8 significant bits: a rounding is off by up to 2^-8 of its value,
-// and the errors of the few dozen between input and output add up like noise. Measured is ||got - want|| / ||want|| of a whole
-// tensor, as elements near 0 have no digits left. float32 goes through the same code under the goldens' own bounds, so that those
-// of bf16 say something about bf16.
+// The goldens are float32. In bf16 weights and activations have 8 significant bits: a rounding is off by up to 2^-8 of
+// its value, and the errors of the few dozen between input and output add up like noise. Measured is ||got - want|| /
+// ||want|| of a whole tensor, as elements near 0 have no digits left. float32 goes through the same code under the
+// goldens' own bounds, so that those of bf16 say something about bf16.
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -70,7 +71,9 @@ class Golden : public ::testing::TestWithParam<DtypeChoice> {
     model->append_images(std::span<Context* const>(&row, 1), std::span(&image, 1));
   }
   Block latents_block() const {
-    return {.kind = Block::Kind::latents, .latents = model->encode_images(golden("image").unsqueeze(0)).squeeze(0), .grid = {4, 4}};
+    return {.kind = Block::Kind::latents,
+            .latents = model->encode_images(golden("image").unsqueeze(0)).squeeze(0),
+            .grid = {4, 4}};
   }
   Block vision_block() const {
     const at::Tensor image = golden("vit_image");
@@ -81,8 +84,10 @@ class Golden : public ::testing::TestWithParam<DtypeChoice> {
   void expect_velocity(const std::string& name, const Context& context, int64_t state, const at::Tensor& want) {
     const Context* reader = &context;
     const at::Tensor t = at::full({1}, facts.at("velocity_t")[state].get<double>(), at::kFloat);
-    expect(name, model->denoise(std::span(&reader, 1), {4, 4})->velocity(golden("velocity_x")[state].unsqueeze(0), t).squeeze(0),
-           want, bounds.output);
+    expect(
+        name,
+        model->denoise(std::span(&reader, 1), {4, 4})->velocity(golden("velocity_x")[state].unsqueeze(0), t).squeeze(0),
+        want, bounds.output);
   }
 
   const std::unique_ptr<Bagel> model = open(GetParam());
@@ -105,7 +110,8 @@ TEST_P(Golden, Drawing) {
   for (int64_t state = 0; state < 4; ++state) {
     expect_velocity("velocity " + std::to_string(state), context, state, golden("velocity")[state]);
   }
-  const auto times = flow::time_grid(facts.at("ode").at("num_timesteps").get<int64_t>() - 1, facts.at("ode").at("timestep_shift"));
+  const auto times =
+      flow::time_grid(facts.at("ode").at("num_timesteps").get<int64_t>() - 1, facts.at("ode").at("timestep_shift"));
   const Context* reader = &context;
   const auto denoiser = model->denoise(std::span(&reader, 1), {4, 4});
   at::Tensor x = golden("init_noise").unsqueeze(0);

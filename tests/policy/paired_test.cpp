@@ -34,9 +34,8 @@ at::Tensor noise(int64_t states, uint64_t seed) { return tensor::normal({states,
 Block clean(uint64_t seed) { return {.kind = Block::Kind::latents, .latents = noise(1, seed)[0], .grid = kGrid}; }
 
 Block seen(uint64_t seed) {
-  return {.kind = Block::Kind::vision,
-          .pixels = tensor::normal({3, 56, 42}, {.seed = seed}).clamp(-1, 1),
-          .grid = {4, 3}};
+  return {
+      .kind = Block::Kind::vision, .pixels = tensor::normal({3, 56, 42}, {.seed = seed}).clamp(-1, 1), .grid = {4, 3}};
 }
 
 Block noisy(int64_t states, uint64_t seed) {
@@ -57,11 +56,12 @@ class PairedTest : public ::testing::Test {
   TrainBatch batch() const {
     TrainBatch batch;
     batch.prefixes = {{text("a red circle")}, {clean(1), seen(2), text("make it green")}, {}};
-    batch.sequences = {{.prefix = 0, .blocks = {text("think of red")}},
-                       {.prefix = 0, .blocks = {text("circles"), noisy(2, 3)}},
-                       {.prefix = 1, .blocks = {text("green"), noisy(1, 4), clean(5), seen(6), text("more"), noisy(2, 7)}},
-                       {.prefix = 1, .blocks = {noisy(3, 8)}},
-                       {.prefix = 2, .blocks = {noisy(1, 9)}}};
+    batch.sequences = {
+        {.prefix = 0, .blocks = {text("think of red")}},
+        {.prefix = 0, .blocks = {text("circles"), noisy(2, 3)}},
+        {.prefix = 1, .blocks = {text("green"), noisy(1, 4), clean(5), seen(6), text("more"), noisy(2, 7)}},
+        {.prefix = 1, .blocks = {noisy(3, 8)}},
+        {.prefix = 2, .blocks = {noisy(1, 9)}}};
     return batch;
   }
 
@@ -105,7 +105,8 @@ TEST_F(PairedTest, TheTextModelWritesAsItDoesAlone) {
 
 TEST_F(PairedTest, TheImageModelDrawsAsItDoesAlone) {
   const auto alone = Bagel::load(config_for(kData / "bagel_tiny"), 0);
-  const std::vector<Block> blocks = {clean(1), seen(2), text("make it green"), text("think"), clean(3), seen(4), text("more")};
+  const std::vector<Block> blocks = {clean(1), seen(2), text("make it green"), text("think"),
+                                     clean(3), seen(4), text("more")};
   Context ours, theirs;
   for (const Block& block : blocks) {
     read(*model, ours, block);
@@ -212,7 +213,9 @@ TEST_F(PairedTest, GradientsReachTheirOwnHalf) {
     const at::NoGradGuard no_grad;  // llm2vae of a fresh model is 0, and this one is no fresh model; make sure
     ASSERT_GT(testing::parameter(*model, "image.llm2vae.weight").abs().max().item<double>(), 0);
   }
-  auto text_loss = [&](const TrainOutput& out) { return model->logits(out.text_hidden).log_softmax(-1).select(1, 5).sum(); };
+  auto text_loss = [&](const TrainOutput& out) {
+    return model->logits(out.text_hidden).log_softmax(-1).select(1, 5).sum();
+  };
   const auto by_text = reached(*model, text_loss(model->forward_train(batch())));
   EXPECT_EQ(by_text.size(), 3U + 2 * 12);  // every parameter of qwen2_tiny
   for (const std::string& name : by_text) EXPECT_TRUE(name.starts_with("text.")) << name;
@@ -243,7 +246,8 @@ TEST_F(PairedTest, PatternsFitNamesWithTheHalfsPrefixAndWithout) {
   EXPECT_TRUE(names.contains("text.model.embed_tokens.weight"));
   EXPECT_TRUE(names.contains("image.vae2llm.weight"));
   EXPECT_FALSE(names.contains("image.language_model.lm_head.weight")) << "the writing head is not used";
-  for (const std::string& name : names) EXPECT_FALSE(name.starts_with("image.vit_model.")) << name << ": frozen by default";
+  for (const std::string& name : names)
+    EXPECT_FALSE(name.starts_with("image.vit_model.")) << name << ": frozen by default";
   config.freeze = {"image.*"};
   for (const std::string& name : trained(config)) EXPECT_TRUE(name.starts_with("text.")) << name;
   config.freeze = {"*"};
@@ -255,14 +259,15 @@ TEST_F(PairedTest, PatternsFitNamesWithTheHalfsPrefixAndWithout) {
   names = trained(config);
   EXPECT_FALSE(names.empty());
   for (const std::string& name : names) {
-    EXPECT_TRUE(name.starts_with("image.language_model.model.layers.") && name.find("_moe_gen.lora_") != std::string::npos) << name;
+    EXPECT_TRUE(name.starts_with("image.language_model.model.layers.") &&
+                name.find("_moe_gen.lora_") != std::string::npos)
+        << name;
   }
   config.lora.targets = {"text.*q_proj.weight"};
-  EXPECT_EQ(trained(config), (std::set<std::string>{
-                                 "text.model.layers.0.self_attn.q_proj.lora_A.weight",
-                                 "text.model.layers.0.self_attn.q_proj.lora_B.weight",
-                                 "text.model.layers.1.self_attn.q_proj.lora_A.weight",
-                                 "text.model.layers.1.self_attn.q_proj.lora_B.weight"}));
+  EXPECT_EQ(trained(config), (std::set<std::string>{"text.model.layers.0.self_attn.q_proj.lora_A.weight",
+                                                    "text.model.layers.0.self_attn.q_proj.lora_B.weight",
+                                                    "text.model.layers.1.self_attn.q_proj.lora_A.weight",
+                                                    "text.model.layers.1.self_attn.q_proj.lora_B.weight"}));
   config.lora.targets = {"text.vae2llm.weight", "*embed_tokens*"};
   EXPECT_EQ(message_of<BadInput>([&] { Paired::load(config, 5); }),
             "policy.lora.targets: no weight of the model matches [text.vae2llm.weight, *embed_tokens*]");
@@ -315,7 +320,8 @@ TEST_F(PairedTest, APictureThatOnlyTheTextModelWouldReadIsRefused) {
   const Image picture{.width = 64, .height = 64, .pixels = std::vector<uint8_t>(64 * 64 * 3, 100)};
   EXPECT_EQ(model->read_images(std::span(&picture, 1), true).front().size(), 2U);
   EXPECT_EQ(message_of<BadInput>([&] { model->read_images(std::span(&picture, 1), false); }),
-            folder.path().string() + ": the text model of a pair sees no pictures; a prompt with one needs a program that draws");
+            folder.path().string() +
+                ": the text model of a pair sees no pictures; a prompt with one needs a program that draws");
   EXPECT_TRUE(model->read_images({}, false).empty());
 }
 

@@ -88,14 +88,16 @@ class Parity : public ::testing::TestWithParam<const char*> {
 };
 
 TEST_P(Parity, TheTokenizerGivesTheOfficialIds) {
-  for (size_t i = 0; i < golden.size(); ++i) EXPECT_EQ(model->tokenizer().encode(kTexts[i]), golden[i].ids) << kTexts[i];
+  for (size_t i = 0; i < golden.size(); ++i)
+    EXPECT_EQ(model->tokenizer().encode(kTexts[i]), golden[i].ids) << kTexts[i];
 }
 
 TEST_P(Parity, PackedLogitsAreThoseOfTransformers) {
   const at::NoGradGuard no_grad;
   const at::Tensor logits = model->logits(model->forward_train(batch_of(golden)).text_hidden);
   const int64_t answer = golden[0].logits.size(0) - 9;
-  EXPECT_TRUE(close(logits, at::cat({golden[0].logits.narrow(0, 9, answer), golden[1].logits, golden[2].logits}), kParity));
+  EXPECT_TRUE(
+      close(logits, at::cat({golden[0].logits.narrow(0, 9, answer), golden[1].logits, golden[2].logits}), kParity));
 }
 
 TEST_P(Parity, CachedLogitsAreThoseOfTransformersTokenByTokenAndTogether) {
@@ -141,7 +143,8 @@ TEST(Qwen2, EveryParameterTrainsAndRecomputedActivationsChangeNoGradient) {
   ASSERT_EQ(parameters.size(), 3U + 2 * 12);
   for (size_t i = 0; i < want.size(); ++i) {
     ASSERT_TRUE(want[i].defined()) << parameters[i].name;
-    EXPECT_TRUE(close(got[i], want[i], kSame * std::max(1.0, want[i].abs().max().item<double>()))) << parameters[i].name;
+    EXPECT_TRUE(close(got[i], want[i], kSame * std::max(1.0, want[i].abs().max().item<double>())))
+        << parameters[i].name;
   }
 }
 
@@ -149,7 +152,10 @@ TEST(Qwen2, TiedEmbeddingsAreOneParameter) {
   const auto model = Qwen2::load(config_for(kData / "qwen2_tiny_tied"), 0);
   for (const NamedTensor& p : model->parameters()) EXPECT_NE(p.name, "lm_head.weight");
   // An id that no text holds is reached through the logits alone.
-  model->logits(model->forward_train(batch_of(goldens(kData / "qwen2_tiny_tied"))).text_hidden).select(1, 300).sum().backward();
+  model->logits(model->forward_train(batch_of(goldens(kData / "qwen2_tiny_tied"))).text_hidden)
+      .select(1, 300)
+      .sum()
+      .backward();
   EXPECT_GT(testing::parameter(*model, "model.embed_tokens.weight").grad()[300].abs().max().item<double>(), 0);
 }
 
@@ -225,10 +231,12 @@ TEST_F(Qwen2Folder, WhatTheLayersDoNotComputeIsRefusedByFileAndKey) {
   const std::string file = (folder / "config.json").string();
   EXPECT_EQ(with("use_sliding_window", true),
             file + ": 'use_sliding_window' is true; attention within a window is not supported, only full attention");
-  EXPECT_EQ(with("rope_scaling", {{"factor", 4.0}}),
-            file + ": 'rope_scaling' is {\"factor\":4.0}; scaled rotary positions are not supported, only 'rope_theta'");
-  EXPECT_EQ(with("rope_parameters", {{"rope_type", "yarn"}, {"rope_theta", 1e6}}),
-            file + ": rope_parameters: 'rope_type' is \"yarn\"; scaled rotary positions are not supported, only \"default\"");
+  EXPECT_EQ(
+      with("rope_scaling", {{"factor", 4.0}}),
+      file + ": 'rope_scaling' is {\"factor\":4.0}; scaled rotary positions are not supported, only 'rope_theta'");
+  EXPECT_EQ(
+      with("rope_parameters", {{"rope_type", "yarn"}, {"rope_theta", 1e6}}),
+      file + ": rope_parameters: 'rope_type' is \"yarn\"; scaled rotary positions are not supported, only \"default\"");
   EXPECT_EQ(with("rope_parameters", {{"rope_type", "default"}, {"rope_theta", 1e6}}), "nothing");
   EXPECT_EQ(with("hidden_act", "gelu"), file + ": 'hidden_act' must be \"silu\", got \"gelu\"");
   EXPECT_EQ(with("head_dim", 7), file + ": a head width of 7 is odd; rotary positions turn pairs");
@@ -236,14 +244,17 @@ TEST_F(Qwen2Folder, WhatTheLayersDoNotComputeIsRefusedByFileAndKey) {
 
 TEST_F(Qwen2Folder, AnotherFamilyIsNamedWithWhatIsExpected) {
   const std::string file = (folder / "config.json").string();
-  EXPECT_EQ(with("model_type", "llama"), file + ": 'model_type' is \"llama\"; expected \"bagel\", or \"qwen2\" for Qwen2.5, or \"unigrpo_pair\"");
+  EXPECT_EQ(with("model_type", "llama"),
+            file + ": 'model_type' is \"llama\"; expected \"bagel\", or \"qwen2\" for Qwen2.5, or \"unigrpo_pair\"");
   edit_config([](nlohmann::json& object) { object.erase("model_type"); });
   EXPECT_EQ(message(), "nothing");  // architectures says it as well
   EXPECT_EQ(with("architectures", {"GPT2LMHeadModel"}),
-            file + ": 'architectures' is [\"GPT2LMHeadModel\"]; expected [\"BagelForConditionalGeneration\"] or "
-                   "[\"Qwen2ForCausalLM\"]");
+            file +
+                ": 'architectures' is [\"GPT2LMHeadModel\"]; expected [\"BagelForConditionalGeneration\"] or "
+                "[\"Qwen2ForCausalLM\"]");
   edit_config([](nlohmann::json& object) { object.erase("architectures"); });
-  EXPECT_EQ(message(), file + ": 'model_type' is missing; expected \"bagel\", or \"qwen2\" for Qwen2.5, or \"unigrpo_pair\"");
+  EXPECT_EQ(message(),
+            file + ": 'model_type' is missing; expected \"bagel\", or \"qwen2\" for Qwen2.5, or \"unigrpo_pair\"");
   EXPECT_EQ(message_of<BadInput>([&] { read_bagel_config(kData / "qwen2_tiny"); }),
             (kData / "qwen2_tiny").string() + ": a qwen2 model; this needs a BAGEL folder");
 }

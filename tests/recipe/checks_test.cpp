@@ -71,23 +71,21 @@ TEST(Checks, NameTheKeysThatDoNotGoTogether) {
       {"[[reward.terms]]\nweight = 0\n",
        "FILE:2:10: reward.terms.0.weight: expected a weight other than 0 in at least one term"},
       {kShortest + "[rollout]\nprogram = [\"text\"]\n",
-       "FILE:6:8: reward.terms.0.kind: expected \"image\" in rollout.program for kind \"geneval\"",
-       Command::train},
+       "FILE:6:8: reward.terms.0.kind: expected \"image\" in rollout.program for kind \"geneval\"", Command::train},
       {"[[reward.terms]]\nkind = \"text_rules\"\nmax_tokens = 20\noverlong_cache = 21\n",
        "FILE:4:18: reward.terms.0.overlong_cache: expected at most max_tokens = 20, got 21"},
       {"[[reward.terms]]\nkind = \"text_rules\"\nmin_tokens = 21\nmax_tokens = 20\n",
        "FILE:3:14: reward.terms.0.min_tokens: expected at most max_tokens = 20, got 21"},
       {kShortest + "[[reward.terms]]\nkind = \"text_rules\"\n[rollout]\nprogram = [\"image\"]\n",
-       "FILE:8:8: reward.terms.1.kind: expected \"text\" in rollout.program for kind \"text_rules\"",
-       Command::train},
+       "FILE:8:8: reward.terms.1.kind: expected \"text\" in rollout.program for kind \"text_rules\"", Command::train},
       {kShortest + "[[reward.terms]]\nkind = \"format\"\n[rollout]\nprogram = [\"image\"]\n",
-       "FILE:8:8: reward.terms.1.kind: expected \"text\" in rollout.program for kind \"format\"",
-       Command::train},
+       "FILE:8:8: reward.terms.1.kind: expected \"text\" in rollout.program for kind \"format\"", Command::train},
   };
   const std::string http = "[[reward.terms]]\nkind = \"http\"\n[reward.terms.http]\n";
   const std::string chat = http + "url = \"https://a\"\nformat = \"chat\"\n";
   const std::vector<Case> of_http = {
-      {"[[reward.terms]]\nkind = \"http\"\n", "FILE:2:8: reward.terms.0.http.url: expected an address for kind = \"http\""},
+      {"[[reward.terms]]\nkind = \"http\"\n",
+       "FILE:2:8: reward.terms.0.http.url: expected an address for kind = \"http\""},
       {"[[reward.terms]]\ndetector = \"http\"\n",
        "FILE:2:12: reward.terms.0.http.url: expected an address for detector = \"http\""},
       {"[[reward.terms]]\nkind = \"saturation\"\ndetector = \"http\"\n", "accepted"},
@@ -107,16 +105,17 @@ TEST(Checks, NameTheKeysThatDoNotGoTogether) {
       {chat, "FILE:5:10: reward.terms.0.http.model: expected a model for format = \"chat\""},
       {chat + "model = \"m\"\n", "FILE:5:10: reward.terms.0.http.template: expected a message for format = \"chat\""},
       {chat + "model = \"m\"\ntemplate = \"t\"\n",
-       "FILE:5:10: reward.terms.0.http.score_pointer: expected this or score_regex, one of them, for format = \"chat\""},
+       "FILE:5:10: reward.terms.0.http.score_pointer: expected this or score_regex, one of them, for format = "
+       "\"chat\""},
       {chat + "model = \"m\"\ntemplate = \"t\"\nscore_pointer = \"/a\"\nscore_regex = \"a\"\n",
-       "FILE:8:17: reward.terms.0.http.score_pointer: expected this or score_regex, one of them, for format = \"chat\""},
+       "FILE:8:17: reward.terms.0.http.score_pointer: expected this or score_regex, one of them, for format = "
+       "\"chat\""},
       {chat + "model = \"m\"\ntemplate = \"t\"\nscore_regex = \"a\"\n", "accepted"},
       {"[[eval.rewards]]\nkind = \"http\"\n",
        "FILE:2:8: eval.rewards.0.http.url: expected an address for kind = \"http\""},
   };
   for (const Case& one : of_http) EXPECT_EQ(refusal(one.text, {}, one.command), one.message) << one.text;
-  for (const Case& one : cases)
-    EXPECT_EQ(refusal(one.text, {}, one.command), one.message) << one.text;
+  for (const Case& one : cases) EXPECT_EQ(refusal(one.text, {}, one.command), one.message) << one.text;
 }
 
 TEST(Checks, LayAConflictToTheOverrideThatTookPart) {

@@ -19,8 +19,7 @@ namespace {
 TEST(Explain, IsWhatTheDocumentSays) {
   std::ifstream file(UNIGRPO_SOURCE_DIR "/docs/RECIPE.md");
   const std::string document{std::istreambuf_iterator<char>(file), {}};
-  EXPECT_TRUE(document == explain())
-      << "write it again: build/bin/unigrpo recipe --explain > docs/RECIPE.md";
+  EXPECT_TRUE(document == explain()) << "write it again: build/bin/unigrpo recipe --explain > docs/RECIPE.md";
 }
 
 TEST(Explain, HasEveryKeyWithItsDefaultRangeAndMeaning) {
@@ -29,10 +28,8 @@ TEST(Explain, HasEveryKeyWithItsDefaultRangeAndMeaning) {
     for (const Field& field : section.fields)
       EXPECT_NE(text.find("| " + field.key + " "), std::string::npos) << field.key;
   }
-  EXPECT_NE(
-      text.find(
-          "| grpo.group_size         | integer | 12      | from 2 to 65536 | G: samples a prompt"),
-      std::string::npos);
+  EXPECT_NE(text.find("| grpo.group_size         | integer | 12      | from 2 to 65536 | G: samples a prompt"),
+            std::string::npos);
   EXPECT_NE(text.find("| required by train "), std::string::npos);
   EXPECT_NE(text.find("flow_sde, cps, dance"), std::string::npos);
 }
@@ -67,9 +64,7 @@ struct Randomize {
   RandomStream& draw;
   const Limits& limits;
   void operator()(bool* out) const { *out = draw.below(2) == 1; }
-  void operator()(int64_t* out) const {
-    *out = static_cast<int64_t>(std::floor(draw_number(draw, limits)));
-  }
+  void operator()(int64_t* out) const { *out = static_cast<int64_t>(std::floor(draw_number(draw, limits))); }
   void operator()(double* out) const { *out = draw_number(draw, limits); }
   void operator()(std::string* out) const { *out = draw_text(draw, limits); }
   void operator()(std::vector<std::string>* out) const {
@@ -81,8 +76,8 @@ struct Randomize {
     out.set(out.value, names[draw.below(names.size())]);
   }
   void operator()(const TableRef& out) const {
-    static const std::vector<std::string> values = {
-        "{}", R"({"limit":3})", R"({"a b":{"c":[1,2.0,true,"x\"\n"],"d":{}},"z":-1e-300})"};
+    static const std::vector<std::string> values = {"{}", R"({"limit":3})",
+                                                    R"({"a b":{"c":[1,2.0,true,"x\"\n"],"d":{}},"z":-1e-300})"};
     *out.json = values[draw.below(values.size())];
   }
 };
@@ -139,8 +134,7 @@ TEST(ToToml, ReadsBackAsTheSameRecipe) {
     const Recipe recipe = random_recipe(seed);
     const std::string text = to_toml(recipe);
     const Recipe again = accepted(text);
-    EXPECT_EQ(differing_keys(recipe, again), std::vector<std::string>{}) << "seed " << seed << "\n"
-                                                                         << text;
+    EXPECT_EQ(differing_keys(recipe, again), std::vector<std::string>{}) << "seed " << seed << "\n" << text;
     EXPECT_EQ(to_toml(again), text) << "seed " << seed;
     // Not through text: a double must come back to its last bit.
     EXPECT_EQ(recipe.optim.lr, again.optim.lr);
@@ -158,8 +152,9 @@ TEST(DifferingKeys, AreNamedInSchemaOrder) {
   b.reward.terms[1].weight = 0.5;
   b.reward.terms[0].http.model = "m";
   b.policy.freeze.clear();
-  EXPECT_EQ(differing_keys(a, b), (std::vector<std::string>{"run.num_steps", "policy.freeze", "reward.terms.0.http.model",
-                                                            "reward.terms.1.weight", "optim.lr"}));
+  EXPECT_EQ(differing_keys(a, b),
+            (std::vector<std::string>{"run.num_steps", "policy.freeze", "reward.terms.0.http.model",
+                                      "reward.terms.1.weight", "optim.lr"}));
   b = a;
   b.reward.terms.resize(3);
   EXPECT_EQ(differing_keys(a, b), std::vector<std::string>{"reward.terms"});
@@ -186,8 +181,7 @@ TEST(Parse, SurvivesMutatedRecipes) {
     const size_t edits = 1 + draw.below(4);
     for (size_t i = 0; i < edits && !text.empty(); ++i) {
       const size_t at = draw.below(text.size());
-      const size_t length =
-          std::min<size_t>(text.size() - at, draw.below(draw.below(8) == 0 ? 400 : 4));
+      const size_t length = std::min<size_t>(text.size() - at, draw.below(draw.below(8) == 0 ? 400 : 4));
       switch (draw.below(5)) {
         case 0:
           text[at] = static_cast<char>(draw.below(256));

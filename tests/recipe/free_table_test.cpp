@@ -24,8 +24,10 @@ std::string repeat(const std::string& piece, int times) {
 
 TEST(FreeTable, IsReadAsJsonWithSortedKeys) {
   EXPECT_EQ(settings_of(""), "{}");
-  EXPECT_EQ(settings_of("[reward.terms.settings]\nz = 1\na = 2.0\n\"b c\" = [true, 'x\"y', {q = -3}]\n[reward.terms.settings.d]\n"),
-            R"({"a":2.0,"b c":[true,"x\"y",{"q":-3}],"d":{},"z":1})");
+  EXPECT_EQ(
+      settings_of(
+          "[reward.terms.settings]\nz = 1\na = 2.0\n\"b c\" = [true, 'x\"y', {q = -3}]\n[reward.terms.settings.d]\n"),
+      R"({"a":2.0,"b c":[true,"x\"y",{"q":-3}],"d":{},"z":1})");
   EXPECT_EQ(settings_of("settings = {text = \"two\\nlines\"}\n"), R"({"text":"two\nlines"})");
   EXPECT_EQ(settings_of("settings.a.b = 9223372036854775807\n"), R"({"a":{"b":9223372036854775807}})");
 }
@@ -42,10 +44,12 @@ TEST(FreeTable, RefusesWhatJsonHasNot) {
   EXPECT_EQ(refusal(kPlugin + "settings = {a = [1, nan]}\n"),
             "FILE:4:21: reward.terms.0.settings.a.1: expected a number, got nan");
   EXPECT_EQ(refusal(kPlugin + "settings = {\"a b\" = 1979-05-27}\n"),
-            "FILE:4:21: reward.terms.0.settings.\"a b\": expected a string, number, boolean, list or table, got a date or time");
+            "FILE:4:21: reward.terms.0.settings.\"a b\": expected a string, number, boolean, list or table, got a date "
+            "or time");
   EXPECT_EQ(settings_of("settings = {a = " + repeat("[", 15) + repeat("]", 15) + "}\n").size(), 6 + 30u);
-  EXPECT_NE(refusal(kPlugin + "settings = {a = " + repeat("[", 16) + repeat("]", 16) + "}\n").find("nests deeper than 16"),
-            std::string::npos);
+  EXPECT_NE(
+      refusal(kPlugin + "settings = {a = " + repeat("[", 16) + repeat("]", 16) + "}\n").find("nests deeper than 16"),
+      std::string::npos);
 }
 
 TEST(FreeTable, GoesWithPluginsOnly) {
@@ -84,7 +88,8 @@ TEST(FreeTable, SaysWhichOverrideIsWrong) {
   EXPECT_EQ(said("reward.terms.0.settings.b=nan"), "--set reward.terms.0.settings.b=nan: expected a number, got nan");
   EXPECT_EQ(said("reward.terms.0.settings=1"), "--set reward.terms.0.settings=1: expected a table, got 1");
   EXPECT_NE(said("reward.terms.1.settings.a=1").find("reward.terms has 1 element"), std::string::npos);
-  EXPECT_NE(said("reward.terms.0.settings." + repeat("b.", 16) + "b=1").find("nests deeper than 16"), std::string::npos);
+  EXPECT_NE(said("reward.terms.0.settings." + repeat("b.", 16) + "b=1").find("nests deeper than 16"),
+            std::string::npos);
   EXPECT_NE(said("reward.terms.0.setings.a=1").find("unknown key"), std::string::npos);
 }
 

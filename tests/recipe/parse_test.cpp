@@ -27,20 +27,16 @@ struct Bad {
 TEST(Parse, SaysWhereAndWhatIsWrong) {
   const std::vector<Bad> cases = {
       // Unknown keys and tables
-      {"[grpo]\ngrop_size = 8\n",
-       "FILE:2:1: grpo.grop_size: unknown key, did you mean 'grpo.group_size'?"},
+      {"[grpo]\ngrop_size = 8\n", "FILE:2:1: grpo.grop_size: unknown key, did you mean 'grpo.group_size'?"},
       {"group_size = 8\n", "FILE:1:1: group_size: unknown key, did you mean 'grpo.group_size'?"},
-      {"[rollout]\n\n  group_size = 8\n",
-       "FILE:3:3: rollout.group_size: unknown key, did you mean 'grpo.group_size'?"},
+      {"[rollout]\n\n  group_size = 8\n", "FILE:3:3: rollout.group_size: unknown key, did you mean 'grpo.group_size'?"},
       {"[optim]\nlearning_rate = 1e-4\n",
        "FILE:2:1: optim.learning_rate: unknown key, expected one of lr, beta1, beta2, eps, "
        "weight_decay, warmup_steps, "
        "schedule, max_grad_norm, on_nonfinite, max_skipped, groups, ema"},
-      {"[run]\nzzzzzz = 1\n",
-       "FILE:2:1: run.zzzzzz: unknown key, expected one of name, dir, seed, num_steps, threads"},
+      {"[run]\nzzzzzz = 1\n", "FILE:2:1: run.zzzzzz: unknown key, expected one of name, dir, seed, num_steps, threads"},
       {"[grop]\ngroup_size = 8\n", "FILE:1:2: grop: unknown table, did you mean 'grpo'?"},
-      {"[rollout.windw]\nwidth = 2\n",
-       "FILE:1:10: rollout.windw: unknown table, did you mean 'rollout.window'?"},
+      {"[rollout.windw]\nwidth = 2\n", "FILE:1:10: rollout.windw: unknown table, did you mean 'rollout.window'?"},
       {"[window]\nwidth = 2\n", "FILE:1:2: window: unknown table, did you mean 'rollout.window'?"},
       {"[quantum]\nx = 1\n",
        "FILE:1:2: quantum: unknown table, expected one of run, policy, data, rollout, grpo, "
@@ -64,8 +60,10 @@ TEST(Parse, SaysWhereAndWhatIsWrong) {
        "use_proxy, max_concurrent, max_tries, image_format, format, batch_size, whole_groups, model, system, template, "
        "max_tokens, temperature, score_pointer, score_regex, scale, offset, min_number, max_number"},
       {"[[reward.terms]]\nquantum = 1\n",
-       "FILE:2:1: reward.terms.0.quantum: unknown key, expected one of name, kind, dimension, measure, timeout_s, model, "
-       "jpeg_prefer, pattern, min_tokens, max_tokens, overlong_cache, detector, http, path, isolate, max_memory_gib, settings, "
+       "FILE:2:1: reward.terms.0.quantum: unknown key, expected one of name, kind, dimension, measure, timeout_s, "
+       "model, "
+       "jpeg_prefer, pattern, min_tokens, max_tokens, overlong_cache, detector, http, path, isolate, max_memory_gib, "
+       "settings, "
        "weight, drives, scale, clip, gate, gate_min"},
       {"[[reward.terms]]\nhttp = \"https://a\"\n",
        "FILE:2:8: reward.terms.0.http: expected a table [reward.terms.http], got \"https://a\""},
@@ -77,66 +75,47 @@ TEST(Parse, SaysWhereAndWhatIsWrong) {
        "FILE:2:26: reward.terms.0.http.max_concurrent: expected an integer from 1 to 512, got 0"},
       {"[[reward.terms]]\nhttp.url.x = 1\n",
        "FILE:2:6: reward.terms.0.http.url: expected an http:// or https:// address without user name, got a table"},
-      {"[policy]\nlora.rnk = 4\n",
-       "FILE:2:6: policy.lora.rnk: unknown key, did you mean 'policy.lora.rank'?"},
-      {"\"grpo.group_size\" = 8\n",
-       "FILE:1:1: \"grpo.group_size\": unknown key, did you mean 'grpo.group_size'?"},
+      {"[policy]\nlora.rnk = 4\n", "FILE:2:6: policy.lora.rnk: unknown key, did you mean 'policy.lora.rank'?"},
+      {"\"grpo.group_size\" = 8\n", "FILE:1:1: \"grpo.group_size\": unknown key, did you mean 'grpo.group_size'?"},
       {"[run]\n\"a\\nb\" = 1\n",
        "FILE:2:1: run.\"a\\nb\": unknown key, expected one of name, dir, seed, num_steps, threads"},
-      {"[run]\n\"\" = 1\n",
-       "FILE:2:1: run.\"\": unknown key, expected one of name, dir, seed, num_steps, threads"},
+      {"[run]\n\"\" = 1\n", "FILE:2:1: run.\"\": unknown key, expected one of name, dir, seed, num_steps, threads"},
       // Wrong types
-      {"[grpo]\ngroup_size = 8.0\n",
-       "FILE:2:14: grpo.group_size: expected an integer from 2 to 65536, got 8.0"},
-      {"[grpo]\ngroup_size = \"8\"\n",
-       "FILE:2:14: grpo.group_size: expected an integer from 2 to 65536, got \"8\""},
-      {"[grpo]\ngroup_size = [8]\n",
-       "FILE:2:14: grpo.group_size: expected an integer from 2 to 65536, got a list"},
-      {"[grpo.group_size]\n",
-       "FILE:1:1: grpo.group_size: expected an integer from 2 to 65536, got a table"},
+      {"[grpo]\ngroup_size = 8.0\n", "FILE:2:14: grpo.group_size: expected an integer from 2 to 65536, got 8.0"},
+      {"[grpo]\ngroup_size = \"8\"\n", "FILE:2:14: grpo.group_size: expected an integer from 2 to 65536, got \"8\""},
+      {"[grpo]\ngroup_size = [8]\n", "FILE:2:14: grpo.group_size: expected an integer from 2 to 65536, got a list"},
+      {"[grpo.group_size]\n", "FILE:1:1: grpo.group_size: expected an integer from 2 to 65536, got a table"},
       {"[run]\nnum_steps = 1979-05-27\n",
        "FILE:2:13: run.num_steps: expected an integer from 1 to 1e9, got a date or time"},
       {"[optim]\nlr = \"1e-4\"\n", "FILE:2:6: optim.lr: expected a number >= 0, got \"1e-4\""},
       {"[optim]\nlr = true\n", "FILE:2:6: optim.lr: expected a number >= 0, got true"},
       {"[optim]\nlr = nan\n", "FILE:2:6: optim.lr: expected a number >= 0, got nan"},
       {"[optim]\nlr = inf\n", "FILE:2:6: optim.lr: expected a number >= 0, got inf"},
-      {"[[reward.terms]]\nweight = -inf\n",
-       "FILE:2:10: reward.terms.0.weight: expected a number, got -inf"},
+      {"[[reward.terms]]\nweight = -inf\n", "FILE:2:10: reward.terms.0.weight: expected a number, got -inf"},
       {"[monitor]\nreport = 1\n", "FILE:2:10: monitor.report: expected true or false, got 1"},
-      {"[monitor]\nreport = \"yes\"\n",
-       "FILE:2:10: monitor.report: expected true or false, got \"yes\""},
+      {"[monitor]\nreport = \"yes\"\n", "FILE:2:10: monitor.report: expected true or false, got \"yes\""},
       {"[run]\ndir = 7\n", "FILE:2:7: run.dir: expected a string, got 7"},
-      {"[policy]\ndtype = 32\n",
-       "FILE:2:9: policy.dtype: expected one of float32 | bfloat16, got 32"},
+      {"[policy]\ndtype = 32\n", "FILE:2:9: policy.dtype: expected one of float32 | bfloat16, got 32"},
       {"[rollout]\nprogram = \"image\"\n",
        "FILE:2:11: rollout.program: expected a non-empty list of \"text\" and \"image\", got "
        "\"image\""},
-      {"[policy]\nfreeze = [\"a\", 1]\n",
-       "FILE:2:16: policy.freeze.1: expected a non-empty string, got 1"},
+      {"[policy]\nfreeze = [\"a\", 1]\n", "FILE:2:16: policy.freeze.1: expected a non-empty string, got 1"},
       {"grpo = 3\n", "FILE:1:8: grpo: expected a table [grpo], got 3"},
       {"[[grpo]]\n", "FILE:1:1: grpo: expected a table [grpo], got a list"},
       {"[reward.terms]\nkind = \"geneval\"\n",
        "FILE:1:1: reward.terms: expected a list of tables [[reward.terms]], got a table"},
-      {"[reward]\nterms = [1]\n",
-       "FILE:2:10: reward.terms.0: expected a list of tables [[reward.terms]], got 1"},
-      {"[reward]\nterms = 1\n",
-       "FILE:2:9: reward.terms: expected a list of tables [[reward.terms]], got 1"},
+      {"[reward]\nterms = [1]\n", "FILE:2:10: reward.terms.0: expected a list of tables [[reward.terms]], got 1"},
+      {"[reward]\nterms = 1\n", "FILE:2:9: reward.terms: expected a list of tables [[reward.terms]], got 1"},
       // Out of range
-      {"[grpo]\ngroup_size = 1\n",
-       "FILE:2:14: grpo.group_size: expected an integer from 2 to 65536, got 1"},
-      {"[run]\nnum_steps = 0\n",
-       "FILE:2:13: run.num_steps: expected an integer from 1 to 1e9, got 0"},
+      {"[grpo]\ngroup_size = 1\n", "FILE:2:14: grpo.group_size: expected an integer from 2 to 65536, got 1"},
+      {"[run]\nnum_steps = 0\n", "FILE:2:13: run.num_steps: expected an integer from 1 to 1e9, got 0"},
       {"[run]\nseed = -1\n", "FILE:2:8: run.seed: expected an integer >= 0, got -1"},
-      {"[run]\nname = \"a/b\"\n",
-       "FILE:2:8: run.name: expected a folder name (1 to 200 bytes, no '/'), got \"a/b\""},
-      {"[run]\nname = \"..\"\n",
-       "FILE:2:8: run.name: expected a folder name (1 to 200 bytes, no '/'), got \"..\""},
-      {"[run]\nname = \"\"\n",
-       "FILE:2:8: run.name: expected a folder name (1 to 200 bytes, no '/'), got \"\""},
+      {"[run]\nname = \"a/b\"\n", "FILE:2:8: run.name: expected a folder name (1 to 200 bytes, no '/'), got \"a/b\""},
+      {"[run]\nname = \"..\"\n", "FILE:2:8: run.name: expected a folder name (1 to 200 bytes, no '/'), got \"..\""},
+      {"[run]\nname = \"\"\n", "FILE:2:8: run.name: expected a folder name (1 to 200 bytes, no '/'), got \"\""},
       {"[run]\ndir = \"a\\u0000b\"\n",
        "FILE:2:7: run.dir: expected a string without control characters, got \"a\\u0000b\""},
-      {"[rollout]\ntemperature = 0\n",
-       "FILE:2:15: rollout.temperature: expected a number > 0, got 0"},
+      {"[rollout]\ntemperature = 0\n", "FILE:2:15: rollout.temperature: expected a number > 0, got 0"},
       {"[rollout]\nprogram = []\n",
        "FILE:2:11: rollout.program: expected a non-empty list of \"text\" and \"image\", got an "
        "empty list"},
@@ -154,16 +133,11 @@ TEST(Parse, SaysWhereAndWhatIsWrong) {
        "\"token\"?)"},
       {"[rollout.window]\nlast = 0\n",
        "FILE:2:8: rollout.window.last: expected -1 or an integer from 1 to 10000, got 0"},
-      {"[grpo.text]\nclip_low = 1\n",
-       "FILE:2:12: grpo.text.clip_low: expected a number > 0 and < 1, got 1"},
-      {"[grpo.text]\ndual_clip = 0.5\n",
-       "FILE:2:13: grpo.text.dual_clip: expected 0 or a number > 1, got 0.5"},
-      {"[grpo.image]\nclip_range = 0.0\n",
-       "FILE:2:14: grpo.image.clip_range: expected a number > 0 and < 1, got 0.0"},
-      {"[policy.lora]\nrank = 0\n",
-       "FILE:2:8: policy.lora.rank: expected an integer from 1 to 4096, got 0"},
-      {"[reward]\nmax_dropped = 1.5\n",
-       "FILE:2:15: reward.max_dropped: expected a number from 0 to 1, got 1.5"},
+      {"[grpo.text]\nclip_low = 1\n", "FILE:2:12: grpo.text.clip_low: expected a number > 0 and < 1, got 1"},
+      {"[grpo.text]\ndual_clip = 0.5\n", "FILE:2:13: grpo.text.dual_clip: expected 0 or a number > 1, got 0.5"},
+      {"[grpo.image]\nclip_range = 0.0\n", "FILE:2:14: grpo.image.clip_range: expected a number > 0 and < 1, got 0.0"},
+      {"[policy.lora]\nrank = 0\n", "FILE:2:8: policy.lora.rank: expected an integer from 1 to 4096, got 0"},
+      {"[reward]\nmax_dropped = 1.5\n", "FILE:2:15: reward.max_dropped: expected a number from 0 to 1, got 1.5"},
       {"[[reward.terms]]\nname = \"a b\"\n",
        "FILE:2:8: reward.terms.0.name: expected a name of letters, digits and _ - . (at most 100), "
        "got \"a b\""},
@@ -171,19 +145,15 @@ TEST(Parse, SaysWhereAndWhatIsWrong) {
        "FILE:2:11: optim.groups.0.pattern: expected a non-empty string, got \"\""},
       {"[checkpoint]\non_disk_full = \"proceed\"\n",
        "FILE:2:16: checkpoint.on_disk_full: expected one of stop | continue, got \"proceed\""},
-      {"[policy]\nmodel = 0x7fffffffffffffff\n",
-       "FILE:2:9: policy.model: expected a string, got 9223372036854775807"},
+      {"[policy]\nmodel = 0x7fffffffffffffff\n", "FILE:2:9: policy.model: expected a string, got 9223372036854775807"},
       {fmt::format("[policy]\ndtype = \"{}\"\n", repeat("x", 100)),
-       fmt::format("FILE:2:9: policy.dtype: expected one of float32 | bfloat16, got \"{}\"...",
-                   repeat("x", 60))},
+       fmt::format("FILE:2:9: policy.dtype: expected one of float32 | bfloat16, got \"{}\"...", repeat("x", 60))},
       // The first in the file, whatever its alphabetical place
-      {"[run]\nseed = -1\n[grpo]\ngroup_size = 1\n",
-       "FILE:2:8: run.seed: expected an integer >= 0, got -1"},
+      {"[run]\nseed = -1\n[grpo]\ngroup_size = 1\n", "FILE:2:8: run.seed: expected an integer >= 0, got -1"},
       {"[sft]\nstage = \"x\"\n[checkpoint]\nevry = 1\n",
        "FILE:2:9: sft.stage: expected one of autoencoder | joint, got \"x\""},
       // Elements that lack a key
-      {"[[optim.groups]]\nlr = 1\n",
-       "FILE: optim.groups.0.pattern: missing (string: of parameter names, * and ?)"},
+      {"[[optim.groups]]\nlr = 1\n", "FILE: optim.groups.0.pattern: missing (string: of parameter names, * and ?)"},
       {"[optim]\ngroups = [{pattern = \"a\", lr = 1}, {pattern = \"b\"}]\n",
        "FILE: optim.groups.1.lr: missing (float: learning rate)"},
   };
@@ -210,21 +180,15 @@ TEST(Parse, RefusesWhatIsNotToml) {
       {"[run]\nname = \"\xC3\xA9\xFF\"\n", "FILE:2:10: not UTF-8"},
       {"\xFF", "FILE:1:1: not UTF-8"},
       {"a = \"\xE2\x82", "FILE:1:6: not UTF-8"},
-      {"[run]\nseed = 1 \xC3\xA9",
-       "FILE:2:10: not TOML: a non-ASCII character outside of strings and"},
-      {"[run]\nseed\xC2\xA0= 1",
-       "FILE:2:5: not TOML: a non-ASCII character outside of strings and"},
-      {"[run]\nname = \"\"\"a\\\n  \xE3\x80\x81\"\"\"",
-       "FILE:3:3: not TOML: a non-ASCII character after a backslash"},
+      {"[run]\nseed = 1 \xC3\xA9", "FILE:2:10: not TOML: a non-ASCII character outside of strings and"},
+      {"[run]\nseed\xC2\xA0= 1", "FILE:2:5: not TOML: a non-ASCII character outside of strings and"},
+      {"[run]\nname = \"\"\"a\\\n  \xE3\x80\x81\"\"\"", "FILE:3:3: not TOML: a non-ASCII character after a backslash"},
       {std::string("[run]\nna\0me = 1\n", 16), "FILE:2:"},
       {std::string((1 << 20) + 1, '\n'), "FILE: more than 1.0 MiB, not a recipe"},
       {fmt::format("a{}\n", repeat(".", 200000)), "FILE:1:33: more than 32 parts in a dotted key"},
-      {fmt::format("x = 1\na{} = 1\n", repeat(".a", 90000)),
-       "FILE:2:64: more than 32 parts in a dotted key"},
-      {fmt::format("[a{}]\n", repeat(".a", 90000)),
-       "FILE:1:65: more than 32 parts in a dotted key"},
-      {fmt::format("a = {}", repeat("[", 100000)),
-       "FILE:1:37: more than 32 brackets inside one another"},
+      {fmt::format("x = 1\na{} = 1\n", repeat(".a", 90000)), "FILE:2:64: more than 32 parts in a dotted key"},
+      {fmt::format("[a{}]\n", repeat(".a", 90000)), "FILE:1:65: more than 32 parts in a dotted key"},
+      {fmt::format("a = {}", repeat("[", 100000)), "FILE:1:37: more than 32 brackets inside one another"},
       {fmt::format("a = [\"\"\"b\"\"\"\", {{a{} = 1}}]", repeat(".a", 90000)),
        "FILE:1:80: more than 32 parts in a dotted key"},
       {fmt::format("a = \"\"\"\n[[[\n\"\"\"\nb = {}", repeat("{", 33)),
@@ -240,21 +204,16 @@ TEST(Parse, RefusesWhatIsNotToml) {
 TEST(Parse, TakesDotsAndBracketsInStringsAndComments) {
   const std::string dots = repeat(".", 100);
   const std::string brackets = repeat("[", 100);
-  EXPECT_EQ(refusal(fmt::format("# {0}{1}\n[run]\ndir = \"{0}{1}\\\"{1}\"\n", dots, brackets)),
-            "accepted");
+  EXPECT_EQ(refusal(fmt::format("# {0}{1}\n[run]\ndir = \"{0}{1}\\\"{1}\"\n", dots, brackets)), "accepted");
+  EXPECT_EQ(refusal(fmt::format("[run]\ndir = '''{0}'{1}'''\n[data]\nprompts = '{1}'\n", dots, brackets)), "accepted");
   EXPECT_EQ(
-      refusal(fmt::format("[run]\ndir = '''{0}'{1}'''\n[data]\nprompts = '{1}'\n", dots, brackets)),
-      "accepted");
-  EXPECT_EQ(
-      refusal(fmt::format(
-          "# \xC3\xA9\n[run]\ndir = \"\"\"\xC3\xA9{}\\\n  \\\" a\"\"\"\"\"\nseed = 1.5", brackets)),
+      refusal(fmt::format("# \xC3\xA9\n[run]\ndir = \"\"\"\xC3\xA9{}\\\n  \\\" a\"\"\"\"\"\nseed = 1.5", brackets)),
       "FILE:5:8: run.seed: expected an integer >= 0, got 1.5");
   std::string floats = "[policy]\nfreeze = [";
   for (int i = 0; i < 100; ++i) floats += "\n  \"a.b\",  # one.\n";
   EXPECT_EQ(refusal(floats + "]\n"), "accepted");
   std::string terms;
-  for (int i = 0; i < 50; ++i)
-    terms += fmt::format("[[reward.terms]]\nname = \"t{}\"\nweight = 0.5\n", i);
+  for (int i = 0; i < 50; ++i) terms += fmt::format("[[reward.terms]]\nname = \"t{}\"\nweight = 0.5\n", i);
   EXPECT_EQ(refusal(terms), "accepted");
 }
 
@@ -291,25 +250,16 @@ TEST(Parse, ReadsAFileAndNamesItAsGiven) {
 TEST(Parse, NamesAMissingKeyWithoutALine) {
   const auto train = [](const std::string& text) { return refusal(text, {}, Command::train); };
   const auto sft = [](const std::string& text) { return refusal(text, {}, Command::sft); };
-  EXPECT_EQ(train(""),
-            "FILE: policy.model: missing (string: model folder in the official BAGEL or Qwen2.5 layout)");
-  EXPECT_EQ(
-      train("[policy]\nmodel = \"m\"\n"),
-      "FILE: data.prompts: missing (string: prompt file (JSONL))");
-  EXPECT_EQ(
-      train("[policy]\nmodel = \"m\"\n[data]\nprompts = \"p\"\n"),
-      "FILE: reward.terms: missing (list of tables: the reward is the weighted sum of its terms)");
-  EXPECT_EQ(train("[policy]\nmodel = \"\"\n"),
-            "FILE:2:9: policy.model: expected a non-empty string, got \"\"");
-  EXPECT_EQ(
-      train("[policy]\nmodel = \"m\"\n[data]\nprompts = \"p\"\n[reward]\nterms = []\n"),
-      "FILE: reward.terms: missing (list of tables: the reward is the weighted sum of its terms)");
+  EXPECT_EQ(train(""), "FILE: policy.model: missing (string: model folder in the official BAGEL or Qwen2.5 layout)");
+  EXPECT_EQ(train("[policy]\nmodel = \"m\"\n"), "FILE: data.prompts: missing (string: prompt file (JSONL))");
+  EXPECT_EQ(train("[policy]\nmodel = \"m\"\n[data]\nprompts = \"p\"\n"),
+            "FILE: reward.terms: missing (list of tables: the reward is the weighted sum of its terms)");
+  EXPECT_EQ(train("[policy]\nmodel = \"\"\n"), "FILE:2:9: policy.model: expected a non-empty string, got \"\"");
+  EXPECT_EQ(train("[policy]\nmodel = \"m\"\n[data]\nprompts = \"p\"\n[reward]\nterms = []\n"),
+            "FILE: reward.terms: missing (list of tables: the reward is the weighted sum of its terms)");
   EXPECT_EQ(train(kShortest), "accepted");
-  EXPECT_EQ(
-      sft(""),
-      "FILE: data.prompts: missing (string: prompt file (JSONL))");
-  EXPECT_EQ(sft("[data]\nprompts = \"p\"\n"),
-            "FILE: sft.output: missing (string: model folder to write)");
+  EXPECT_EQ(sft(""), "FILE: data.prompts: missing (string: prompt file (JSONL))");
+  EXPECT_EQ(sft("[data]\nprompts = \"p\"\n"), "FILE: sft.output: missing (string: model folder to write)");
   EXPECT_EQ(sft("[sft]\noutput = \"o\"\n[data]\nprompts = \"p\"\n"), "accepted");
   EXPECT_EQ(refusal(""), "accepted");
 }
@@ -405,14 +355,12 @@ TEST(Parse, BindsSubTablesOfAListsElements) {
 }
 
 TEST(Overrides, TakeTheKeysType) {
-  const Recipe recipe = accepted(
-      kShortest +
-          "[[reward.terms]]\nkind = \"format\"\n[[optim.groups]]\npattern = \"a\"\nlr = 1\n",
-      {"grpo.group_size=16", "optim.lr=1", "optim.lr=3e-5", "run.name=a=b",
-       "data.prompts=\"a \\\"b\\\"\"", "run.dir='x y'", "policy.model=", "monitor.report=false",
-       "policy.train=lora", "policy.dtype=\"bfloat16\"", "rollout.program=[\"image\"]",
-       "policy.freeze=[]", "reward.terms.1.weight=0.5", "optim.groups.0.lr=0.125",
-       "rollout.window.last=-1"});
+  const Recipe recipe =
+      accepted(kShortest + "[[reward.terms]]\nkind = \"format\"\n[[optim.groups]]\npattern = \"a\"\nlr = 1\n",
+               {"grpo.group_size=16", "optim.lr=1", "optim.lr=3e-5", "run.name=a=b", "data.prompts=\"a \\\"b\\\"\"",
+                "run.dir='x y'", "policy.model=", "monitor.report=false", "policy.train=lora",
+                "policy.dtype=\"bfloat16\"", "rollout.program=[\"image\"]", "policy.freeze=[]",
+                "reward.terms.1.weight=0.5", "optim.groups.0.lr=0.125", "rollout.window.last=-1"});
   EXPECT_EQ(recipe.grpo.group_size, 16);
   EXPECT_EQ(recipe.optim.lr, 3e-5);
   EXPECT_EQ(recipe.run.name, "a=b");
@@ -430,8 +378,7 @@ TEST(Overrides, TakeTheKeysType) {
 }
 
 TEST(Overrides, ReplaceAWholeListOfTables) {
-  const std::string list =
-      "reward.terms=[{kind = \"saturation\", weight = 2}, {kind = \"geneval\"}]";
+  const std::string list = "reward.terms=[{kind = \"saturation\", weight = 2}, {kind = \"geneval\"}]";
   const Recipe recipe = accepted(kShortest, {list, "reward.terms.1.weight=0"});
   ASSERT_EQ(recipe.reward.terms.size(), 2u);
   EXPECT_EQ(recipe.reward.terms[0].kind, reward::RewardKind::saturation);
@@ -458,14 +405,11 @@ TEST(Overrides, SayWhichArgumentIsWrong) {
       {"optim.lr=-1e-3", "expected a number >= 0, got -0.001"},
       {"monitor.report=1", "expected true or false, got 1"},
       {"monitor.report=True", "expected true or false, got \"True\""},
-      {"policy.dtype=float23",
-       "expected one of float32 | bfloat16, got \"float23\" (did you mean \"float32\"?)"},
+      {"policy.dtype=float23", "expected one of float32 | bfloat16, got \"float23\" (did you mean \"float32\"?)"},
       {"run.name=a/b", "expected a folder name (1 to 200 bytes, no '/'), got \"a/b\""},
       {"run.name=\"a", "expected a folder name (1 to 200 bytes, no '/'), got \"\\\"a\""},
-      {"rollout.program=image",
-       "expected a non-empty list of \"text\" and \"image\", got \"image\""},
-      {"rollout.program=[\"image\", \"vdeo\"]",
-       "rollout.program.1: expected \"text\" or \"image\", got \"vdeo\""},
+      {"rollout.program=image", "expected a non-empty list of \"text\" and \"image\", got \"image\""},
+      {"rollout.program=[\"image\", \"vdeo\"]", "rollout.program.1: expected \"text\" or \"image\", got \"vdeo\""},
       {"grpo=3", "grpo is a table, expected one of its keys (grpo.prompts_per_step, ...)"},
       {"reward.terms.0.weight=x", "expected a number, got \"x\""},
       {"reward.terms.0.wieght=1", "unknown key, did you mean 'reward.terms.0.weight'?"},
@@ -475,13 +419,13 @@ TEST(Overrides, SayWhichArgumentIsWrong) {
       {"reward.terms.N.weight=1", "unknown key, did you mean 'reward.terms.0.weight'?"},
       {"reward.terms=[1]", "reward.terms.0: expected a list of tables [[reward.terms]], got 1"},
       {"reward.terms=x", "expected a list of tables, got \"x\""},
-      {"optim.groups=[{lr = 1}]",
-       "optim.groups.0.pattern: missing (string: of parameter names, * and ?)"},
+      {"optim.groups=[{lr = 1}]", "optim.groups.0.pattern: missing (string: of parameter names, * and ?)"},
       {"reward.terms.0.http.modell=x", "unknown key, did you mean 'reward.terms.0.http.model'?"},
       {"optim.groups.0.x.y=x", "optim.groups has 0 elements, counted from 0"},
       {"reward.terms.0.http.quantum=x",
        "unknown key, expected one of url, key_env, ca_file, allow_plain_http, use_proxy, max_concurrent, max_tries, "
-       "image_format, format, batch_size, whole_groups, model, system, template, max_tokens, temperature, score_pointer, "
+       "image_format, format, batch_size, whole_groups, model, system, template, max_tokens, temperature, "
+       "score_pointer, "
        "score_regex, scale, offset, min_number, max_number"},
       {"reward.terms.0.http=x", "reward.terms.0.http is a table, expected one of its keys"},
       {"reward.terms.2.http.url=https://a", "reward.terms has 1 element, counted from 0"},
@@ -500,14 +444,12 @@ TEST(Overrides, SayWhichArgumentIsWrong) {
 
 TEST(Overrides, AreAppliedInOrderAndAfterTheFile) {
   EXPECT_EQ(accepted("[run]\nseed = 1\n", {"run.seed=2", "run.seed=3"}).run.seed, 3);
-  EXPECT_EQ(refusal("[run]\nseed = -1\n", {"run.seed=2"}),
-            "FILE:2:8: run.seed: expected an integer >= 0, got -1");
+  EXPECT_EQ(refusal("[run]\nseed = -1\n", {"run.seed=2"}), "FILE:2:8: run.seed: expected an integer >= 0, got -1");
   EXPECT_EQ(refusal(kShortest, {"policy.model="}, Command::train),
             "--set policy.model=: policy.model: expected a non-empty string, got \"\"");
   const std::string long_name = repeat("a", 300);
   EXPECT_TRUE(refusal("", {fmt::format("run.name={}", long_name)})
-                  .starts_with(fmt::format("--set run.name={}...: expected a folder name",
-                                           repeat("a", 191))));
+                  .starts_with(fmt::format("--set run.name={}...: expected a folder name", repeat("a", 191))));
 }
 
 }  // namespace

@@ -53,9 +53,10 @@ TEST(Schema, BindsEveryMemberOfEveryConfig) {
   EXPECT_EQ(num_bound("grpo.image"), num_members<grpo::ImageLossConfig>());
   EXPECT_EQ(num_bound("reward"), num_members<reward::RewardConfig>());
   EXPECT_EQ(num_bound("reward.terms"), num_members<reward::TermConfig>());
-  EXPECT_EQ(static_cast<size_t>(std::ranges::count_if(find_section("reward.terms")->fields,
-                                                      [](const Field& field) { return field.name.starts_with("http."); })),
-            num_members<reward::HttpConfig>());
+  EXPECT_EQ(
+      static_cast<size_t>(std::ranges::count_if(find_section("reward.terms")->fields,
+                                                [](const Field& field) { return field.name.starts_with("http."); })),
+      num_members<reward::HttpConfig>());
   EXPECT_EQ(num_bound("optim"), num_members<optim::OptimConfig>());
   EXPECT_EQ(num_bound("optim.groups"), num_members<optim::GroupConfig>());
   EXPECT_EQ(num_bound("optim.ema"), num_members<optim::EmaConfig>());
@@ -65,8 +66,7 @@ TEST(Schema, BindsEveryMemberOfEveryConfig) {
   EXPECT_EQ(num_bound("eval"), num_members<train::EvalConfig>());
   EXPECT_EQ(num_bound("sft"), num_members<train::SftConfig>());
   EXPECT_EQ(schema().size(), 22u);
-  const auto tops = std::ranges::count_if(
-      schema(), [](const Section& s) { return s.key.find('.') == s.key.npos; });
+  const auto tops = std::ranges::count_if(schema(), [](const Section& s) { return s.key.find('.') == s.key.npos; });
   EXPECT_EQ(static_cast<size_t>(tops), num_members<Recipe>());
 }
 

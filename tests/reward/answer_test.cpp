@@ -38,8 +38,8 @@ TEST(Answer, IsRightOrWrong) {
 
 TEST(Answer, WithoutARightAnswerThereIsNoScore) {
   const auto reward = make_answer_reward();
-  for (const char* row : {"{}", R"({"metadata": {}})", R"({"metadata": {"answer": 2}})", R"({"metadata": {"answer": " "}})",
-                          R"({"metadata": {"answer": []}})", "[]"}) {
+  for (const char* row : {"{}", R"({"metadata": {}})", R"({"metadata": {"answer": 2}})",
+                          R"({"metadata": {"answer": " "}})", R"({"metadata": {"answer": []}})", "[]"}) {
     EXPECT_NE(reward->missing_metadata(row), "") << row;
     EXPECT_FALSE(score(sample("two", row)).value) << row;
   }

@@ -32,8 +32,8 @@ Image degrade(const Image& image, double sigma_blur, double sigma_noise, RandomS
           for (int i = -reach; i <= reach; ++i) {
             const int sx = std::clamp(along_x ? x + i : x, 0, image.width - 1);
             const int sy = std::clamp(along_x ? y : y + i, 0, image.height - 1);
-            sum += kernel[static_cast<size_t>(i + reach)] *
-                   values[static_cast<size_t>(3 * (sy * image.width + sx) + c)];
+            sum +=
+                kernel[static_cast<size_t>(i + reach)] * values[static_cast<size_t>(3 * (sy * image.width + sx) + c)];
           }
           result[static_cast<size_t>(3 * (y * image.width + x) + c)] = sum / total;
         }
@@ -45,8 +45,7 @@ Image degrade(const Image& image, double sigma_blur, double sigma_noise, RandomS
       blurred(blurred(std::vector<double>(image.pixels.begin(), image.pixels.end()), true), false);
   Image result = image;
   for (size_t i = 0; i < values.size(); ++i) {
-    result.pixels[i] = static_cast<uint8_t>(
-        std::clamp(values[i] + sigma_noise * random.normal() + 0.5, 0.0, 255.0));
+    result.pixels[i] = static_cast<uint8_t>(std::clamp(values[i] + sigma_noise * random.normal() + 0.5, 0.0, 255.0));
   }
   return result;
 }
@@ -55,13 +54,11 @@ Image degrade(const Image& image, double sigma_blur, double sigma_noise, RandomS
 bool read_right(const shapes::Scene& scene, std::vector<Detection> detections) {
   for (const shapes::Object& object : scene) {
     const shapes::Box box = shapes::bounds(object);
-    const auto match =
-        std::find_if(detections.begin(), detections.end(), [&](const Detection& found) {
-          return found.class_name == shapes::kShapeNames[static_cast<size_t>(object.shape)] &&
-                 found.color == shapes::kColorNames[static_cast<size_t>(object.color)] &&
-                 std::hypot(found.center_x() - box.center_x(), found.center_y() - box.center_y()) <=
-                     2;
-        });
+    const auto match = std::find_if(detections.begin(), detections.end(), [&](const Detection& found) {
+      return found.class_name == shapes::kShapeNames[static_cast<size_t>(object.shape)] &&
+             found.color == shapes::kColorNames[static_cast<size_t>(object.color)] &&
+             std::hypot(found.center_x() - box.center_x(), found.center_y() - box.center_y()) <= 2;
+    });
     if (match == detections.end()) return false;
     detections.erase(match);
   }
@@ -87,16 +84,14 @@ Accuracy measure(int num_scenes, double sigma_blur, double sigma_noise) {
     ++accuracy.scenes;
     accuracy.right += read_right(scene, detector->detect(image));
   }
-  std::printf("blur %.1f, noise %.0f/255: %d of %d scenes read without error (%.2f%%)\n",
-              sigma_blur, sigma_noise, accuracy.right, accuracy.scenes, 100 * accuracy.share());
+  std::printf("blur %.1f, noise %.0f/255: %d of %d scenes read without error (%.2f%%)\n", sigma_blur, sigma_noise,
+              accuracy.right, accuracy.scenes, 100 * accuracy.share());
   return accuracy;
 }
 
 TEST(ColorDetector, ReadsExactScenes) { EXPECT_GE(measure(2000, 0, 0).share(), 0.99); }
 
-TEST(ColorDetector, ReadsMildlyBlurredAndNoisyScenes) {
-  EXPECT_GE(measure(2000, 0.7, 6).share(), 0.95);
-}
+TEST(ColorDetector, ReadsMildlyBlurredAndNoisyScenes) { EXPECT_GE(measure(2000, 0.7, 6).share(), 0.95); }
 
 TEST(ColorDetector, ReadsStronglyBlurredScenes) { EXPECT_GE(measure(500, 1.2, 8).share(), 0.9); }
 
@@ -107,9 +102,7 @@ TEST(ColorDetector, SplitsTouchingObjectsOfOneColour) {
   for (const auto shape : {circle, square, star}) {
     // Circles of radius 8 whose centres are 15 apart overlap by a pixel; squares and stars are
     // inscribed.
-    const double distance = shape == circle   ? 15.5
-                            : shape == square ? 2 * 8 / std::sqrt(2.0)
-                                              : 14.5;
+    const double distance = shape == circle ? 15.5 : shape == square ? 2 * 8 / std::sqrt(2.0) : 14.5;
     const shapes::Scene scene = {{shape, color, 20.3, 30, 8},
                                  {shape, color, 20.3 + distance, shape == square ? 37.0 : 30.0, 8}};
     EXPECT_TRUE(read_right(scene, detector->detect(shapes::render(scene))))
@@ -123,12 +116,9 @@ TEST(ColorDetector, SplitsTouchingObjectsOfTwoColours) {
   const auto detector = make_color_detector();
   RandomStream random({.seed = 5});
   // Red and blue mix to purple, red and yellow to orange: no third object may appear.
-  for (const auto& [a, b] :
-       {std::pair{red, blue}, std::pair{red, yellow}, std::pair{green, orange}}) {
-    const shapes::Scene scene = {{circle, a, 22, 32, 9},
-                                 {square, b, 22 + 9 + 10 / std::sqrt(2.0), 32, 10}};
-    EXPECT_TRUE(
-        read_right(scene, detector->detect(degrade(shapes::render(scene), 0.7, 4, random))));
+  for (const auto& [a, b] : {std::pair{red, blue}, std::pair{red, yellow}, std::pair{green, orange}}) {
+    const shapes::Scene scene = {{circle, a, 22, 32, 9}, {square, b, 22 + 9 + 10 / std::sqrt(2.0), 32, 10}};
+    EXPECT_TRUE(read_right(scene, detector->detect(degrade(shapes::render(scene), 0.7, 4, random))));
   }
 }
 
@@ -178,8 +168,7 @@ TEST(ColorDetector, TakesImagesOfAnySizeAndContent) {
 TEST(ColorDetector, BoxesFollowTheImagesOwnSize) {
   const shapes::Scene scene = {{shapes::Shape::square, shapes::Color::red, 20, 40, 10}};
   const Image small = shapes::render(scene);
-  Image large = {
-      .width = 256, .height = 256, .pixels = std::vector<uint8_t>(size_t{3} * 256 * 256)};
+  Image large = {.width = 256, .height = 256, .pixels = std::vector<uint8_t>(size_t{3} * 256 * 256)};
   for (int y = 0; y < 256; ++y) {
     for (int x = 0; x < 256; ++x) std::copy_n(small.at(x / 4, y / 4), 3, large.at(x, y));
   }

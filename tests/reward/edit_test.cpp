@@ -12,7 +12,13 @@ namespace {
 namespace shapes = data::shapes;
 
 Detection object(const std::string& class_name, const std::string& color, double x, double y) {
-  return {.class_name = class_name, .color = color, .confidence = 1, .left = x - 6, .top = y - 6, .right = x + 6, .bottom = y + 6};
+  return {.class_name = class_name,
+          .color = color,
+          .confidence = 1,
+          .left = x - 6,
+          .top = y - 6,
+          .right = x + 6,
+          .bottom = y + 6};
 }
 
 const std::string kGreenSquare =
@@ -50,7 +56,8 @@ TEST(ScoreEdit, WhatIsRemovedNeedNotStay) {
   const auto untouched = score_edit(gone, kBefore, kBefore, 64, 64);
   EXPECT_EQ(untouched.strict, 0);
   EXPECT_EQ(untouched.soft, 0);
-  const std::vector<Detection> another = {object("square", "blue", 15, 32), object("square", "blue", 15, 50), object("circle", "red", 48, 32)};
+  const std::vector<Detection> another = {object("square", "blue", 15, 32), object("square", "blue", 15, 50),
+                                          object("circle", "red", 48, 32)};
   EXPECT_EQ(score_edit(gone, kBefore, another, 64, 64).soft, 0);  // worse than before is no progress
 }
 
@@ -82,7 +89,8 @@ TEST(EditReward, ScoresDrawnScenesOfTheWorldAndTheirOriginals) {
 
 TEST(EditReward, SaysWhatARowLacks) {
   const auto reward = make_edit_reward(GenevalMeasure::mixed, make_color_detector());
-  EXPECT_NE(reward->missing_metadata(R"({"include": [{"class": "circle", "count": 1}]})").find("metadata.changed"), std::string::npos);
+  EXPECT_NE(reward->missing_metadata(R"({"include": [{"class": "circle", "count": 1}]})").find("metadata.changed"),
+            std::string::npos);
   EXPECT_NE(reward->missing_metadata(R"({"metadata": {"changed": "square"}})").find("include"), std::string::npos);
   data::Sample sample;
   sample.metadata_json = kGreenSquare;

@@ -7,10 +7,8 @@ namespace {
 
 double value_of(const std::string& text, bool ended = true) {
   data::Sample sample;
-  sample.segments.push_back(
-      {.kind = data::SampleSegment::Kind::text, .text = text, .ended = ended, .image = {}});
-  sample.segments.push_back(
-      {.kind = data::SampleSegment::Kind::text, .text = "later", .image = {}});
+  sample.segments.push_back({.kind = data::SampleSegment::Kind::text, .text = text, .ended = ended, .image = {}});
+  sample.segments.push_back({.kind = data::SampleSegment::Kind::text, .text = "later", .image = {}});
   return make_format_reward()->score(std::vector{sample})[0].value.value();
 }
 

@@ -15,8 +15,7 @@ constexpr const char* kTwoLeftOfOne =
 constexpr const char* kThreeCircles =
     R"({"tag": "counting", "include": [{"class": "circle", "count": 3}], "exclude": [{"class": "circle", "count": 4}]})";
 
-Detection object(const std::string& class_name, const std::string& color, double x, double y,
-                 double radius = 6) {
+Detection object(const std::string& class_name, const std::string& color, double x, double y, double radius = 6) {
   return {.class_name = class_name,
           .color = color,
           .confidence = 1,
@@ -31,26 +30,23 @@ GenevalScore score(std::string_view metadata, const std::vector<Detection>& foun
 }
 
 TEST(ScoreGeneval, RightSceneMeetsEveryRequirement) {
-  const auto result =
-      score(kTwoLeftOfOne, {object("square", "blue", 50, 32), object("circle", "red", 15, 20),
-                            object("circle", "red", 15, 44)});
+  const auto result = score(kTwoLeftOfOne, {object("square", "blue", 50, 32), object("circle", "red", 15, 20),
+                                            object("circle", "red", 15, 44)});
   EXPECT_EQ(result.strict, 1);
   EXPECT_EQ(result.soft, 1);
   EXPECT_EQ(result.reason, "");
 }
 
 TEST(ScoreGeneval, OneWrongColourCostsOneOfSevenRequirements) {
-  const auto result =
-      score(kTwoLeftOfOne, {object("square", "blue", 50, 32), object("circle", "red", 15, 20),
-                            object("circle", "green", 15, 44)});
+  const auto result = score(kTwoLeftOfOne, {object("square", "blue", 50, 32), object("circle", "red", 15, 20),
+                                            object("circle", "green", 15, 44)});
   EXPECT_EQ(result.strict, 0);
   EXPECT_DOUBLE_EQ(result.soft, 6.0 / 7);
   EXPECT_EQ(result.reason, "expected red circle");
 }
 
 TEST(ScoreGeneval, MissingAndSurplusObjectsAreWrongCounts) {
-  const auto missing =
-      score(kTwoLeftOfOne, {object("square", "blue", 50, 32), object("circle", "red", 15, 20)});
+  const auto missing = score(kTwoLeftOfOne, {object("square", "blue", 50, 32), object("circle", "red", 15, 20)});
   EXPECT_EQ(missing.strict, 0);
   EXPECT_DOUBLE_EQ(missing.soft, 6.0 / 7);
   EXPECT_EQ(missing.reason, "expected 2 circle, found 1");
@@ -61,17 +57,16 @@ TEST(ScoreGeneval, MissingAndSurplusObjectsAreWrongCounts) {
 }
 
 TEST(ScoreGeneval, WrongSideFailsTheRelationAlone) {
-  const auto result =
-      score(kTwoLeftOfOne, {object("square", "blue", 10, 32), object("circle", "red", 45, 20),
-                            object("circle", "red", 45, 44)});
+  const auto result = score(kTwoLeftOfOne, {object("square", "blue", 10, 32), object("circle", "red", 45, 20),
+                                            object("circle", "red", 45, 44)});
   EXPECT_EQ(result.strict, 0);
   EXPECT_DOUBLE_EQ(result.soft, 6.0 / 7);
   EXPECT_EQ(result.reason, "red circle not left of blue square");
 }
 
 TEST(ScoreGeneval, OneOfTwoOnTheWrongSideIsWrong) {
-  EXPECT_EQ(score(kTwoLeftOfOne, {object("square", "blue", 32, 32), object("circle", "red", 10, 32),
-                                  object("circle", "red", 54, 32)})
+  EXPECT_EQ(score(kTwoLeftOfOne,
+                  {object("square", "blue", 32, 32), object("circle", "red", 10, 32), object("circle", "red", 54, 32)})
                 .strict,
             0);
 }
@@ -118,10 +113,9 @@ TEST(ScoreGeneval, RelationNeedsAClearDirection) {
 
 TEST(ScoreGeneval, AboveIsUpInTheImage) {
   const auto strict = [](const std::string& relation, double dy) {
-    return score(
-               R"({"include": [{"class": "square", "count": 1},{"class": "star", "count": 1, "position": [")" +
-                   relation + R"(", 0]}]})",
-               {object("square", "red", 32, 32), object("star", "red", 32, 32 + dy)})
+    return score(R"({"include": [{"class": "square", "count": 1},{"class": "star", "count": 1, "position": [")" +
+                     relation + R"(", 0]}]})",
+                 {object("square", "red", 32, 32), object("star", "red", 32, 32 + dy)})
         .strict;
   };
   EXPECT_EQ(strict("above", -20), 1);
@@ -131,11 +125,9 @@ TEST(ScoreGeneval, AboveIsUpInTheImage) {
 }
 
 TEST(ScoreGeneval, EntriesOfOneClassCountTheirOwnColour) {
-  constexpr const char* kRedAndBlue =
-      R"({"include": [{"class": "circle", "count": 1, "color": "red"},)"
-      R"({"class": "circle", "count": 1, "color": "blue"}]})";
-  std::vector<Detection> found = {object("circle", "blue", 15, 20),
-                                  object("circle", "red", 40, 40)};
+  constexpr const char* kRedAndBlue = R"({"include": [{"class": "circle", "count": 1, "color": "red"},)"
+                                      R"({"class": "circle", "count": 1, "color": "blue"}]})";
+  std::vector<Detection> found = {object("circle", "blue", 15, 20), object("circle", "red", 40, 40)};
   EXPECT_EQ(score(kRedAndBlue, found).strict, 1);
   found.push_back(object("circle", "green", 15, 50));
   EXPECT_EQ(score(kRedAndBlue, found).strict, 0);
@@ -158,18 +150,12 @@ TEST(ScoreGeneval, RefusesMetadataOutsideTheSchema) {
   refuse(R"({"include": [{"class": "circle"}]})", "'count' is missing");
   refuse(R"({"include": [{"class": "circle", "count": 0}]})", "at least 1");
   refuse(R"({"include": [{"class": "circle", "count": 1.5}]})", "at least 1");
-  refuse(R"({"include": [{"class": "circle", "count": 1, "colour": "red"}]})",
-         "unknown key 'colour'");
-  refuse(R"({"include": [{"class": "circle", "count": 1, "position": ["near", 0]}]})",
-         "left of | right of");
-  refuse(R"({"include": [{"class": "circle", "count": 1, "position": ["above", 0]}]})",
-         "an earlier entry");
-  refuse(R"({"include": [{"class": "circle", "count": 1, "position": ["above", -1]}]})",
-         "an earlier entry");
-  refuse(R"({"include": [{"class": "circle", "count": 1}, {"class": "circle", "count": 2}]})",
-         "different colors");
-  refuse(R"({"include": [{"class": "circle", "count": 1}], "exclude": [{"count": 1}]})",
-         "'class' is missing");
+  refuse(R"({"include": [{"class": "circle", "count": 1, "colour": "red"}]})", "unknown key 'colour'");
+  refuse(R"({"include": [{"class": "circle", "count": 1, "position": ["near", 0]}]})", "left of | right of");
+  refuse(R"({"include": [{"class": "circle", "count": 1, "position": ["above", 0]}]})", "an earlier entry");
+  refuse(R"({"include": [{"class": "circle", "count": 1, "position": ["above", -1]}]})", "an earlier entry");
+  refuse(R"({"include": [{"class": "circle", "count": 1}, {"class": "circle", "count": 2}]})", "different colors");
+  refuse(R"({"include": [{"class": "circle", "count": 1}], "exclude": [{"count": 1}]})", "'class' is missing");
 }
 
 TEST(ScoreGeneval, RefusesBoxesOutsideTheImage) {
@@ -205,8 +191,7 @@ TEST(GenevalReward, LeavesSamplesThatCannotBeJudgedWithoutAScore) {
   no_image.metadata_json = kThreeCircles;
   const std::vector<data::Sample> samples = {no_image, sample_of({}, kThreeCircles),
                                              sample_of(data::shapes::render({}), "{")};
-  const auto scores =
-      make_geneval_reward(GenevalMeasure::strict, make_color_detector())->score(samples);
+  const auto scores = make_geneval_reward(GenevalMeasure::strict, make_color_detector())->score(samples);
   for (const Score& result : scores) EXPECT_FALSE(result.value);
   EXPECT_EQ(scores[0].reason, "no image");
   EXPECT_EQ(scores[1].reason, "the image is empty");
@@ -223,15 +208,13 @@ TEST(GenevalReward, ScoresRenderedScenesOfEveryTestPromptAsRight) {
   const auto reward = make_geneval_reward(GenevalMeasure::strict, make_color_detector());
   int64_t right = 0, total = 0;
   for (const auto& prompt : data::shapes::make_split().test) {
-    RandomStream random(
-        {.seed = 3, .prompt = static_cast<uint64_t>(total), .purpose = Purpose::test});
-    const std::vector<data::Sample> samples = {sample_of(
-        data::shapes::render(data::shapes::draw_scene(prompt.json, random)), prompt.json)};
+    RandomStream random({.seed = 3, .prompt = static_cast<uint64_t>(total), .purpose = Purpose::test});
+    const std::vector<data::Sample> samples = {
+        sample_of(data::shapes::render(data::shapes::draw_scene(prompt.json, random)), prompt.json)};
     right += reward->score(samples)[0].value == 1.0;
     ++total;
   }
-  EXPECT_GE(static_cast<double>(right), 0.99 * static_cast<double>(total))
-      << right << " of " << total;
+  EXPECT_GE(static_cast<double>(right), 0.99 * static_cast<double>(total)) << right << " of " << total;
 }
 
 }  // namespace

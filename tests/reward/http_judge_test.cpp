@@ -55,9 +55,10 @@ std::vector<data::Sample> samples_of(int64_t count = 4) {
     sample.prompt = fmt::format("worth {}", static_cast<double>(i) / 8);
     sample.group = i / 2;
     sample.segments.push_back({.kind = data::SampleSegment::Kind::text, .text = "a thought", .image = {}});
-    sample.segments.push_back({.kind = data::SampleSegment::Kind::image,
-                               .text = "",
-                               .image = data::shapes::render({{data::shapes::Shape::circle, data::shapes::Color::red, 32, 32, 9}})});
+    sample.segments.push_back(
+        {.kind = data::SampleSegment::Kind::image,
+         .text = "",
+         .image = data::shapes::render({{data::shapes::Shape::circle, data::shapes::Color::red, 32, 32, 9}})});
   }
   return samples;
 }
@@ -123,7 +124,8 @@ TEST(HttpJudge, OutlivesAHostileServer) {
   std::vector<Result> results(kHostile.size());
   {
     std::vector<std::unique_ptr<Reward>> judges;
-    for (const Case& one : kHostile) judges.push_back(make_http_reward(term_of("/" + std::string(one.mode), one.timeout_s)));
+    for (const Case& one : kHostile)
+      judges.push_back(make_http_reward(term_of("/" + std::string(one.mode), one.timeout_s)));
     std::vector<std::jthread> threads;
     for (size_t i = 0; i < kHostile.size(); ++i) {
       threads.emplace_back([&, i] {
@@ -208,7 +210,8 @@ TEST(ChatJudge, TakesTheNumberOutOfTheReply) {
   for (const auto format : {HttpImageFormat::png, HttpImageFormat::jpeg, HttpImageFormat::webp}) {
     term.http.image_format = format;
     const auto scores = make_http_reward(term)->score(samples_of());
-    for (size_t n = 0; n < scores.size(); ++n) EXPECT_EQ(scores[n].value, static_cast<double>(n) / 8) << scores[n].reason;
+    for (size_t n = 0; n < scores.size(); ++n)
+      EXPECT_EQ(scores[n].value, static_cast<double>(n) / 8) << scores[n].reason;
     EXPECT_EQ(scores[3].notes.at("reply"), "{\"score\": 0.375}");
   }
   term.http.score_pointer = "";
@@ -276,11 +279,13 @@ TEST(ReplyNumber, IsWhatAPatternMatches) {
   EXPECT_EQ(complaint(*number, "Score: 1e999"), "http.score_regex found '1e999', which is no number");
   EXPECT_EQ(complaint(*number, "none"), "the reply has nothing that http.score_regex matches");
   EXPECT_EQ(complaint(*number_by_pattern("[0-9]+"), "a 12 b"), "12");
-  EXPECT_EQ(complaint(*number_by_pattern("x|([0-9]+)"), "x"), "the first group of http.score_regex is not in the reply");
+  EXPECT_EQ(complaint(*number_by_pattern("x|([0-9]+)"), "x"),
+            "the first group of http.score_regex is not in the reply");
   EXPECT_THROW(number_by_pattern("("), BadInput);
   // A pattern that would take ages gives up.
   const Stopwatch watch;
-  EXPECT_TRUE(complaint(*number_by_pattern("(a+)+$"), std::string(10000, 'a') + "b").starts_with("http.score_regex gave up"));
+  EXPECT_TRUE(
+      complaint(*number_by_pattern("(a+)+$"), std::string(10000, 'a') + "b").starts_with("http.score_regex gave up"));
   EXPECT_LT(watch.seconds(), 10);
 }
 
@@ -295,7 +300,8 @@ TEST(MakeHttpReward, NamesTheTermInItsErrors) {
   };
   TermConfig term = term_of("/good");
   term.http.key_env = "UNIGRPO_TEST_NO_SUCH_KEY";
-  EXPECT_EQ(refusal(term), "reward 'judge': the environment variable UNIGRPO_TEST_NO_SUCH_KEY (http.key_env) is not set");
+  EXPECT_EQ(refusal(term),
+            "reward 'judge': the environment variable UNIGRPO_TEST_NO_SUCH_KEY (http.key_env) is not set");
   term = term_of("/good");
   term.http.url = "";
   EXPECT_TRUE(refusal(term).starts_with("reward 'judge': URL ''")) << refusal(term);

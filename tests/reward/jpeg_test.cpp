@@ -44,9 +44,7 @@ TEST(JpegReward, NoiseIsLargeAndGreyIsSmall) {
   EXPECT_GT(size_of(noise(64)), 5.0);
 }
 
-TEST(JpegReward, SmallFilesMayBePreferred) {
-  EXPECT_EQ(size_of(noise(16), JpegPrefer::small), -size_of(noise(16)));
-}
+TEST(JpegReward, SmallFilesMayBePreferred) { EXPECT_EQ(size_of(noise(16), JpegPrefer::small), -size_of(noise(16))); }
 
 TEST(JpegReward, HasNoScoreWithoutAnImage) {
   const Score score = make_jpeg_reward(JpegPrefer::large)->score(std::vector{data::Sample{}})[0];

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 
-
 #include "base/error.h"
 #include "io/image_codec.h"
 
@@ -24,7 +23,8 @@ TEST(OcrScore, PassesOverWhiteSpaceAndCase) {
   EXPECT_EQ(ocr_score("a sign: HELLO!", "hello"), 1);  // part of what was read
 }
 
-/// Nothing in a build without Tesseract, or on a machine without its English model: then the message says how to get it.
+/// Nothing in a build without Tesseract, or on a machine without its English model: then the message says how to get
+/// it.
 std::unique_ptr<Reward> reward_or_nothing() {
   try {
     return make_ocr_reward();
@@ -87,8 +87,10 @@ TEST_F(OcrReward, HasNoScoreWithoutAnImageOrATarget) {
 TEST_F(OcrReward, SaysWhatIsWrongWithARow) {
   EXPECT_EQ(reward_->missing_metadata("{}"), "");
   EXPECT_EQ(reward_->missing_metadata(R"({"metadata": {"text": "a"}})"), "");
-  EXPECT_EQ(reward_->missing_metadata(R"({"metadata": {"text": 3}})"), "'metadata.text' must be a text that is not blank");
-  EXPECT_EQ(reward_->missing_metadata(R"({"metadata": {"text": " "}})"), "'metadata.text' must be a text that is not blank");
+  EXPECT_EQ(reward_->missing_metadata(R"({"metadata": {"text": 3}})"),
+            "'metadata.text' must be a text that is not blank");
+  EXPECT_EQ(reward_->missing_metadata(R"({"metadata": {"text": " "}})"),
+            "'metadata.text' must be a text that is not blank");
 }
 
 }  // namespace

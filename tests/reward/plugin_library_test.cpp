@@ -1,11 +1,10 @@
-#include "reward/plugin/library.h"
-
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
 #include <filesystem>
 
 #include "base/error.h"
+#include "reward/plugin/library.h"
 #include "support/temp_folder.h"
 
 namespace unigrpo::reward::plugin {
@@ -39,7 +38,8 @@ TEST(PluginFile, MustBeARegularFileThatNotEveryoneMayWrite) {
   fs::permissions(file, fs::perms::owner_all);
   EXPECT_EQ(file_refusal(file), "accepted");
 
-  EXPECT_TRUE(holds(file_refusal(folder.path() / "none.so"), "none.so: No such file")) << file_refusal(folder.path() / "none.so");
+  EXPECT_TRUE(holds(file_refusal(folder.path() / "none.so"), "none.so: No such file"))
+      << file_refusal(folder.path() / "none.so");
   EXPECT_TRUE(holds(file_refusal(folder.path()), "no regular file"));
   const fs::path fifo = folder.path() / "fifo.so";
   ASSERT_EQ(mkfifo(fifo.c_str(), 0600), 0);
@@ -60,8 +60,7 @@ TEST(PluginFile, MustBeARegularFileThatNotEveryoneMayWrite) {
 
 TEST(PluginFile, HasTheSha256OfItsBytes) {
   const testing::TempFolder folder;
-  EXPECT_EQ(file_sha256(folder.write("a", "abc")),
-            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  EXPECT_EQ(file_sha256(folder.write("a", "abc")), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
   EXPECT_THROW(file_sha256(folder.path() / "none"), BadInput);
 }
 
@@ -69,8 +68,8 @@ TEST(Library, RefusesWhatIsNoPluginOfThisVersion) {
   const testing::TempFolder folder;
   EXPECT_TRUE(holds(library_refusal(folder.write("text.so", "no library")), "text.so: cannot be loaded"));
   EXPECT_TRUE(holds(library_refusal("libm.so.6"), "libm.so.6: not a UniGRPO reward plugin"));
-  EXPECT_EQ(library_refusal(UNIGRPO_TEST_PLUGINS "/hostile_abi.so"),
-            UNIGRPO_TEST_PLUGINS "/hostile_abi.so: built for plugin ABI version 99, this program has 1; build it again "
+  EXPECT_EQ(library_refusal(UNIGRPO_TEST_PLUGINS "/hostile_abi.so"), UNIGRPO_TEST_PLUGINS
+            "/hostile_abi.so: built for plugin ABI version 99, this program has 1; build it again "
             "with this program's headers");
 }
 
@@ -78,7 +77,8 @@ TEST(Library, RefusesSettingsByName) {
   const std::string path = kHostile.string() + ": ";
   EXPECT_EQ(library_refusal(kHostile, R"({"batch_sise": 2})"), path + "unknown setting 'batch_sise'");
   EXPECT_EQ(library_refusal(kHostile, R"({"batch_size": "2"})"), path + "setting 'batch_size': expected a number");
-  EXPECT_EQ(library_refusal(kHostile, R"({"do": "no batch"})"), path + "it declares batch_size = 0, expected 1 to 65536");
+  EXPECT_EQ(library_refusal(kHostile, R"({"do": "no batch"})"),
+            path + "it declares batch_size = 0, expected 1 to 65536");
 }
 
 TEST(Library, ScoresWithoutAProcess) {

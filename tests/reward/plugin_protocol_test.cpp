@@ -1,10 +1,9 @@
-#include "reward/plugin/protocol.h"
-
 #include <gtest/gtest.h>
 
 #include <cstring>
 
 #include "base/error.h"
+#include "reward/plugin/protocol.h"
 
 namespace unigrpo::reward::plugin {
 namespace {
@@ -38,7 +37,8 @@ struct Picture {
 TEST(Protocol, RequestsComeBackAsTheyWere) {
   Picture picture;
   picture.bytes[16] = 77;  // first pixel of the second row
-  SampleView sample{.id = "p/0", .prompt = "a \"star\"", .metadata_json = R"({"a": 1.0})", .group = 3, .segments = {}, .images = {}};
+  SampleView sample{
+      .id = "p/0", .prompt = "a \"star\"", .metadata_json = R"({"a": 1.0})", .group = 3, .segments = {}, .images = {}};
   sample.segments.push_back({.text = "two\nlines \xC3\xA9", .num_tokens = 4, .ended = false, .image = {}});
   sample.segments.push_back({.kind = SegmentView::Kind::image, .text = "", .image = picture.view()});
   sample.images.push_back(picture.view());
@@ -70,9 +70,7 @@ TEST(Protocol, RequestsComeBackAsTheyWere) {
 
 TEST(Protocol, RefusesImagesAndMessagesOutsideOfTheMemory) {
   const std::vector<std::byte> memory(100);
-  const auto request = [](const char* image) {
-    return std::string(R"({"samples": [{"images": [)") + image + "]}]}";
-  };
+  const auto request = [](const char* image) { return std::string(R"({"samples": [{"images": [)") + image + "]}]}"; };
   EXPECT_EQ(decode_request(request(R"({"offset": 0, "width": 5, "height": 6, "row_stride": 16})"), memory).size(), 1u);
   for (const char* image : {R"({"offset": 5, "width": 5, "height": 6, "row_stride": 16})",
                             R"({"offset": 18446744073709551615, "width": 1, "height": 1, "row_stride": 3})",
@@ -105,8 +103,7 @@ TEST(Protocol, AnswersComeBackToTheLastBit) {
 
 TEST(Protocol, RefusesValuesThatAreNoScores) {
   const auto reason = [](const char* value) {
-    const Answer answer =
-        decode_answer(std::string(R"({"scores": [{"values": {"first": )") + value + "}}]}", kTwo, 1);
+    const Answer answer = decode_answer(std::string(R"({"scores": [{"values": {"first": )") + value + "}}]}", kTwo, 1);
     EXPECT_FALSE(answer.verdicts[0].values[0]);
     return answer.verdicts[0].reasons[0];
   };
@@ -141,13 +138,16 @@ TEST(Protocol, DescriptionsComeBackAndAreChecked) {
   EXPECT_EQ(refusal_of_description(R"({"protocol": 2})"), "it speaks version 2 of the protocol, expected 1");
   EXPECT_EQ(refusal_of_description(R"({"protocol": 1, "batch_size": 0})"),
             "it declares batch_size = 0, expected 1 to 65536");
-  EXPECT_EQ(refusal_of_description(R"({"protocol": 1, "threads": 1000})"), "it declares threads = 1000, expected 1 to 256");
-  EXPECT_NE(refusal_of_description(R"({"protocol": 1, "dimensions": [{"name": "a"}, {"name": "a"}]})").find("each its own"),
-            std::string::npos);
+  EXPECT_EQ(refusal_of_description(R"({"protocol": 1, "threads": 1000})"),
+            "it declares threads = 1000, expected 1 to 256");
+  EXPECT_NE(
+      refusal_of_description(R"({"protocol": 1, "dimensions": [{"name": "a"}, {"name": "a"}]})").find("each its own"),
+      std::string::npos);
   EXPECT_NE(refusal_of_description(R"({"protocol": 1, "dimensions": [{"name": ""}]})").find("1 to 100 bytes"),
             std::string::npos);
-  EXPECT_NE(refusal_of_description(R"({"protocol": 1, "dimensions": [{"name": "a", "min": 2, "max": 1}]})").find("bounds"),
-            std::string::npos);
+  EXPECT_NE(
+      refusal_of_description(R"({"protocol": 1, "dimensions": [{"name": "a", "min": 2, "max": 1}]})").find("bounds"),
+      std::string::npos);
 }
 
 TEST(Protocol, CutsNotesThatAreTooLong) {

@@ -26,7 +26,8 @@ constexpr bool kSanitized = true;
 constexpr bool kSanitized = false;
 #endif
 
-/// Every process that a plugin's test starts has it in its environment; servers of other tests, which live on, have not.
+/// Every process that a plugin's test starts has it in its environment; servers of other tests, which live on, have
+/// not.
 const std::string kMark = "UNIGRPO_TEST_MARK=" + std::to_string(getpid());
 struct Marked : ::testing::EmptyTestEventListener {
   void OnTestStart(const ::testing::TestInfo& test) override {
@@ -145,8 +146,8 @@ INSTANTIATE_TEST_SUITE_P(
                       Case{"allocate", "bad_alloc"}, Case{"stack overflow", "was killed by SIGSEGV"},
                       Case{"double free", "was killed by SIGABRT"}, Case{"print", ""},
                       Case{"close all", "exited with code 1"}, Case{"ignore SIGTERM", "took longer than 1 s", 1},
-                      Case{"locale and folder", ""}, Case{"leave a child", ""},
-                      Case{"spin", "took longer than 1 s", 1}, Case{"crash in the destructor", ""}),
+                      Case{"locale and folder", ""}, Case{"leave a child", ""}, Case{"spin", "took longer than 1 s", 1},
+                      Case{"crash in the destructor", ""}),
     [](const auto& test) {
       std::string name = test.param.what;
       for (char& c : name) {
@@ -181,7 +182,8 @@ std::string refusal(const TermConfig& term) {
 TEST(PluginReward, IsRefusedWhereItsConstructorCrashes) {
   const std::string message = refusal(term_of({.what = "crash in the constructor"}));
   EXPECT_EQ(message.find("reward 'bad': /"), 0u) << message;
-  EXPECT_NE(message.find("hostile.so: the worker was killed by SIGSEGV before it was ready"), std::string::npos) << message;
+  EXPECT_NE(message.find("hostile.so: the worker was killed by SIGSEGV before it was ready"), std::string::npos)
+      << message;
   EXPECT_EQ(num_processes_left(), 0u);
 }
 
@@ -190,12 +192,14 @@ TEST(PluginReward, IsRefusedForAnotherAbiVersion) {
   term.path = UNIGRPO_TEST_PLUGINS "/hostile_abi.so";
   for (const Isolation isolate : {Isolation::process, Isolation::none}) {
     term.isolate = isolate;
-    EXPECT_NE(refusal(term).find("built for plugin ABI version 99, this program has 1"), std::string::npos) << refusal(term);
+    EXPECT_NE(refusal(term).find("built for plugin ABI version 99, this program has 1"), std::string::npos)
+        << refusal(term);
   }
 }
 
 TEST(PluginReward, IsRefusedForItsSettingsFileOrKind) {
-  EXPECT_NE(refusal(term_of({.what = "", .settings = R"(, "batch_sise": 6)"})).find("hostile.so: unknown setting 'batch_sise'"),
+  EXPECT_NE(refusal(term_of({.what = "", .settings = R"(, "batch_sise": 6)"}))
+                .find("hostile.so: unknown setting 'batch_sise'"),
             std::string::npos);
   TermConfig term = term_of({.what = ""});
   term.path = "";
@@ -217,8 +221,9 @@ TEST(PluginReward, StopsOrTriesAgainAsTheRecipeSays) {
         rewarder.score(six_samples());
         ADD_FAILURE();
       } catch (const RuntimeFailure& error) {
-        EXPECT_EQ(std::string(error.what()),
-                  "reward 'bad' has no score for sample 1/1: the worker was killed by SIGSEGV (reward.on_error = stop)");
+        EXPECT_EQ(
+            std::string(error.what()),
+            "reward 'bad' has no score for sample 1/1: the worker was killed by SIGSEGV (reward.on_error = stop)");
       }
       continue;
     }
@@ -248,7 +253,8 @@ TEST(PluginReward, ServesAsManyCallsAtOnceAsItDeclares) {
   for (const Isolation isolate : {Isolation::process, Isolation::none}) {
     const std::string harm = isolate == Isolation::process ? "SIGSEGV" : "throw std";
     PluginReward reward(term_of({.what = harm, .settings = R"(, "threads": 3)", .isolate = isolate}));
-    expect_only_the_culprit_lost(reward.score(six_samples()), isolate == Isolation::process ? "SIGSEGV" : "no such luck");
+    expect_only_the_culprit_lost(reward.score(six_samples()),
+                                 isolate == Isolation::process ? "SIGSEGV" : "no such luck");
   }
 }
 
@@ -292,7 +298,8 @@ TermConfig program_of(const testing::TempFolder& folder, const std::string& scri
 
 TEST(PluginProgram, IsRefusedWhereItDoesNotSpeakTheProtocol) {
   const testing::TempFolder folder;
-  EXPECT_NE(refusal(program_of(folder, "#!/bin/sh\nexit 5\n")).find("worker: the worker exited with code 5 before it was ready"),
+  EXPECT_NE(refusal(program_of(folder, "#!/bin/sh\nexit 5\n"))
+                .find("worker: the worker exited with code 5 before it was ready"),
             std::string::npos);
   EXPECT_NE(refusal(program_of(folder, "#!/bin/sh\nprintf 123456789012345678901234 >&3\nsleep 1000\n"))
                 .find("the worker answered request"),
@@ -322,7 +329,8 @@ TEST(PluginProgram, ScoresARunFromPython) {
     EXPECT_EQ(scores[1].parts.at("ink"), 0.5);
     EXPECT_EQ(scores[1].notes.at("found"), "red");
     image = Image{.width = 640, .height = 640, .pixels = std::vector<uint8_t>(640 * 640 * 3, 255)};
-    samples[2].segments.push_back({.kind = data::SampleSegment::Kind::image, .text = "", .image = image});  // memory grows
+    samples[2].segments.push_back(
+        {.kind = data::SampleSegment::Kind::image, .text = "", .image = image});  // memory grows
   }
 
   term.settings = R"({"tolerence": 3})";
@@ -332,15 +340,18 @@ TEST(PluginProgram, ScoresARunFromPython) {
 TEST(PluginProgram, LosesItsOwnSamplesOnly) {
   const testing::TempFolder folder;
   const std::string library = UNIGRPO_SOURCE_DIR "/plugins/python_judge";
-  PluginReward reward(program_of(folder, "#!/usr/bin/env python3\n"
-                                         "import sys; sys.path.insert(0, '" + library + "'); sys.dont_write_bytecode = True\n"
-                                         "import os, unigrpo_worker\n"
-                                         "def score(samples):\n"
-                                         "    for sample in samples:\n"
-                                         "        if sample.id == '1/1': os.abort()\n"
-                                         "        if sample.id == '0/2': return []\n"
-                                         "    return [float('nan') if s.id == '0/1' else len(s.prompt) for s in samples]\n"
-                                         "unigrpo_worker.serve(lambda settings: score, name='bad', batch_size=6)\n"));
+  PluginReward reward(program_of(folder,
+                                 "#!/usr/bin/env python3\n"
+                                 "import sys; sys.path.insert(0, '" +
+                                     library +
+                                     "'); sys.dont_write_bytecode = True\n"
+                                     "import os, unigrpo_worker\n"
+                                     "def score(samples):\n"
+                                     "    for sample in samples:\n"
+                                     "        if sample.id == '1/1': os.abort()\n"
+                                     "        if sample.id == '0/2': return []\n"
+                                     "    return [float('nan') if s.id == '0/1' else len(s.prompt) for s in samples]\n"
+                                     "unigrpo_worker.serve(lambda settings: score, name='bad', batch_size=6)\n"));
   const std::vector<Score> scores = reward.score(six_samples());
   EXPECT_EQ(scores[0].value, 10);
   EXPECT_EQ(scores[1].reason, "the score is nan");

@@ -36,7 +36,8 @@ TEST(DetectorServer, FindsTheShapesOfTheWorld) {
     std::vector<Image> scenes;
     std::vector<const Image*> images;
     for (size_t color = 0; color < shapes::kColorNames.size(); ++color) {
-      scenes.push_back(shapes::render({{static_cast<shapes::Shape>(shape), static_cast<shapes::Color>(color), 20.3, 40.6, 10}}));
+      scenes.push_back(
+          shapes::render({{static_cast<shapes::Shape>(shape), static_cast<shapes::Color>(color), 20.3, 40.6, 10}}));
     }
     for (const Image& scene : scenes) images.push_back(&scene);
     const auto found = detector->detect_all(images);
@@ -83,7 +84,8 @@ TEST(DetectorServer, ReadsPngAlone) {
   const Image image = shapes::render({});
   const Image* one = &image;
   const auto found = make_http_detector(term)->detect_all({&one, 1});
-  EXPECT_EQ(found[0].failure, "the detector says: cannot read the image: no PNG; this server reads image_format = \"png\"");
+  EXPECT_EQ(found[0].failure,
+            "the detector says: cannot read the image: no PNG; this server reads image_format = \"png\"");
 }
 
 TEST(RemoteDetector, FailuresAreReasonsAndNeverEmptyPictures) {

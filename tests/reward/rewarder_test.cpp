@@ -21,8 +21,7 @@ class SeedReward : public Reward {
   std::vector<Score> score(std::span<const data::Sample> samples) override {
     std::vector<Score> scores;
     for (const data::Sample& sample : samples) {
-      const bool failed =
-          std::count(fails_.begin(), fails_.end(), sample.seed) > 0 && !(mends_ && calls_ > 0);
+      const bool failed = std::count(fails_.begin(), fails_.end(), sample.seed) > 0 && !(mends_ && calls_ > 0);
       if (failed) {
         scores.push_back({.value = std::nullopt, .reason = "away", .parts = {}});
       } else {
@@ -80,14 +79,12 @@ TEST(Rewarder, BuildsTheTermsOfARecipe) {
 
 TEST(Rewarder, RefusesTwoTermsOfOneName) {
   RewardConfig config;
-  config.terms = {{.name = "", .kind = RewardKind::geneval},
-                  {.name = "geneval", .kind = RewardKind::format}};
+  config.terms = {{.name = "", .kind = RewardKind::geneval}, {.name = "geneval", .kind = RewardKind::format}};
   EXPECT_THROW(Rewarder{config}, BadInput);
 }
 
 TEST(Rewarder, LeavesFailedSamplesEmptyUnderDrop) {
-  Rewarder rewarder = rewarder_of(OnError::drop_sample,
-                                  std::make_unique<SeedReward>(std::vector<int64_t>{1}, true));
+  Rewarder rewarder = rewarder_of(OnError::drop_sample, std::make_unique<SeedReward>(std::vector<int64_t>{1}, true));
   const ScoreTable table = rewarder.score(samples_of(3));
   EXPECT_EQ(table.scores[0][0].value, 0.0);
   EXPECT_FALSE(table.scores[1][0].value);
@@ -96,24 +93,20 @@ TEST(Rewarder, LeavesFailedSamplesEmptyUnderDrop) {
 }
 
 TEST(Rewarder, RetriesFailedSamplesOnce) {
-  Rewarder mends =
-      rewarder_of(OnError::retry, std::make_unique<SeedReward>(std::vector<int64_t>{1, 2}, true));
+  Rewarder mends = rewarder_of(OnError::retry, std::make_unique<SeedReward>(std::vector<int64_t>{1, 2}, true));
   const ScoreTable table = mends.score(samples_of(4));
   for (size_t n = 0; n < 4; ++n) EXPECT_EQ(table.scores[n][0].value, static_cast<double>(n));
-  Rewarder stays =
-      rewarder_of(OnError::retry, std::make_unique<SeedReward>(std::vector<int64_t>{1}, false));
+  Rewarder stays = rewarder_of(OnError::retry, std::make_unique<SeedReward>(std::vector<int64_t>{1}, false));
   EXPECT_FALSE(stays.score(samples_of(2)).scores[1][0].value);
 }
 
 TEST(Rewarder, StopsWhereToldTo) {
-  Rewarder rewarder =
-      rewarder_of(OnError::stop, std::make_unique<SeedReward>(std::vector<int64_t>{1}, true));
+  Rewarder rewarder = rewarder_of(OnError::stop, std::make_unique<SeedReward>(std::vector<int64_t>{1}, true));
   try {
     rewarder.score(samples_of(2));
     ADD_FAILURE();
   } catch (const RuntimeFailure& error) {
-    EXPECT_STREQ(error.what(),
-                 "reward 'seed' has no score for sample 1/0: away (reward.on_error = stop)");
+    EXPECT_STREQ(error.what(), "reward 'seed' has no score for sample 1/0: away (reward.on_error = stop)");
   }
 }
 
@@ -149,18 +142,21 @@ class TwoNumbers : public Reward {
 
 TEST(Rewarder, ADimensionThatItsRewardHasNotIsRefusedAtTheStart) {
   RewardConfig config;
-  config.terms = {{.name = "shapes", .dimension = "soft"}, {.name = "plan", .kind = RewardKind::text_rules, .dimension = "overlng"}};
+  config.terms = {{.name = "shapes", .dimension = "soft"},
+                  {.name = "plan", .kind = RewardKind::text_rules, .dimension = "overlng"}};
   try {
     Rewarder rewarder(config);
     ADD_FAILURE();
   } catch (const BadInput& error) {
-    EXPECT_STREQ(error.what(), "reward.terms: the reward of 'plan' has no dimension 'overlng'; expected one of rules, overlong");
+    EXPECT_STREQ(error.what(),
+                 "reward.terms: the reward of 'plan' has no dimension 'overlng'; expected one of rules, overlong");
   }
 }
 
 TEST(Rewarder, TermsOfOneRewardShareItAndNameTheirDimension) {
   RewardConfig config;
-  config.terms = {{.name = "once"}, {.name = "twice", .weight = 2, .dimension = "twice"}, {.name = "none", .dimension = "no"}};
+  config.terms = {
+      {.name = "once"}, {.name = "twice", .weight = 2, .dimension = "twice"}, {.name = "none", .dimension = "no"}};
   std::atomic<int> seen = 0;
   int made = 0;
   Rewarder rewarder(config, [&](const TermConfig&) {
@@ -224,8 +220,7 @@ TEST(Rewarder, WhatARewardThrowsReachesTheCaller) {
 
 TEST(Rewarder, NamesTheLineOfAPromptItCannotJudge) {
   RewardConfig config;
-  config.terms = {{.name = "", .kind = RewardKind::format},
-                  {.name = "", .kind = RewardKind::geneval}};
+  config.terms = {{.name = "", .kind = RewardKind::format}, {.name = "", .kind = RewardKind::geneval}};
   const Rewarder rewarder(config);
   std::vector<data::Prompt> prompts(2);
   prompts[0].metadata_json = R"({"include": [{"class": "circle", "count": 1}]})";
@@ -236,8 +231,7 @@ TEST(Rewarder, NamesTheLineOfAPromptItCannotJudge) {
     rewarder.check_prompts(prompts, "p.jsonl");
     ADD_FAILURE();
   } catch (const BadInput& error) {
-    EXPECT_STREQ(error.what(),
-                 "p.jsonl:3: reward 'geneval' cannot judge this row: 'include' is missing");
+    EXPECT_STREQ(error.what(), "p.jsonl:3: reward 'geneval' cannot judge this row: 'include' is missing");
   }
 }
 

@@ -9,8 +9,7 @@ namespace {
 
 Score score_of(const TermConfig& term, const std::string& text, int64_t tokens = 10) {
   data::Sample sample;
-  sample.segments.push_back(
-      {.kind = data::SampleSegment::Kind::text, .text = text, .num_tokens = tokens, .image = {}});
+  sample.segments.push_back({.kind = data::SampleSegment::Kind::text, .text = text, .num_tokens = tokens, .image = {}});
   sample.segments.push_back({.kind = data::SampleSegment::Kind::text, .text = "later", .image = {}});
   return make_text_rules_reward(term)->score(std::vector{sample})[0];
 }
@@ -87,7 +86,8 @@ TEST(TextRulesReward, RefusesWhatIsNoPattern) {
     FAIL();
   } catch (const BadInput& error) {
     EXPECT_STREQ(error.what(),
-                 "reward.terms: pattern '<answer>(\\d+': expected a regular expression: missing closing parenthesis (at byte 12)");
+                 "reward.terms: pattern '<answer>(\\d+': expected a regular expression: missing closing parenthesis "
+                 "(at byte 12)");
   }
 }
 

@@ -37,8 +37,7 @@ class Engine : public ::testing::Test {
   }
   static void TearDownTestSuite() { delete model; }
 
-  static std::vector<Trajectory> roll(const RolloutConfig& config, const RolloutRequest& what,
-                                      uint64_t seed = 11) {
+  static std::vector<Trajectory> roll(const RolloutConfig& config, const RolloutRequest& what, uint64_t seed = 11) {
     return RolloutEngine(*model, config, seed, "").rollout(what);
   }
   static const TextSegment& text(const Trajectory& t, size_t segment = 0) {
@@ -86,8 +85,7 @@ class Engine : public ::testing::Test {
   }
 
   static policy::Bagel* model;
-  const std::vector<data::Prompt> three =
-      prompts({"a red circle", "two squares beside a star", "a star"});
+  const std::vector<data::Prompt> three = prompts({"a red circle", "two squares beside a star", "a star"});
 };
 policy::Bagel* Engine::model = nullptr;
 
@@ -110,8 +108,7 @@ TEST_F(Engine, TrajectoriesComeGroupByGroupWithWhatTrainingNeeds) {
     EXPECT_EQ(t.sample.segments[0].num_tokens, k);
     EXPECT_EQ(image(t).latents.sizes(), (at::IntArrayRef{3, 16, 64}));
     EXPECT_EQ(image(t).window.width(), 2);
-    EXPECT_EQ(image(t).window.first, image(all[i / 4 * 4]).window.first)
-        << "a group shares its window";
+    EXPECT_EQ(image(t).window.first, image(all[i / 4 * 4]).window.first) << "a group shares its window";
     EXPECT_EQ(t.sample.segments[1].image.width, 64);
     EXPECT_EQ(t.sample.segments[1].image.pixels.size(), 64U * 64 * 3);
   }
@@ -153,8 +150,7 @@ TEST_F(Engine, SeedStepAndSampleEachMakeAnotherEpisode) {
   const auto base = roll(tiny_rollout(), request(three, 2));
   RolloutRequest other_step = request(three, 2);
   other_step.step = 2;
-  const auto step = roll(tiny_rollout(), other_step),
-             seed = roll(tiny_rollout(), request(three, 2), 12);
+  const auto step = roll(tiny_rollout(), other_step), seed = roll(tiny_rollout(), request(three, 2), 12);
   const at::Tensor one = image(base[0]).final_latent;
   for (const Trajectory* other : {&base[1], &step[0], &seed[0]}) {
     EXPECT_GT((image(*other).final_latent - one).abs().max().item<double>(), 0.1);
@@ -162,8 +158,7 @@ TEST_F(Engine, SeedStepAndSampleEachMakeAnotherEpisode) {
 }
 
 TEST_F(Engine, LogProbsAreThoseOfTheTrainingForward) {
-  for (const flow::SdeKind kind :
-       {flow::SdeKind::flow_sde, flow::SdeKind::cps, flow::SdeKind::dance}) {
+  for (const flow::SdeKind kind : {flow::SdeKind::flow_sde, flow::SdeKind::cps, flow::SdeKind::dance}) {
     for (const double temperature : {1.0, 0.7}) {
       RolloutConfig config = tiny_rollout();
       config.sde.kind = kind;
@@ -174,12 +169,8 @@ TEST_F(Engine, LogProbsAreThoseOfTheTrainingForward) {
       optim::OptimConfig optim_config;
       optim::AdamW optimizer(optim_config, {});
       optim::GradClip clip(optim_config);
-      const grpo::LogProbNoise noise = grpo::measure_log_prob_noise({.policy = *model,
-                                                                     .optimizer = optimizer,
-                                                                     .clip = clip,
-                                                                     .config = grpo_config,
-                                                                     .rollout = config},
-                                                                    all);
+      const grpo::LogProbNoise noise = grpo::measure_log_prob_noise(
+          {.policy = *model, .optimizer = optimizer, .clip = clip, .config = grpo_config, .rollout = config}, all);
       EXPECT_LT(noise.text, kSame) << enum_name(kind);
       EXPECT_LT(noise.image, kSame) << enum_name(kind);
     }
@@ -219,12 +210,8 @@ TEST_F(Engine, WithoutStochasticStepsNothingIsTrainedAndTheWalkIsTheOde) {
   model->append_text(std::span<policy::Context* const>(&row, 1), std::span(&ids, 1));
   const policy::Context* reader = &context;
   const auto denoiser = model->denoise(std::span(&reader, 1), {4, 4});
-  at::Tensor x = tensor::normal({1, 16, 64}, {.seed = 11,
-                                              .step = 1,
-                                              .prompt = 1,
-                                              .sample = 0,
-                                              .segment = 1,
-                                              .purpose = Purpose::initial_noise});
+  at::Tensor x = tensor::normal(
+      {1, 16, 64}, {.seed = 11, .step = 1, .prompt = 1, .sample = 0, .segment = 1, .purpose = Purpose::initial_noise});
   for (int64_t i = 0; i < 4; ++i) {
     const double now = image(t).timesteps[i], next = image(t).timesteps[i + 1];
     x = flow::ode_step(x, denoiser->velocity(x, at::full({1}, now, at::kFloat)), now, next);
@@ -246,9 +233,7 @@ TEST_F(Engine, ForcedTextStandsWhereTheSampledOneWouldAndIsNoAction) {
   }
   // It is read by the image: another text, another picture from the same noise.
   const auto sampled = roll(tiny_rollout(), request(three, 2));
-  EXPECT_GT(
-      (image(all[0]).final_latent - image(sampled[0]).final_latent).abs().max().item<double>(),
-      1e-3);
+  EXPECT_GT((image(all[0]).final_latent - image(sampled[0]).final_latent).abs().max().item<double>(), 1e-3);
 }
 
 TEST_F(Engine, GuidanceOfOneIsNoneAndMoreChangesThePicture) {
@@ -261,9 +246,7 @@ TEST_F(Engine, GuidanceOfOneIsNoneAndMoreChangesThePicture) {
   for (size_t i = 0; i < 3; ++i) {
     EXPECT_TRUE(close(image(one[i]).final_latent, image(plain[i]).final_latent, 0));
     EXPECT_EQ(text(four[i]).ids, text(plain[i]).ids);
-    EXPECT_GT(
-        (image(four[i]).final_latent - image(plain[i]).final_latent).abs().max().item<double>(),
-        1e-3);
+    EXPECT_GT((image(four[i]).final_latent - image(plain[i]).final_latent).abs().max().item<double>(), 1e-3);
   }
 }
 
@@ -317,12 +300,9 @@ TEST_F(Engine, GuidanceHoldsAContextWithoutTextAndOneWithoutImages) {
   EXPECT_EQ(grid, given.front().grid);  // drawn at the picture's own size, which is not a square
   EXPECT_NE(grid.height, grid.width);
   EXPECT_EQ(t.sample.segments[3].image.height, grid.height * model->config().pixels_per_token());
-  at::Tensor x = tensor::normal({1, grid.num_tokens(), 64}, {.seed = 11,
-                                                            .step = 1,
-                                                            .prompt = 0,
-                                                            .sample = 1,
-                                                            .segment = 3,
-                                                            .purpose = Purpose::initial_noise});
+  at::Tensor x = tensor::normal(
+      {1, grid.num_tokens(), 64},
+      {.seed = 11, .step = 1, .prompt = 0, .sample = 1, .segment = 3, .purpose = Purpose::initial_noise});
   for (int64_t i = 0; i < 4; ++i) {
     const double now = image(t).timesteps[i], next = image(t).timesteps[i + 1];
     at::Tensor v[3];
@@ -351,7 +331,8 @@ TEST_F(Engine, PromptsOfSeveralSizesShareABatchAndDoNotChangeEachOther) {
     list[i].images = {file.string()};
   }
   const auto together = roll(tiny_rollout(), request(list, 2));
-  EXPECT_EQ(image(together[0]).grid, (policy::LatentGrid{image(together[4]).grid.width, image(together[4]).grid.height}));
+  EXPECT_EQ(image(together[0]).grid,
+            (policy::LatentGrid{image(together[4]).grid.width, image(together[4]).grid.height}));
   EXPECT_EQ(image(together[2]).grid, model->grid_for(64));
   for (size_t p = 0; p < list.size(); ++p) {
     RolloutRequest alone = request(std::span(list).subspan(p, 1), 2);
@@ -368,8 +349,7 @@ TEST_F(Engine, ProgramsMayBeTextOnlyImageOnlyOrLonger) {
   config.program = {"text"};
   for (const Trajectory& t : roll(config, request(three, 2))) EXPECT_EQ(t.segments.size(), 1U);
   config.program = {"image"};
-  for (const Trajectory& t : roll(config, request(three, 2)))
-    EXPECT_EQ(image(t, 0).window.width(), 2);
+  for (const Trajectory& t : roll(config, request(three, 2))) EXPECT_EQ(image(t, 0).window.width(), 2);
   config.program = {"text", "image", "text", "image"};
   const auto long_ones = roll(config, request(three, 2));
   config.token_budget = 100;
@@ -383,8 +363,7 @@ TEST_F(Engine, ProgramsMayBeTextOnlyImageOnlyOrLonger) {
 }
 
 TEST_F(Engine, ASystemPromptIsABlockBeforeThePrompt) {
-  const RolloutEngine plain(*model, tiny_rollout(), 0, ""),
-      told(*model, tiny_rollout(), 0, "draw it");
+  const RolloutEngine plain(*model, tiny_rollout(), 0, ""), told(*model, tiny_rollout(), 0, "draw it");
   const auto prompt = plain.prefix(three[0]), both = told.prefix(three[0]);
   ASSERT_EQ(prompt.size(), 1U);
   EXPECT_EQ(prompt[0].ids.front(), model->bos_id());

@@ -67,15 +67,23 @@ TEST(ClipConfig, NamesFileAndKeyOfWhatIsNotSupported) {
   const auto change = [](const char* section, const char* key, json value) {
     return [=](json& root) { root[section][key] = value; };
   };
-  expect_refusal("config.json", [](json& root) { root["model_type"] = "siglip"; }, R"(: 'model_type' is "siglip"; only "clip")");
-  expect_refusal("config.json", [](json& root) { root["projection_dim"] = -1; }, ": 'projection_dim' must be an integer from 1");
-  expect_refusal("config.json", [](json& root) { root["vision_config"] = 3; }, ": vision_config: expected a JSON object");
+  expect_refusal(
+      "config.json", [](json& root) { root["model_type"] = "siglip"; }, R"(: 'model_type' is "siglip"; only "clip")");
+  expect_refusal(
+      "config.json", [](json& root) { root["projection_dim"] = -1; }, ": 'projection_dim' must be an integer from 1");
+  expect_refusal(
+      "config.json", [](json& root) { root["vision_config"] = 3; }, ": vision_config: expected a JSON object");
   expect_refusal("config.json", change("text_config", "hidden_act", "relu"), ": text_config: 'hidden_act' must be");
-  expect_refusal("config.json", change("text_config", "num_attention_heads", 5), ": text_config: hidden_size 32 must be a multiple");
-  expect_refusal("config.json", change("text_config", "max_position_embeddings", 1), ": text_config: 'max_position_embeddings'");
-  expect_refusal("config.json", change("vision_config", "patch_size", 7), ": vision_config: image_size 32 must be a multiple");
-  expect_refusal("config.json", change("vision_config", "num_channels", 4), ": vision_config: 'num_channels' is 4; only 3");
-  expect_refusal("config.json", change("vision_config", "layer_norm_eps", 0), ": vision_config: 'layer_norm_eps' must be a number");
+  expect_refusal("config.json", change("text_config", "num_attention_heads", 5),
+                 ": text_config: hidden_size 32 must be a multiple");
+  expect_refusal("config.json", change("text_config", "max_position_embeddings", 1),
+                 ": text_config: 'max_position_embeddings'");
+  expect_refusal("config.json", change("vision_config", "patch_size", 7),
+                 ": vision_config: image_size 32 must be a multiple");
+  expect_refusal("config.json", change("vision_config", "num_channels", 4),
+                 ": vision_config: 'num_channels' is 4; only 3");
+  expect_refusal("config.json", change("vision_config", "layer_norm_eps", 0),
+                 ": vision_config: 'layer_norm_eps' must be a number");
 }
 
 TEST(ClipImageConfig, NamesFileAndKeyOfWhatIsNotSupported) {
@@ -84,7 +92,8 @@ TEST(ClipImageConfig, NamesFileAndKeyOfWhatIsNotSupported) {
   expect_refusal(file, change("do_center_crop", false), ": 'do_center_crop' is false; only true is supported");
   expect_refusal(file, change("resample", 2), ": 'resample' is 2; only 3 is supported");
   expect_refusal(file, change("size", {{"height", 32}, {"width", 32}}), ": size: 'shortest_edge' is missing");
-  expect_refusal(file, change("crop_size", {{"height", 32}, {"width", 30}}), ": crop_size: 'width' is 30; only 32 is supported");
+  expect_refusal(file, change("crop_size", {{"height", 32}, {"width", 30}}),
+                 ": crop_size: 'width' is 30; only 32 is supported");
   expect_refusal(file, change("crop_size", 40), ": crop_size 40 is larger than the picture, whose shortest side is 32");
   expect_refusal(file, change("crop_size", 30), ": crop_size is 30, but config.json says image_size 32");
   expect_refusal(file, change("image_mean", {0.5, 0.5}), ": 'image_mean' must be three numbers, got [0.5,0.5]");

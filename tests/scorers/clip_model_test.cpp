@@ -90,20 +90,25 @@ TEST(ClipModel, ListsMissingAndLeftOverTensors) {
   const std::string message = refusal(copy);
   EXPECT_NE(message.find("model.safetensors: 2 tensor(s) missing: text_model.encoder.layers.1.mlp.fc1.bias, "
                          "visual_projection.weight; 1 tensor(s) that the config does not ask for: logit_bias"),
-            std::string::npos) << message;
+            std::string::npos)
+      << message;
 }
 
 TEST(ClipModel, NamesTheTensorOfAnotherShape) {
   const ClipCopy copy;
   copy.change_json("config.json", [](nlohmann::json& root) { root["vision_config"]["image_size"] = 64; });
-  EXPECT_NE(refusal(copy).find("tensor 'vision_model.embeddings.position_embedding.weight' has shape [17, 40], the config asks for "
-                               "[65, 40]"), std::string::npos) << refusal(copy);
+  EXPECT_NE(refusal(copy).find(
+                "tensor 'vision_model.embeddings.position_embedding.weight' has shape [17, 40], the config asks for "
+                "[65, 40]"),
+            std::string::npos)
+      << refusal(copy);
 }
 
 TEST(ClipModel, SaysThatPickledWeightsAreNotRead) {
   const ClipCopy copy;
   std::filesystem::rename(copy.path() / "model.safetensors", copy.path() / "pytorch_model.bin");
-  EXPECT_NE(refusal(copy).find("no model.safetensors (or model.safetensors.index.json)"), std::string::npos) << refusal(copy);
+  EXPECT_NE(refusal(copy).find("no model.safetensors (or model.safetensors.index.json)"), std::string::npos)
+      << refusal(copy);
 }
 
 TEST(ClipModel, ChecksShapesWhereTensorsEnter) {

@@ -42,7 +42,8 @@ TEST(ClipTokenizer, SaysWhetherATextWasCut) {
 
 TEST(ClipTokenizer, RefusesTextThatIsNotUtf8) {
   const ClipTokenizer tokenizer(kData / "clip_tiny");
-  EXPECT_EQ(message_of<BadInput>([&] { tokenizer.encode("a\xFF", 77); }), "text to encode is not valid UTF-8: 'a\\xff'");
+  EXPECT_EQ(message_of<BadInput>([&] { tokenizer.encode("a\xFF", 77); }),
+            "text to encode is not valid UTF-8: 'a\\xff'");
 }
 
 TEST(ClipTokenizer, NamesFileAndTokenOfWhatItCannotRead) {
@@ -55,11 +56,13 @@ TEST(ClipTokenizer, NamesFileAndTokenOfWhatItCannotRead) {
 
   const ClipCopy twice;
   twice.change_json("vocab.json", [](nlohmann::json& vocab) { vocab["!"] = 1; });
-  EXPECT_NE(refusal(twice).find("must be one of its own from 0 to 617, found '1'"), std::string::npos) << refusal(twice);
+  EXPECT_NE(refusal(twice).find("must be one of its own from 0 to 617, found '1'"), std::string::npos)
+      << refusal(twice);
 
   const ClipCopy bad_merge;
   bad_merge.folder.write("merges.txt", "#version: 0.2\nt h\nnot a merge\n");
-  EXPECT_NE(refusal(bad_merge).find("merges.txt:3: a merge must be two tokens"), std::string::npos) << refusal(bad_merge);
+  EXPECT_NE(refusal(bad_merge).find("merges.txt:3: a merge must be two tokens"), std::string::npos)
+      << refusal(bad_merge);
 
   const ClipCopy unknown;
   unknown.folder.write("merges.txt", "q q\n");

@@ -12,7 +12,8 @@ namespace {
 using testing::close;
 
 Image grey(int width, int height) {
-  return {.width = width, .height = height, .pixels = std::vector<uint8_t>(static_cast<size_t>(3) * width * height, 128)};
+  return {
+      .width = width, .height = height, .pixels = std::vector<uint8_t>(static_cast<size_t>(3) * width * height, 128)};
 }
 
 // Pictures that shrink, grow, have the right size already, and long ones, upright and lying.

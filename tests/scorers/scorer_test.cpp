@@ -87,7 +87,8 @@ TEST_P(Scorers, AestheticIsTheHeadOnTheImageAlone) {  // the MLP in one folder, 
 TEST_P(Scorers, APromptThatWasCutIsNoted) {
   const auto found = scores(ScorerKind::clip_score);
   EXPECT_TRUE(found[0].notes.empty() || std::string(GetParam()) != "clip_tiny");
-  EXPECT_EQ(found[4].notes.at("prompt"), std::string("cut at ") + (std::string(GetParam()) == "clip_tiny" ? "77" : "20") + " tokens");
+  EXPECT_EQ(found[4].notes.at("prompt"),
+            std::string("cut at ") + (std::string(GetParam()) == "clip_tiny" ? "77" : "20") + " tokens");
 }
 
 INSTANTIATE_TEST_SUITE_P(Tiny, Scorers, ::testing::ValuesIn(kFolders),
@@ -126,11 +127,13 @@ TEST(Scorer, RefusesAFolderWhosePartsDoNotFit) {
     at::Tensor& tokens = tensors.at("text_model.embeddings.token_embedding.weight");
     tokens = tokens.narrow(0, 0, 600).contiguous();
   });
-  EXPECT_NE(refusal(ScorerKind::hps, small).find("the tokenizer has 618 ids, the config says vocab_size 600"), std::string::npos);
+  EXPECT_NE(refusal(ScorerKind::hps, small).find("the tokenizer has 618 ids, the config says vocab_size 600"),
+            std::string::npos);
 
   const ClipCopy other_end;
   other_end.change_json("config.json", [](nlohmann::json& root) { root["text_config"]["eos_token_id"] = 600; });
-  EXPECT_NE(refusal(ScorerKind::hps, other_end).find("the tokenizer ends texts with id 617, the config says eos_token_id 600"),
+  EXPECT_NE(refusal(ScorerKind::hps, other_end)
+                .find("the tokenizer ends texts with id 617, the config says eos_token_id 600"),
             std::string::npos);
 
   EXPECT_EQ(message_of<BadInput>([] { make_scorer(ScorerKind::hps, kData / "clip_tiny", {.batch_size = 0}); }),

@@ -1,13 +1,13 @@
 #pragma once
 
+#include <ATen/ATen.h>
+
 #include <cstring>
 #include <filesystem>
 #include <functional>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
-
-#include <ATen/ATen.h>
-#include <nlohmann/json.hpp>
 
 #include "data/sample.h"
 #include "io/json.h"
@@ -67,7 +67,8 @@ struct ClipCopy {
     folder.write(file, root.dump());
   }
 
-  void change_weights(const std::string& file, const std::function<void(std::map<std::string, at::Tensor>&)>& change) const {
+  void change_weights(const std::string& file,
+                      const std::function<void(std::map<std::string, at::Tensor>&)>& change) const {
     std::map<std::string, at::Tensor> tensors;
     {
       const io::SafetensorsFile source(path() / file);

@@ -55,16 +55,13 @@ inline std::string lower(std::string text) {
 inline bool names_the_fault(const MalformedCase& c, const std::string& message) {
   const std::string line = lower(message);
   const auto& names = c.all.at("names");
-  return line.find('\n') == std::string::npos &&
-         line.find(lower(c.path.filename().string())) != std::string::npos &&
+  return line.find('\n') == std::string::npos && line.find(lower(c.path.filename().string())) != std::string::npos &&
          std::ranges::any_of(names, [&](const nlohmann::json& name) {
            return line.find(lower(name.get<std::string>())) != std::string::npos;
          });
 }
 
 /// A test's name may hold letters, digits and underscores; ids hold nothing else.
-inline std::string case_name(const ::testing::TestParamInfo<MalformedCase>& info) {
-  return info.param.id;
-}
+inline std::string case_name(const ::testing::TestParamInfo<MalformedCase>& info) { return info.param.id; }
 
 }  // namespace unigrpo::testing

@@ -11,8 +11,7 @@ namespace unigrpo::testing {
 /// A folder of this test's own, removed at the end.
 class TempFolder {
  public:
-  explicit TempFolder(
-      const std::filesystem::path& parent = std::filesystem::temp_directory_path()) {
+  explicit TempFolder(const std::filesystem::path& parent = std::filesystem::temp_directory_path()) {
     std::string pattern = (parent / "unigrpo-test-XXXXXX").string();
     path_ = mkdtemp(pattern.data());
   }

@@ -15,8 +15,7 @@ namespace unigrpo::testing {
 
 /// The model of tests/data/bagel_tiny, every parameter trained (or LoRA on all of the language
 /// model's projections).
-inline std::unique_ptr<policy::Bagel> tiny_bagel(
-    policy::TrainMode train = policy::TrainMode::full) {
+inline std::unique_ptr<policy::Bagel> tiny_bagel(policy::TrainMode train = policy::TrainMode::full) {
   policy::PolicyConfig config;
   config.model = UNIGRPO_TEST_DATA "/bagel_tiny";
   config.train = train;
@@ -37,8 +36,7 @@ inline void randomize_adapters(policy::UnifiedPolicy& model) {
   const at::NoGradGuard no_grad;
   uint64_t index = 0;
   for (NamedTensor& p : model.parameters()) {
-    if (p.name.ends_with(".lora_B.weight"))
-      p.tensor.copy_(tensor::normal(p.tensor.sizes(), {.prompt = ++index}) * 0.1);
+    if (p.name.ends_with(".lora_B.weight")) p.tensor.copy_(tensor::normal(p.tensor.sizes(), {.prompt = ++index}) * 0.1);
   }
 }
 
@@ -51,8 +49,8 @@ inline void make_texts_end(policy::Bagel& model) {
   policy::TrainBatch batch{.prefixes = {{}}, .sequences = {{}}};
   batch.sequences[0].blocks.push_back(policy::text_block(ids));
   const at::Tensor mean = model.forward_train(batch).text_hidden.mean(0);
-  parameter(model, "language_model.lm_head.weight")[model.eos_id()].copy_(
-      mean * (5.0 / mean.square().sum().item<double>()));
+  parameter(model, "language_model.lm_head.weight")[model.eos_id()].copy_(mean *
+                                                                          (5.0 / mean.square().sum().item<double>()));
 }
 
 }  // namespace unigrpo::testing

@@ -41,8 +41,7 @@ inline rollout::RolloutRequest request(std::span<const data::Prompt> list, int64
                                   .stochastic = true,
                                   .guidance = {},
                                   .forced_text = {}};
-  for (const data::Prompt& prompt : list)
-    request.keys.push_back(static_cast<uint64_t>(prompt.index));
+  for (const data::Prompt& prompt : list) request.keys.push_back(static_cast<uint64_t>(prompt.index));
   return request;
 }
 

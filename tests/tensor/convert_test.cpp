@@ -28,8 +28,8 @@ int64_t anonymous_bytes() {
 }
 
 TEST(Convert, EveryTypeMakesTheRoundTrip) {
-  for (const auto type : {at::kBool, at::kByte, at::kChar, at::kShort, at::kInt, at::kLong,
-                          at::kHalf, at::kBFloat16, at::kFloat, at::kDouble}) {
+  for (const auto type : {at::kBool, at::kByte, at::kChar, at::kShort, at::kInt, at::kLong, at::kHalf, at::kBFloat16,
+                          at::kFloat, at::kDouble}) {
     const at::Tensor tensor = at::arange(-3, 3, at::kInt).to(type).view({2, 3});
     const at::Tensor back = to_tensor(to_view(tensor, "t"));
     EXPECT_EQ(back.scalar_type(), type);
@@ -47,8 +47,7 @@ TEST(Convert, CopiesAndConverts) {
 
 TEST(Convert, ABooleanByteOtherThanOneIsTrue) {
   const std::array<std::byte, 3> bytes{std::byte{0}, std::byte{2}, std::byte{255}};
-  const at::Tensor tensor =
-      to_tensor({.name = "mask", .dtype = io::DType::boolean, .shape = {3}, .bytes = bytes});
+  const at::Tensor tensor = to_tensor({.name = "mask", .dtype = io::DType::boolean, .shape = {3}, .bytes = bytes});
   EXPECT_TRUE(at::equal(tensor, at::tensor({0, 1, 1}, at::kInt).to(at::kBool)));
 }
 
@@ -56,19 +55,16 @@ TEST(Convert, TakesUnalignedBytes) {
   std::array<std::byte, 9> bytes{};
   const float value = 3.25F;
   std::memcpy(bytes.data() + 1, &value, 4);
-  const io::TensorView view = {.name = "t",
-                               .dtype = io::DType::f32,
-                               .shape = {1},
-                               .bytes = std::span(bytes).subspan(1, 4)};
+  const io::TensorView view = {
+      .name = "t", .dtype = io::DType::f32, .shape = {1}, .bytes = std::span(bytes).subspan(1, 4)};
   EXPECT_EQ(to_tensor(view).item<float>(), 3.25F);
   EXPECT_EQ(to_tensor(view, at::kDouble).item<double>(), 3.25);
 }
 
 TEST(Convert, ByteCountsMustFit) {
   const std::array<std::byte, 4> bytes{};
-  const auto text = message_of<std::invalid_argument>([&] {
-    to_tensor({.name = "w", .dtype = io::DType::f32, .shape = {2, 1}, .bytes = bytes});
-  });
+  const auto text = message_of<std::invalid_argument>(
+      [&] { to_tensor({.name = "w", .dtype = io::DType::f32, .shape = {2, 1}, .bytes = bytes}); });
   EXPECT_EQ(text, "tensor 'w' of shape [2, 1] needs 8 bytes, got 4");
 }
 
@@ -82,8 +78,8 @@ TEST(Convert, AModelTakesItsOwnSizeAndOneTensorOfMemory) {
 #ifdef __SANITIZE_ADDRESS__
   GTEST_SKIP() << "the sanitizer keeps freed memory";
 #endif
-  const std::vector<std::vector<int64_t>> layer = {{448, 2432}, {2432, 448}, {2432, 448}, {448}, {64, 448},
-                                                   {448, 448},  {448, 448},  {64, 448}};
+  const std::vector<std::vector<int64_t>> layer = {{448, 2432}, {2432, 448}, {2432, 448}, {448},
+                                                   {64, 448},   {448, 448},  {448, 448},  {64, 448}};
   const std::vector<std::byte> zeros(2 * 448 * 2432);
   std::vector<at::Tensor> weights;
   const int64_t before = anonymous_bytes();

@@ -17,9 +17,9 @@ TEST(Normal, TheKeyDecidesTheNumbers) {
 TEST(Normal, IsStandardNormal) {
   const at::Tensor x = normal({100000}, {.seed = 1});
   EXPECT_EQ(x.scalar_type(), at::kFloat);
-  EXPECT_NEAR(x.mean().item<double>(), 0, 0.02);              // 6 standard errors
-  EXPECT_NEAR(x.std().item<double>(), 1, 0.015);              // 6 standard errors
-  EXPECT_NEAR(x.pow(4).mean().item<double>(), 3, 0.2);        // 6 standard errors
+  EXPECT_NEAR(x.mean().item<double>(), 0, 0.02);        // 6 standard errors
+  EXPECT_NEAR(x.std().item<double>(), 1, 0.015);        // 6 standard errors
+  EXPECT_NEAR(x.pow(4).mean().item<double>(), 3, 0.2);  // 6 standard errors
 }
 
 TEST(Uniform, LiesInTheHalfOpenUnitInterval) {

@@ -16,8 +16,7 @@ TEST(CheckShape, AcceptsAnySizeWhereTheAxisIsMinusOne) {
 
 TEST(CheckShape, ShowsBothSides) {
   const auto text = [](const at::Tensor& tensor) {
-    return message_of<std::invalid_argument>(
-        [&] { check_shape(tensor, {4, -1}, "log_probs [N, T]"); });
+    return message_of<std::invalid_argument>([&] { check_shape(tensor, {4, -1}, "log_probs [N, T]"); });
   };
   EXPECT_EQ(text(at::zeros({4, 9, 1})), "log_probs [N, T] has shape [4, 9, 1], expected [4, *]");
   EXPECT_EQ(text(at::zeros({3, 9})), "log_probs [N, T] has shape [3, 9], expected [4, *]");

@@ -59,7 +59,8 @@ TEST(DryRun, CountsWhatTrainingWouldTrain) {
     if (p.tensor.requires_grad()) adapters += p.tensor.numel();  // rank 4 as well
   }
   const std::string lora = dry_run(recipe, {});
-  EXPECT_NE(line_of(lora, "adapters").find(fmt::format("{:.2f} k", static_cast<double>(adapters) / 1e3)), std::string::npos)
+  EXPECT_NE(line_of(lora, "adapters").find(fmt::format("{:.2f} k", static_cast<double>(adapters) / 1e3)),
+            std::string::npos)
       << lora;
   recipe.policy.lora.targets = {"nothing*"};
   EXPECT_THROW(dry_run(recipe, {}), BadInput);
@@ -98,7 +99,8 @@ TEST(DryRun, HeadersThatDoNotFitTheConfigAreNamed) {
   fs::copy(UNIGRPO_TEST_DATA "/bagel_tiny", folder);
   const recipe::Recipe recipe = recipe_for(folder.string());
   const std::string config = (folder / "config.json").string();
-  fs::copy_file(UNIGRPO_TEST_DATA "/bagel_7b/vit_config.json", folder / "vit_config.json", fs::copy_options::overwrite_existing);
+  fs::copy_file(UNIGRPO_TEST_DATA "/bagel_7b/vit_config.json", folder / "vit_config.json",
+                fs::copy_options::overwrite_existing);
   const std::string said = testing::message_of<BadInput>([&] { dry_run(recipe, {}); });
   EXPECT_NE(said.find("ema.safetensors: tensor 'connector.fc1.weight' has a shape"), std::string::npos) << said;
 }

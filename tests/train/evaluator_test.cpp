@@ -83,8 +83,7 @@ TEST_F(Evaluator, APromptsImageDoesNotDependOnTheRestOfTheFile) {
   for (size_t i = 0; i < 2; ++i) {
     const Image &a = picture(some, i), &b = picture(all, 2 * i);
     ASSERT_EQ(a.pixels.size(), b.pixels.size());
-    for (size_t k = 0; k < a.pixels.size(); ++k)
-      ASSERT_NEAR(a.pixels[k], b.pixels[k], 1);  // a grey level of rounding
+    for (size_t k = 0; k < a.pixels.size(); ++k) ASSERT_NEAR(a.pixels[k], b.pixels[k], 1);  // a grey level of rounding
   }
 }
 
@@ -108,11 +107,11 @@ TEST_F(Evaluator, CountsPromptsNotImagesAndAveragesOverBoth) {
   EXPECT_EQ(result.rewards.at("ink"), result.rewards.at("saturation"));
   EXPECT_EQ(result.samples[0].scores.at("ink"), result.samples[0].reward);
   EXPECT_NEAR(result.tags.at("single_object").strict, single, 1e-12);
-  EXPECT_NEAR(result.overall_by_tag.strict,
-              (result.tags.at("single_object").strict + result.tags.at("counting").strict +
-               result.tags.at("colors").strict) /
-                  3,
-              1e-12);
+  EXPECT_NEAR(
+      result.overall_by_tag.strict,
+      (result.tags.at("single_object").strict + result.tags.at("counting").strict + result.tags.at("colors").strict) /
+          3,
+      1e-12);
   EXPECT_EQ(result.unscored, 0);
 }
 
@@ -152,9 +151,8 @@ TEST_F(Evaluator, NamesTheLineThatTheRewardCannotJudge) {
   const std::string message = message_of<BadInput>([&] { evaluate(*model, o); });
   EXPECT_TRUE(message.starts_with(o.prompts + ":5: ")) << message;
   EXPECT_EQ(message_of<BadInput>([&] { check_eval_prompts(o.prompts, o.rewards); }), message);
-  EXPECT_EQ(
-      message_of<BadInput>([&] { check_eval_prompts(o.prompts, {{.kind = reward::RewardKind::saturation}}); }),
-      "nothing");
+  EXPECT_EQ(message_of<BadInput>([&] { check_eval_prompts(o.prompts, {{.kind = reward::RewardKind::saturation}}); }),
+            "nothing");
 }
 
 }  // namespace

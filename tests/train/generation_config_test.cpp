@@ -60,8 +60,7 @@ TEST(GenerationConfig, WhatIsWrittenIsRead) {
 }
 
 TEST(GenerationConfig, KeysOfOtherToolsArePassedOver) {
-  EXPECT_EQ(message_of(R"({"do_sample": true, "eos_token_id": [1, 2], "num_steps": 3})"),
-            "nothing");
+  EXPECT_EQ(message_of(R"({"do_sample": true, "eos_token_id": [1, 2], "num_steps": 3})"), "nothing");
 }
 
 TEST(GenerationConfig, AModelOfTextAloneWritesAndKeepsTheKeysOfOtherTools) {
@@ -83,20 +82,16 @@ TEST(GenerationConfig, ErrorsNameFileAndKeyAndWhatWasFound) {
   EXPECT_EQ(message_of("[]"), ": expected a JSON object");
   EXPECT_NE(message_of("{").find("JSON"), std::string::npos);
   EXPECT_EQ(message_of(R"({"num_steps": 0})"), ": 'num_steps' must be 1 to 1e6, got 0");
-  EXPECT_EQ(message_of(R"({"num_steps": 2.5})"),
-            ": 'num_steps' must be a positive integer, got 2.5");
-  EXPECT_EQ(message_of(R"({"image_size": "64"})"),
-            ": 'image_size' must be a positive integer, got \"64\"");
+  EXPECT_EQ(message_of(R"({"num_steps": 2.5})"), ": 'num_steps' must be a positive integer, got 2.5");
+  EXPECT_EQ(message_of(R"({"image_size": "64"})"), ": 'image_size' must be a positive integer, got \"64\"");
   EXPECT_EQ(message_of(R"({"max_tokens": -1})"), ": 'max_tokens' must be 1 to 1e6, got -1");
   EXPECT_EQ(message_of(R"({"max_tokens": 18446744073709551615})"),
             ": 'max_tokens' must be 1 to 1e6, got 18446744073709551615");
   EXPECT_EQ(message_of(R"({"temperature": 0})"), ": 'temperature' must be above 0, got 0");
   EXPECT_EQ(message_of(R"({"temperature": true})"), ": 'temperature' must be a number, got true");
   EXPECT_EQ(message_of(R"({"guidance": -2})"), ": 'guidance' must be above 0, got -2");
-  EXPECT_EQ(message_of(R"({"program": []})"),
-            ": 'program' must be a list of \"text\" and \"image\"");
-  EXPECT_EQ(message_of(R"({"program": "text"})"),
-            ": 'program' must be a list of \"text\" and \"image\"");
+  EXPECT_EQ(message_of(R"({"program": []})"), ": 'program' must be a list of \"text\" and \"image\"");
+  EXPECT_EQ(message_of(R"({"program": "text"})"), ": 'program' must be a list of \"text\" and \"image\"");
   EXPECT_EQ(message_of(R"({"program": ["text", "video"]})"),
             ": 'program' must be a list of \"text\" and \"image\", got \"video\"");
   EXPECT_EQ(message_of(R"({"system_prompt": 3})"), ": 'system_prompt' must be a string, got 3");

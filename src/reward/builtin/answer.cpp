@@ -46,9 +46,8 @@ class AnswerReward : public Reward {
  private:
   static Score score_one(const data::Sample& sample) {
     const auto right = right_answers(sample.metadata_json);
-    const auto text = std::find_if(sample.segments.rbegin(), sample.segments.rend(), [](const auto& segment) {
-      return segment.kind == data::SampleSegment::Kind::text;
-    });
+    const auto text = std::find_if(sample.segments.rbegin(), sample.segments.rend(),
+                                   [](const auto& segment) { return segment.kind == data::SampleSegment::Kind::text; });
     if (text == sample.segments.rend()) return {.value = std::nullopt, .reason = "no text", .parts = {}};
     if (!text->ended) return {.value = 0.0, .reason = "the text did not end", .parts = {}};
     const std::string given = answer_of(text->text);

@@ -18,14 +18,13 @@ namespace shapes = data::shapes;
 
 constexpr int kNumColors = static_cast<int>(shapes::kColorNames.size());
 constexpr int kNumShapes = static_cast<int>(shapes::kShapeNames.size());
-constexpr int kUnknown = kNumColors;  // foreground of no palette colour
-constexpr float kOpaque = 0.5f;       // coverage from which a pixel belongs to an object
-constexpr float kMaxResidual = 60;    // RGB distance from the line background..colour
-constexpr int kMinArea = 18;          // pixels; the world's smallest star covers 40
-constexpr int kMinSeedArea = 8;       // pixels left of one colour after opening
-constexpr double kMinSeedShare =
-    0.12;                  // of the component: a smaller patch is a stain, not an object
-constexpr int kGrid = 20;  // side of the normalised shape
+constexpr int kUnknown = kNumColors;    // foreground of no palette colour
+constexpr float kOpaque = 0.5f;         // coverage from which a pixel belongs to an object
+constexpr float kMaxResidual = 60;      // RGB distance from the line background..colour
+constexpr int kMinArea = 18;            // pixels; the world's smallest star covers 40
+constexpr int kMinSeedArea = 8;         // pixels left of one colour after opening
+constexpr double kMinSeedShare = 0.12;  // of the component: a smaller patch is a stain, not an object
+constexpr int kGrid = 20;               // side of the normalised shape
 
 struct Palette {
   cv::Vec3f background;
@@ -39,8 +38,7 @@ struct Pixels {
 };
 
 cv::Mat3b to_mat(const Image& image) {
-  return cv::Mat3b(image.height, image.width,
-                   reinterpret_cast<cv::Vec3b*>(const_cast<uint8_t*>(image.pixels.data())))
+  return cv::Mat3b(image.height, image.width, reinterpret_cast<cv::Vec3b*>(const_cast<uint8_t*>(image.pixels.data())))
       .clone();
 }
 
@@ -71,8 +69,7 @@ Palette estimate_palette(const cv::Mat3b& image) {
 /// line tells the colour of edges as well as of interiors, where the nearest palette point would
 /// invent other colours.
 Pixels segment(const cv::Mat3b& image, const Palette& palette) {
-  Pixels pixels = {cv::Mat1f(image.size(), 0.0f),
-                   cv::Mat1b(image.size(), static_cast<uint8_t>(kUnknown))};
+  Pixels pixels = {cv::Mat1f(image.size(), 0.0f), cv::Mat1b(image.size(), static_cast<uint8_t>(kUnknown))};
   for (int y = 0; y < image.rows; ++y) {
     for (int x = 0; x < image.cols; ++x) {
       const cv::Vec3f offset = palette.background - cv::Vec3f(image(y, x));
@@ -81,8 +78,7 @@ Pixels segment(const cv::Mat3b& image, const Palette& palette) {
       int best_color = kUnknown;
       for (int color = 0; color < kNumColors; ++color) {
         const cv::Vec3f& direction = palette.direction[static_cast<size_t>(color)];
-        const float coverage =
-            std::clamp(offset.dot(direction) / direction.dot(direction), 0.0f, 1.15f);
+        const float coverage = std::clamp(offset.dot(direction) / direction.dot(direction), 0.0f, 1.15f);
         const cv::Vec3f rest = offset - coverage * direction;
         const float residual = rest.dot(rest);
         if (residual < best_residual) {
@@ -108,8 +104,7 @@ struct Region {
 std::vector<cv::Mat1b> components(const cv::Mat1b& mask, int min_area) {
   cv::Mat1i labels;
   cv::Mat stats, centroids;
-  const int num_labels =
-      cv::connectedComponentsWithStats(mask, labels, stats, centroids, 8, CV_32S);
+  const int num_labels = cv::connectedComponentsWithStats(mask, labels, stats, centroids, 8, CV_32S);
   std::vector<cv::Mat1b> parts;
   for (int label = 1; label < num_labels; ++label) {
     if (stats.at<int>(label, cv::CC_STAT_AREA) >= min_area) parts.emplace_back(labels == label);
@@ -158,8 +153,7 @@ std::vector<Region> split_by_color(const cv::Mat1b& component, const cv::Mat1b& 
     votes[static_cast<size_t>(c)] = cv::countNonZero(mask);
     if (votes[static_cast<size_t>(c)] < kMinSeedArea) continue;
     cv::Mat1b seed;
-    cv::morphologyEx(mask, seed, cv::MORPH_OPEN, cross, {-1, -1}, 1, cv::BORDER_CONSTANT,
-                     cv::Scalar(0));
+    cv::morphologyEx(mask, seed, cv::MORPH_OPEN, cross, {-1, -1}, 1, cv::BORDER_CONSTANT, cv::Scalar(0));
     const int area = cv::countNonZero(seed);
     if (area < kMinSeedArea) continue;
     seeds.push_back(seed);
@@ -175,8 +169,7 @@ std::vector<Region> split_by_color(const cv::Mat1b& component, const cv::Mat1b& 
     }
   }
   if (seeds.size() < 2) {
-    const int majority =
-        static_cast<int>(std::max_element(votes.begin(), votes.end()) - votes.begin());
+    const int majority = static_cast<int>(std::max_element(votes.begin(), votes.end()) - votes.begin());
     return {{component, seeds.empty() ? majority : seed_colors.front()}};
   }
   std::vector<Region> regions;
@@ -246,9 +239,7 @@ cv::Mat1f own_coverage(const Pixels& pixels, const cv::Mat1b& mask, const cv::Ma
 /// Where the highest coverage along one axis crosses one half, in pixels, to a fraction of one.
 std::pair<double, double> extent(const std::vector<float>& highest) {
   const int size = static_cast<int>(highest.size());
-  const auto value = [&](int i) {
-    return i < 0 || i >= size ? 0.0f : highest[static_cast<size_t>(i)];
-  };
+  const auto value = [&](int i) { return i < 0 || i >= size ? 0.0f : highest[static_cast<size_t>(i)]; };
   int first = 0, last = size - 1;
   while (first < last && value(first) < kOpaque) ++first;
   while (last > first && value(last) < kOpaque) --last;
@@ -272,11 +263,10 @@ shapes::Box soft_bounds(const cv::Mat1f& coverage) {
 cv::Mat1f normalized(const cv::Mat1f& coverage, const shapes::Box& box) {
   const double sx = box.width() / kGrid, sy = box.height() / kGrid;
   // Grid cell centre (i + 0.5) lies at box.left + (i + 0.5) * sx; pixel centres lie at x + 0.5.
-  const cv::Matx23d grid_to_pixel(sx, 0, box.left + 0.5 * sx - 0.5, 0, sy,
-                                  box.top + 0.5 * sy - 0.5);
+  const cv::Matx23d grid_to_pixel(sx, 0, box.left + 0.5 * sx - 0.5, 0, sy, box.top + 0.5 * sy - 0.5);
   cv::Mat1f grid;
-  cv::warpAffine(coverage, grid, grid_to_pixel, {kGrid, kGrid},
-                 cv::INTER_LINEAR | cv::WARP_INVERSE_MAP, cv::BORDER_CONSTANT, cv::Scalar(0));
+  cv::warpAffine(coverage, grid, grid_to_pixel, {kGrid, kGrid}, cv::INTER_LINEAR | cv::WARP_INVERSE_MAP,
+                 cv::BORDER_CONSTANT, cv::Scalar(0));
   return grid;
 }
 
@@ -293,8 +283,8 @@ std::vector<Template> make_templates() {
     for (const double radius : {6.0, 7.5, 9.0, 11.0, 13.0}) {
       for (const double dx : {0.0, 0.5}) {
         for (const double dy : {0.0, 0.5}) {
-          const cv::Mat3b image = to_mat(shapes::render(
-              {{static_cast<shapes::Shape>(shape), kColor, 32 + dx, 32 + dy, radius}}));
+          const cv::Mat3b image =
+              to_mat(shapes::render({{static_cast<shapes::Shape>(shape), kColor, 32 + dx, 32 + dy, radius}}));
           for (const double sigma : {0.0, 0.7, 1.2}) {
             cv::Mat3b blurred = image;
             if (sigma > 0) cv::GaussianBlur(image, blurred, {0, 0}, sigma);
@@ -316,11 +306,9 @@ class ColorDetector : public Detector {
     if (image.width < 8 || image.height < 8) return {};
     cv::Mat3b mat = to_mat(image);
     // Areas and openings are stated for the world's own size.
-    const double scale =
-        std::max(image.width, image.height) / static_cast<double>(shapes::kImageSize);
+    const double scale = std::max(image.width, image.height) / static_cast<double>(shapes::kImageSize);
     if (scale > 1.5) {
-      const cv::Size size(std::max(1, cvRound(image.width / scale)),
-                          std::max(1, cvRound(image.height / scale)));
+      const cv::Size size(std::max(1, cvRound(image.width / scale)), std::max(1, cvRound(image.height / scale)));
       cv::Mat3b small;
       cv::resize(mat, small, size, 0, 0, cv::INTER_AREA);
       mat = small;

@@ -31,7 +31,8 @@ Change change_of(const std::string& metadata_json) {
   Change change{.changed = row["metadata"]["changed"].get<std::string>()};
   if (row.contains("exclude") && row["exclude"].is_array()) {
     for (const auto& entry : row["exclude"]) {
-      change.removed = change.removed || (entry.is_object() && entry.contains("class") && entry["class"] == change.changed);
+      change.removed =
+          change.removed || (entry.is_object() && entry.contains("class") && entry["class"] == change.changed);
     }
   }
   return change;
@@ -72,9 +73,9 @@ class EditReward : public Reward {
       const Image &old_image = *images[2 * i], &new_image = *images[2 * i + 1];
       const auto old_objects = scaled(before.objects, static_cast<double>(new_image.width) / old_image.width,
                                       static_cast<double>(new_image.height) / old_image.height);
-      score = to_score(score_edit(samples[judged[i]].metadata_json, old_objects, after.objects, new_image.width,
-                                  new_image.height),
-                       measure_);
+      score = to_score(
+          score_edit(samples[judged[i]].metadata_json, old_objects, after.objects, new_image.width, new_image.height),
+          measure_);
     }
     return scores;
   }
@@ -118,7 +119,8 @@ GenevalScore score_edit(const std::string& metadata_json, std::span<const Detect
     const Detection* nearest = nullptr;
     double best = reach;
     for (const Detection& object : after) {
-      if (taken.contains(&object) || object.class_name != old.class_name || (!touched && object.color != old.color)) continue;
+      if (taken.contains(&object) || object.class_name != old.class_name || (!touched && object.color != old.color))
+        continue;
       const double distance = std::hypot(object.center_x() - old.center_x(), object.center_y() - old.center_y());
       if (distance <= best) {
         best = distance;

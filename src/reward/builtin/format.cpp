@@ -22,8 +22,7 @@ std::string fault_of(const data::SampleSegment& segment) {
   if (!text.ends_with(kClose)) return "no </think> at the end";
   text.remove_prefix(kOpen.size());
   const size_t close = text.find(kClose);
-  if (close == std::string_view::npos || close + kClose.size() != text.size() ||
-      text.find(kOpen) < close) {
+  if (close == std::string_view::npos || close + kClose.size() != text.size() || text.find(kOpen) < close) {
     return "more than one thought";
   }
   return trimmed(text.substr(0, close)).empty() ? "an empty thought" : "";
@@ -35,10 +34,9 @@ class FormatReward : public Reward {
     std::vector<Score> scores;
     scores.reserve(samples.size());
     for (const data::Sample& sample : samples) {
-      const auto text = std::find_if(sample.segments.begin(), sample.segments.end(),
-                                     [](const data::SampleSegment& segment) {
-                                       return segment.kind == data::SampleSegment::Kind::text;
-                                     });
+      const auto text = std::find_if(
+          sample.segments.begin(), sample.segments.end(),
+          [](const data::SampleSegment& segment) { return segment.kind == data::SampleSegment::Kind::text; });
       const std::string fault = text == sample.segments.end() ? "no text" : fault_of(*text);
       scores.push_back({.value = fault.empty() ? 1.0 : 0.0, .reason = fault, .parts = {}});
     }

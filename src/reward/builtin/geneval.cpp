@@ -45,22 +45,19 @@ void require(bool condition, std::string_view list, size_t index, std::string_vi
   if (!condition) throw BadInput("'{}' entry {}: {}", list, index, what);
 }
 
-std::string required_string(const Json& value, std::string_view list, size_t index,
-                            std::string_view key) {
+std::string required_string(const Json& value, std::string_view list, size_t index, std::string_view key) {
   require(value.is_string() && !value.get_ref<const std::string&>().empty(), list, index,
           fmt::format("'{}' must be a non-empty string", key));
   return value.get<std::string>();
 }
 
 Position parse_position(const Json& value, size_t index) {
-  require(
-      value.is_array() && value.size() == 2 && value[0].is_string() && value[1].is_number_integer(),
-      "include", index, "'position' must be [relation, index of an include entry]");
+  require(value.is_array() && value.size() == 2 && value[0].is_string() && value[1].is_number_integer(), "include",
+          index, "'position' must be [relation, index of an include entry]");
   Position position = {.relation = value[0].get<std::string>(), .target = 0};
-  require(std::find(kRelations.begin(), kRelations.end(), position.relation) != kRelations.end(),
-          "include", index, "'position' must be left of | right of | above | below");
-  require(value[1] >= 0 && value[1] < index, "include", index,
-          "'position' must name an earlier entry");
+  require(std::find(kRelations.begin(), kRelations.end(), position.relation) != kRelations.end(), "include", index,
+          "'position' must be left of | right of | above | below");
+  require(value[1] >= 0 && value[1] < index, "include", index, "'position' must name an earlier entry");
   position.target = value[1].get<size_t>();
   return position;
 }
@@ -113,8 +110,7 @@ Metadata parse_metadata(std::string_view text) {
   for (const Requirement& entry : metadata.include) {
     const bool distinct = seen.insert({entry.class_name, entry.color}).second;
     if (num_sharing(metadata, entry.class_name) > 1 && (entry.color.empty() || !distinct)) {
-      throw BadInput("'include' entries that share the class '{}' need different colors",
-                     entry.class_name);
+      throw BadInput("'include' entries that share the class '{}' need different colors", entry.class_name);
     }
   }
   return metadata;
@@ -166,13 +162,11 @@ using Objects = std::vector<const Detection*>;
 
 /// The objects that an entry speaks of: those of its class, and of its colour where another entry
 /// shares the class.
-Objects objects_of(const Requirement& entry, const Metadata& metadata,
-                   std::span<const Detection> detections) {
+Objects objects_of(const Requirement& entry, const Metadata& metadata, std::span<const Detection> detections) {
   const bool by_color = num_sharing(metadata, entry.class_name) > 1;
   Objects objects;
   for (const Detection& found : detections) {
-    if (found.class_name == entry.class_name && (!by_color || found.color == entry.color))
-      objects.push_back(&found);
+    if (found.class_name == entry.class_name && (!by_color || found.color == entry.color)) objects.push_back(&found);
   }
   return objects;
 }
@@ -192,19 +186,16 @@ std::map<std::string, int64_t> shared_classes(const Metadata& metadata) {
 }
 
 std::string described(const Requirement& requirement) {
-  return requirement.color.empty() ? requirement.class_name
-                                   : requirement.color + " " + requirement.class_name;
+  return requirement.color.empty() ? requirement.class_name : requirement.color + " " + requirement.class_name;
 }
 
 void check_boxes(std::span<const Detection> detections, int image_width, int image_height) {
   for (const Detection& found : detections) {
     const bool within = found.left > -1 && found.top > -1 && found.right < image_width + 1.0 &&
-                        found.bottom < image_height + 1.0 && found.left < found.right &&
-                        found.top < found.bottom;
+                        found.bottom < image_height + 1.0 && found.left < found.right && found.top < found.bottom;
     if (!within) {
-      throw RuntimeFailure(
-          "the detector's box [{}, {}, {}, {}] of a {} is not within the {}x{} image", found.left,
-          found.top, found.right, found.bottom, found.class_name, image_width, image_height);
+      throw RuntimeFailure("the detector's box [{}, {}, {}, {}] of a {} is not within the {}x{} image", found.left,
+                           found.top, found.right, found.bottom, found.class_name, image_width, image_height);
     }
   }
 }
@@ -229,9 +220,9 @@ class GenevalReward : public Reward {
       Score& score = scores[judged[i]];
       score.reason = found[i].failure;
       if (!score.reason.empty()) continue;
-      score = to_score(score_geneval(samples[judged[i]].metadata_json, found[i].objects, images[i]->width,
-                                     images[i]->height),
-                       measure_);
+      score = to_score(
+          score_geneval(samples[judged[i]].metadata_json, found[i].objects, images[i]->width, images[i]->height),
+          measure_);
     }
     return scores;
   }
@@ -255,8 +246,8 @@ class GenevalReward : public Reward {
 
 }  // namespace
 
-GenevalScore score_geneval(std::string_view metadata_json, std::span<const Detection> detections,
-                           int image_width, int image_height) {
+GenevalScore score_geneval(std::string_view metadata_json, std::span<const Detection> detections, int image_width,
+                           int image_height) {
   const Metadata metadata = parse_metadata(metadata_json);
   check_boxes(detections, image_width, image_height);
   Tally tally;
@@ -265,9 +256,8 @@ GenevalScore score_geneval(std::string_view metadata_json, std::span<const Detec
     const Objects& objects = groups.emplace_back(objects_of(entry, metadata, detections));
     const std::string name = described(entry);
     tally.add(!objects.empty(), fmt::format("no {}", entry.class_name));
-    tally.add(
-        static_cast<int64_t>(objects.size()) == entry.count,
-        fmt::format("expected {} {}, found {}", entry.count, entry.class_name, objects.size()));
+    tally.add(static_cast<int64_t>(objects.size()) == entry.count,
+              fmt::format("expected {} {}, found {}", entry.count, entry.class_name, objects.size()));
     if (!entry.color.empty()) {
       const auto is_right = [&](const Detection* object) { return object->color == entry.color; };
       tally.add(!objects.empty() && std::all_of(objects.begin(), objects.end(), is_right),
@@ -275,13 +265,12 @@ GenevalScore score_geneval(std::string_view metadata_json, std::span<const Detec
     }
     if (entry.position) {
       const Objects& targets = groups[entry.position->target];
-      const bool holds =
-          !objects.empty() && !targets.empty() &&
-          std::all_of(objects.begin(), objects.end(), [&](const Detection* object) {
-            return std::all_of(targets.begin(), targets.end(), [&](const Detection* target) {
-              return stands_in_relation(*object, *target, entry.position->relation);
-            });
-          });
+      const bool holds = !objects.empty() && !targets.empty() &&
+                         std::all_of(objects.begin(), objects.end(), [&](const Detection* object) {
+                           return std::all_of(targets.begin(), targets.end(), [&](const Detection* target) {
+                             return stands_in_relation(*object, *target, entry.position->relation);
+                           });
+                         });
       tally.add(holds, fmt::format("{} not {} {}", name, entry.position->relation,
                                    described(metadata.include[entry.position->target])));
     }
@@ -290,13 +279,12 @@ GenevalScore score_geneval(std::string_view metadata_json, std::span<const Detec
   // all the same.
   for (const auto& [class_name, total] : shared_classes(metadata)) {
     const int64_t found = count_of(class_name, detections);
-    tally.add(found == total,
-              fmt::format("expected {} {} in all, found {}", total, class_name, found));
+    tally.add(found == total, fmt::format("expected {} {} in all, found {}", total, class_name, found));
   }
   for (const Requirement& entry : metadata.exclude) {
     const int64_t found = count_of(entry.class_name, detections);
-    tally.add(found < entry.count, fmt::format("expected fewer than {} {}, found {}", entry.count,
-                                               entry.class_name, found));
+    tally.add(found < entry.count,
+              fmt::format("expected fewer than {} {}, found {}", entry.count, entry.class_name, found));
   }
   return tally.score();
 }
@@ -313,15 +301,12 @@ Score to_score(const GenevalScore& found, GenevalMeasure measure) {
     }
     return (found.strict + found.soft) / 2;
   };
-  return {.value = value(),
-          .reason = found.reason,
-          .parts = {{"strict", found.strict}, {"soft", found.soft}}};
+  return {.value = value(), .reason = found.reason, .parts = {{"strict", found.strict}, {"soft", found.soft}}};
 }
 
 std::vector<std::string> geneval_dimensions() { return {"strict", "soft"}; }
 
-std::unique_ptr<Reward> make_geneval_reward(GenevalMeasure measure,
-                                            std::unique_ptr<Detector> detector) {
+std::unique_ptr<Reward> make_geneval_reward(GenevalMeasure measure, std::unique_ptr<Detector> detector) {
   return std::make_unique<GenevalReward>(measure, std::move(detector));
 }
 

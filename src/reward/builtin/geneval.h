@@ -32,8 +32,8 @@ struct GenevalScore {
 /// its length; "left of" where the x component is below -0.5, and so on.
 /// Throws BadInput where `metadata_json` is not in GenEval's schema, RuntimeFailure for a box that
 /// is empty or not within the image (by a pixel or more): a fault of the detector.
-GenevalScore score_geneval(std::string_view metadata_json, std::span<const Detection> detections,
-                           int image_width, int image_height);
+GenevalScore score_geneval(std::string_view metadata_json, std::span<const Detection> detections, int image_width,
+                           int image_height);
 
 /// As a sample's score: the value is `measure` (mixed: the mean of both), the parts are geneval_dimensions().
 Score to_score(const GenevalScore& found, GenevalMeasure measure);
@@ -43,7 +43,6 @@ std::vector<std::string> geneval_dimensions();
 
 /// Detects the objects in a sample's last image and scores them: the value is `measure` (mixed: the
 /// mean of strict and soft), the parts are "strict" and "soft". Range [0, 1].
-std::unique_ptr<Reward> make_geneval_reward(GenevalMeasure measure,
-                                            std::unique_ptr<Detector> detector);
+std::unique_ptr<Reward> make_geneval_reward(GenevalMeasure measure, std::unique_ptr<Detector> detector);
 
 }  // namespace unigrpo::reward

@@ -31,7 +31,8 @@ std::string bare(std::string_view text) {
 /// `metadata.text` of the row; empty where it has none. Throws BadInput where it is no text.
 std::string text_of_row(const std::string& metadata_json) {
   const nlohmann::json row = io::parse_json(metadata_json, "metadata");
-  if (!row.is_object() || !row.contains("metadata") || !row["metadata"].is_object() || !row["metadata"].contains("text")) {
+  if (!row.is_object() || !row.contains("metadata") || !row["metadata"].is_object() ||
+      !row["metadata"].contains("text")) {
     return "";
   }
   const nlohmann::json& text = row["metadata"]["text"];
@@ -86,8 +87,10 @@ class OcrReward : public Reward {
     std::string words;
     for (const char c : std::string_view(text.get())) {
       const bool blank = c == ' ' || c == '\n' || c == '\f';
-      if (!blank) words += c;
-      else if (!words.empty() && words.back() != ' ') words += ' ';
+      if (!blank)
+        words += c;
+      else if (!words.empty() && words.back() != ' ')
+        words += ' ';
     }
     if (words.ends_with(' ')) words.pop_back();
     return words;
@@ -111,8 +114,9 @@ std::unique_ptr<Reward> make_ocr_reward() {
 #ifdef UNIGRPO_WITH_TESSERACT
   return std::make_unique<OcrReward>();
 #else
-  throw BadInput("reward 'ocr': this build has no Tesseract; install libtesseract-dev and tesseract-ocr-eng, then configure "
-                 "and build again");
+  throw BadInput(
+      "reward 'ocr': this build has no Tesseract; install libtesseract-dev and tesseract-ocr-eng, then configure "
+      "and build again");
 #endif
 }
 

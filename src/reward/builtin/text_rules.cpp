@@ -15,8 +15,8 @@ namespace {
 Pattern compiled(const std::string& text) try {
   return {text, {.dot_takes_line_breaks = true, .invalid_utf8 = true}};
 } catch (const Pattern::Error& error) {
-  throw BadInput("reward.terms: pattern {}: expected a regular expression: {} (at byte {})", in_quotes(text), error.what(),
-                 error.offset);
+  throw BadInput("reward.terms: pattern {}: expected a regular expression: {} (at byte {})", in_quotes(text),
+                 error.what(), error.offset);
 }
 
 class TextRulesReward : public Reward {
@@ -32,10 +32,10 @@ class TextRulesReward : public Reward {
 
  private:
   Score score_one(const data::Sample& sample) const {
-    const auto text = std::find_if(sample.segments.begin(), sample.segments.end(), [](const auto& segment) {
-      return segment.kind == data::SampleSegment::Kind::text;
-    });
-    if (text == sample.segments.end()) return {.value = 0.0, .reason = "no text", .parts = {{"rules", 0}, {"overlong", 0}}};
+    const auto text = std::find_if(sample.segments.begin(), sample.segments.end(),
+                                   [](const auto& segment) { return segment.kind == data::SampleSegment::Kind::text; });
+    if (text == sample.segments.end())
+      return {.value = 0.0, .reason = "no text", .parts = {{"rules", 0}, {"overlong", 0}}};
     const std::string fault = fault_of(*text);
     const double rules = fault.empty() ? 1.0 : 0.0;
     const double overlong = overlong_of(text->num_tokens);
@@ -67,6 +67,8 @@ class TextRulesReward : public Reward {
 
 }  // namespace
 
-std::unique_ptr<Reward> make_text_rules_reward(const TermConfig& term) { return std::make_unique<TextRulesReward>(term); }
+std::unique_ptr<Reward> make_text_rules_reward(const TermConfig& term) {
+  return std::make_unique<TextRulesReward>(term);
+}
 
 }  // namespace unigrpo::reward

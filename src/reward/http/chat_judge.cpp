@@ -34,7 +34,8 @@ std::string filled(std::string_view message, const data::Sample& sample) {
       std::pair{"{prompt}", sample.prompt}, {"{text}", texts_of(sample)}, {"{metadata}", sample.metadata_json}};
   std::string out;
   while (!message.empty()) {
-    const auto* found = std::ranges::find_if(values, [&](const auto& value) { return message.starts_with(value.first); });
+    const auto* found =
+        std::ranges::find_if(values, [&](const auto& value) { return message.starts_with(value.first); });
     if (found != values.end()) {
       out += found->second;
       message.remove_prefix(found->first.size());

@@ -98,11 +98,10 @@ std::string data_url(const Image& image, HttpImageFormat format) {
 }
 
 std::string unfit(const data::Sample& sample) {
-  const bool whole =
-      std::ranges::all_of(sample.images, [](const auto& image) { return is_whole(*image); }) &&
-      std::ranges::all_of(sample.segments, [](const data::SampleSegment& segment) {
-        return segment.kind != data::SampleSegment::Kind::image || is_whole(segment.image);
-      });
+  const bool whole = std::ranges::all_of(sample.images, [](const auto& image) { return is_whole(*image); }) &&
+                     std::ranges::all_of(sample.segments, [](const data::SampleSegment& segment) {
+                       return segment.kind != data::SampleSegment::Kind::image || is_whole(segment.image);
+                     });
   return whole ? "" : "an image is empty";
 }
 

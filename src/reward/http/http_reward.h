@@ -8,9 +8,9 @@
 
 namespace unigrpo::reward {
 
-/// Asks a judge over HTTP as [reward.terms.http] says: format json (make_json_judge) or chat (make_chat_judge). What the
-/// judge did not answer in time, or not as docs/REWARDS.md has it, has no score and the cause as reason.
-/// Throws BadInput where the settings cannot be used: no URL, a variable that is not set, a pattern that is none.
+/// Asks a judge over HTTP as [reward.terms.http] says: format json (make_json_judge) or chat (make_chat_judge). What
+/// the judge did not answer in time, or not as docs/REWARDS.md has it, has no score and the cause as reason. Throws
+/// BadInput where the settings cannot be used: no URL, a variable that is not set, a pattern that is none.
 std::unique_ptr<Reward> make_http_reward(const TermConfig& term);
 
 /// A detector of one's own behind HTTP, for geneval and edit; request and answer stand in docs/REWARDS.md. Throws like

@@ -31,10 +31,8 @@ Json sample_json(const data::Sample& sample, HttpImageFormat format) {
       image["kind"] = "image";
       segments.push_back(std::move(image));
     } else {
-      segments.push_back({{"kind", "text"},
-                          {"text", segment.text},
-                          {"num_tokens", segment.num_tokens},
-                          {"ended", segment.ended}});
+      segments.push_back(
+          {{"kind", "text"}, {"text", segment.text}, {"num_tokens", segment.num_tokens}, {"ended", segment.ended}});
     }
   }
   return {{"id", sample.id},
@@ -66,7 +64,8 @@ std::vector<Batch> batches_of(std::span<const data::Sample> samples, size_t size
 
 bool is_metric_name(std::string_view text) {
   return !text.empty() && text.size() <= 100 && std::ranges::all_of(text, [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' || c == '.';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' ||
+           c == '.';
   });
 }
 
@@ -96,9 +95,11 @@ void read_parts(const Json& parts, Score& score) {
 }
 
 void read_notes(const Json& notes, Score& score) {
-  if (!notes.is_object() || notes.size() > kMaxNotes) throw BadInput("'notes' is no object of at most {} texts", kMaxNotes);
+  if (!notes.is_object() || notes.size() > kMaxNotes)
+    throw BadInput("'notes' is no object of at most {} texts", kMaxNotes);
   for (const auto& [name, value] : notes.items()) {
-    if (!is_metric_name(name) || !value.is_string()) throw BadInput("'notes': {} is no name with a text", in_quotes(name));
+    if (!is_metric_name(name) || !value.is_string())
+      throw BadInput("'notes': {} is no name with a text", in_quotes(name));
     score.notes[name] = shortened(value.get_ref<const std::string&>(), kMaxNoteBytes);
   }
 }
@@ -107,7 +108,8 @@ void read_notes(const Json& notes, Score& score) {
 Score read_score(const Json& entry, const std::string& id, const HttpConfig& config) {
   if (entry.is_number()) return score_of(entry.get<double>(), config);
   if (!entry.is_object()) throw BadInput("expected a number or an object");
-  if (const auto named = entry.find("id"); named != entry.end() && *named != id) throw BadInput("it is of another sample");
+  if (const auto named = entry.find("id"); named != entry.end() && *named != id)
+    throw BadInput("it is of another sample");
   const auto number = entry.find("score");
   if (number == entry.end()) throw BadInput("'score' is missing");
   if (!number->is_number() && !number->is_null()) throw BadInput("'score' is neither a number nor null");

@@ -12,8 +12,8 @@ namespace unigrpo::reward {
 /// Posts batches of samples and reads a score for each, with named dimensions, a reason and notes.
 std::unique_ptr<Reward> make_json_judge(const TermConfig& term);
 
-/// Asks a language model behind OpenAI's /chat/completions about one sample a request, and takes a number out of its reply.
-/// The note "reply" keeps what it wrote.
+/// Asks a language model behind OpenAI's /chat/completions about one sample a request, and takes a number out of its
+/// reply. The note "reply" keeps what it wrote.
 std::unique_ptr<Reward> make_chat_judge(const TermConfig& term);
 
 /// Posts batches of images and reads the objects in each.

@@ -29,7 +29,8 @@ std::string name_in(const Json& object, const char* key) {
 /// Throws BadInput for an object that is not as documented, or whose box is not within the image (by a pixel or more).
 Detection read_object(const Json& object, const Image& image) {
   if (!object.is_object()) throw BadInput("expected an object");
-  Detection found{.class_name = name_in(object, "class"), .color = object.contains("color") ? name_in(object, "color") : ""};
+  Detection found{.class_name = name_in(object, "class"),
+                  .color = object.contains("color") ? name_in(object, "color") : ""};
   if (found.class_name.empty()) throw BadInput("'class' is empty");
   const auto confidence = object.find("confidence");
   if (confidence != object.end()) {
@@ -48,8 +49,8 @@ Detection read_object(const Json& object, const Image& image) {
   const bool within =
       found.left > -1 && found.top > -1 && found.right < image.width + 1.0 && found.bottom < image.height + 1.0;
   if (!within || found.left >= found.right || found.top >= found.bottom) {
-    throw BadInput("'box' [{}, {}, {}, {}] is not within the {}x{} image", found.left, found.top, found.right, found.bottom,
-                   image.width, image.height);
+    throw BadInput("'box' [{}, {}, {}, {}] is not within the {}x{} image", found.left, found.top, found.right,
+                   found.bottom, image.width, image.height);
   }
   return found;
 }
@@ -79,7 +80,8 @@ class HttpDetector : public Detector {
   std::vector<Detections> detect_all(Images images) override {
     const auto size = static_cast<size_t>(config_.batch_size);
     const auto batch_of = [&](size_t b) { return images.subspan(b * size, std::min(size, images.size() - b * size)); };
-    const auto replies = client_.post((images.size() + size - 1) / size, [&](size_t b) { return request(batch_of(b)); });
+    const auto replies =
+        client_.post((images.size() + size - 1) / size, [&](size_t b) { return request(batch_of(b)); });
     std::vector<Detections> all;
     for (size_t b = 0; b < replies.size(); ++b) {
       std::ranges::move(read_reply(replies[b], batch_of(b)), std::back_inserter(all));
@@ -106,7 +108,8 @@ class HttpDetector : public Detector {
       }
       for (size_t i = 0; i < batch.size(); ++i) {
         const auto why_not = complaint_of([&] { found[i] = read_image((*list)[i], *batch[i]); });
-        if (!why_not.empty()) found[i] = {.objects = {}, .failure = fmt::format("the answer's entry {}: {}", i, why_not)};
+        if (!why_not.empty())
+          found[i] = {.objects = {}, .failure = fmt::format("the answer's entry {}: {}", i, why_not)};
       }
     } catch (const BadInput& error) {
       for (Detections& one : found) one.failure = fmt::format("detector: {}", error.what());

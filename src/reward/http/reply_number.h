@@ -14,8 +14,8 @@ class ReplyNumber {
   virtual double in(std::string_view reply) const = 0;
 };
 
-/// The number at a JSON pointer (RFC 6901) of a reply that is JSON, with or without a Markdown fence (```json) around it.
-/// Throws BadInput for a pointer that is none.
+/// The number at a JSON pointer (RFC 6901) of a reply that is JSON, with or without a Markdown fence (```json) around
+/// it. Throws BadInput for a pointer that is none.
 std::unique_ptr<ReplyNumber> number_at_pointer(const std::string& pointer);
 
 /// The number that a regular expression (PCRE2, UTF-8) matches first: its first group, or all of it where it has none.

@@ -47,16 +47,17 @@ void check_table(const unigrpo_reward_plugin& table, const std::string& path) {
     throw BadInput("{}: not a UniGRPO reward plugin (unigrpo_reward_plugin_table has the wrong magic number)", path);
   }
   if (table.abi_version != UNIGRPO_REWARD_ABI_VERSION) {
-    throw BadInput("{}: built for plugin ABI version {}, this program has {}; build it again with this program's headers",
-                   path, table.abi_version, UNIGRPO_REWARD_ABI_VERSION);
+    throw BadInput(
+        "{}: built for plugin ABI version {}, this program has {}; build it again with this program's headers", path,
+        table.abi_version, UNIGRPO_REWARD_ABI_VERSION);
   }
   if (size < sizeof table || table.struct_size < sizeof table || table.struct_size > size) {
     throw BadInput("{}: the plugin's table says {} bytes and has {}, expected {}", path, table.struct_size, size,
                    sizeof table);
   }
   const std::pair<uint32_t, size_t> sizes[] = {
-      {table.sample_size, sizeof(unigrpo_sample)},  {table.segment_size, sizeof(unigrpo_segment)},
-      {table.image_size, sizeof(unigrpo_image)},    {table.sink_size, sizeof(unigrpo_sink)},
+      {table.sample_size, sizeof(unigrpo_sample)},    {table.segment_size, sizeof(unigrpo_segment)},
+      {table.image_size, sizeof(unigrpo_image)},      {table.sink_size, sizeof(unigrpo_sink)},
       {table.info_size, sizeof(unigrpo_reward_info)}, {table.dimension_size, sizeof(unigrpo_dimension)}};
   bool newer = table.struct_size > sizeof table;
   for (const auto& [theirs, ours] : sizes) newer = newer || theirs > ours;
@@ -114,14 +115,13 @@ class CSamples {
 
   const unigrpo_segment* segment(const SegmentView& view) {
     const bool is_image = view.kind == SegmentView::Kind::image;
-    return &segments_.emplace_back(
-        unigrpo_segment{.struct_size = sizeof(unigrpo_segment),
-                        .kind = is_image ? UNIGRPO_SEGMENT_IMAGE : UNIGRPO_SEGMENT_TEXT,
-                        .text = text_of(view.text),
-                        .num_tokens = view.num_tokens,
-                        .ended = view.ended ? 1U : 0U,
-                        .reserved = 0,
-                        .image = is_image ? image(view.image) : nullptr});
+    return &segments_.emplace_back(unigrpo_segment{.struct_size = sizeof(unigrpo_segment),
+                                                   .kind = is_image ? UNIGRPO_SEGMENT_IMAGE : UNIGRPO_SEGMENT_TEXT,
+                                                   .text = text_of(view.text),
+                                                   .num_tokens = view.num_tokens,
+                                                   .ended = view.ended ? 1U : 0U,
+                                                   .reserved = 0,
+                                                   .image = is_image ? image(view.image) : nullptr});
   }
 
   void add(const SampleView& sample) {
@@ -157,18 +157,16 @@ class Reports {
       : description_(description), verdicts_(num_samples, open_verdict(description)) {}
 
   unigrpo_sink sink() {
-    return {.struct_size = sizeof(unigrpo_sink),
-            .reserved = 0,
-            .context = this,
-            .set_score = [](void* self, uint64_t sample, uint32_t dimension, double value) {
-              static_cast<Reports*>(self)->set_score(sample, dimension, value);
-            },
-            .set_missing = [](void* self, uint64_t sample, uint32_t dimension, const char* reason) {
-              static_cast<Reports*>(self)->set_missing(sample, dimension, reason);
-            },
-            .set_note = [](void* self, uint64_t sample, const char* name, const char* text) {
-              static_cast<Reports*>(self)->set_note(sample, name, text);
-            }};
+    return {
+        .struct_size = sizeof(unigrpo_sink),
+        .reserved = 0,
+        .context = this,
+        .set_score = [](void* self, uint64_t sample, uint32_t dimension,
+                        double value) { static_cast<Reports*>(self)->set_score(sample, dimension, value); },
+        .set_missing = [](void* self, uint64_t sample, uint32_t dimension,
+                          const char* reason) { static_cast<Reports*>(self)->set_missing(sample, dimension, reason); },
+        .set_note = [](void* self, uint64_t sample, const char* name,
+                       const char* text) { static_cast<Reports*>(self)->set_note(sample, name, text); }};
   }
   const std::string& trouble() const { return trouble_; }
   std::vector<Verdict> take() { return std::move(verdicts_); }
@@ -200,7 +198,8 @@ class Reports {
 }  // namespace
 
 void check_plugin_file(const fs::path& path) {
-  struct stat file {}, folder {};
+  struct stat file {
+  }, folder{};
   if (stat(path.c_str(), &file) != 0) {
     throw BadInput("{}: {}", path.string(), std::generic_category().message(errno));
   }

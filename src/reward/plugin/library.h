@@ -9,8 +9,8 @@ struct unigrpo_reward_plugin;
 
 namespace unigrpo::reward::plugin {
 
-/// The plugin's file, as far as it can be judged without running any of it. Throws BadInput naming the path for what is no
-/// regular file or may be written by everyone, itself or through its folder.
+/// The plugin's file, as far as it can be judged without running any of it. Throws BadInput naming the path for what is
+/// no regular file or may be written by everyone, itself or through its folder.
 void check_plugin_file(const std::filesystem::path& path);
 /// Lower-case hexadecimal SHA-256 of a file. Throws BadInput where it cannot be read.
 std::string file_sha256(const std::filesystem::path& path);
@@ -19,8 +19,8 @@ std::string file_sha256(const std::filesystem::path& path);
 /// process: its threads and thread-locals must not lose their code.
 class Library : public Judge {
  public:
-  /// Throws BadInput naming the path: not a library, without the table, wrong magic, ABI version or struct size, or settings
-  /// that the plugin refuses.
+  /// Throws BadInput naming the path: not a library, without the table, wrong magic, ABI version or struct size, or
+  /// settings that the plugin refuses.
   Library(const std::filesystem::path& path, const std::string& settings_json);
   ~Library() override;
   Library(const Library&) = delete;

@@ -8,10 +8,9 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <thread>
 #include <utility>
-
-#include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -131,7 +130,8 @@ std::vector<std::span<const Unit>> batches_of(const std::vector<Unit>& units, si
   return batches;
 }
 
-/// Runs work(thread, index) for every index below `count`. The first exception of a thread ends it, and is thrown at the end.
+/// Runs work(thread, index) for every index below `count`. The first exception of a thread ends it, and is thrown at
+/// the end.
 void run_in_threads(size_t num_threads, size_t count, const std::function<void(size_t, size_t)>& work) {
   std::atomic<size_t> next{0};
   std::vector<std::exception_ptr> failures(num_threads);
@@ -193,8 +193,8 @@ std::vector<std::string> PluginReward::dimensions() const {
 }
 
 std::string PluginReward::introduction() const {
-  return fmt::format("reward '{}': {} (SHA-256 {}), isolate {}, batches of {}, {} at once, scores {}", term_.name, path_,
-                     sha256_, enum_name(term_.isolate), description().batch_size, description().threads,
+  return fmt::format("reward '{}': {} (SHA-256 {}), isolate {}, batches of {}, {} at once, scores {}", term_.name,
+                     path_, sha256_, enum_name(term_.isolate), description().batch_size, description().threads,
                      join(dimensions(), ", "));
 }
 
@@ -257,6 +257,8 @@ std::string PluginReward::judge_units(Judge& judge, std::span<const SampleView> 
   return "";
 }
 
-std::unique_ptr<PluginReward> make_plugin_reward(const TermConfig& term) { return std::make_unique<PluginReward>(term); }
+std::unique_ptr<PluginReward> make_plugin_reward(const TermConfig& term) {
+  return std::make_unique<PluginReward>(term);
+}
 
 }  // namespace unigrpo::reward

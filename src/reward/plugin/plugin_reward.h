@@ -8,13 +8,14 @@
 
 namespace unigrpo::reward {
 
-/// A reward that its author brings: a shared library over include/unigrpo, or a program that speaks docs/REWARD_PROTOCOL.md.
-/// With isolate = process it lives in worker processes that may crash, hang or end; a sample with which they do has no score
-/// and the cause as reason, and no other sample loses its own. Every sample without a score is in the log.
+/// A reward that its author brings: a shared library over include/unigrpo, or a program that speaks
+/// docs/REWARD_PROTOCOL.md. With isolate = process it lives in worker processes that may crash, hang or end; a sample
+/// with which they do has no score and the cause as reason, and no other sample loses its own. Every sample without a
+/// score is in the log.
 class PluginReward : public Reward {
  public:
-  /// Starts it. Throws BadInput naming the file: not there, not to be trusted (world-writable), no plugin of this ABI version,
-  /// or one that refuses its settings.
+  /// Starts it. Throws BadInput naming the file: not there, not to be trusted (world-writable), no plugin of this ABI
+  /// version, or one that refuses its settings.
   explicit PluginReward(const TermConfig& term);
   ~PluginReward() override;
 

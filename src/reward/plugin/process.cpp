@@ -79,7 +79,9 @@ void OutputLog::put_line() {
   line_.clear();
 }
 
-Worker::Worker(WorkerOptions options) : options_(std::move(options)), output_(options_.reward) { description_ = start(); }
+Worker::Worker(WorkerOptions options) : options_(std::move(options)), output_(options_.reward) {
+  description_ = start();
+}
 
 Worker::~Worker() {
   if (!process_) return;
@@ -154,9 +156,8 @@ Answer Worker::score(std::span<const SampleView> samples) {
   const RequestPlan plan = plan_request(samples);
   memory_.reserve(plan.num_bytes);
   write_request(plan, samples, memory_.bytes());
-  const Reply reply =
-      exchange({.kind = FrameKind::score, .offset = plan.json_offset, .num_bytes = plan.json.size()},
-               options_.timeout_s);
+  const Reply reply = exchange({.kind = FrameKind::score, .offset = plan.json_offset, .num_bytes = plan.json.size()},
+                               options_.timeout_s);
   if (!reply.failure.empty()) return {.error = "the worker " + reply.failure, .verdicts = {}};
   try {
     const std::string answer = message_text(reply.frame, memory_.bytes());
@@ -198,13 +199,15 @@ Worker::Reply Worker::receive(uint32_t sequence, double timeout_s) {
     if (events[1].revents != 0 && !output_.take(process_->output())) events[1].fd = -1;
     if (events[0].revents == 0 && events[2].revents != 0) return {.frame = {}, .failure = lost()};
     if (events[0].revents == 0) continue;
-    const ssize_t size = recv(control_, reinterpret_cast<char*>(&frame) + num_read, sizeof frame - num_read, MSG_DONTWAIT);
+    const ssize_t size =
+        recv(control_, reinterpret_cast<char*>(&frame) + num_read, sizeof frame - num_read, MSG_DONTWAIT);
     if (size == 0 || (size < 0 && errno != EAGAIN && errno != EINTR)) return {.frame = {}, .failure = lost()};
     if (size < 0) continue;
     num_read += static_cast<size_t>(size);
     if (num_read < sizeof frame) continue;
     if (frame.sequence != sequence) {
-      return {.frame = {}, .failure = killed(fmt::format("answered request {} instead of {}", frame.sequence, sequence))};
+      return {.frame = {},
+              .failure = killed(fmt::format("answered request {} instead of {}", frame.sequence, sequence))};
     }
     return {.frame = frame, .failure = ""};
   }

@@ -41,11 +41,12 @@ struct WorkerOptions {
   uint64_t memory_bytes = uint64_t{8} << 30;
 };
 
-/// A reward in a process of its own (unigrpo-reward-worker, or a program that speaks docs/REWARD_PROTOCOL.md). It may crash,
-/// end, hang or babble: the call then fails, with the cause, and the next call finds a fresh process.
+/// A reward in a process of its own (unigrpo-reward-worker, or a program that speaks docs/REWARD_PROTOCOL.md). It may
+/// crash, end, hang or babble: the call then fails, with the cause, and the next call finds a fresh process.
 class Worker : public Judge {
  public:
-  /// Starts it. Throws BadInput naming the path where the plugin refuses its settings, ends or hangs instead of getting ready.
+  /// Starts it. Throws BadInput naming the path where the plugin refuses its settings, ends or hangs instead of getting
+  /// ready.
   explicit Worker(WorkerOptions options);
   ~Worker() override;  // lets it end by itself for 2 s
   Worker(const Worker&) = delete;

@@ -122,7 +122,8 @@ Verdict verdict_of(const Json& json, const Description& description) {
     }
   }
   for (const auto& [name, unused] : values.items()) {
-    const bool declared = std::ranges::any_of(description.dimensions, [&](const Dimension& d) { return d.name == name; });
+    const bool declared =
+        std::ranges::any_of(description.dimensions, [&](const Dimension& d) { return d.name == name; });
     if (!declared) throw BadInput("its message scores the dimension {}, which is not declared", in_quotes(name));
   }
   for (const auto& [name, unused] : notes.items()) {
@@ -195,10 +196,8 @@ RequestPlan plan_request(std::span<const SampleView> samples) {
         json["type"] = "image";
         segments.push_back(std::move(json));
       } else {
-        segments.push_back({{"type", "text"},
-                            {"text", segment.text},
-                            {"num_tokens", segment.num_tokens},
-                            {"ended", segment.ended}});
+        segments.push_back(
+            {{"type", "text"}, {"text", segment.text}, {"num_tokens", segment.num_tokens}, {"ended", segment.ended}});
       }
     }
     for (const ImageView& image : sample.images) images.push_back(image_json(image, offset));

@@ -12,13 +12,13 @@
 
 namespace unigrpo::reward::plugin {
 
-// The conversation with a reward worker, as docs/REWARD_PROTOCOL.md tells it to other languages: frames of 24 bytes over a
-// socket say where in the shared memory a message lies; messages are JSON, beside the pixels that they point to.
+// The conversation with a reward worker, as docs/REWARD_PROTOCOL.md tells it to other languages: frames of 24 bytes
+// over a socket say where in the shared memory a message lies; messages are JSON, beside the pixels that they point to.
 
 inline constexpr int kProtocolVersion = 1;
 inline constexpr int kControlDescriptor = 3;  // in the worker
 inline constexpr int kMemoryDescriptor = 4;
-inline constexpr size_t kAlignment = 64;                    // of images and messages in the shared memory
+inline constexpr size_t kAlignment = 64;  // of images and messages in the shared memory
 inline constexpr size_t kMaxAnswerBytes = size_t{16} << 20;
 /// Room for the answer that is kept free behind a request.
 constexpr size_t answer_room(size_t num_samples) { return std::min(kMaxAnswerBytes, ((num_samples + 16) << 16)); }
