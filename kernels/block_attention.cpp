@@ -24,18 +24,41 @@ constexpr float kLowest = -std::numeric_limits<float>::infinity();
 
 int64_t padded(int64_t size) { return (size + kLanes - 1) / kLanes * kLanes; }
 
+/// Where the numbers of one call lie.
+struct Shape {
+  int64_t heads = 0, kv_heads = 0, dim = 0;
+  const int64_t *queries = nullptr, *query_start = nullptr, *keys = nullptr, *key_start = nullptr;
+  const bool* causal = nullptr;
+
+  int64_t share() const { return heads / kv_heads; }
+  int64_t num_queries(int64_t block) const { return query_start[block + 1] - query_start[block]; }
+  int64_t num_keys(int64_t block) const { return key_start[block + 1] - key_start[block]; }
+};
+
+/// A block's key/value head, and what follows of it.
+struct Head {
+  const Shape& shape;
+  int64_t block, kv_head;
+
+  int64_t share = shape.share(), lq = shape.num_queries(block), lk = shape.num_keys(block);
+  int64_t dim = shape.dim, depth = padded(dim), width = padded(lk);
+  const int64_t* queries = shape.queries + shape.query_start[block];
+  const int64_t* keys = shape.keys + shape.key_start[block];
+  int64_t stride = shape.kv_heads * dim, offset = kv_head * dim;  // of a pool's rows, in them
+  float scale = 1.0F / std::sqrt(static_cast<float>(dim));
+};
+
 /// Rows of a block's key/value head, side by side and padded with zeros: across [Dh, Lk], and along [Lk, Dh].
 struct Operand {
   std::vector<float> across, along;
 
-  /// rows: [R, stride], of which `dim` numbers are this head's.
-  UNIGRPO_INLINE void gather(const float* rows, int64_t stride, const int64_t* index, int64_t count, int64_t dim,
-                             bool with_across, bool with_along) {
-    const int64_t width = padded(count), depth = padded(dim);
+  UNIGRPO_INLINE void gather(const Head& head, const float* pool, bool with_across, bool with_along) {
+    const float* rows = pool + head.offset;
+    const int64_t count = head.lk, dim = head.dim, width = head.width, depth = head.depth;
     if (with_across) {
       across.resize(dim * width);
       for (int64_t j = 0; j < count; ++j) {
-        const float* row = rows + index[j] * stride;
+        const float* row = rows + head.keys[j] * head.stride;
         for (int64_t d = 0; d < dim; ++d) across[d * width + j] = row[d];
       }
       for (int64_t d = 0; d < dim; ++d) std::fill(&across[d * width] + count, &across[d * width] + width, 0.0F);
@@ -43,7 +66,7 @@ struct Operand {
     if (with_along) {
       along.resize(count * depth);
       for (int64_t j = 0; j < count; ++j) {
-        float* row = std::copy_n(rows + index[j] * stride, dim, &along[j * depth]);
+        float* row = std::copy_n(rows + head.keys[j] * head.stride, dim, &along[j * depth]);
         std::fill_n(row, depth - dim, 0.0F);
       }
     }
@@ -83,17 +106,6 @@ UNIGRPO_INLINE void spread(const float* weights, const float* x, float* out, int
   }
 }
 
-/// Where the numbers of one call lie.
-struct Shape {
-  int64_t heads = 0, kv_heads = 0, dim = 0;
-  const int64_t *queries = nullptr, *query_start = nullptr, *keys = nullptr, *key_start = nullptr;
-  const bool* causal = nullptr;
-
-  int64_t share() const { return heads / kv_heads; }
-  int64_t num_queries(int64_t block) const { return query_start[block + 1] - query_start[block]; }
-  int64_t num_keys(int64_t block) const { return key_start[block + 1] - key_start[block]; }
-};
-
 /// Up to kRows (query, head) pairs of a block that are worked on together, in the order of queries. Missing ones repeat
 /// the last.
 struct Rows {
@@ -101,13 +113,13 @@ struct Rows {
   int64_t at[kRows] = {};       // row * heads + head
   int64_t seen[kRows] = {};
 
-  UNIGRPO_INLINE Rows(const Shape& shape, int64_t block, int64_t kv_head, int64_t first) {
-    const int64_t share = shape.share(), lq = shape.num_queries(block), lk = shape.num_keys(block);
-    count = std::min(kRows, lq * share - first);
+  UNIGRPO_INLINE Rows(const Head& head, int64_t first) {
+    const Shape& shape = head.shape;
+    count = std::min(kRows, head.lq * head.share - first);
     for (int64_t r = 0; r < kRows; ++r) {
-      const int64_t place = first + std::min(r, count - 1), query = place / share;
-      at[r] = shape.queries[shape.query_start[block] + query] * shape.heads + kv_head * share + place % share;
-      seen[r] = shape.causal[block] ? lk - lq + query + 1 : lk;
+      const int64_t place = first + std::min(r, count - 1), query = place / head.share;
+      at[r] = head.queries[query] * shape.heads + head.kv_head * head.share + place % head.share;
+      seen[r] = shape.causal[head.block] ? head.lk - head.lq + query + 1 : head.lk;
       keys = std::max(keys, seen[r]);
     }
   }
@@ -126,22 +138,22 @@ struct Rows {
 struct Scratch {
   Operand k, v;
   std::vector<float> q, out, weights, slope, grad_k, grad_v, grad_q;
+
+  void fit(const Head& head) {
+    for (auto* rows : {&q, &out, &grad_q}) rows->resize(kRows * head.depth);
+    for (auto* scores : {&weights, &slope}) scores->resize(kRows * head.width);
+  }
 };
 
-UNIGRPO_CLONES void forward_block(const Shape& shape, int64_t block, int64_t kv_head, const float* q, const float* k,
-                                  const float* v, float* out, float* log_sum, Scratch& scratch) {
-  const int64_t dim = shape.dim, depth = padded(dim), lk = shape.num_keys(block), width = padded(lk);
-  const int64_t* index = shape.keys + shape.key_start[block];
-  const int64_t stride = shape.kv_heads * dim, offset = kv_head * dim;
-  const float scale = 1.0F / std::sqrt(static_cast<float>(dim));
-  scratch.k.gather(k + offset, stride, index, lk, dim, true, false);
-  scratch.v.gather(v + offset, stride, index, lk, dim, false, true);
-  scratch.q.resize(kRows * depth);
-  scratch.out.resize(kRows * depth);
-  scratch.weights.resize(kRows * width);
-  for (int64_t first = 0; first < shape.num_queries(block) * shape.share(); first += kRows) {
-    const Rows rows(shape, block, kv_head, first);
-    rows.gather(q, dim, scale, scratch.q.data());
+UNIGRPO_CLONES void forward_head(const Head& head, const float* q, const float* k, const float* v, float* out,
+                                 float* log_sum, Scratch& scratch) {
+  const int64_t dim = head.dim, depth = head.depth, width = head.width;
+  scratch.k.gather(head, k, true, false);
+  scratch.v.gather(head, v, false, true);
+  scratch.fit(head);
+  for (int64_t first = 0; first < head.lq * head.share; first += kRows) {
+    const Rows rows(head, first);
+    rows.gather(q, dim, head.scale, scratch.q.data());
     product(scratch.q.data(), depth, scratch.k.across.data(), width, dim, rows.keys, scratch.weights.data());
     float sums[kRows];
     for (int64_t r = 0; r < kRows; ++r) {
@@ -170,26 +182,19 @@ UNIGRPO_CLONES void forward_block(const Shape& shape, int64_t block, int64_t kv_
 /// With p = exp(s - log_sum), s = q k / sqrt(Dh), g the gradient of out:
 ///
 ///   dv = p^T g        ds = p (g v^T - sum(g out))        dq = ds k / sqrt(Dh)        dk = ds^T q / sqrt(Dh)
-UNIGRPO_CLONES void backward_block(const Shape& shape, int64_t block, int64_t kv_head, const float* q, const float* k,
-                                   const float* v, const float* out, const float* log_sum, const float* grad,
-                                   float* grad_q, float* grad_k, float* grad_v, Scratch& scratch) {
-  const int64_t dim = shape.dim, depth = padded(dim), lk = shape.num_keys(block), width = padded(lk);
-  const int64_t* index = shape.keys + shape.key_start[block];
-  const int64_t stride = shape.kv_heads * dim, offset = kv_head * dim;
-  const float scale = 1.0F / std::sqrt(static_cast<float>(dim));
-  scratch.k.gather(k + offset, stride, index, lk, dim, true, true);
-  scratch.v.gather(v + offset, stride, index, lk, dim, true, false);
-  scratch.q.resize(kRows * depth);
-  scratch.out.resize(kRows * depth);
-  scratch.grad_q.resize(kRows * depth);
-  scratch.weights.resize(kRows * width);
-  scratch.slope.resize(kRows * width);
-  scratch.grad_k.assign(lk * depth, 0.0F);
-  scratch.grad_v.assign(lk * depth, 0.0F);
+UNIGRPO_CLONES void backward_head(const Head& head, const float* q, const float* k, const float* v, const float* out,
+                                  const float* log_sum, const float* grad, float* grad_q, float* grad_k, float* grad_v,
+                                  Scratch& scratch) {
+  const int64_t dim = head.dim, depth = head.depth, width = head.width;
+  scratch.k.gather(head, k, true, true);
+  scratch.v.gather(head, v, true, false);
+  scratch.fit(head);
+  scratch.grad_k.assign(head.lk * depth, 0.0F);
+  scratch.grad_v.assign(head.lk * depth, 0.0F);
   float *p = scratch.weights.data(), *ds = scratch.slope.data(), *g = scratch.out.data();
-  for (int64_t first = 0; first < shape.num_queries(block) * shape.share(); first += kRows) {
-    const Rows rows(shape, block, kv_head, first);
-    rows.gather(q, dim, scale, scratch.q.data());
+  for (int64_t first = 0; first < head.lq * head.share; first += kRows) {
+    const Rows rows(head, first);
+    rows.gather(q, dim, head.scale, scratch.q.data());
     rows.gather(grad, dim, 1.0F, g);
     for (int64_t r = rows.count; r < kRows; ++r) std::fill_n(g + r * depth, depth, 0.0F);  // repeated rows give nothing
     product(scratch.q.data(), depth, scratch.k.across.data(), width, dim, rows.keys, p);
@@ -211,15 +216,16 @@ UNIGRPO_CLONES void backward_block(const Shape& shape, int64_t block, int64_t kv
     }
     product(ds, width, scratch.k.along.data(), depth, rows.keys, dim, scratch.grad_q.data());
     for (int64_t r = 0; r < rows.count; ++r) {
-      for (int64_t d = 0; d < dim; ++d) grad_q[rows.at[r] * dim + d] = scratch.grad_q[r * depth + d] * scale;
+      for (int64_t d = 0; d < dim; ++d) grad_q[rows.at[r] * dim + d] = scratch.grad_q[r * depth + d] * head.scale;
     }
     spread(ds, scratch.q.data(), scratch.grad_k.data(), dim, rows.keys, width);
     spread(p, g, scratch.grad_v.data(), dim, rows.keys, width);
   }
-  for (int64_t j = 0; j < lk; ++j) {
+  for (int64_t j = 0; j < head.lk; ++j) {
+    const int64_t row = head.keys[j] * head.stride + head.offset;
     for (int64_t d = 0; d < dim; ++d) {
-      grad_k[index[j] * stride + offset + d] += scratch.grad_k[j * depth + d];
-      grad_v[index[j] * stride + offset + d] += scratch.grad_v[j * depth + d];
+      grad_k[row + d] += scratch.grad_k[j * depth + d];
+      grad_v[row + d] += scratch.grad_v[j * depth + d];
     }
   }
 }
@@ -257,7 +263,7 @@ std::tuple<at::Tensor, at::Tensor> forward_cpu(const at::Tensor& q_in, const at:
   at::parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) {
     Scratch scratch;
     for (int64_t task = begin; task < end; ++task) {
-      forward_block(shape, task / shape.kv_heads, task % shape.kv_heads, qp, kp, vp, op, lp, scratch);
+      forward_head({shape, task / shape.kv_heads, task % shape.kv_heads}, qp, kp, vp, op, lp, scratch);
     }
   });
   return {out, log_sum};
@@ -282,7 +288,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_cpu(const at::Tensor& q_
     Scratch scratch;
     for (int64_t kv_head = begin; kv_head < end; ++kv_head) {
       for (int64_t b = 0; b < causal.numel(); ++b) {
-        backward_block(shape, b, kv_head, qp, kp, vp, op, lp, gp, gq, gk, gv, scratch);
+        backward_head({shape, b, kv_head}, qp, kp, vp, op, lp, gp, gq, gk, gv, scratch);
       }
     }
   });
@@ -350,6 +356,20 @@ TORCH_LIBRARY_IMPL(unigrpo, CPU, m) {
   m.impl("block_attention_backward", &backward_cpu);
 }
 TORCH_LIBRARY_IMPL(unigrpo, Autograd, m) { m.impl("block_attention", &autograd); }
+
+BlockIndex block_index(std::span<const QueryBlock> blocks) {
+  std::vector<int64_t> queries, query_start = {0}, keys, key_start = {0};
+  at::Tensor causal = at::empty({static_cast<int64_t>(blocks.size())}, at::kBool);
+  for (size_t b = 0; b < blocks.size(); ++b) {
+    queries.insert(queries.end(), blocks[b].queries.begin(), blocks[b].queries.end());
+    keys.insert(keys.end(), blocks[b].keys.begin(), blocks[b].keys.end());
+    query_start.push_back(static_cast<int64_t>(queries.size()));
+    key_start.push_back(static_cast<int64_t>(keys.size()));
+    causal.mutable_data_ptr<bool>()[b] = blocks[b].causal;
+  }
+  auto rows = [](const std::vector<int64_t>& values) { return at::tensor(values, at::kLong); };
+  return {rows(queries), rows(query_start), rows(keys), rows(key_start), causal};
+}
 
 at::Tensor block_attention(const at::Tensor& q, const at::Tensor& k_pool, const at::Tensor& v_pool,
                            const BlockIndex& index) {

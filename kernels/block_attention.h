@@ -3,9 +3,20 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 namespace unigrpo::kernels {
+
+/// One query block: `num_queries` consecutive-in-order tokens that see the same context.
+///
+/// keys: rows of the key/value pool it may see, context first, its own tokens last (in order).
+/// causal: query i sees the keys up to its own; otherwise it sees all of them.
+struct QueryBlock {
+  std::vector<int64_t> queries;  // rows of the packed sequence, [Lq]
+  std::vector<int64_t> keys;     // rows of the pool, [Lk], Lk >= Lq
+  bool causal = true;
+};
 
 /// Ragged blocks of queries over a pool of keys, as two lists of rows with the place where each block's begin (CPU,
 /// int64).
@@ -14,6 +25,8 @@ struct BlockIndex {
   at::Tensor keys, key_start;       // [sum of Lk], [B + 1]: rows of the pool; a block's own tokens stand last
   at::Tensor causal;                // [B] bool: query i of Lq sees the first Lk - Lq + i + 1 keys, else all of them
 };
+
+BlockIndex block_index(std::span<const QueryBlock> blocks);
 
 /// softmax(q k^T / sqrt(Dh)) v of each query over the keys that it sees. CPU, float32, differentiable.
 ///

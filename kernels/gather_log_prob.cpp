@@ -12,6 +12,8 @@
 #include <cstdint>
 #include <limits>
 #include <tuple>
+#include <type_traits>
+#include <vector>
 
 #include "kernels/lanes.h"
 
@@ -29,8 +31,8 @@ struct RowSums {
 
 UNIGRPO_CLONES RowSums row_sums(const float* logits, int64_t count, double temperature) {
   const int64_t whole = count / kLanes * kLanes;
-  float max = whole > 0 ? max_of(logits, whole) : logits[0];
-  for (int64_t i = whole; i < count; ++i) max = logits[i] > max || max != max ? logits[i] : max;
+  float max = max_of(logits, whole);
+  for (int64_t i = whole; i < count; ++i) max = logits[i] > max ? logits[i] : max;
   const auto scale = static_cast<float>(1.0 / temperature);
   RowSums row{.max = max};
   for (int64_t start = 0; start < count; start += kBlock) {
@@ -106,18 +108,51 @@ at::ScalarType result_type(const at::Tensor& logits) {
   return logits.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
 }
 
-/// Runs row(index) for all rows, in tasks of like size.
-template <typename Row>
+/// What a row of T is worked on in.
+template <typename T>
+using Wide = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
+/// Rows of a half type are widened one at a time, so that no copy of all logits is needed.
+template <typename T>
+struct Scratch {
+  std::vector<Wide<T>> line, grad;
+};
+
+template <typename T>
+const Wide<T>* widened(const T* line, int64_t count, Scratch<T>& scratch) {
+  if constexpr (std::is_same_v<T, Wide<T>>) {
+    return line;
+  } else {
+    scratch.line.assign(line, line + count);
+    return scratch.line.data();
+  }
+}
+
+/// What fill(row) writes, in the row's own type.
+template <typename T, typename Fill>
+void narrowed(T* line, int64_t count, Scratch<T>& scratch, const Fill& fill) {
+  if constexpr (std::is_same_v<T, Wide<T>>) {
+    fill(line);
+  } else {
+    scratch.grad.resize(count);
+    fill(scratch.grad.data());
+    std::copy(scratch.grad.begin(), scratch.grad.end(), line);
+  }
+}
+
+/// Runs row(index, scratch) for all rows of T, in tasks of like size; the scratch is the task's own.
+template <typename T, typename Row>
 void for_rows(const at::Tensor& logits, const Row& row) {
   const int64_t grain = std::max<int64_t>(1, kElementsATask / std::max<int64_t>(1, logits.size(1)));
   at::parallel_for(0, logits.size(0), grain, [&](int64_t begin, int64_t end) {
-    for (int64_t index = begin; index < end; ++index) row(index);
+    Scratch<T> scratch;
+    for (int64_t index = begin; index < end; ++index) row(index, scratch);
   });
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> gather_log_prob_cpu(const at::Tensor& logits_in,
                                                                    const at::Tensor& ids_in, double temperature) {
-  const at::Tensor logits = with_dense_rows(logits_in.to(result_type(logits_in)));
+  const at::Tensor logits = with_dense_rows(logits_in);
   const at::Tensor ids = ids_in.contiguous();
   const int64_t rows = logits.size(0), vocabulary = logits.size(1), stride = logits.stride(0);
   const int64_t* pid = ids.const_data_ptr<int64_t>();
@@ -125,19 +160,21 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> gather_log_prob_cpu(const at::Ten
     TORCH_CHECK(pid[row] >= 0 && pid[row] < vocabulary, "token id ", pid[row], " of row ", row, " is not in 0..",
                 vocabulary - 1);
   }
-  at::Tensor log_probs = at::empty({rows}, logits.options()), entropy = at::empty_like(log_probs);
+  at::Tensor log_probs = at::empty({rows}, logits.options().dtype(result_type(logits)));
+  at::Tensor entropy = at::empty_like(log_probs);
   at::Tensor log_normalizer = at::empty_like(log_probs);  // log sum exp z
-  AT_DISPATCH_FLOATING_TYPES(logits.scalar_type(), "gather_log_prob", [&] {
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, logits.scalar_type(), "gather_log_prob", [&] {
+    using T = Wide<scalar_t>;
     const scalar_t* base = logits.const_data_ptr<scalar_t>();
-    scalar_t *out = log_probs.mutable_data_ptr<scalar_t>(), *spread = entropy.mutable_data_ptr<scalar_t>(),
-             *normalizer = log_normalizer.mutable_data_ptr<scalar_t>();
-    for_rows(logits, [&](int64_t row) {
-      const scalar_t* line = base + row * stride;
+    T *out = log_probs.mutable_data_ptr<T>(), *spread = entropy.mutable_data_ptr<T>(),
+      *normalizer = log_normalizer.mutable_data_ptr<T>();
+    for_rows<scalar_t>(logits, [&](int64_t row, Scratch<scalar_t>& scratch) {
+      const T* line = widened(base + row * stride, vocabulary, scratch);
       const RowSums sums = row_sums(line, vocabulary, temperature);
       const double log_sum = std::log(sums.sum);
-      out[row] = static_cast<scalar_t>((static_cast<double>(line[pid[row]]) - sums.max) / temperature - log_sum);
-      spread[row] = static_cast<scalar_t>(log_sum - sums.weighted / sums.sum);
-      normalizer[row] = static_cast<scalar_t>(sums.max / temperature + log_sum);
+      out[row] = static_cast<T>((static_cast<double>(line[pid[row]]) - sums.max) / temperature - log_sum);
+      spread[row] = static_cast<T>(log_sum - sums.weighted / sums.sum);
+      normalizer[row] = static_cast<T>(sums.max / temperature + log_sum);
     });
   });
   return {log_probs, entropy, log_normalizer};
@@ -146,29 +183,32 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> gather_log_prob_cpu(const at::Ten
 at::Tensor gather_log_prob_backward_cpu(const at::Tensor& logits_in, const at::Tensor& ids_in, double temperature,
                                         const at::Tensor& entropy_in, const at::Tensor& log_normalizer_in,
                                         const at::Tensor& grad_log_probs_in, const at::Tensor& grad_entropy_in) {
-  const at::Tensor logits = with_dense_rows(logits_in.to(result_type(logits_in)));
+  const at::Tensor logits = with_dense_rows(logits_in);
   const at::Tensor ids = ids_in.contiguous();
   const at::Tensor entropy = entropy_in.contiguous(), log_normalizer = log_normalizer_in.contiguous();
   const at::Tensor grad_log_probs = grad_log_probs_in.contiguous(), grad_entropy = grad_entropy_in.contiguous();
   const int64_t vocabulary = logits.size(1), stride = logits.stride(0);
   at::Tensor grad = at::empty({logits.size(0), vocabulary}, logits.options());
   const int64_t* pid = ids.const_data_ptr<int64_t>();
-  AT_DISPATCH_FLOATING_TYPES(logits.scalar_type(), "gather_log_prob_backward", [&] {
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, logits.scalar_type(), "gather_log_prob_backward", [&] {
+    using T = Wide<scalar_t>;
     const auto at_row = [](const at::Tensor& values, int64_t row) {
-      return static_cast<double>(values.const_data_ptr<scalar_t>()[row]);
+      return static_cast<double>(values.const_data_ptr<T>()[row]);
     };
     const scalar_t* base = logits.const_data_ptr<scalar_t>();
     scalar_t* out = grad.mutable_data_ptr<scalar_t>();
-    for_rows(logits, [&](int64_t row) {
+    for_rows<scalar_t>(logits, [&](int64_t row, Scratch<scalar_t>& scratch) {
       const RowSlope slope{.log_prob = at_row(grad_log_probs, row),
                            .entropy = at_row(grad_entropy, row),
                            .value = at_row(entropy, row),
                            .log_normalizer = at_row(log_normalizer, row)};
-      row_gradient(base + row * stride, vocabulary, temperature, slope, out + row * vocabulary);
-      out[row * vocabulary + pid[row]] += static_cast<scalar_t>(slope.log_prob / temperature);
+      narrowed(out + row * vocabulary, vocabulary, scratch, [&](T* to) {
+        row_gradient(widened(base + row * stride, vocabulary, scratch), vocabulary, temperature, slope, to);
+        to[pid[row]] += static_cast<T>(slope.log_prob / temperature);
+      });
     });
   });
-  return grad.to(logits_in.scalar_type());
+  return grad;
 }
 
 using Forward = std::tuple<at::Tensor, at::Tensor, at::Tensor>(const at::Tensor&, const at::Tensor&, double);

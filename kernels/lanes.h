@@ -1,8 +1,10 @@
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 
 namespace unigrpo::kernels {
 
@@ -33,16 +35,14 @@ UNIGRPO_INLINE float sum_of(const float* lanes) {
   return sum;
 }
 
-/// The largest of `count` numbers, a multiple of kLanes; nan is passed over.
+/// The largest of `count` numbers, a multiple of kLanes; -inf where there is none. nan is passed over.
 UNIGRPO_INLINE float max_of(const float* from, int64_t count) {
   float lanes[kLanes];
-  std::memcpy(lanes, from, sizeof(lanes));
-  for (int64_t j = kLanes; j < count; j += kLanes) {
+  for (float& lane : lanes) lane = -std::numeric_limits<float>::infinity();
+  for (int64_t j = 0; j < count; j += kLanes) {
     for (int64_t i = 0; i < kLanes; ++i) lanes[i] = from[j + i] > lanes[i] ? from[j + i] : lanes[i];
   }
-  float max = lanes[0];
-  for (int64_t i = 1; i < kLanes; ++i) max = lanes[i] > max || max != max ? lanes[i] : max;
-  return max;
+  return *std::max_element(lanes, lanes + kLanes);
 }
 
 /// exp for x <= 0 in a form that the compiler vectorises (std::exp is a call an element).

@@ -13,20 +13,6 @@ at::Tensor to_device(const std::vector<int64_t>& values, at::Device device) {
   return at::tensor(values, at::kLong).to(device);
 }
 
-kernels::BlockIndex block_index(std::span<const QueryBlock> blocks) {
-  std::vector<int64_t> queries, query_start = {0}, keys, key_start = {0};
-  at::Tensor causal = at::empty({static_cast<int64_t>(blocks.size())}, at::kBool);
-  for (size_t b = 0; b < blocks.size(); ++b) {
-    queries.insert(queries.end(), blocks[b].queries.begin(), blocks[b].queries.end());
-    keys.insert(keys.end(), blocks[b].keys.begin(), blocks[b].keys.end());
-    query_start.push_back(static_cast<int64_t>(queries.size()));
-    key_start.push_back(static_cast<int64_t>(keys.size()));
-    causal.mutable_data_ptr<bool>()[b] = blocks[b].causal;
-  }
-  auto rows = [](const std::vector<int64_t>& values) { return at::tensor(values, at::kLong); };
-  return {rows(queries), rows(query_start), rows(keys), rows(key_start), causal};
-}
-
 }  // namespace
 
 AttentionLayout::AttentionLayout(std::span<const QueryBlock> blocks, std::span<const int64_t> part_sizes,
@@ -42,7 +28,7 @@ AttentionLayout::AttentionLayout(std::span<const QueryBlock> blocks, std::span<c
     throw std::invalid_argument("AttentionLayout: a packed row is in no block");
   }
   if (options.device().is_cpu() && options.dtype() == at::kFloat) {
-    ragged_ = block_index(blocks);
+    ragged_ = kernels::block_index(blocks);
   } else {
     pad(blocks, part_sizes, num_rows, options.device());
   }

@@ -11,15 +11,7 @@
 
 namespace unigrpo::nn {
 
-/// One query block: `num_queries` consecutive-in-order tokens that see the same context.
-///
-/// keys: rows of the key/value pool it may see, context first, its own tokens last (in order).
-/// causal: query i sees the keys up to its own; otherwise it sees all of them.
-struct QueryBlock {
-  std::vector<int64_t> queries;  // rows of the packed sequence, [Lq]
-  std::vector<int64_t> keys;     // rows of the pool, [Lk], Lk >= Lq
-  bool causal = true;
-};
+using kernels::QueryBlock;
 
 /// Who sees whom, ready for the device. float32 on the CPU reads the blocks as they are (kernels/block_attention.h);
 /// elsewhere blocks of similar shape are padded into one batch for the device's fused attention.

@@ -14,23 +14,7 @@ namespace {
 using unigrpo::testing::close;
 using unigrpo::testing::message_of;
 
-struct Block {
-  std::vector<int64_t> queries, keys;
-  bool causal = true;
-};
-
-BlockIndex index_of(const std::vector<Block>& blocks) {
-  std::vector<int64_t> queries, query_start = {0}, keys, key_start = {0}, causal;
-  for (const Block& block : blocks) {
-    queries.insert(queries.end(), block.queries.begin(), block.queries.end());
-    keys.insert(keys.end(), block.keys.begin(), block.keys.end());
-    query_start.push_back(static_cast<int64_t>(queries.size()));
-    key_start.push_back(static_cast<int64_t>(keys.size()));
-    causal.push_back(block.causal ? 1 : 0);
-  }
-  auto rows = [](const std::vector<int64_t>& values) { return at::tensor(values, at::kLong); };
-  return {rows(queries), rows(query_start), rows(keys), rows(key_start), rows(causal).to(at::kBool)};
-}
+BlockIndex index_of(const std::vector<QueryBlock>& blocks) { return block_index(blocks); }
 
 std::vector<int64_t> range(int64_t begin, int64_t end) {
   std::vector<int64_t> rows(end - begin);
@@ -64,7 +48,7 @@ TEST(BlockAttention, AQueryAloneHasTheBitsThatItHasInItsBlock) {
 TEST(BlockAttention, OtherBlocksAndThreadsChangeNoBit) {
   const int64_t length = 400;
   const Inputs in = inputs(length, 8, 2, 16);
-  std::vector<Block> blocks;
+  std::vector<QueryBlock> blocks;
   for (int64_t start = 0; start < length; start += 23) {
     const int64_t end = std::min(start + 23, length);
     std::vector<int64_t> keys = range(0, start / 3);
@@ -78,7 +62,7 @@ TEST(BlockAttention, OtherBlocksAndThreadsChangeNoBit) {
   at::set_num_threads(3);
   EXPECT_TRUE(at::equal(block_attention(in.q, in.k, in.v, index_of(blocks)), together));
   at::set_num_threads(threads);
-  for (const Block& block : blocks) {
+  for (const QueryBlock& block : blocks) {
     const at::Tensor one = block_attention(in.q, in.k, in.v, index_of({block}));
     const int64_t first = block.queries.front(), count = static_cast<int64_t>(block.queries.size());
     EXPECT_TRUE(at::equal(one.narrow(0, first, count), together.narrow(0, first, count))) << first;
@@ -129,7 +113,7 @@ TEST(BlockAttention, RowsInNoBlockAreZero) {
 
 TEST(BlockAttention, RefusesRowsThatAreNotThereAndOtherTypes) {
   const Inputs in = inputs(4, 2, 2, 8);
-  auto said = [&](const at::Tensor& q, const Block& block) {
+  auto said = [&](const at::Tensor& q, const QueryBlock& block) {
     return message_of<c10::Error>([&] { block_attention(q, in.k, in.v, index_of({block})); });
   };
   EXPECT_NE(said(in.q, {{0}, {0, 4}, true}).find("row 4 is not in 0..3"), std::string::npos);

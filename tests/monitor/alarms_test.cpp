@@ -143,12 +143,14 @@ TEST(Alarms, AFallCountsAsARiseDoes) {
   EXPECT_LT(seen.raised[0].shift, -4);
 }
 
+/// Texts of that many tokens in both groups.
+std::vector<data::Sample> of_length(int64_t tokens) {
+  return {sample_of(0, 0, "", tokens), sample_of(1, 0, "", tokens)};
+}
+
 TEST(Alarms, AStatisticThatNeverMovedHasAResolution) {
   // Length 3 in every group; the least deviation is 2 tokens.
   Alarms alarms(watching("text_length"));
-  const auto of_length = [](int64_t tokens) {
-    return std::vector{sample_of(0, 0, "", tokens), sample_of(1, 0, "", tokens)};
-  };
   alarms.observe(0, of_length(3));
   EXPECT_EQ(alarms.observe(1, of_length(5)).metrics.at("alarm_shift/text_length"), 1);
   for (int64_t step = 2; step < 200; ++step) EXPECT_TRUE(alarms.observe(step, of_length(5)).raised.empty());
@@ -158,9 +160,6 @@ TEST(Alarms, AStatisticThatNeverMovedHasAResolution) {
 TEST(Alarms, AWordMoreInLongTextsIsNothing) {
   // Length 40 in every group; the least deviation is half of that.
   Alarms alarms(watching("text_length"));
-  const auto of_length = [](int64_t tokens) {
-    return std::vector{sample_of(0, 0, "", tokens), sample_of(1, 0, "", tokens)};
-  };
   alarms.observe(0, of_length(40));
   EXPECT_EQ(alarms.observe(1, of_length(44)).metrics.at("alarm_shift/text_length"), 0.2);
 }
