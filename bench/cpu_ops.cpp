@@ -15,9 +15,9 @@
 #include <vector>
 
 #include "kernels/gather_log_prob.h"
+#include "kernels/linear.h"
+#include "kernels/rms_norm.h"
 #include "nn/attention.h"
-#include "nn/linear.h"
-#include "nn/norm.h"
 
 namespace {
 
@@ -61,7 +61,7 @@ int main(int argc, char** argv) {
            {120, 128, 384}, {2400, 128, 128}, {2400, 128, 384}, {2400, 384, 128}, {512, 896, 896}}) {
     const at::Tensor x = at::randn({t, in}).set_requires_grad(true), w = at::randn({out, in}).set_requires_grad(true);
     const std::string shape = std::to_string(t) + " x " + std::to_string(in) + " -> " + std::to_string(out);
-    const auto ours = [&] { return unigrpo::nn::linear(x, w, {}); };
+    const auto ours = [&] { return unigrpo::kernels::linear(x, w, {}); };
     const auto theirs = [&] { return at::linear(x, w); };
     {
       const at::NoGradGuard no_grad;
@@ -75,7 +75,7 @@ int main(int argc, char** argv) {
     const at::Tensor x = at::randn({2400, 128}).set_requires_grad(true), w = at::randn({128}).set_requires_grad(true);
     row(
         "rms_norm + backward", "2400 x 128",
-        [&] { return backward_of([&] { return unigrpo::nn::rms_norm(x, w, 1e-6); }, {x, w}); },
+        [&] { return backward_of([&] { return unigrpo::kernels::rms_norm(x, w, 1e-6); }, {x, w}); },
         [&] { return backward_of([&] { return x * at::rsqrt(x.square().mean(-1, true) + 1e-6) * w; }, {x, w}); },
         repeats);
   }

@@ -25,7 +25,7 @@ std::vector<data::Sample> samples_with_images(int count, int side) {
     sample.prompt = "a red circle";
     sample.segments.push_back({.text = "one red circle in the middle", .num_tokens = 8, .image = {}});
     data::SampleSegment& segment = sample.segments.emplace_back();
-    segment.kind = data::SampleSegment::Kind::image;
+    segment.kind = data::SegmentKind::image;
     segment.image = {side, side, std::vector<uint8_t>(static_cast<size_t>(3 * side * side))};
     for (size_t i = 0; i < segment.image.pixels.size(); ++i) segment.image.pixels[i] = static_cast<uint8_t>(i * 7 + n);
   }
@@ -58,12 +58,11 @@ int run(int argc, char** argv) {
   const auto number = [&](int index, int fallback) { return argc > index ? std::atoi(argv[index]) : fallback; };
   const int images = number(2, 64), side = number(3, 512), repeats = number(4, 31);
   const std::vector<data::Sample> samples = samples_with_images(images, side);
-  reward::TermConfig term;
-  term.kind = reward::RewardKind::plugin;
-  term.path = argv[1];
-  reward::PluginReward isolated(term);
-  term.isolate = reward::Isolation::none;
-  reward::PluginReward inside(term);
+  reward::PluginConfig config;
+  config.path = argv[1];
+  reward::PluginReward isolated("plugin", config);
+  config.isolate = reward::Isolation::none;
+  reward::PluginReward inside("plugin", config);
 
   std::vector<double> process, none, difference;
   for (int i = 0; i <= repeats; ++i) {

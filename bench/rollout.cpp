@@ -22,7 +22,7 @@
 #include "base/error.h"
 #include "flow/ode_step.h"
 #include "flow/time_grid.h"
-#include "nn/linear.h"
+#include "kernels/linear.h"
 #include "policy/load.h"
 #include "rollout/text_decoder.h"
 #include "tensor/rng.h"
@@ -107,7 +107,7 @@ Limits measure_limits(at::ScalarType dtype) {
     large.sum();
     read.push_back(seconds_since(start));
     start = Clock::now();
-    nn::linear(square, square, {});
+    kernels::linear(square, square, {});
     product.push_back(seconds_since(start));
   }
   return {.read_bytes_s = static_cast<double>(large.nbytes()) / median(read),
@@ -162,7 +162,7 @@ void bench_text(policy::TextPolicy& policy, const Limits& limits, int steps) {
   row("text decoding", kTextRows, "tokens/s", limits, steps, [&] {
     std::vector<rollout::TextRow*> rows;
     for (size_t i = 0; i < texts.size(); ++i) {
-      if (texts[i].closed) texts[i] = opened(i);  // the batch stays whole
+      if (texts[i].finished) texts[i] = opened(i);  // the batch stays whole
       rows.push_back(&texts[i]);
     }
     rollout::decode_step(policy, rows, 1.0);
@@ -202,7 +202,7 @@ int run(int argc, char** argv) {
   config.model = argv[1];
   config.freeze = {"*"};
   config.dtype = *choice;
-  const auto model = policy::load(config, 0);
+  const auto model = policy::load(config, {});
   const at::NoGradGuard no_grad;
   const Limits limits = measure_limits(*choice == policy::DtypeChoice::bfloat16 ? at::kBFloat16 : at::kFloat);
   std::printf("%s, %s, %d thread(s), median of %d steps; %lld rows of text, %lld of images\n", argv[1], dtype.c_str(),
@@ -212,7 +212,7 @@ int run(int argc, char** argv) {
   std::printf("%-20s %9s %9s %9s %-8s %9s %10s %8s %6s %8s %6s\n", "phase", "min ms", "median ms", "rate", "",
               "products", "attention", "GFLOP/s", "", "GB/s", "");
   bench_text(*model, limits, steps);
-  if (policy::family_of(config.model) == policy::Family::bagel) bench_images(*model, image_size, limits, steps);
+  if (policy::family_of(config.model).generates_images) bench_images(*model, image_size, limits, steps);
   return 0;
 }
 

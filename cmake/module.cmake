@@ -1,8 +1,10 @@
 # unigrpo_module(NAME [TORCH] [EXCLUDE regex] [DEPENDS ...] [PRIVATE ...]): one static library per folder of src/, named
 # unigrpo_NAME. TORCH: the folder sees LibTorch and reuses the precompiled ATen header. EXCLUDE: files of another target.
+# A rules.cpp is of the target unigrpo_rules.
 function(unigrpo_module name)
   cmake_parse_arguments(arg "TORCH" "EXCLUDE" "DEPENDS;PRIVATE" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cpp)
+  list(FILTER sources EXCLUDE REGEX "/rules\\.cpp$")
   if(arg_EXCLUDE)
     list(FILTER sources EXCLUDE REGEX "${arg_EXCLUDE}")
   endif()
@@ -15,16 +17,16 @@ function(unigrpo_module name)
   target_link_libraries(unigrpo_${name} PRIVATE ${arg_PRIVATE})
   if(arg_TORCH)
     unigrpo_use_torch(unigrpo_${name})
+  else()
+    target_link_libraries(unigrpo_${name} PRIVATE fmt::fmt)
+    unigrpo_use_precompiled(unigrpo_${name} unigrpo_pch)
   endif()
 endfunction()
 
-# unigrpo_test(NAME [TORCH] LINKS ... [LABELS ...] [TIMEOUT s]): a GoogleTest program of tests/NAME/*_test.cpp.
+# unigrpo_test(NAME [TORCH] LINKS ... [LABELS ...] [TIMEOUT s]): a GoogleTest program of the *_test.cpp in tests/NAME/.
 function(unigrpo_test name)
   cmake_parse_arguments(arg "TORCH" "TIMEOUT" "LINKS;LABELS" ${ARGN})
-  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*_test.cpp)
-  if(NOT sources)  # bootstrapping: the folder has no test yet
-    return()
-  endif()
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*_test.cpp)
   add_executable(test_${name} ${sources})
   target_include_directories(test_${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
   target_compile_definitions(test_${name} PRIVATE UNIGRPO_TEST_DATA="${PROJECT_SOURCE_DIR}/tests/data"
@@ -34,10 +36,14 @@ function(unigrpo_test name)
   if(UNIGRPO_SANITIZE)  # g++ 12 then takes std::regex for using uninitialised members
     target_compile_options(test_${name} PRIVATE -Wno-maybe-uninitialized)
   endif()
+  target_compile_options(test_${name} PRIVATE ${UNIGRPO_TEST_OPTIONS})
   if(arg_TORCH)
-    unigrpo_use_torch(test_${name})
+    target_link_libraries(test_${name} PRIVATE unigrpo_torch)
+    unigrpo_use_precompiled(test_${name} unigrpo_torch_test_pch)
+  else()
+    target_link_libraries(test_${name} PRIVATE fmt::fmt)
+    unigrpo_use_precompiled(test_${name} unigrpo_test_pch)
   endif()
-  include(GoogleTest)
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 300)
   endif()

@@ -7,8 +7,7 @@ if(NOT Torch_DIR)
 endif()
 set(TORCH_CUDA_ARCH_LIST "8.0;9.0" CACHE STRING "GPU architectures of the kernels")
 
-# The wheel's headers come as SYSTEM and before Debian's: its fmt is newer than the system's, hence FMT_HEADER_ONLY
-# everywhere.
+# The wheel's headers come as SYSTEM and before Debian's, its fmt among them, which is newer than the system's.
 add_library(unigrpo_torch INTERFACE)
 if(UNIGRPO_CUDA)
   find_package(Torch REQUIRED)
@@ -37,22 +36,19 @@ find_package(OpenMP REQUIRED COMPONENTS CXX)
 target_compile_options(unigrpo_torch INTERFACE $<$<COMPILE_LANGUAGE:CXX>:${OpenMP_CXX_FLAGS}>)
 target_link_options(unigrpo_torch INTERFACE ${OpenMP_CXX_FLAGS})  # the run-time library is the wheel's own
 
-# One precompiled ATen/ATen.h, built once and shared.
-file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/generated/torch_pch.cpp
-     CONTENT "// carrier of the precompiled header\n")
-add_library(unigrpo_torch_pch OBJECT ${CMAKE_BINARY_DIR}/generated/torch_pch.cpp)
-target_link_libraries(unigrpo_torch_pch PRIVATE unigrpo_torch unigrpo_warnings)
-target_precompile_headers(unigrpo_torch_pch PRIVATE <ATen/ATen.h> <torch/csrc/autograd/custom_function.h>
-                          <torch/csrc/autograd/autograd.h> <torch/library.h> <string> <vector> <map>
-                          <fmt/format.h>)
+# The functions of the wheel's fmt, which come as headers only.
+add_library(unigrpo_torch_fmt STATIC ${PROJECT_SOURCE_DIR}/cmake/torch_fmt.cpp)
+target_link_libraries(unigrpo_torch_fmt PRIVATE unigrpo_torch)
+
+set(UNIGRPO_TORCH_HEADERS <ATen/ATen.h> <torch/csrc/autograd/custom_function.h> <torch/csrc/autograd/autograd.h>
+                          <torch/library.h> <fmt/format.h> ${UNIGRPO_STD_HEADERS})
+unigrpo_precompile(unigrpo_torch_pch LINKS unigrpo_torch HEADERS ${UNIGRPO_TORCH_HEADERS})
+if(UNIGRPO_TESTS)
+  unigrpo_precompile(unigrpo_torch_test_pch LINKS unigrpo_torch GTest::gtest OPTIONS ${UNIGRPO_TEST_OPTIONS}
+                     HEADERS ${UNIGRPO_TORCH_HEADERS} <gtest/gtest.h>)
+endif()
 
 function(unigrpo_use_torch target)
-  target_link_libraries(${target} PUBLIC unigrpo_torch)
-  target_precompile_headers(${target} REUSE_FROM unigrpo_torch_pch)
-  # A precompiled header serves only those who compile as it was: -fPIC, for programs too.
-  get_target_property(type ${target} TYPE)
-  if(type STREQUAL "EXECUTABLE")
-    set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
-    target_compile_options(${target} PRIVATE -fPIC)
-  endif()
+  target_link_libraries(${target} PUBLIC unigrpo_torch unigrpo_torch_fmt)
+  unigrpo_use_precompiled(${target} unigrpo_torch_pch)
 endfunction()

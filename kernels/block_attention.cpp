@@ -2,9 +2,6 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <ATen/core/dispatch/Dispatcher.h>
-#include <torch/csrc/autograd/custom_function.h>
-#include <torch/library.h>
 
 #include <algorithm>
 #include <cmath>
@@ -14,6 +11,7 @@
 #include <utility>
 
 #include "kernels/lanes.h"
+#include "kernels/op.h"
 
 namespace unigrpo::kernels {
 namespace {
@@ -78,30 +76,46 @@ UNIGRPO_INLINE void hide(float* line, int64_t seen, int64_t keys) {
   std::fill(line + seen, line + padded(keys), kLowest);
 }
 
+/// How much of a sum each of kRows rows takes: `common` terms, then those up to its own end. A term that a row leaves
+/// out is not one times 0, which would be nan where the term is.
+struct Terms {
+  int64_t common = 0;
+  int64_t end[kRows] = {};
+};
+
 /// out[r, c] = sum_i x[r, i] m[i, c] for kRows rows, in the order of i. m and out are `width` numbers wide, of which
 /// `columns` are asked for (and those up to where the last lanes end written).
-UNIGRPO_INLINE void product(const float* x, int64_t x_width, const float* m, int64_t width, int64_t inner,
+UNIGRPO_INLINE void product(const float* x, int64_t x_width, const float* m, int64_t width, const Terms& terms,
                             int64_t columns, float* out) {
   for (int64_t c = 0; c < columns; c += kLanes) {
     Floats sum[kRows] = {};
-    for (int64_t i = 0; i < inner; ++i) {
+    for (int64_t i = 0; i < terms.common; ++i) {
       const Floats row = load(m + i * width + c);
       for (int64_t r = 0; r < kRows; ++r) sum[r] += x[r * x_width + i] * row;
     }
-    for (int64_t r = 0; r < kRows; ++r) store(out + r * width + c, sum[r]);
+    for (int64_t r = 0; r < kRows; ++r) {
+      for (int64_t i = terms.common; i < terms.end[r]; ++i) sum[r] += x[r * x_width + i] * load(m + i * width + c);
+      store(out + r * width + c, sum[r]);
+    }
   }
 }
 
-/// out[j, d] += sum_r weights[r, j] x[r, d].
-UNIGRPO_INLINE void spread(const float* weights, const float* x, float* out, int64_t dim, int64_t keys, int64_t width) {
+/// out[j, d] += sum_r weights[r, j] x[r, d] over the rows that take term j.
+UNIGRPO_INLINE void spread(const float* weights, const float* x, float* out, int64_t dim, const Terms& terms,
+                           int64_t width) {
   const int64_t depth = padded(dim);
   for (int64_t d = 0; d < dim; d += kLanes) {
     Floats row[kRows];
     for (int64_t r = 0; r < kRows; ++r) row[r] = load(x + r * depth + d);
-    for (int64_t j = 0; j < keys; ++j) {
+    for (int64_t j = 0; j < terms.common; ++j) {
       Floats sum = load(out + j * depth + d);
       for (int64_t r = 0; r < kRows; ++r) sum += weights[r * width + j] * row[r];
       store(out + j * depth + d, sum);
+    }
+    for (int64_t r = 0; r < kRows; ++r) {
+      for (int64_t j = terms.common; j < terms.end[r]; ++j) {
+        store(out + j * depth + d, load(out + j * depth + d) + weights[r * width + j] * row[r]);
+      }
     }
   }
 }
@@ -111,7 +125,7 @@ UNIGRPO_INLINE void spread(const float* weights, const float* x, float* out, int
 struct Rows {
   int64_t count = 0, keys = 0;  // keys: what the last one sees, hence the most
   int64_t at[kRows] = {};       // row * heads + head
-  int64_t seen[kRows] = {};
+  Terms seen;                   // keys of each
 
   UNIGRPO_INLINE Rows(const Head& head, int64_t first) {
     const Shape& shape = head.shape;
@@ -119,9 +133,10 @@ struct Rows {
     for (int64_t r = 0; r < kRows; ++r) {
       const int64_t place = first + std::min(r, count - 1), query = place / head.share;
       at[r] = head.queries[query] * shape.heads + head.kv_head * head.share + place % head.share;
-      seen[r] = shape.causal[head.block] ? head.lk - head.lq + query + 1 : head.lk;
-      keys = std::max(keys, seen[r]);
+      seen.end[r] = shape.causal[head.block] ? head.lk - head.lq + query + 1 : head.lk;
     }
+    seen.common = seen.end[0];
+    keys = seen.end[kRows - 1];
   }
 
   /// Their vectors of x [T, H, Dh], times `scale`.
@@ -154,11 +169,11 @@ UNIGRPO_CLONES void forward_head(const Head& head, const float* q, const float* 
   for (int64_t first = 0; first < head.lq * head.share; first += kRows) {
     const Rows rows(head, first);
     rows.gather(q, dim, head.scale, scratch.q.data());
-    product(scratch.q.data(), depth, scratch.k.across.data(), width, dim, rows.keys, scratch.weights.data());
+    product(scratch.q.data(), depth, scratch.k.across.data(), width, {dim}, rows.keys, scratch.weights.data());
     float sums[kRows];
     for (int64_t r = 0; r < kRows; ++r) {
       float* line = scratch.weights.data() + r * width;
-      hide(line, rows.seen[r], rows.keys);
+      hide(line, rows.seen.end[r], rows.keys);
       const float top = max_of(line, padded(rows.keys));
       float lanes[kLanes] = {};
       for (int64_t j = 0; j < rows.keys; j += kLanes) {
@@ -171,7 +186,7 @@ UNIGRPO_CLONES void forward_head(const Head& head, const float* q, const float* 
       sums[r] = sum_of(lanes);
       log_sum[rows.at[r]] = top + std::log(sums[r]);
     }
-    product(scratch.weights.data(), width, scratch.v.along.data(), depth, rows.keys, dim, scratch.out.data());
+    product(scratch.weights.data(), width, scratch.v.along.data(), depth, rows.seen, dim, scratch.out.data());
     for (int64_t r = 0; r < rows.count; ++r) {
       const float share = 1.0F / sums[r];
       for (int64_t d = 0; d < dim; ++d) out[rows.at[r] * dim + d] = scratch.out[r * depth + d] * share;
@@ -197,13 +212,13 @@ UNIGRPO_CLONES void backward_head(const Head& head, const float* q, const float*
     rows.gather(q, dim, head.scale, scratch.q.data());
     rows.gather(grad, dim, 1.0F, g);
     for (int64_t r = rows.count; r < kRows; ++r) std::fill_n(g + r * depth, depth, 0.0F);  // repeated rows give nothing
-    product(scratch.q.data(), depth, scratch.k.across.data(), width, dim, rows.keys, p);
-    product(g, depth, scratch.v.across.data(), width, dim, rows.keys, ds);
+    product(scratch.q.data(), depth, scratch.k.across.data(), width, {dim}, rows.keys, p);
+    product(g, depth, scratch.v.across.data(), width, {dim}, rows.keys, ds);
     for (int64_t r = 0; r < kRows; ++r) {
       float pull = 0;
       for (int64_t d = 0; d < dim; ++d) pull += g[r * depth + d] * out[rows.at[r] * dim + d];
       float *weights = p + r * width, *slope = ds + r * width;
-      hide(weights, rows.seen[r], rows.keys);
+      hide(weights, rows.seen.end[r], rows.keys);
       const float norm = log_sum[rows.at[r]];
       for (int64_t j = 0; j < rows.keys; j += kLanes) {
         for (int64_t i = 0; i < kLanes; ++i) {
@@ -214,12 +229,12 @@ UNIGRPO_CLONES void backward_head(const Head& head, const float* q, const float*
         }
       }
     }
-    product(ds, width, scratch.k.along.data(), depth, rows.keys, dim, scratch.grad_q.data());
+    product(ds, width, scratch.k.along.data(), depth, rows.seen, dim, scratch.grad_q.data());
     for (int64_t r = 0; r < rows.count; ++r) {
       for (int64_t d = 0; d < dim; ++d) grad_q[rows.at[r] * dim + d] = scratch.grad_q[r * depth + d] * head.scale;
     }
-    spread(ds, scratch.q.data(), scratch.grad_k.data(), dim, rows.keys, width);
-    spread(p, g, scratch.grad_v.data(), dim, rows.keys, width);
+    spread(ds, scratch.q.data(), scratch.grad_k.data(), dim, rows.seen, width);
+    spread(p, g, scratch.grad_v.data(), dim, rows.seen, width);
   }
   for (int64_t j = 0; j < head.lk; ++j) {
     const int64_t row = head.keys[j] * head.stride + head.offset;
@@ -295,19 +310,10 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_cpu(const at::Tensor& q_
   return {grad_q, grad_k, grad_v};
 }
 
-using Forward = std::tuple<at::Tensor, at::Tensor>(const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                                                   const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                                                   const at::Tensor&, const at::Tensor&);
-using Backward = std::tuple<at::Tensor, at::Tensor, at::Tensor>(const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                                                                const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                                                                const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                                                                const at::Tensor&, const at::Tensor&);
-
 std::tuple<at::Tensor, at::Tensor> call_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                                 const BlockIndex& i) {
-  static const auto op =
-      c10::Dispatcher::singleton().findSchemaOrThrow("unigrpo::block_attention", "").typed<Forward>();
-  return op.call(q, k, v, i.queries, i.query_start, i.keys, i.key_start, i.causal);
+  static const auto op = find_op("block_attention", &forward_cpu);
+  return call(op, q, k, v, i.queries, i.query_start, i.keys, i.key_start, i.causal);
 }
 
 class BlockAttention : public torch::autograd::Function<BlockAttention> {
@@ -316,7 +322,6 @@ class BlockAttention : public torch::autograd::Function<BlockAttention> {
                                                 const at::Tensor& k, const at::Tensor& v, const at::Tensor& queries,
                                                 const at::Tensor& query_start, const at::Tensor& keys,
                                                 const at::Tensor& key_start, const at::Tensor& causal) {
-    at::AutoDispatchBelowADInplaceOrView below;
     auto [out, log_sum] = call_forward(q, k, v, {queries, query_start, keys, key_start, causal});
     context->save_for_backward({q, k, v, queries, query_start, keys, key_start, causal, out, log_sum});
     context->mark_non_differentiable({log_sum});
@@ -325,10 +330,9 @@ class BlockAttention : public torch::autograd::Function<BlockAttention> {
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  const torch::autograd::variable_list& grads) {
-    static const auto op =
-        c10::Dispatcher::singleton().findSchemaOrThrow("unigrpo::block_attention_backward", "").typed<Backward>();
+    static const auto op = find_op("block_attention_backward", &backward_cpu);
     const auto s = context->get_saved_variables();
-    const auto [q, k, v] = op.call(s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9], grads[0]);
+    const auto [q, k, v] = call(op, s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9], grads[0]);
     return {q, k, v, {}, {}, {}, {}, {}};
   }
 };
@@ -371,6 +375,27 @@ BlockIndex block_index(std::span<const QueryBlock> blocks) {
   return {rows(queries), rows(query_start), rows(keys), rows(key_start), causal};
 }
 
+at::Tensor block_attention_reference(const at::Tensor& q, const at::Tensor& k_pool, const at::Tensor& v_pool,
+                                     const BlockIndex& index) {
+  const int64_t share = q.size(1) / k_pool.size(1);
+  at::Tensor out = at::zeros_like(q);
+  auto rows = [](const at::Tensor& list, const at::Tensor& start, int64_t b) {
+    return list.slice(0, start[b].item<int64_t>(), start[b + 1].item<int64_t>());
+  };
+  for (int64_t b = 0; b < index.causal.numel(); ++b) {
+    const at::Tensor queries = rows(index.queries, index.query_start, b), keys = rows(index.keys, index.key_start, b);
+    const at::Tensor k = k_pool.index_select(0, keys).repeat_interleave(share, 1);  // [Lk, H, Dh]
+    const at::Tensor v = v_pool.index_select(0, keys).repeat_interleave(share, 1);
+    at::Tensor scores = at::einsum("qhd,khd->hqk", {q.index_select(0, queries), k}) / std::sqrt(q.size(2));
+    if (index.causal[b].item<bool>()) {
+      const int64_t lq = queries.numel(), lk = keys.numel();
+      scores = scores.masked_fill(at::ones({lq, lk}, at::kBool).triu(lk - lq + 1), kLowest);
+    }
+    out = out.index_copy(0, queries, at::einsum("hqk,khd->qhd", {scores.softmax(-1), v}));
+  }
+  return out;
+}
+
 at::Tensor block_attention(const at::Tensor& q, const at::Tensor& k_pool, const at::Tensor& v_pool,
                            const BlockIndex& index) {
   for (const at::Tensor& x : {q, k_pool, v_pool}) {
@@ -379,8 +404,6 @@ at::Tensor block_attention(const at::Tensor& q, const at::Tensor& k_pool, const 
   }
   TORCH_CHECK(k_pool.sizes() == v_pool.sizes() && q.size(2) == k_pool.size(2) && q.size(1) % k_pool.size(1) == 0, "q ",
               q.sizes(), ", keys ", k_pool.sizes(), " and values ", v_pool.sizes(), " do not fit");
-  if (at::GradMode::is_enabled()) return std::get<0>(call_forward(q, k_pool, v_pool, index));
-  const at::AutoDispatchBelowADInplaceOrView below;
   return std::get<0>(call_forward(q, k_pool, v_pool, index));
 }
 

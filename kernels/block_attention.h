@@ -30,14 +30,17 @@ BlockIndex block_index(std::span<const QueryBlock> blocks);
 
 /// softmax(q k^T / sqrt(Dh)) v of each query over the keys that it sees. CPU, float32, differentiable.
 ///
-/// With finite numbers a query's result is a function of its own vector and of the keys and values that it sees, in
-/// their order, to the last bit: not of its block, its place there, the other blocks or the number of threads. So a
-/// token that was decoded alone over a cache and the same token in a packed training batch get the same numbers. (Fused
-/// attentions sum in blocks whose shape follows the batch; He et al., "Defeating Nondeterminism in LLM Inference",
-/// Thinking Machines Lab 2025, has the same idea for GPUs.)
+/// A query's result is a function of its own vector and of the keys and values that it sees, in their order, to the
+/// last bit: not of its block, its place there, the other blocks or the number of threads. So a token that was decoded
+/// alone over a cache and the same token in a packed training batch get the same numbers. (Fused attentions sum in
+/// blocks whose shape follows the batch; He et al., "Defeating Nondeterminism in LLM Inference", Thinking Machines Lab
+/// 2025, has the same idea for GPUs.)
 ///
 /// q: [T, H, Dh]; k_pool, v_pool: [R, Hkv, Dh], H a multiple of Hkv. Returns [T, H, Dh]; rows in no block are 0.
 at::Tensor block_attention(const at::Tensor& q, const at::Tensor& k_pool, const at::Tensor& v_pool,
                            const BlockIndex& index);
+/// The same in plain ATen, a block at a time, in any dtype.
+at::Tensor block_attention_reference(const at::Tensor& q, const at::Tensor& k_pool, const at::Tensor& v_pool,
+                                     const BlockIndex& index);
 
 }  // namespace unigrpo::kernels

@@ -3,9 +3,6 @@
 #include <ATen/ATen.h>
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
-#include <ATen/core/dispatch/Dispatcher.h>
-#include <torch/csrc/autograd/custom_function.h>
-#include <torch/library.h>
 
 #include <algorithm>
 #include <cmath>
@@ -16,6 +13,7 @@
 #include <vector>
 
 #include "kernels/lanes.h"
+#include "kernels/op.h"
 
 namespace unigrpo::kernels {
 namespace {
@@ -211,22 +209,16 @@ at::Tensor gather_log_prob_backward_cpu(const at::Tensor& logits_in, const at::T
   return grad;
 }
 
-using Forward = std::tuple<at::Tensor, at::Tensor, at::Tensor>(const at::Tensor&, const at::Tensor&, double);
-using Backward = at::Tensor(const at::Tensor&, const at::Tensor&, double, const at::Tensor&, const at::Tensor&,
-                            const at::Tensor&, const at::Tensor&);
-
 std::tuple<at::Tensor, at::Tensor, at::Tensor> call_forward(const at::Tensor& logits, const at::Tensor& ids,
                                                             double temperature) {
-  static const auto op =
-      c10::Dispatcher::singleton().findSchemaOrThrow("unigrpo::gather_log_prob", "").typed<Forward>();
-  return op.call(logits, ids, temperature);
+  static const auto op = find_op("gather_log_prob", &gather_log_prob_cpu);
+  return call(op, logits, ids, temperature);
 }
 
 class GatherLogProb : public torch::autograd::Function<GatherLogProb> {
  public:
   static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context, const at::Tensor& logits,
                                                 const at::Tensor& ids, double temperature) {
-    at::AutoDispatchBelowADInplaceOrView below;
     auto [log_probs, entropy, log_normalizer] = call_forward(logits, ids, temperature);
     context->save_for_backward({logits, ids, entropy, log_normalizer});
     context->saved_data["temperature"] = temperature;
@@ -236,14 +228,13 @@ class GatherLogProb : public torch::autograd::Function<GatherLogProb> {
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  const torch::autograd::variable_list& grads) {
-    static const auto op =
-        c10::Dispatcher::singleton().findSchemaOrThrow("unigrpo::gather_log_prob_backward", "").typed<Backward>();
+    static const auto op = find_op("gather_log_prob_backward", &gather_log_prob_backward_cpu);
     const auto saved = context->get_saved_variables();
     const auto zeros_like = [](const at::Tensor& grad, const at::Tensor& like) {
       return grad.defined() ? grad : at::zeros_like(like);
     };
-    const at::Tensor grad = op.call(saved[0], saved[1], context->saved_data["temperature"].toDouble(), saved[2],
-                                    saved[3], zeros_like(grads[0], saved[2]), zeros_like(grads[1], saved[2]));
+    const at::Tensor grad = call(op, saved[0], saved[1], context->saved_data["temperature"].toDouble(), saved[2],
+                                 saved[3], zeros_like(grads[0], saved[2]), zeros_like(grads[1], saved[2]));
     return {grad, at::Tensor(), at::Tensor()};
   }
 };
@@ -264,11 +255,23 @@ TORCH_LIBRARY_FRAGMENT(unigrpo, m) {
       "gather_log_prob_backward(Tensor logits, Tensor ids, float temperature, Tensor entropy,"
       " Tensor log_normalizer, Tensor grad_log_probs, Tensor grad_entropy) -> Tensor");
 }
+TORCH_LIBRARY_IMPL(unigrpo, CompositeImplicitAutograd, m) {
+  m.impl("gather_log_prob", [](const at::Tensor& logits, const at::Tensor& ids, double temperature) {
+    const auto [log_probs, entropy] = gather_log_prob_reference(logits, ids, temperature);
+    return std::tuple(log_probs, entropy, at::Tensor());
+  });
+}
 TORCH_LIBRARY_IMPL(unigrpo, CPU, m) {
   m.impl("gather_log_prob", &gather_log_prob_cpu);
   m.impl("gather_log_prob_backward", &gather_log_prob_backward_cpu);
 }
 TORCH_LIBRARY_IMPL(unigrpo, Autograd, m) { m.impl("gather_log_prob", &gather_log_prob_autograd); }
+
+TokenLogProbs gather_log_prob_reference(const at::Tensor& logits, const at::Tensor& ids, double temperature) {
+  const at::Tensor log_p = (logits.to(result_type(logits)) / temperature).log_softmax(-1);       // [N, V]
+  const at::Tensor terms = log_p.exp() * log_p.clamp_min(std::numeric_limits<float>::lowest());  // 0 for -inf
+  return {log_p.gather(1, ids.unsqueeze(1)).squeeze(1), -terms.sum(-1)};
+}
 
 TokenLogProbs gather_log_prob(const at::Tensor& logits, const at::Tensor& ids, double temperature) {
   TORCH_CHECK(logits.dim() == 2 && logits.size(1) > 0, "logits must be [N, V], got ", logits.sizes());

@@ -20,5 +20,7 @@ struct TokenLogProbs {
 /// -inf logits are tokens that cannot occur; a nan in a row makes that row's results nan.
 /// Throws c10::Error for other shapes and, on the CPU, for ids out of range.
 TokenLogProbs gather_log_prob(const at::Tensor& logits, const at::Tensor& ids, double temperature);
+/// The same in plain ATen.
+TokenLogProbs gather_log_prob_reference(const at::Tensor& logits, const at::Tensor& ids, double temperature);
 
 }  // namespace unigrpo::kernels

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <xmmintrin.h>
+
 #include <algorithm>
 #include <bit>
 #include <cstdint>
@@ -27,7 +29,16 @@ UNIGRPO_INLINE Floats load(const float* from) {
   std::memcpy(&value, from, sizeof(value));
   return value;
 }
-UNIGRPO_INLINE void store(float* to, Floats value) { std::memcpy(to, &value, sizeof(value)); }
+UNIGRPO_INLINE void store(float* to, const Floats& value) { std::memcpy(to, &value, sizeof(value)); }
+
+/// Four floats, which every x86-64 has: for loops that must have the same bits on any machine. They are not compiled
+/// for several instruction sets, since a fused multiply-add rounds once instead of twice.
+using Quad = __m128;
+constexpr int64_t kQuad = 4;
+
+UNIGRPO_INLINE Quad load_quad(const float* from) { return _mm_loadu_ps(from); }
+UNIGRPO_INLINE void store_quad(float* to, Quad value) { _mm_storeu_ps(to, value); }
+UNIGRPO_INLINE Quad square_root(Quad x) { return _mm_sqrt_ps(x); }  // std::sqrt sets errno, a lane at a time
 
 UNIGRPO_INLINE float sum_of(const float* lanes) {
   float sum = 0;
@@ -65,6 +76,18 @@ UNIGRPO_INLINE float exp_nonpositive(float x) {
   const float power = std::bit_cast<float>((static_cast<int32_t>(safe) + 127) << 23);
   const float value = p * power;
   return x < -87.3F ? 0.0F : value;
+}
+
+// bf16 numbers as their bits.
+UNIGRPO_INLINE float widen(float value) { return value; }
+UNIGRPO_INLINE float widen(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+
+/// Rounds to nearest even; nan stays nan.
+UNIGRPO_INLINE uint16_t narrow(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  const uint32_t rounded = (bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16;
+  const uint32_t quiet_nan = (bits >> 16) | 0x40U;
+  return static_cast<uint16_t>((bits & 0x7fffffffU) > 0x7f800000U ? quiet_nan : rounded);
 }
 
 }  // namespace unigrpo::kernels

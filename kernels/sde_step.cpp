@@ -3,18 +3,17 @@
 #include <ATen/ATen.h>
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
-#include <ATen/core/dispatch/Dispatcher.h>
-#include <torch/csrc/autograd/custom_function.h>
-#include <torch/library.h>
 
 #include <array>
 #include <cmath>
 #include <numbers>
 
+#include "kernels/lanes.h"
+#include "kernels/op.h"
+
 namespace unigrpo::kernels {
 namespace {
 
-constexpr int64_t kLanes = 16;  // independent partial sums, so that the compiler can vectorise
 constexpr int64_t kElementsATask = 8192;
 
 void check_inputs(const at::Tensor& x, const at::Tensor& velocity, const at::Tensor& other,
@@ -32,6 +31,17 @@ void check_inputs(const at::Tensor& x, const at::Tensor& velocity, const at::Ten
               "x, velocity, noise (or x_next) and coefficients must be on one device");
 }
 
+/// Column `index` of coefficients [B, 3], shaped to multiply x [B, ...] in its dtype.
+at::Tensor column(const at::Tensor& coefficients, int64_t index, const at::Tensor& x) {
+  std::vector<int64_t> shape(x.dim(), 1);
+  shape[0] = x.size(0);
+  return coefficients.select(1, index).to(x.scalar_type()).view(shape);
+}
+
+at::Tensor mean_of(const at::Tensor& x, const at::Tensor& velocity, const at::Tensor& coefficients) {
+  return column(coefficients, 0, x) * x + column(coefficients, 1, x) * velocity;
+}
+
 /// Finishes a row's log-prob from its sum of squares over `count` elements.
 double finish(double sum_of_squares, int64_t count, double std, bool gaussian) {
   const double mean_square = sum_of_squares / static_cast<double>(count);
@@ -41,7 +51,7 @@ double finish(double sum_of_squares, int64_t count, double std, bool gaussian) {
 
 /// Runs body(i) for i < count and adds up what it returns, always in the same order.
 template <typename T, typename Body>
-double sum_of(int64_t count, const Body& body) {
+double sum_over(int64_t count, const Body& body) {
   double total = 0;
   constexpr int64_t kBlock = 1024;  // float lanes are emptied into the double before they lose digits
   for (int64_t start = 0; start < count; start += kBlock) {
@@ -87,7 +97,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> sde_step_cpu(const at::Tensor& x_
           p_next[i] = p_mean[i] + std * pn[i];
         }
         // From the rounded x_next, not from the noise: training only has x_next.
-        const double sum = sum_of<scalar_t>(count, [&](int64_t i) {
+        const double sum = sum_over<scalar_t>(count, [&](int64_t i) {
           const scalar_t off = p_next[i] - p_mean[i];
           return off * off;
         });
@@ -118,7 +128,7 @@ at::Tensor sde_log_prob_cpu(const at::Tensor& x_in, const at::Tensor& velocity_i
         const scalar_t* px = x.const_data_ptr<scalar_t>() + row * count;
         const scalar_t* pv = velocity.const_data_ptr<scalar_t>() + row * count;
         const scalar_t* p_next = x_next.const_data_ptr<scalar_t>() + row * count;
-        const double sum = sum_of<scalar_t>(count, [&](int64_t i) {
+        const double sum = sum_over<scalar_t>(count, [&](int64_t i) {
           const scalar_t mean = c_x * px[i] + c_v * pv[i];
           const scalar_t off = p_next[i] - mean;
           return off * off;
@@ -134,23 +144,16 @@ at::Tensor sde_log_prob_cpu(const at::Tensor& x_in, const at::Tensor& velocity_i
 /// d log_prob / d v = c_v (x_next - mean) / (count s^2), and 2 c_v (x_next - mean) / count for cps.
 at::Tensor velocity_gradient(const at::Tensor& x, const at::Tensor& velocity, const at::Tensor& x_next,
                              const at::Tensor& coefficients, bool gaussian, const at::Tensor& grad_log_prob) {
-  std::vector<int64_t> column(x.dim(), 1);
-  column[0] = x.size(0);
-  const at::Tensor c_x = coefficients.select(1, 0).to(x.scalar_type()).view(column);
-  const at::Tensor c_v = coefficients.select(1, 1).to(x.scalar_type()).view(column);
-  const at::Tensor std = coefficients.select(1, 2).to(x.scalar_type()).view(column);
+  const at::Tensor c_v = column(coefficients, 1, x), std = column(coefficients, 2, x);
   const auto count = static_cast<double>(x.size(0) == 0 ? 1 : x.numel() / x.size(0));
   const at::Tensor weight = gaussian ? c_v / (std * std * count) : c_v * (2 / count);
-  return (x_next - c_x * x - c_v * velocity) * (weight * grad_log_prob.view(column));
+  return (x_next - column(coefficients, 0, x) * x - c_v * velocity) * (weight * grad_log_prob.view(c_v.sizes()));
 }
 
 at::Tensor call_sde_log_prob(const at::Tensor& x, const at::Tensor& velocity, const at::Tensor& x_next,
                              const at::Tensor& coefficients, bool gaussian) {
-  static const auto op =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow("unigrpo::sde_log_prob", "")
-          .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, bool)>();
-  return op.call(x, velocity, x_next, coefficients, gaussian);
+  static const auto op = find_op("sde_log_prob", &sde_log_prob_cpu);
+  return call(op, x, velocity, x_next, coefficients, gaussian);
 }
 
 class SdeLogProb : public torch::autograd::Function<SdeLogProb> {
@@ -159,7 +162,6 @@ class SdeLogProb : public torch::autograd::Function<SdeLogProb> {
                             const at::Tensor& x_next, const at::Tensor& coefficients, bool gaussian) {
     context->save_for_backward({x, velocity, x_next, coefficients});
     context->saved_data["gaussian"] = gaussian;
-    at::AutoDispatchBelowADInplaceOrView below;
     return call_sde_log_prob(x, velocity, x_next, coefficients, gaussian);
   }
 
@@ -188,22 +190,41 @@ TORCH_LIBRARY_FRAGMENT(unigrpo, m) {
       "sde_log_prob(Tensor x, Tensor velocity, Tensor x_next, Tensor coefficients, bool gaussian)"
       " -> Tensor");
 }
+TORCH_LIBRARY_IMPL(unigrpo, CompositeImplicitAutograd, m) {
+  m.impl("sde_step", &sde_step_reference);
+  m.impl("sde_log_prob", &sde_log_prob_reference);
+}
 TORCH_LIBRARY_IMPL(unigrpo, CPU, m) {
   m.impl("sde_step", &sde_step_cpu);
   m.impl("sde_log_prob", &sde_log_prob_cpu);
 }
 TORCH_LIBRARY_IMPL(unigrpo, Autograd, m) { m.impl("sde_log_prob", &sde_log_prob_autograd); }
 
+std::tuple<at::Tensor, at::Tensor, at::Tensor> sde_step_reference(const at::Tensor& x, const at::Tensor& velocity,
+                                                                  const at::Tensor& noise,
+                                                                  const at::Tensor& coefficients, bool gaussian) {
+  const at::Tensor mean = mean_of(x, velocity, coefficients), x_next = mean + column(coefficients, 2, x) * noise;
+  return {x_next, mean, sde_log_prob_reference(x, velocity, x_next, coefficients, gaussian)};
+}
+
+at::Tensor sde_log_prob_reference(const at::Tensor& x, const at::Tensor& velocity, const at::Tensor& x_next,
+                                  const at::Tensor& coefficients, bool gaussian) {
+  const int64_t count = x.size(0) == 0 ? 0 : x.numel() / x.size(0);
+  const at::Tensor off = x_next - mean_of(x, velocity, coefficients);
+  const at::Tensor mean_square = off.to(at::kDouble).reshape({x.size(0), count}).square().mean(1);  // [B]
+  const at::Tensor std = coefficients.select(1, 2);
+  const at::Tensor log_prob =
+      gaussian ? -mean_square / (2 * std.square()) - std.log() - 0.5 * std::log(2 * std::numbers::pi) : -mean_square;
+  return log_prob.to(x.scalar_type());
+}
+
 std::tuple<at::Tensor, at::Tensor, at::Tensor> sde_step(const at::Tensor& x, const at::Tensor& velocity,
                                                         const at::Tensor& noise, const at::Tensor& coefficients,
                                                         bool gaussian) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("unigrpo::sde_step", "")
-                             .typed<std::tuple<at::Tensor, at::Tensor, at::Tensor>(
-                                 const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, bool)>();
+  static const auto op = find_op("sde_step", &sde_step_cpu);
   check_inputs(x, velocity, noise, coefficients);
   const at::NoGradGuard no_grad;
-  return op.call(x, velocity, noise, coefficients, gaussian);
+  return call(op, x, velocity, noise, coefficients, gaussian);
 }
 
 at::Tensor sde_log_prob(const at::Tensor& x, const at::Tensor& velocity, const at::Tensor& x_next,

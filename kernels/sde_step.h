@@ -27,4 +27,11 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> sde_step(const at::Tensor& x, con
 at::Tensor sde_log_prob(const at::Tensor& x, const at::Tensor& velocity, const at::Tensor& x_next,
                         const at::Tensor& coefficients, bool gaussian);
 
+/// Both in plain ATen.
+std::tuple<at::Tensor, at::Tensor, at::Tensor> sde_step_reference(const at::Tensor& x, const at::Tensor& velocity,
+                                                                  const at::Tensor& noise,
+                                                                  const at::Tensor& coefficients, bool gaussian);
+at::Tensor sde_log_prob_reference(const at::Tensor& x, const at::Tensor& velocity, const at::Tensor& x_next,
+                                  const at::Tensor& coefficients, bool gaussian);
+
 }  // namespace unigrpo::kernels

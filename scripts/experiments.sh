@@ -10,7 +10,7 @@ usage() {
 usage: scripts/experiments.sh [--seeds "0 1 2"] [--only ROW]... [--steps N] [--set KEY=VALUE]... [--dry-run]
   --seeds LIST     seeds of every row (default "0 1 2")
   --only ROW       this row alone; may be given again
-  --steps N        steps of the short rows, joint to draw_looks (default 20, about 3 minutes on one core)
+  --steps N        steps of the short rows, joint to draw_vision (default 20, about 3 minutes on one core)
   --set KEY=VALUE  a recipe key of every run; may be given again
   --again          make runs anew that only docs/experiments.json has
   --dry-run        print the commands, one a run, and run nothing
@@ -25,34 +25,34 @@ velocity_mse_weight=0.01
 latent_kl_weight=0.08
 test_guidance=2.0
 
-# Nothing is scored while a run trains, but for those that the alarms watch: the base is the same for all, so it is scored once,
+# Nothing is scored while a run trains, but for those that the drift monitor watches: the base is the same for all, so it is scored once,
 # each way.
 common="checkpoint.keep_last=1 eval.prompts="
-tasks=runs/shapes_tasks  # pictures with questions, pictures to change
+tasks=runs/shapes_tasks  # images with questions, images to change
 
 # How models are scored: all 490 test prompts (or 400 rows of a task), the demo with four images each.
 test="--prompts assets/shapes-world/test.jsonl"
 declare -A ways=(
   [four]="$test --num-samples 4"
   [one]="$test"
-  [true_plan]="$test --num-samples 4 --true-plan"
-  [guided]="$test --guidance $test_guidance"
-  [answers]="--prompts $tasks/answer_test.jsonl --reward answer --program text --num-samples 4"
+  [oracle_plan]="$test --num-samples 4 --oracle-plan"
+  [guided]="$test --cfg-scale $test_guidance"
+  [answers]="--prompts $tasks/answer_test.jsonl --reward answer --episode text --num-samples 4"
   [edit]="--prompts $tasks/edit_test.jsonl --reward edit --num-samples 4"
-  [rounds]="$test --program text,image,text,image --num-samples 2"
+  [turns]="$test --episode text,image,text,image --num-samples 2"
 )
 
 # ROW|RECIPE|KEYS|EVALUATIONS, each NAME=WAY. `base` trains nothing: it is the starting model, runs/exp_base; that of the tasks
-# with pictures is runs/exp_looks.
+# with images is runs/exp_looks.
 # A row without a penalty measures the drift all the same, so its weight is 0.
 make_rows() {
   local short="run.num_steps=$steps checkpoint.every=10"
   # Half the recipe's rates, so that a run is scored often on its way down; four images a prompt, so that a loss of 0.05 stands out.
   local watched="run.num_steps=14 checkpoint.every=10 eval.prompts=assets/shapes-world/validation.jsonl eval.every=2"
-  watched+=" eval.samples=4 eval.guidance=0 optim.ema.enabled=false grpo.image.penalty_weight=0"
+  watched+=" eval.samples=4 eval.cfg_scale=0 optim.ema.enabled=false grpo.image.penalty_weight=0"
   watched+=" optim.lr=1.5e-4 optim.groups.0.lr=1e-4 optim.groups.1.lr=1e-4 optim.groups.2.lr=1e-4"
   rows=(
-    "base|||four true_plan"
+    "base|||four oracle_plan"
     "demo|shapes_demo||after=four after_guided=guided after_answers=answers"
     "joint|shapes_demo|$short|after=one after_guided=guided"
     "text_only|shapes_demo|$short grpo.image.weight=0|after=one"
@@ -60,18 +60,18 @@ make_rows() {
     "hack_velocity_mse|shapes_ablation|$short grpo.image.penalty=velocity_mse grpo.image.penalty_weight=$velocity_mse_weight|after=one"
     "hack_latent_kl|shapes_ablation|$short grpo.image.penalty=latent_kl grpo.image.penalty_weight=$latent_kl_weight|after=one"
     "hack_none|shapes_ablation|$short grpo.image.penalty=velocity_mse grpo.image.penalty_weight=0|after=one"
-    "train_guided|shapes_demo|$short rollout.train_guidance=$test_guidance|after=one after_guided=guided"
-    "draw_looks|shapes_demo|$short policy.model=assets/shapes-looks|after=one after_answers=answers"
+    "train_guided|shapes_demo|$short rollout.rollout_cfg_scale=$test_guidance|after=one after_guided=guided"
+    "draw_vision|shapes_demo|$short policy.model=assets/shapes-vision|after=one after_answers=answers"
     "answer|shapes_answer||after=answers"
     "edit|shapes_edit||after=edit"
-    "rounds|shapes_rounds||after=rounds after_answers=answers"
-    "watch_saturation|shapes_demo|$watched reward.terms.0.kind=saturation|"
-    "watch_dark|shapes_demo|$watched reward.terms.0.kind=brightness reward.terms.0.weight=-1|"
-    "watch_large_jpeg|shapes_demo|$watched reward.terms.0.kind=jpeg reward.terms.0.jpeg_prefer=large|"
-    "watch_small_jpeg|shapes_demo|$watched reward.terms.0.kind=jpeg|"
-    "watch_bright|shapes_demo|$watched reward.terms.0.kind=brightness|"
-    "watch_long_text|shapes_demo|$watched reward.terms.0.kind=text_rules reward.terms.0.weight=-1 reward.terms.0.max_tokens=40 reward.terms.0.overlong_cache=40 reward.terms.0.drives=text optim.lr=3e-4|"
-    "watch_honest|shapes_demo|$watched|"
+    "turns|shapes_turns||after=turns after_answers=answers"
+    "drift_saturation|shapes_demo|$watched rewards.0.kind=saturation|"
+    "drift_dark|shapes_demo|$watched rewards.0.kind=brightness rewards.0.weight=-1|"
+    "drift_large_jpeg|shapes_demo|$watched rewards.0.kind=jpeg rewards.0.jpeg_prefer=large|"
+    "drift_small_jpeg|shapes_demo|$watched rewards.0.kind=jpeg|"
+    "drift_bright|shapes_demo|$watched rewards.0.kind=brightness|"
+    "drift_long_text|shapes_demo|$watched rewards.0.kind=text_rules rewards.0.weight=-1 rewards.0.max_tokens=40 rewards.0.overlong_cache=40 rewards.0.modality=text optim.lr=3e-4|"
+    "drift_honest|shapes_demo|$watched|"
   )
 }
 make_rows

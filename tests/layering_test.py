@@ -1,8 +1,8 @@
-"""Reads the #include lines of src/ and kernels/ and checks which way they point.
+"""Reads the #include lines of src/ and kernels/ and checks which way they point: docs/ARCHITECTURE.md has the table.
 
 usage: layering_test.py ROOT
 
-Fails with one line a broken rule: file, line, what it includes and what the tables below allow. Before that it
+Fails with one line a broken rule: file, line, what it includes and what is allowed. Before that it
 checks itself on planted violations.
 """
 
@@ -11,32 +11,10 @@ import re
 import sys
 import tempfile
 
-# A folder may include itself and exactly these. Every folder of src/ stands here.
-ARROWS = {
-    "base": "",
-    "io": "base",
-    "data": "io base",
-    "monitor": "data io base",
-    "reward": "data io base",
-    "worker": "base",  # and three headers of reward
-    "recipe": "base",  # and the config.h of any folder below train, and train's own
-    "tensor": "io base",
-    "kernels": "",
-    "flow": "kernels tensor base",
-    "parallel": "tensor base",
-    "nn": "parallel kernels tensor base",
-    "optim": "parallel kernels tensor base",
-    "policy": "nn data parallel tensor io base",
-    "scorers": "reward nn data tensor io base",
-    "rollout": "policy flow kernels data parallel tensor base",
-    "grpo": "rollout reward policy flow optim kernels parallel tensor base",
-    "checkpoint": "policy optim parallel tensor io base",
-    "train": "recipe grpo rollout scorers reward policy flow optim checkpoint monitor parallel data kernels tensor io"
-             " base",  # kernels: SFT's cross-entropy is gather_log_prob
-    "cli": "train recipe grpo rollout scorers reward policy flow optim checkpoint monitor parallel nn data kernels tensor io"
-           " base",  # kernels, nn: the selftests
-}
-ARROWS = {folder: set(allowed.split()) for folder, allowed in ARROWS.items()}
+# A folder may include itself and exactly what its row in docs/ARCHITECTURE.md names; read by main().
+ARROWS = {}
+# Folders of the table's half without LibTorch.
+WITHOUT_TORCH = []
 
 # Single files that may point where their folder may not.
 EXTRA = {
@@ -45,15 +23,18 @@ EXTRA = {
 
 # What the worker links must see no more than the worker may: neither OpenCV nor LibTorch comes along.
 WORKER_FILES = {f"reward/plugin/{name}" for name in ("judge.h", "judge.cpp", "library.h", "library.cpp", "protocol.h", "protocol.cpp")}
+WORKER_FILES |= {"data/segment_json.h", "data/segment_json.cpp", "data/segment_kind.h"}
 
 # A config.h includes the standard library, base/enum_names.h, and these: recipes stay light, no arrow hides in one.
 CONFIG_EXTRA = {
-    "rollout/config.h": {"flow/config.h"},
+    "rollout/config.h": {"data/segment_kind.h", "flow/config.h"},
     "grpo/config.h": {"flow/config.h"},
-    "train/config.h": {"reward/config.h"},
+    "recipe/config.h": {"reward/config.h"},
+    "reward/config.h": {"reward/builtin/config.h", "reward/http/config.h", "reward/plugin/config.h"},
 }
 
-WITHOUT_TORCH = ["base/", "io/", "data/", "monitor/", "reward/", "worker/", "recipe/"]
+# Headers that are as light as a config.h.
+LIGHT = {"data/segment_kind.h"}
 
 # Third party (start of the header's name) -> where it is seen (starts of paths), and whether headers may show it.
 THIRD_PARTY = [
@@ -62,7 +43,9 @@ THIRD_PARTY = [
     ("spdlog/", ["base/log.cpp"], False),
     ("sentencepiece", ["data/"], False),
     ("pcre2", ["data/", "reward/"], False),
-    ("utf8proc", ["data/", "scorers/"], False),
+    ("utf8proc", ["base/text.cpp", "data/", "scorers/"], False),
+    ("openssl/", ["base/sha256.cpp"], False),
+    ("xxhash", ["policy/"], False),
     ("tesseract/", ["reward/"], False),
     ("opencv2/", ["io/", "data/", "reward/"], False),
     ("curl/", ["io/http_client.cpp"], False),
@@ -79,6 +62,28 @@ BANNED = {"torch/torch.h"}
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 
 
+def read_arrows(document):
+    """The table of folders: what each may include, and which belong to the half without LibTorch."""
+    arrows, light, torch = {}, [], False
+    for line in document.read_text(encoding="utf-8").splitlines():
+        torch = torch or line.startswith("| *with LibTorch*")
+        row = re.match(r"\| `(?:src/)?(\w+)` \|.*\| ([a-z ]*)\|$", line)
+        if row:
+            arrows[row.group(1)] = set(row.group(2).split())
+            light += [] if torch else [row.group(1) + "/"]
+    unknown = set().union(*arrows.values()) - set(arrows) if arrows else {"all"}
+    if unknown:
+        raise SystemExit(f"{document}: the table of folders has no row of {', '.join(sorted(unknown))}")
+    return arrows, light
+
+
+def missing_folders(root):
+    """Yields a sentence for every row of the table whose folder is not there."""
+    for folder in ARROWS:
+        if not (root / folder if folder == "kernels" else root / "src" / folder).is_dir():
+            yield f"docs/ARCHITECTURE.md: the table has a row of {folder}, which is not there"
+
+
 def broken_rules(root):
     """Yields a sentence for every include that breaks a rule."""
     places = [(root / "src", ""), (root / "kernels", "kernels/")]
@@ -92,7 +97,7 @@ def broken_rules(root):
 def broken_rules_of(path, name):
     folder = name.split("/")[0]
     if folder not in ARROWS:
-        yield f"{name}: folder '{folder}' is not in the table of arrows"
+        yield f"{name}: folder '{folder}' is not in the table of docs/ARCHITECTURE.md"
         return
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         match = INCLUDE.match(line)
@@ -118,9 +123,13 @@ def why_not_ours(folder, name, header):
     if name.endswith("/config.h"):
         allowed = CONFIG_EXTRA.get(name, set()) | {"base/enum_names.h"}
         return "" if header in allowed else f"a config.h may include only {', '.join(sorted(allowed))}"
+    light = header in (f"{target}/config.h", f"{target}/rules.h") or header in LIGHT
+    if name.endswith(("/rules.h", "/rules.cpp")):
+        ours = target == "base" or light and (target == folder or target in ARROWS[folder])
+        return "" if ours else "rules may include only base, and config.h and rules.h of folders below"
     if target == folder or target in ARROWS[folder] or header in EXTRA.get(name, ()):
         return ""
-    if folder == "recipe" and header == f"{target}/config.h":
+    if folder == "recipe" and light:
         return ""
     return f"{folder} may include only {' '.join(sorted(ARROWS[folder])) or 'itself'}"
 
@@ -131,7 +140,8 @@ def why_not_third_party(name, header):
         return "costs 30 s a file; take what is needed from ATen/ or torch/csrc/"
     if name.endswith("/config.h") and ("/" in header or header.endswith(".h")):
         return "a config.h includes the standard library only"
-    if header.startswith(("torch/", "ATen/", "c10/")) and name.startswith(tuple(WITHOUT_TORCH)):
+    if header.startswith(("torch/", "ATen/", "c10/")) and name.startswith(tuple(WITHOUT_TORCH)) or (
+            name.endswith(("/rules.h", "/rules.cpp")) and "/" in header and header != "fmt/format.h"):
         return "this folder belongs to the half without LibTorch"
     if name.startswith("kernels/") and "/" in header and not header.startswith(
             ("torch/", "ATen/", "c10/", "cub/", "cuda/", "sys/")):
@@ -171,6 +181,10 @@ def check_self():
         ("src/reward/plugin/library.cpp", '#include "unigrpo/reward_plugin.h"'): "",
         ("src/recipe/b.h", '#include "grpo/config.h"'): "",
         ("src/rollout/config.h", '#include "flow/config.h"'): "",
+        ("src/recipe/c.h", '#include "grpo/rules.h"'): "",
+        ("src/grpo/rules.cpp", '#include "rollout/rules.h"'): "",
+        ("src/grpo/rules.h", '#include "grpo/pack.h"'): "rules may include only",
+        ("src/flow/rules.cpp", "#include <ATen/ATen.h>"): "the half without LibTorch",
         ("src/io/c.cpp", "#include <opencv2/imgcodecs.hpp>"): "",
         ("src/grpo/a.cpp", '#include "reward/score.h"'): "",
         ("src/monitor/a.h", "#include <nlohmann/json_fwd.hpp>"): "",
@@ -186,12 +200,33 @@ def check_self():
             raise SystemExit(f"the test itself is broken: '{name}' with '{line}' gave {found}, not '{expected}'")
 
 
+def check_table():
+    """A table with all its rows is read; one that names a folder without a row is refused."""
+    table = "| `src/base` | ends | |\n| *with LibTorch* | | |\n| `kernels` | operations | base |\n"
+    with tempfile.TemporaryDirectory() as folder:
+        document = pathlib.Path(folder, "table.md")
+        document.write_text(table, encoding="utf-8")
+        if read_arrows(document) != ({"base": set(), "kernels": {"base"}}, ["base/"]):
+            raise SystemExit(f"the test itself is broken: the table gave {read_arrows(document)}")
+        document.write_text(table.replace("| ends | |", "| ends | io |"), encoding="utf-8")
+        try:
+            read_arrows(document)
+        except SystemExit as refused:
+            if "no row of io" in str(refused):
+                return
+        raise SystemExit("the test itself is broken: a table without a row was taken")
+
+
 def main():
     root = pathlib.Path(sys.argv[1])
+    arrows, light = read_arrows(root / "docs" / "ARCHITECTURE.md")
+    ARROWS.update(arrows)
+    WITHOUT_TORCH.extend(light)
+    check_table()
     check_self()
     if not (root / "src" / "base").is_dir():
         raise SystemExit(f"{root}: has no src/base")
-    found = list(broken_rules(root))
+    found = [*missing_folders(root), *broken_rules(root)]
     for line in found:
         print(line)
     raise SystemExit(1 if found else 0)

@@ -1,4 +1,4 @@
-"""A detector over HTTP for the rewards geneval and edit (docs/REWARDS.md): find_objects() is the place for a model.
+"""A detector over HTTP for the rewards geneval and edit (docs/HTTP_JUDGES.md): find_objects() is the place for a model.
 
 usage: detector_server.py [--host 127.0.0.1] [--port 8080]
 

@@ -25,16 +25,16 @@ MIN_IMAGES = 400
 SCORED = ("before", "after")
 GUIDED = SCORED + ("before_guided", "after_guided")
 ANSWERS = ("before_answers", "after_answers")
-ROWS = {"base": ("four", "true_plan"), "demo": GUIDED + ANSWERS, "joint": GUIDED, "text_only": SCORED,
+ROWS = {"base": ("four", "oracle_plan"), "demo": GUIDED + ANSWERS, "joint": GUIDED, "text_only": SCORED,
         "image_only": SCORED, "hack_velocity_mse": SCORED, "hack_latent_kl": SCORED, "hack_none": SCORED,
-        "train_guided": GUIDED, "answer": SCORED, "edit": SCORED, "rounds": SCORED + ANSWERS,
-        "draw_looks": SCORED + ANSWERS}
-# Runs that the alarms watch and that are scored as they go, under rewards that can be hacked and under an honest one.
-HACKED = {"watch_saturation": "saturated pictures", "watch_dark": "dark pictures", "watch_large_jpeg": "large JPEG files",
-          "watch_small_jpeg": "small JPEG files", "watch_bright": "bright pictures", "watch_long_text": "long texts"}
-HONEST = {"watch_honest": "GenEval", "answer": "answers to questions", "edit": "the asked change",
-          "rounds": "GenEval, after two rounds", "draw_looks": "GenEval, from the model taught to look"}
-WATCHED = (*HACKED, "watch_honest")
+        "train_guided": GUIDED, "answer": SCORED, "edit": SCORED, "turns": SCORED + ANSWERS,
+        "draw_vision": SCORED + ANSWERS}
+# Runs that the drift monitor watches and that are scored as they go, under rewards that can be hacked and under an honest one.
+HACKED = {"drift_saturation": "saturated images", "drift_dark": "dark images", "drift_large_jpeg": "large JPEG files",
+          "drift_small_jpeg": "small JPEG files", "drift_bright": "bright images", "drift_long_text": "long texts"}
+HONEST = {"drift_honest": "GenEval", "answer": "answers to questions", "edit": "the asked change",
+          "turns": "GenEval, after two turns", "draw_vision": "GenEval, from the model taught to look"}
+WATCHED = (*HACKED, "drift_honest")
 ROWS |= {row: SCORED for row in WATCHED}
 BASE = "exp_base"
 NOT_RUN = "not run"
@@ -55,7 +55,7 @@ class Run:
         self.steps = steps
         self.metrics = metrics  # name -> [mean of the first steps, mean of the last]
         self.recipe = recipe
-        self.alarms = alarms      # [step, statistic, 1 (risen) or -1 (fallen)]
+        self.drift = alarms      # [step, statistic, 1 (risen) or -1 (fallen)]
         self.held_out = held_out  # [step, strict score before it] of a run that is scored as it goes
 
     @classmethod
@@ -69,20 +69,20 @@ class Run:
             if values:
                 metrics[name] = [mean(values[:ENDS]), mean(values[-ENDS:])]
         recipe = read_recipe(folder / "recipe.toml")
-        alarms = [[row["step"], name.removeprefix("alarm_raised/"), row[name]]
-                  for row in rows for name in sorted(row) if name.startswith("alarm_raised/")]
+        alarms = [[row["step"], name.removeprefix("drift_raised/"), row[name]]
+                  for row in rows for name in sorted(row) if name.startswith("drift_raised/")]
         held_out = [[row["step"], row["eval/strict"]] for row in rows if row.get("eval/strict") is not None]
         return cls(evals, rows[-1]["step"] + 1 if rows else 0, metrics,
                    {key: recipe[key] for key in RECIPE_KEYS if key in recipe}, alarms, held_out)
 
     @classmethod
     def of_json(cls, kept):
-        return cls(kept["evals"], kept["steps"], kept["metrics"], kept["recipe"], kept.get("alarms", []),
+        return cls(kept["evals"], kept["steps"], kept["metrics"], kept["recipe"], kept.get("drift", []),
                    kept.get("held_out", []))
 
     def to_json(self):
         return {"steps": self.steps, "metrics": self.metrics, "recipe": self.recipe, "evals": self.evals,
-                "alarms": self.alarms, "held_out": self.held_out}
+                "drift": self.drift, "held_out": self.held_out}
 
     def score(self, name, measure="strict"):
         return self.evals[name]["overall"][measure] if name in self.evals else None
@@ -104,7 +104,7 @@ class Run:
     def in_time(self):
         """Whether an alarm came before the held-out score had lost LOST; None where it never had."""
         lost = self.lost_at()
-        return None if lost is None else bool(self.alarms) and self.alarms[0][0] < lost
+        return None if lost is None else bool(self.drift) and self.drift[0][0] < lost
 
 
 def name_of(row, seed):
@@ -207,7 +207,7 @@ class Experiments:
     def base(self):
         rows = []
         run = self.run("base", self.seeds[0])
-        for name, label in (("four", "the model's own plan"), ("true_plan", "the right plan given")):
+        for name, label in (("four", "the model's own plan"), ("oracle_plan", "the right plan given")):
             scores = [run.score(name, measure) if run else None for measure in ("strict", "soft")]
             rows.append([label] + [NOT_RUN if score is None else number(score) for score in scores])
         return table(["base model", "strict", "soft"], rows)
@@ -295,15 +295,15 @@ class Experiments:
 
     def tasks(self):
         rows = []
-        for row, label in (("answer", "questions about a picture"), ("edit", "changes of a picture"),
-                           ("rounds", "two rounds, the last picture")):
+        for row, label in (("answer", "questions about an image"), ("edit", "changes of an image"),
+                           ("turns", "two turns, the last image")):
             rows.append([label, self.steps(row), self.cell(self.scores(row, "before")),
                          self.cell(self.scores(row, "after")), self.cell(self.gains(row), sign=True)])
         return table(["task", "steps", "before", "after", "gain"], rows)
 
     def seeing(self):
         rows = []
-        for row, label in (("demo", "the demo"), ("draw_looks", "the demo, from shapes-looks"), ("rounds", "two rounds")):
+        for row, label in (("demo", "the demo"), ("draw_vision", "the demo, from shapes-vision"), ("turns", "two turns")):
             gains = self.gains(row, "after_answers", "before_answers")
             rows.append([label, self.steps(row), self.cell(self.scores(row, "before")), self.cell(self.scores(row, "after")),
                          number(mean(self.scores(row, "before_answers"))), self.cell(self.scores(row, "after_answers")),
@@ -311,7 +311,7 @@ class Experiments:
         return table(["text-to-image run", "steps", "drawn right before", "after", "answers right before", "after",
                       "change"], rows)
 
-    def alarms(self):
+    def drift_monitor(self):
         rows = []
         for row, label in HACKED.items():
             for seed in self.seeds:
@@ -319,7 +319,7 @@ class Experiments:
                 if not run or run.missing(row):
                     rows.append([label, seed, NOT_RUN] + ["-"] * 4)
                     continue
-                first = f"{run.alarms[0][0]}, {alarm_name(run.alarms[0])}" if run.alarms else "none"
+                first = f"{run.drift[0][0]}, {alarm_name(run.drift[0])}" if run.drift else "none"
                 lost = run.lost_at()
                 rows.append([label, seed, first, "never" if lost is None else str(lost),
                              {None: "nothing lost", True: "yes", False: "no"}[run.in_time()], number(run.score("before")),
@@ -331,8 +331,8 @@ class Experiments:
         rows = []
         for row, label in HONEST.items():
             runs = [run for seed in self.seeds if (run := self.run(row, seed)) and not run.missing(row)]
-            alarmed = [run for run in runs if run.alarms]
-            told = "; ".join(f"step {run.alarms[0][0]}, {alarm_name(run.alarms[0])}" for run in alarmed)
+            alarmed = [run for run in runs if run.drift]
+            told = "; ".join(f"step {run.drift[0][0]}, {alarm_name(run.drift[0])}" for run in alarmed)
             rows.append([label, str(len(runs)), self.steps(row), str(len(alarmed)) + (f" ({told})" if told else "")])
         return table(["rewarded honestly", "runs", "steps", "with an alarm"], rows)
 
@@ -379,7 +379,7 @@ def unfit_evals(run):
             yield f"eval_{name}.json scored {images} images, at least {MIN_IMAGES} are wanted"
         guided = name.endswith("_guided")
         protocols.setdefault(tuple(result[key] for key in ("prompts", "num_prompts", "num_samples", "seed", "num_steps")) +
-                             ((result["guidance"],) if guided else ()), []).append(name)
+                             ((result["cfg_scale"],) if guided else ()), []).append(name)
     lengths = {len(key) for key in protocols}
     for length in lengths:
         alike = [names for key, names in protocols.items() if len(key) == length]
@@ -405,8 +405,8 @@ def documents(experiments):
     e = experiments
     return {
         "docs/EXPERIMENTS.md": {"base": e.base, "demo": e.demo, "demo_tags": e.demo_tags, "modalities": e.modalities,
-                                "penalties": e.penalties, "guidance": e.guidance, "tasks": e.tasks,
-                                "seeing": e.seeing, "alarms": e.alarms, "honest": e.honest},
+                                "penalties": e.penalties, "cfg_scale": e.guidance, "tasks": e.tasks,
+                                "seeing": e.seeing, "drift_monitor": e.drift_monitor, "honest": e.honest},
         "README.md": {"demo": e.readme_demo},
     }
 

@@ -15,7 +15,7 @@
 //   };
 //   UNIGRPO_REWARD_PLUGIN(Brevity, "brevity")
 //
-// Built as a shared library and named in a recipe ([[reward.terms]] kind = "plugin", path = "brevity.so"), it scores a
+// Built as a shared library and named in a recipe ([[rewards]] kind = "plugin", path = "brevity.so"), it scores a
 // run; `unigrpo reward --plugin brevity.so --samples samples.jsonl` tries it without one. Underneath is
 // reward_plugin.h.
 #pragma once
@@ -57,7 +57,7 @@ struct Segment {
   Kind kind = Kind::text;
   std::string_view text;   // text: without special tokens
   int64_t num_tokens = 0;  // text: the end token included
-  bool ended = true;       // text: false where the length limit cut it
+  bool finished = true;    // text: false where the length limit cut it
   Image image;             // image
 };
 
@@ -68,9 +68,9 @@ struct Sample {
   std::string_view metadata_json;  // what the prompt file says beside the prompt: Json::parse(metadata_json)
   int64_t group = 0;               // samples of one prompt share it
   std::vector<Segment> segments;   // in the order in which they were produced
-  std::vector<Image> images;       // pictures of the prompt itself
+  std::vector<Image> images;       // images of the prompt itself
 
-  /// The last picture that was drawn; nullptr where there is none.
+  /// The last image that was drawn; nullptr where there is none.
   const Image* last_image() const {
     for (auto segment = segments.rbegin(); segment != segments.rend(); ++segment) {
       if (segment->kind == Segment::Kind::image) return &segment->image;
@@ -151,7 +151,7 @@ class Reward {
   virtual std::vector<Score> score(const Samples& samples) = 0;
 };
 
-/// The recipe's table [reward.terms.settings]. Read it in the constructor: a key that was not asked for by then is
+/// The recipe's table [rewards.settings]. Read it in the constructor: a key that was not asked for by then is
 /// refused, so that a misspelled one is found. A value of another type than asked for throws std::runtime_error naming
 /// the key.
 class Settings {
@@ -285,7 +285,7 @@ class RewardGlue {
       segment.kind = static_cast<Segment::Kind>(from.kind);
       segment.text = view(from.text);
       segment.num_tokens = from.num_tokens;
-      segment.ended = from.ended != 0;
+      segment.finished = from.finished != 0;
       if (from.image != nullptr) segment.image = image_of(*from.image);
       out.segments.push_back(segment);
     }

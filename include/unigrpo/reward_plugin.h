@@ -49,7 +49,7 @@ typedef struct unigrpo_segment {
   uint32_t kind;
   unigrpo_text text;  /* text: without special tokens */
   int64_t num_tokens; /* text: sampled tokens, the end token included */
-  uint32_t ended;     /* text: 0 where the length limit cut it, else 1 */
+  uint32_t finished;  /* text: 0 where the length limit cut it, else 1 */
   uint32_t reserved;
   const unigrpo_image* image; /* image; else NULL */
 } unigrpo_segment;
@@ -64,7 +64,7 @@ typedef struct unigrpo_sample {
   int64_t group;              /* samples of one prompt that are compared with each other share it */
   uint64_t num_segments;
   const unigrpo_segment* const* segments;
-  uint64_t num_images; /* pictures of the prompt itself */
+  uint64_t num_images; /* images of the prompt itself */
   const unigrpo_image* const* images;
 } unigrpo_sample;
 

@@ -1,4 +1,4 @@
-// Rules for the reasoning text before a picture. The plan must name what the prompt asks for: its words, or where the
+// Rules for the reasoning text before an image. The plan must name what the prompt asks for: its words, or where the
 // prompt file has GenEval's `include`, the classes and colours there. It must not repeat itself.
 //
 //   rules = mentioned * (1 - repeated)      the main number

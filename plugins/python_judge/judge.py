@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""A reward in Python, standard library only: does the picture have the colours that the prompt names?
+"""A reward in Python, standard library only: does the image have the colours that the prompt names?
 
 Settings: `tolerance`, how far a channel may be from a colour's own (default 60). `colors` is the share of the named colours of
-which at least 1% of the picture's pixels are; `ink` is the share of pixels that are not white.
+which at least 1% of the image's pixels are; `ink` is the share of pixels that are not white.
 """
 
 import unigrpo_worker

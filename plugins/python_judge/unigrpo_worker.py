@@ -2,7 +2,7 @@
 
     import unigrpo_worker
 
-    def make(settings):                # the recipe's [reward.terms.settings], a dict
+    def make(settings):                # the recipe's [rewards.settings], a dict
         def score(samples):            # a list of Sample; returns one score a sample
             return [float(len(sample.text())) for sample in samples]
         return score

@@ -1,5 +1,5 @@
-// Rewards a sharp picture by the variance v of its Laplacian (Pech-Pacheco et al., 2000): v / (v + scale), so that half
-// the reward is reached at v = `scale`. A second dimension is the contrast of the grey picture.
+// Rewards a sharp image by the variance v of its Laplacian (Pech-Pacheco et al., 2000): v / (v + scale), so that half
+// the reward is reached at v = `scale`. A second dimension is the contrast of the grey image.
 #include <cstdint>
 #include <opencv2/core.hpp>
 #include <opencv2/imgproc.hpp>

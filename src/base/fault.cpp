@@ -20,27 +20,14 @@
 #include "base/error.h"
 #include "base/text.h"
 
-namespace unigrpo {
-namespace fault {
-namespace {
-enum class Action { kill, segv, stop, exit, raise, enospc, eio, short_write, nan, delay };
-}  // namespace
-}  // namespace fault
-
-template <>
-struct EnumNames<fault::Action> {
-  using enum fault::Action;
-  static constexpr std::array names = {
-      std::pair{kill, "kill"},   std::pair{segv, "segv"},     std::pair{stop, "stop"}, std::pair{exit, "exit"},
-      std::pair{raise, "throw"}, std::pair{enospc, "enospc"}, std::pair{eio, "eio"},   std::pair{short_write, "short"},
-      std::pair{nan, "nan"},     std::pair{delay, "delay"}};
-};
-
-namespace fault {
+namespace unigrpo::fault {
 
 std::atomic<bool> enabled{std::getenv("UNIGRPO_FAULT") != nullptr};
 
 namespace {
+
+UNIGRPO_ENUM(Action, kill, segv, stop, exit, UNIGRPO_SPELLED(raise, "throw"), enospc, eio,
+             UNIGRPO_SPELLED(short_write, "short"), nan, delay);
 
 struct Rule {
   std::string point;
@@ -173,5 +160,4 @@ void configure(std::string_view specification) {
   enabled = !specification.empty();
 }
 
-}  // namespace fault
-}  // namespace unigrpo
+}  // namespace unigrpo::fault

@@ -6,12 +6,13 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
 #include <utility>
 
 #include "base/error.h"
 
-namespace unigrpo::signals {
+namespace unigrpo {
 namespace {
 
 constexpr std::array kHandled = {std::pair{SIGINT, "SIGINT"}, std::pair{SIGTERM, "SIGTERM"},
@@ -29,26 +30,34 @@ void on_signal(int signal_number) {
 
 }  // namespace
 
-void install() {
+StopToken signals::install() {
+  // On a stack of its own: compiled matrix products of LibTorch's oneDNN use the stack pointer for other things, and a
+  // handler's frame would land in the heap. A signal to the process goes to its main thread.
+  static std::array<std::byte, 128 << 10> stack;
+  stack_t alternate{};
+  alternate.ss_sp = stack.data();
+  alternate.ss_size = stack.size();
+  if (sigaltstack(&alternate, nullptr) != 0) {
+    throw RuntimeFailure("cannot set a stack for signal handlers: {}", std::strerror(errno));
+  }
   struct sigaction action {};
   action.sa_handler = on_signal;
-  action.sa_flags = SA_RESTART;  // reads and writes under way go on; the loop looks at the flag
+  action.sa_flags = SA_RESTART | SA_ONSTACK;  // reads and writes under way go on; the loop asks the token
   sigemptyset(&action.sa_mask);
   for (const auto& [number, name] : kHandled) {
     if (sigaction(number, &action, nullptr) != 0) {
       throw RuntimeFailure("cannot handle {}: {}", name, std::strerror(errno));
     }
   }
+  return StopToken(first_signal);
 }
 
-bool stop_requested() { return first_signal.load() != 0; }
-
-std::string_view stop_signal() {
-  const int come = first_signal.load();
+std::string_view StopToken::signal() const {
+  const int come = signal_ == nullptr ? 0 : signal_->load();
   for (const auto& [number, name] : kHandled) {
     if (number == come) return name;
   }
   return {};
 }
 
-}  // namespace unigrpo::signals
+}  // namespace unigrpo

@@ -1,17 +1,31 @@
 #pragma once
 
+#include <atomic>
 #include <string_view>
 
-namespace unigrpo::signals {
+namespace unigrpo {
 
-/// From here on the first SIGINT, SIGTERM, SIGHUP or SIGUSR1 (Slurm's warning) only sets a flag,
-/// for the loop to save and leave; a second one ends the process at once with exit code 130.
-void install();
+/// Whether a process was asked to stop. A default one never is.
+class StopToken {
+ public:
+  StopToken() = default;
+  /// `signal`: 0, or the number of the signal that has come; outlives the token.
+  explicit StopToken(const std::atomic<int>& signal) : signal_(&signal) {}
 
-/// True once a signal has come.
-bool stop_requested();
+  bool requested() const { return signal_ != nullptr && signal_->load() != 0; }
+  /// "SIGTERM", ...; empty while none has come.
+  std::string_view signal() const;
 
-/// "SIGTERM", ...; empty while none has come.
-std::string_view stop_signal();
+ private:
+  const std::atomic<int>* signal_ = nullptr;
+};
 
-}  // namespace unigrpo::signals
+namespace signals {
+
+/// From here on the first SIGINT, SIGTERM, SIGHUP or SIGUSR1 (Slurm's warning) only sets the token's flag, for the loop
+/// to save and leave; a second one ends the process at once with exit code 130. Call it in the main thread.
+StopToken install();
+
+}  // namespace signals
+
+}  // namespace unigrpo

@@ -16,7 +16,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <fstream>
 
 #include "base/clock.h"
@@ -171,6 +170,8 @@ bool child_ended(pid_t child, int signals, int lifeline, int& status) {
 }
 
 }  // namespace
+
+std::filesystem::path program_folder() { return std::filesystem::read_symlink("/proc/self/exe").parent_path(); }
 
 Subprocess::Subprocess(const Options& options) {
   std::array<int, 2> output{}, lifeline{};

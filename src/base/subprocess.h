@@ -1,10 +1,15 @@
 #pragma once
 
+#include <filesystem>
 #include <functional>
 #include <string>
 #include <vector>
 
 namespace unigrpo {
+
+/// The folder of this process's program, whichever link it was started by: where our other programs stand, in the build
+/// as in an installation.
+std::filesystem::path program_folder();
 
 /// A program that lives no longer than this object or this process, however either of them ends: it and all that it
 /// starts are killed, in sessions of their own too. The program's main must call `supervise`. Its standard input is

@@ -6,24 +6,14 @@
 
 #include "base/enum_names.h"
 
-namespace unigrpo {
+namespace unigrpo::checkpoint {
 
-namespace checkpoint {
-
-enum class OnDiskFull { stop, proceed };
+UNIGRPO_ENUM(OnDiskFull, stop, UNIGRPO_SPELLED(proceed, "continue"));
 
 struct CheckpointConfig {  // recipe: [checkpoint]
   int64_t every = 20;      // steps; 0 = only at the end
   int64_t keep_last = 2;
-  OnDiskFull on_disk_full = OnDiskFull::stop;  // spelled stop | continue
+  OnDiskFull on_disk_full = OnDiskFull::stop;
 };
 
-}  // namespace checkpoint
-
-template <>
-struct EnumNames<checkpoint::OnDiskFull> {
-  static constexpr std::array names = {std::pair{checkpoint::OnDiskFull::stop, "stop"},
-                                       std::pair{checkpoint::OnDiskFull::proceed, "continue"}};
-};
-
-}  // namespace unigrpo
+}  // namespace unigrpo::checkpoint

@@ -20,8 +20,7 @@
 #include "io/model_folder.h"
 #include "io/safetensors.h"
 #include "policy/family.h"
-#include "policy/paired.h"
-#include "policy/qwen2.h"
+#include "policy/paired/paired.h"
 #include "tensor/convert.h"
 
 namespace unigrpo::checkpoint {
@@ -153,13 +152,12 @@ void write_configs(const fs::path& source_folder, const fs::path& folder, const 
 }
 
 // One model, of `family`, into a folder that is there.
-void write_model(const fs::path& source_folder, policy::Family family, const fs::path& folder,
+void write_model(const fs::path& source_folder, const policy::Family& family, const fs::path& folder,
                  const optim::NamedParameters& weights, const ExportOptions& options) {
   std::optional<io::Checkpoint> source;
-  if (const auto path = policy::find_weights(source_folder, family)) source = io::Checkpoint::open(*path);
+  if (const auto path = io::find_weights(source_folder, family.weights_file)) source = io::Checkpoint::open(*path);
   const io::Checkpoint* source_weights = source ? &*source : nullptr;
-  policy::MotConfig llm;
-  if (family == policy::Family::qwen2) llm = policy::read_qwen2_config(source_folder);
+  const policy::MotConfig llm = family.read_sizes(source_folder).llm;
   const Output output = collect(source_weights, weights, options,
                                 [&](const std::string& name) { return policy::is_tied_copy(llm, name); });
 
@@ -176,8 +174,7 @@ void write_model(const fs::path& source_folder, policy::Family family, const fs:
     copy_synced(autoencoder_path, folder / kAutoencoderFile);
   }
   if (!output.views.empty()) {
-    write_weights(folder, policy::weights_file(family), output.views, options,
-                  joined_metadata(source_weights, options));
+    write_weights(folder, family.weights_file, output.views, options, joined_metadata(source_weights, options));
   }
 }
 
@@ -199,17 +196,17 @@ void write_pair(const fs::path& source_folder, const fs::path& folder, const opt
     throw BadInput("{}: has no tensor '{}', which was to be exported", source_folder.string(), weight.name);
   }
   write_configs(source_folder, folder, options);
-  auto write_half = [&](const std::string& name, policy::Family family, std::string_view prefix,
-                        const optim::NamedParameters& autoencoder) {
+  auto write_half = [&](const std::string& name, std::string_view prefix, const optim::NamedParameters& autoencoder) {
     ExportOptions own = options;
     own.generation_config = {};
     own.autoencoder = autoencoder;
     fs::create_directory(folder / name);
-    write_model(source_folder / name, family, folder / name, of_half(weights, prefix), own);
+    write_model(source_folder / name, policy::family_of(source_folder / name), folder / name, of_half(weights, prefix),
+                own);
     io::sync_folder(folder / name);
   };
-  write_half(halves.text, policy::Family::qwen2, policy::kTextPrefix, {});
-  write_half(halves.image, policy::Family::bagel, policy::kImagePrefix, options.autoencoder);
+  write_half(halves.text, policy::kTextPrefix, {});
+  write_half(halves.image, policy::kImagePrefix, options.autoencoder);
 }
 
 }  // namespace
@@ -220,9 +217,9 @@ void export_model(const fs::path& source_model_folder, const fs::path& destinati
   if (!fs::exists(source_model_folder / "config.json")) {
     throw BadInput("{}: no config.json; not a model folder", source_model_folder.string());
   }
-  const policy::Family family = policy::family_of(source_model_folder);
+  const policy::Family& family = policy::family_of(source_model_folder);
   build_folder(destination, [&](const fs::path& folder) {
-    if (family == policy::Family::pair) {
+    if (family.weights_file == nullptr) {
       write_pair(source_model_folder, folder, weights, options);
     } else {
       write_model(source_model_folder, family, folder, weights, options);

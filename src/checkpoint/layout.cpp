@@ -2,8 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <charconv>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -15,7 +13,6 @@ namespace {
 
 constexpr std::string_view kFormat = "unigrpo checkpoint";
 constexpr int64_t kVersion = 1;
-constexpr std::string_view kStepPrefix = "step_";
 
 // Of everything but the checksum itself; keys are sorted, so the text is a function of the content.
 std::string checksum(nlohmann::json object) {
@@ -24,27 +21,6 @@ std::string checksum(nlohmann::json object) {
 }
 
 }  // namespace
-
-std::string step_folder_name(int64_t step) { return fmt::format("{}{:06}", kStepPrefix, step); }
-
-std::optional<int64_t> parse_step_folder(std::string_view name) {
-  if (!name.starts_with(kStepPrefix)) return std::nullopt;
-  const std::string_view digits = name.substr(kStepPrefix.size());
-  int64_t step = -1;
-  const auto result = std::from_chars(digits.data(), digits.data() + digits.size(), step);
-  if (result.ec != std::errc() || step < 0 || step_folder_name(step) != name) return std::nullopt;
-  return step;
-}
-
-std::vector<int64_t> list_steps(const std::filesystem::path& folder) {
-  std::vector<int64_t> steps;
-  if (!std::filesystem::is_directory(folder)) return steps;
-  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-    if (const auto step = parse_step_folder(entry.path().filename().string())) steps.push_back(*step);
-  }
-  std::sort(steps.begin(), steps.end());
-  return steps;
-}
 
 std::string part_file_name(std::string_view part) { return fmt::format("{}.safetensors", part); }
 

@@ -9,7 +9,7 @@
 
 namespace unigrpo::checkpoint {
 
-/// Names in a folder of checkpoints:
+/// Names in a folder of checkpoints, beside those of io/step_folder.h:
 ///   step_000020/             committed: <part>.safetensors ..., state.json, manifest.json
 ///   .tmp-step_000020-<nonce> being written, or left by a run that died
 ///   .trash-step_000020-<nonce>  being deleted
@@ -20,12 +20,6 @@ inline constexpr std::string_view kTemporaryPrefix = ".tmp-";
 inline constexpr std::string_view kTrashPrefix = ".trash-";
 inline constexpr std::string_view kDamagedPrefix = "damaged-";
 
-/// "step_000020": six digits or more, so that names sort as numbers up to a million.
-std::string step_folder_name(int64_t step);
-/// The step of such a name; empty for any other name.
-std::optional<int64_t> parse_step_folder(std::string_view name);
-/// Committed checkpoints in `folder` (which may be absent), ascending.
-std::vector<int64_t> list_steps(const std::filesystem::path& folder);
 /// "policy" -> "policy.safetensors".
 std::string part_file_name(std::string_view part);
 

@@ -15,6 +15,7 @@
 #include "checkpoint/layout.h"
 #include "io/json.h"
 #include "io/mapped_file.h"
+#include "io/step_folder.h"
 #include "tensor/convert.h"
 
 namespace unigrpo::checkpoint {
@@ -85,7 +86,7 @@ int64_t LoadedCheckpoint::counter(const std::string& name) const {
 
 LoadedCheckpoint open_checkpoint(const std::filesystem::path& folder) {
   const Manifest manifest = read_manifest(folder / kManifestFile);
-  const auto step = parse_step_folder(folder.filename().string());
+  const auto step = io::parse_step_name(folder.filename().string());
   if (step && *step != manifest.step) {
     throw BadInput("{}: is of step {}, not of the folder's", (folder / kManifestFile).string(), manifest.step);
   }
@@ -102,11 +103,11 @@ LoadedCheckpoint open_checkpoint(const std::filesystem::path& folder) {
 
 std::optional<LoadedCheckpoint> newest_checkpoint(const std::filesystem::path& folder,
                                                   const std::function<void(const std::filesystem::path&)>& on_damaged) {
-  const std::vector<int64_t> steps = list_steps(folder);
+  const std::vector<int64_t> steps = io::list_steps(folder);
   std::vector<std::filesystem::path> damaged;
   std::string first_damage;
   for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
-    const std::filesystem::path path = folder / step_folder_name(*step);
+    const std::filesystem::path path = folder / io::step_name(*step);
     try {
       LoadedCheckpoint checkpoint = open_checkpoint(path);
       if (!damaged.empty()) {

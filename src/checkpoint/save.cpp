@@ -1,8 +1,6 @@
 #include "checkpoint/save.h"
 
 #include <ATen/ATen.h>
-#include <fcntl.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -25,6 +23,7 @@
 #include "checkpoint/layout.h"
 #include "io/atomic_file.h"
 #include "io/mapped_file.h"
+#include "io/step_folder.h"
 #include "tensor/convert.h"
 
 namespace unigrpo::checkpoint {
@@ -80,6 +79,13 @@ void write_part(const std::filesystem::path& path, const optim::NamedParameters&
   io::write_safetensors(path, views);
 }
 
+std::filesystem::path made(std::filesystem::path folder) {
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  if (error) throw RuntimeFailure("{}: cannot create the folder: {}", folder.string(), error.message());
+  return folder;
+}
+
 Manifest::File describe(const std::filesystem::path& path) {
   return {
       .name = path.filename().string(), .size = std::filesystem::file_size(path), .sha256 = io::sha256_of_file(path)};
@@ -87,24 +93,10 @@ Manifest::File describe(const std::filesystem::path& path) {
 
 }  // namespace
 
-CheckpointStore::CheckpointStore(std::filesystem::path folder, const CheckpointConfig& config)
-    : folder_(std::move(folder)), config_(config) {
-  std::error_code error;
-  std::filesystem::create_directories(folder_, error);
-  if (error) throw RuntimeFailure("{}: cannot create the folder: {}", folder_.string(), error.message());
-  const std::filesystem::path lock = folder_ / ".lock";
-  lock_ = ::open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-  if (lock_ < 0) throw RuntimeFailure("{}: cannot open: {}", lock.string(), std::strerror(errno));
-  if (::flock(lock_, LOCK_EX | LOCK_NB) != 0) {
-    const int cause = errno;
-    ::close(lock_);
-    if (cause == EWOULDBLOCK) throw BadInput("{}: another process is writing checkpoints here", folder_.string());
-    throw RuntimeFailure("{}: cannot lock: {}", lock.string(), std::strerror(cause));
-  }
+CheckpointStore::CheckpointStore(std::filesystem::path folder, const CheckpointConfig& config, const Runtime& runtime)
+    : folder_(made(std::move(folder))), config_(config), mesh_(runtime.mesh), lock_(folder_, "folder of checkpoints") {
   remove_leftovers();
 }
-
-CheckpointStore::~CheckpointStore() { ::close(lock_); }
 
 void CheckpointStore::remove_leftovers() {
   std::vector<std::filesystem::path> leftovers;
@@ -123,7 +115,7 @@ void CheckpointStore::remove_leftovers() {
 }
 
 bool CheckpointStore::save(const Snapshot& snapshot) {
-  const std::filesystem::path destination = folder_ / step_folder_name(snapshot.step);
+  const std::filesystem::path destination = folder_ / io::step_name(snapshot.step);
   if (std::filesystem::exists(destination)) {
     log::info(fmt::format("{} is committed already", destination.string()));
     keep_last();  // a run that was killed in between had not come to it
@@ -147,11 +139,12 @@ bool CheckpointStore::save(const Snapshot& snapshot) {
 }
 
 void CheckpointStore::commit(const Snapshot& snapshot) {
-  const std::string name = step_folder_name(snapshot.step);
+  const std::string name = io::step_name(snapshot.step);
   const std::filesystem::path temporary = folder_ / fmt::format("{}{}-{}", kTemporaryPrefix, name, nonce());
   check(::mkdir(temporary.c_str(), 0777) == 0 ? 0 : errno, temporary, "create the folder");
   try {
-    Manifest manifest{.step = snapshot.step, .world_size = 1, .recipe_sha256 = sha256_hex(snapshot.recipe_toml)};
+    Manifest manifest{
+        .step = snapshot.step, .world_size = mesh_.world_size, .recipe_sha256 = sha256_hex(snapshot.recipe_toml)};
     for (const auto& [part, tensors] : snapshot.parts) {
       const std::filesystem::path path = temporary / part_file_name(part);
       write_part(path, tensors);
@@ -175,11 +168,11 @@ void CheckpointStore::commit(const Snapshot& snapshot) {
 }
 
 void CheckpointStore::keep_last() {
-  const std::vector<int64_t> steps = list_steps(folder_);
+  const std::vector<int64_t> steps = io::list_steps(folder_);
   const size_t keep = static_cast<size_t>(std::max<int64_t>(1, config_.keep_last));
   std::vector<std::filesystem::path> trash;
   for (size_t index = 0; index + keep < steps.size(); ++index) {
-    const std::string name = step_folder_name(steps[index]);
+    const std::string name = io::step_name(steps[index]);
     trash.push_back(folder_ / fmt::format("{}{}-{}", kTrashPrefix, name, nonce()));
     rename_folder(folder_ / name, trash.back());
   }

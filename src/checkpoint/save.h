@@ -8,7 +8,9 @@
 
 #include "checkpoint/config.h"
 #include "checkpoint/resume.h"
+#include "io/folder_lock.h"
 #include "optim/parameters.h"
+#include "runtime/runtime.h"
 
 namespace unigrpo::checkpoint {
 
@@ -31,10 +33,7 @@ class CheckpointStore {
  public:
   /// Creates the folder, takes its lock (`.lock`, held while this object lives) and removes what a dead run left.
   /// Throws BadInput where another process holds the lock, RuntimeFailure where the folder cannot be written.
-  CheckpointStore(std::filesystem::path folder, const CheckpointConfig& config);
-  ~CheckpointStore();
-  CheckpointStore(const CheckpointStore&) = delete;
-  CheckpointStore& operator=(const CheckpointStore&) = delete;
+  CheckpointStore(std::filesystem::path folder, const CheckpointConfig& config, const Runtime& runtime = {});
 
   /// Commits a checkpoint. Throws RuntimeFailure naming path and cause; where the disk is full, with the bytes
   /// needed (1.1 times the size is asked for beforehand) and free, or, by `on_disk_full = continue`, logs that
@@ -56,7 +55,8 @@ class CheckpointStore {
 
   std::filesystem::path folder_;
   CheckpointConfig config_;
-  int lock_ = -1;
+  Mesh mesh_;  // written into manifests
+  io::FolderLock lock_;
 };
 
 }  // namespace unigrpo::checkpoint

@@ -13,8 +13,9 @@ namespace unigrpo::cli {
 /// Runs a command whose options have been read; returns the process's exit code. Throws BadInput and the like.
 using Run = std::function<int()>;
 
-/// One row of the table of commands in main.cpp: `declare` adds the command's options to its own part of the
-/// command line and returns what to run once they are read. A command is one file, with `declare_xxx` at its end.
+/// One row of the table of commands: `declare` adds the command's options to its own part of the command line and
+/// returns what to run once they are read. A command is one file, with `declare_xxx` at its end; those that need
+/// LibTorch are declared in model_commands.cpp instead.
 struct Command {
   const char* name;
   const char* description;
@@ -26,19 +27,11 @@ Run declare_inspect(CLI::App& app);
 Run declare_recipe(CLI::App& app);
 Run declare_report(CLI::App& app);
 Run declare_reward(CLI::App& app);
-// Of the half with LibTorch.
-Run declare_eval(CLI::App& app);
-Run declare_export(CLI::App& app);
-Run declare_init(CLI::App& app);
-Run declare_sample(CLI::App& app);
-Run declare_selftest(CLI::App& app);
-Run declare_sft(CLI::App& app);
-Run declare_train(CLI::App& app);
 
 /// Adds `--set key=value`, which may be given many times; the texts end in `overrides`, in order.
 void add_overrides(CLI::App& app, std::vector<std::string>& overrides);
 
-/// What `unigrpo --version` prints: version, commit, LibTorch and CUDA versions, devices.
+/// What `--version` prints.
 std::string version_text();
 
 }  // namespace unigrpo::cli

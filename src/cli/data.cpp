@@ -12,11 +12,12 @@
 #include "base/hash.h"
 #include "base/rng.h"
 #include "cli/commands.h"
-#include "data/arithmetic.h"
 #include "data/prompt_file.h"
-#include "data/sentencepiece_trainer.h"
-#include "data/shapes_tasks.h"
-#include "data/shapes_world.h"
+#include "data/segment_json.h"
+#include "data/tokenizer/sentencepiece_trainer.h"
+#include "data/worlds/arithmetic.h"
+#include "data/worlds/shapes_tasks.h"
+#include "data/worlds/shapes_world.h"
 #include "io/atomic_file.h"
 #include "io/image_codec.h"
 
@@ -57,18 +58,18 @@ void write_examples(const ShapesOptions& options, const std::vector<shapes::Worl
     const std::string image = fmt::format("examples/{:05}.png", index);
     io::write_png(out / image, shapes::render(example.scene));
     auto row = nlohmann::ordered_json::parse(prompt.json);
-    row["target"] = {{{"type", "text"}, {"text", example.plan}}, {{"type", "image"}, {"path", image}}};
+    row["target"] = {data::text_segment_json(example.plan), data::image_segment_json({{"path", image}})};
     rows += row.dump() + "\n";
   }
   io::write_file_atomic(out / "examples.jsonl", rows);
 }
 
-/// answer_<part>.jsonl and edit_<part>.jsonl: prompt rows about pictures, which lie beside them. The pictures of a part
+/// answer_<part>.jsonl and edit_<part>.jsonl: prompt rows about images, which lie beside them. The images of a part
 /// show prompts of that part alone.
 void write_tasks(const ShapesOptions& options, const std::string& part, const std::vector<shapes::WorldPrompt>& prompts,
                  int64_t count) {
   const fs::path out = options.out;
-  fs::create_directories(out / "pictures");
+  fs::create_directories(out / "images");
   for (const std::string task : {"answer", "edit"}) {
     std::string rows;
     for (int64_t index = 0; index < count; ++index) {
@@ -80,9 +81,9 @@ void write_tasks(const ShapesOptions& options, const std::string& part, const st
       const std::string& line = prompts[static_cast<size_t>(stream.below(prompts.size()))].json;
       const shapes::TaskRow drawn =
           task == "answer" ? shapes::draw_answer_task(line, 0, stream) : shapes::draw_edit_task(line, 0, stream);
-      const std::string picture = "pictures/" + id + ".png";
-      io::write_png(out / picture, shapes::render(drawn.image));
-      nlohmann::ordered_json row = {{"id", id}, {"tag", drawn.tag}, {"prompt", drawn.prompt}, {"images", {picture}}};
+      const std::string image = "images/" + id + ".png";
+      io::write_png(out / image, shapes::render(drawn.image));
+      nlohmann::ordered_json row = {{"id", id}, {"tag", drawn.tag}, {"prompt", drawn.prompt}, {"images", {image}}};
       row.update(nlohmann::ordered_json::parse(drawn.fields_json));
       rows += row.dump() + "\n";
     }
@@ -105,7 +106,7 @@ int run_shapes(const ShapesOptions& options) {
   if (options.tasks > 0) {
     write_tasks(options, "train", split.train, options.tasks);
     write_tasks(options, "test", split.test, std::max<int64_t>(options.tasks / 5, 1));
-    fmt::print("{}: {} training and {} test rows of each task with a picture\n", options.out, options.tasks,
+    fmt::print("{}: {} training and {} test rows of each task with an image\n", options.out, options.tasks,
                std::max<int64_t>(options.tasks / 5, 1));
   }
   return 0;
@@ -122,7 +123,7 @@ int run_arithmetic(const ArithmeticOptions& options) {
   return 0;
 }
 
-/// The sentences of SFT with these prompts: each prompt, its plan, a plan with a mistake, and the tasks with pictures,
+/// The sentences of SFT with these prompts: each prompt, its plan, a plan with a mistake, and the tasks with images,
 /// so that every word that can come up is among them.
 std::vector<std::string> sentences_of(const std::vector<data::Prompt>& prompts) {
   std::vector<std::string> sentences;
@@ -130,17 +131,19 @@ std::vector<std::string> sentences_of(const std::vector<data::Prompt>& prompts) 
     auto line = nlohmann::json::parse(prompt.metadata_json);
     line["prompt"] = prompt.text;
     sentences.push_back(prompt.text);
-    for (const double wrong_plan : {0.0, 1.0}) {
+    for (const double plan_noise : {0.0, 1.0}) {
       RandomStream stream({.prompt = static_cast<uint64_t>(prompt.index),
-                           .sample = static_cast<uint64_t>(wrong_plan),
+                           .sample = static_cast<uint64_t>(plan_noise),
                            .purpose = Purpose::world_plan});
-      sentences.push_back(shapes::draw_example(line.dump(), {.wrong_plan = wrong_plan}, stream).plan);
+      sentences.push_back(shapes::draw_example(line.dump(), {.plan_noise = plan_noise}, stream).plan);
     }
     RandomStream stream({.prompt = static_cast<uint64_t>(prompt.index), .purpose = Purpose::sft_task});
     const shapes::TaskRow question = shapes::draw_answer_task(line.dump(), 0, stream);
     const shapes::TaskRow change = shapes::draw_edit_task(line.dump(), 0, stream);
-    const shapes::MendExample mend = shapes::draw_mend_example(line.dump(), {.wrong_scene = 0.5}, stream);
-    sentences.insert(sentences.end(), {question.prompt, question.text, change.prompt, change.text, mend.verdict});
+    const shapes::SelfCorrectExample self_correct =
+        shapes::draw_self_correct_example(line.dump(), {.scene_noise = 0.5}, stream);
+    sentences.insert(sentences.end(),
+                     {question.prompt, question.text, change.prompt, change.text, self_correct.verdict});
   }
   return sentences;
 }
@@ -169,7 +172,7 @@ Run declare_data(CLI::App& app) {
       ->check(CLI::Range(int64_t{0}, int64_t{100000}));
   shapes_app
       ->add_option("--tasks", shapes_options->tasks,
-                   "Rows that ask about a picture and rows that change one, a fifth as many for testing (default 0)")
+                   "Rows that ask about an image and rows that change one, a fifth as many for testing (default 0)")
       ->check(CLI::Range(int64_t{0}, int64_t{100000}));
   shapes_app->add_option("--seed", shapes_options->seed, "Of the examples (default 0)");
 

@@ -1,10 +1,8 @@
 #include <ATen/ATen.h>
 
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <filesystem>
 #include <limits>
-#include <memory>
 #include <optional>
 #include <string>
 
@@ -12,41 +10,33 @@
 #include "checkpoint/export_model.h"
 #include "checkpoint/export_peft.h"
 #include "checkpoint/resume.h"
-#include "cli/commands.h"
-#include "monitor/run_folder.h"
+#include "cli/model_commands.h"
+#include "io/step_folder.h"
 #include "policy/load.h"
 #include "recipe/parse.h"
 #include "train/build.h"
 
 namespace unigrpo::cli {
-namespace {
 
 namespace fs = std::filesystem;
 
-struct Options {
-  std::string run, to, out, dtype = "float32";
-  std::optional<int64_t> step;
-  uint64_t shard_bytes = 0;
-  bool raw = false;
-};
-
-int run_export(const Options& options) {
+int run(const ExportOptions& options) {
   if (options.shard_bytes > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
     throw BadInput("--max-shard-size: expected a size such as 5GB, not a negative one");
   }
   const fs::path recipe_file = fs::path(options.run) / "recipe.toml";
   if (!fs::exists(recipe_file)) throw BadInput("{}: not a run folder (no recipe.toml)", options.run);
-  const auto recipe = recipe::parse(recipe_file, {}, recipe::Command::train);
-  if (!options.to.empty() && options.to != "peft" && options.to != enum_name(policy::family_of(recipe.policy.model))) {
+  const auto recipe = recipe::parse(recipe_file, {}, recipe::Command::check);
+  if (!options.to.empty() && options.to != "peft" && options.to != policy::family_of(recipe.policy.model).name) {
     throw BadInput("--to {}: the model of {} is a {} folder, and is written as one", options.to, options.run,
-                   enum_name(policy::family_of(recipe.policy.model)));
+                   policy::family_of(recipe.policy.model).name);
   }
   const fs::path checkpoints = fs::path(options.run) / "checkpoints";
   const auto loaded = options.step
-                          ? std::optional(checkpoint::open_checkpoint(checkpoints / monitor::step_name(*options.step)))
+                          ? std::optional(checkpoint::open_checkpoint(checkpoints / io::step_name(*options.step)))
                           : checkpoint::newest_checkpoint(checkpoints);
   if (!loaded) throw BadInput("{}: no checkpoint to export", checkpoints.string());
-  const auto policy = policy::load(recipe.policy, static_cast<uint64_t>(recipe.run.seed));
+  const auto policy = policy::load(recipe.policy, make_runtime({.seed = static_cast<uint64_t>(recipe.run.seed)}));
   const bool averaged = recipe.optim.ema.enabled && !options.raw;
   {
     const at::NoGradGuard no_grad;
@@ -78,27 +68,6 @@ int run_export(const Options& options) {
   std::printf("step %lld of %s (%s weights) in %s\n", static_cast<long long>(loaded->step), options.run.c_str(),
               averaged ? "averaged" : "raw", options.out.c_str());
   return 0;
-}
-
-}  // namespace
-
-Run declare_export(CLI::App& app) {
-  const auto options = std::make_shared<Options>();
-  app.add_option("--run", options->run, "Run folder")->required();
-  app.add_option("--out", options->out, "Folder to write")->required();
-  app.add_option(
-         "--to", options->to,
-         "peft: the adapter alone; bagel, qwen2: the whole model, LoRA merged, in its family's layout (default)")
-      ->check(CLI::IsMember({"bagel", "qwen2", "peft"}));
-  app.add_option("--step", options->step, "Checkpoint (default: the newest)");
-  app.add_option("--dtype", options->dtype, "Of the weights written")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"float32", "bfloat16"}));
-  app.add_option("--max-shard-size", options->shard_bytes,
-                 "A whole model over this size comes in shards: 5GB (default: one file)")
-      ->transform(CLI::AsSizeValue(true));
-  app.add_flag("--raw", options->raw, "The last weights instead of their running average (EMA)");
-  return [options] { return run_export(*options); };
 }
 
 }  // namespace unigrpo::cli

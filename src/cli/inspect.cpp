@@ -13,27 +13,16 @@
 #include "base/text.h"
 #include "cli/commands.h"
 #include "data/prompt_file.h"
-#include "data/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 #include "io/model_folder.h"
-
-namespace unigrpo::cli {
-namespace {
-enum class Kind { safetensors, tokenizer, prompts };
-}
-}  // namespace unigrpo::cli
-
-template <>
-struct unigrpo::EnumNames<unigrpo::cli::Kind> {
-  static constexpr std::array names = {std::pair{cli::Kind::safetensors, "safetensors"},
-                                       std::pair{cli::Kind::tokenizer, "tokenizer"},
-                                       std::pair{cli::Kind::prompts, "prompts"}};
-};
 
 namespace unigrpo::cli {
 namespace {
 
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
+
+UNIGRPO_ENUM(Kind, safetensors, tokenizer, prompts);
 
 struct Options {
   std::string path;

@@ -2,33 +2,29 @@
 #include <cstdio>
 #include <memory>
 #include <string_view>
+#include <vector>
 
 #include "base/error.h"
 #include "base/text.h"
 #include "cli/commands.h"
 #include "cli/failure.h"
+#include "cli/model_commands.h"
 
 namespace unigrpo::cli {
 namespace {
 
-// The table of commands. Those that need LibTorch are in the whole build only; the others also make a small binary
-// that runs under the sanitizers.
-constexpr Command kCommands[] = {
-    {"inspect", "Print what a checkpoint, tokenizer or prompt file holds", &declare_inspect},
-    {"recipe", "Explain every recipe key, or check a recipe and print it in full", &declare_recipe},
-    {"data", "Make the embedded world's prompt files, examples and tokenizer", &declare_data},
-    {"report", "Write report.html of a run folder", &declare_report},
-    {"reward", "Score existing samples with a reward plugin", &declare_reward},
-#ifdef UNIGRPO_WITH_TORCH
-    {"train", "Train a model by a recipe", &declare_train},
-    {"sft", "Warm start: train the autoencoder, or text and images together", &declare_sft},
-    {"sample", "Write and draw an answer to a prompt", &declare_sample},
-    {"eval", "Score a model on a prompt file", &declare_eval},
-    {"export", "Write a run's weights as a model folder or a PEFT adapter", &declare_export},
-    {"init", "Write a model folder of fresh random weights for config files", &declare_init},
-    {"selftest", "Check the algorithm's numbers against a file of cases", &declare_selftest},
-#endif
-};
+/// The table of commands: those of the half without LibTorch, and the others.
+std::vector<Command> all_commands() {
+  std::vector<Command> commands = {
+      {"inspect", "Print what a checkpoint, tokenizer or prompt file holds", &declare_inspect},
+      {"recipe", "Explain every recipe key, or check a recipe and print it in full", &declare_recipe},
+      {"data", "Make the embedded world's prompt files, examples and tokenizer", &declare_data},
+      {"report", "Write report.html of a run folder", &declare_report},
+      {"reward", "Score existing samples with a reward plugin", &declare_reward},
+  };
+  commands.insert(commands.end(), kModelCommands.begin(), kModelCommands.end());
+  return commands;
+}
 
 /// Prints what the user asked for instead of a command (--help, --version); or says what is wrong with the usage.
 int answer_parse_error(const CLI::App& app, const CLI::ParseError& error) {
@@ -42,9 +38,9 @@ int answer_parse_error(const CLI::App& app, const CLI::ParseError& error) {
   throw BadInput("{}; see `unigrpo{} --help`", error.what(), command);
 }
 
-void check_command_name(std::string_view name) {
+void check_command_name(std::string_view name, const std::vector<Command>& commands) {
   std::vector<std::string> names;
-  for (const Command& command : kCommands) {
+  for (const Command& command : commands) {
     if (name == command.name) return;
     names.emplace_back(command.name);
   }
@@ -53,17 +49,18 @@ void check_command_name(std::string_view name) {
                  close.empty() ? "" : fmt::format(", did you mean '{}'?", close));
 }
 
-int run(int argc, char** argv) {
+int run_command_line(int argc, char** argv) {
   CLI::App app("UniGRPO: reinforcement learning for unified text and image models", "unigrpo");
-  app.set_version_flag("--version", std::function<std::string()>(version_text), "Print version and devices");
+  app.set_version_flag("--version", std::function<std::string()>(version_text), "Print the version");
   app.require_subcommand(0, 1);
   app.get_formatter()->column_width(36);
+  const std::vector<Command> commands = all_commands();
   Run chosen;
-  for (const Command& command : kCommands) {
+  for (const Command& command : commands) {
     CLI::App* part = app.add_subcommand(command.name, command.description);
     part->final_callback([&chosen, run = command.declare(*part)] { chosen = run; });
   }
-  if (argc > 1 && argv[1][0] != '-') check_command_name(argv[1]);
+  if (argc > 1 && argv[1][0] != '-') check_command_name(argv[1], commands);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -88,7 +85,7 @@ void add_overrides(CLI::App& app, std::vector<std::string>& overrides) {
 int main(int argc, char** argv) {
   unigrpo::cli::Failure failure;
   try {
-    return unigrpo::cli::run(argc, argv);
+    return unigrpo::cli::run_command_line(argc, argv);
   } catch (const std::exception& error) {
     failure = unigrpo::cli::describe_failure(error);
   } catch (...) {

@@ -27,7 +27,7 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 struct Options {
-  reward::TermConfig term;
+  reward::PluginConfig plugin;
   std::string samples;
   std::string settings;
   std::vector<std::string> overrides;
@@ -111,13 +111,11 @@ Json json_of(const data::Sample& sample, const reward::Score& score) {
 }
 
 int run_reward(Options options) {
-  options.term.kind = reward::RewardKind::plugin;
-  options.term.name = fs::path(options.term.path).stem().string();
-  options.term.isolate = *enum_value<reward::Isolation>(options.isolate);
-  options.term.settings = settings_of(options);
+  options.plugin.isolate = *enum_value<reward::Isolation>(options.isolate);
+  options.plugin.settings = settings_of(options);
   const std::vector<data::Sample> samples = read(options.samples);
   Stopwatch watch;
-  reward::PluginReward plugin(options.term);
+  reward::PluginReward plugin(fs::path(options.plugin.path).stem().string(), options.plugin);
   const double start_s = watch.restart();
   const std::vector<reward::Score> scores = plugin.score(samples);
   const double seconds_per_sample = watch.seconds() / static_cast<double>(samples.size());
@@ -144,10 +142,10 @@ int run_reward(Options options) {
   if (!options.json.empty()) {
     Json rows = Json::array();
     for (size_t n = 0; n < samples.size(); ++n) rows.push_back(json_of(samples[n], scores[n]));
-    const Json all = {{"plugin", options.term.path}, {"sha256", plugin.sha256()},
-                      {"samples", options.samples},  {"settings", Json::parse(options.term.settings)},
-                      {"dimensions", dimensions},    {"seconds_per_sample", seconds_per_sample},
-                      {"start_seconds", start_s},    {"scores", rows}};
+    const Json all = {{"plugin", options.plugin.path}, {"sha256", plugin.sha256()},
+                      {"samples", options.samples},    {"settings", Json::parse(options.plugin.settings)},
+                      {"dimensions", dimensions},      {"seconds_per_sample", seconds_per_sample},
+                      {"start_seconds", start_s},      {"scores", rows}};
     io::write_file_atomic(options.json, all.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
   }
   return static_cast<int>(num_scored > 0 ? ExitCode::done : ExitCode::failed);
@@ -157,7 +155,7 @@ int run_reward(Options options) {
 
 Run declare_reward(CLI::App& app) {
   const auto options = std::make_shared<Options>();
-  app.add_option("--plugin", options->term.path, "Shared library, or program that is its worker")->required();
+  app.add_option("--plugin", options->plugin.path, "Shared library, or program that is its worker")->required();
   app.add_option("--samples", options->samples, "samples.jsonl, or its folder")->required();
   app.add_option("--settings", options->settings, "TOML file: the plugin's own keys");
   app.add_option("--set", options->overrides, "One of the plugin's own keys: --set limit=200")
@@ -166,7 +164,7 @@ Run declare_reward(CLI::App& app) {
   app.add_option("--isolate", options->isolate, "Where it runs")
       ->check(CLI::IsMember({"process", "none"}))
       ->capture_default_str();
-  app.add_option("--timeout", options->term.timeout_s, "Seconds that a call may take")
+  app.add_option("--timeout", options->plugin.timeout_s, "Seconds that a call may take")
       ->check(CLI::Range(0.001, 86400.0))
       ->capture_default_str();
   app.add_option("--json", options->json, "Write scores, reasons and notes to this file");

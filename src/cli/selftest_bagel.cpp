@@ -21,7 +21,7 @@
 #include "io/safetensors.h"
 #include "kernels/gather_log_prob.h"
 #include "nn/patch.h"
-#include "policy/bagel.h"
+#include "policy/bagel/bagel.h"
 #include "tensor/convert.h"
 
 namespace unigrpo::cli {
@@ -81,7 +81,7 @@ class Selftest {
     policy::PolicyConfig config;
     config.model = folder.string();
     config.freeze = {};
-    model_ = policy::Bagel::load(config, 0);
+    model_ = policy::Bagel::load(config, make_runtime({}));
     for (const io::TensorView& view : tensors_.tensors()) left_.insert(view.name);
   }
 
@@ -162,17 +162,16 @@ class Selftest {
     Context* row = &context;
     model_->append_images(std::span<Context* const>(&row, 1), std::span(&image, 1));
   }
-  Block latents_block() {
+  policy::LatentBlock latents_block() {
     const at::Tensor image = golden("image").unsqueeze(0);
     const int64_t pixels = model_->config().pixels_per_token();
-    return {.kind = Block::Kind::latents,
-            .latents = model_->encode_images(image).squeeze(0),
+    return {.latents = model_->encode_images(image).squeeze(0),
             .grid = {image.size(2) / pixels, image.size(3) / pixels}};
   }
-  Block vision_block() {
+  policy::VisionBlock vision_block() {
     const at::Tensor image = golden("vit_image");
     const int64_t patch = model_->config().vit.patch_size;
-    return {.kind = Block::Kind::vision, .pixels = image, .grid = {image.size(1) / patch, image.size(2) / patch}};
+    return {.pixels = image, .grid = {image.size(1) / patch, image.size(2) / patch}};
   }
   std::vector<int64_t> greedy(Context& context, size_t count) {
     std::vector<int64_t> got = {model_->bos_id()};
@@ -302,7 +301,7 @@ class Selftest {
   void vision() {
     if (!has_tensor("vit_features") && !has_tensor("vit_embeddings")) return;
     const at::NoGradGuard no_grad;
-    const Block block = vision_block();
+    const policy::VisionBlock block = vision_block();
     if (has_tensor("vit_position_ids")) {
       const at::Tensor ids =
           nn::grid_position_ids(block.grid.height, block.grid.width, model_->config().vit_max_patches_per_side);
@@ -383,10 +382,10 @@ class Selftest {
       const at::Tensor t = at::full({1}, times[i], at::kFloat);
       const auto think = policy::block_ids(*model_, texts[i][1]);
       policy::TrainBatch batch;
-      batch.prefixes = {{policy::text_block(policy::block_ids(*model_, texts[i][0]))}};
-      batch.sequences = {{.prefix = 0,
-                          .blocks = {policy::text_block(think),
-                                     policy::noisy_image_block(flow::noisy_latents(clean, n, t), t, sample_grid)}}};
+      batch.prefixes = {{policy::TextBlock{policy::block_ids(*model_, texts[i][0])}}};
+      batch.sequences = {
+          {.prefix = 0,
+           .blocks = {policy::TextBlock{think}, policy::NoisyBlock{flow::noisy_latents(clean, n, t), t, sample_grid}}}};
       const policy::TrainOutput out = model_->forward_train(batch);
       const auto rows = static_cast<int64_t>(think.size()) - 1;
       const at::Tensor targets = tensor::index_tensor({think.begin() + 1, think.end()});

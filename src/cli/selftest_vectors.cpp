@@ -263,11 +263,17 @@ Results run_text_loss(const Case& c) {
 
 Results run_image_loss(const Case& c) {
   const at::Tensor log_probs = c.input("log_probs").requires_grad_();
-  const grpo::ImageLoss loss = grpo::image_loss({.clip_range = c.param("clip_range")}, c.param("advantage_clip"),
-                                                {.log_probs = log_probs,
-                                                 .old_log_probs = c.input("old_log_probs"),
-                                                 .mask = c.input("mask"),
-                                                 .advantages = c.input("advantages")});
+  const at::Tensor unclipped = c.input("advantages");
+  tensor::check_shape(unclipped, {-1}, "advantages [B]");
+  std::vector<double> advantages;
+  for (int64_t i = 0; i < unclipped.numel(); ++i) advantages.push_back(unclipped[i].item<double>());
+  grpo::clip_advantages(c.param("advantage_clip"), advantages);
+  const grpo::ImageLoss loss =
+      grpo::image_loss({.clip_range = c.param("clip_range")},
+                       {.log_probs = log_probs,
+                        .old_log_probs = c.input("old_log_probs"),
+                        .mask = c.input("mask"),
+                        .advantages = at::tensor(advantages, unclipped.options().requires_grad(false))});
   return {
       {"loss", loss.loss}, {"clip_fraction", loss.clip_fraction}, {"grad_log_probs", gradient(loss.loss, log_probs)}};
 }

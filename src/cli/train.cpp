@@ -1,10 +1,7 @@
-#include <CLI/CLI.hpp>
+// `train` and `sft`: two objectives of one trainer.
 #include <cstdio>
-#include <memory>
-#include <string>
-#include <vector>
 
-#include "cli/commands.h"
+#include "cli/model_commands.h"
 #include "recipe/parse.h"
 #include "train/dry_run.h"
 #include "train/trainer.h"
@@ -12,36 +9,27 @@
 namespace unigrpo::cli {
 namespace {
 
-struct Options {
-  std::string path;
-  std::vector<std::string> overrides;
-  bool resume = false, dry_run = false;
-  train::Machine machine;
-};
+int run_training(const recipe::Recipe& recipe, recipe::Command objective, bool resume) {
+  const Runtime runtime =
+      make_runtime({.seed = static_cast<uint64_t>(recipe.run.seed), .threads = recipe.run.threads, .signals = true});
+  return static_cast<int>(train::run_training(recipe, objective, runtime, resume));
+}
 
 }  // namespace
 
-Run declare_train(CLI::App& app) {
-  const auto options = std::make_shared<Options>();
-  app.add_option("recipe", options->path, "Recipe file (TOML)")->required();
-  app.add_flag("--resume", options->resume, "Go on from the newest checkpoint of the run folder");
-  auto* dry_run = app.add_flag("--dry-run", options->dry_run,
-                               "Print what a step costs and what fits, from the recipe, config and headers alone");
-  app.add_option("--gpus", options->machine.num_gpus, "With --dry-run: how many (default 1)")
-      ->needs(dry_run)
-      ->check(CLI::Range(int64_t{1}, int64_t{100000}));
-  app.add_option("--gpu-memory", options->machine.gpu_gib, "With --dry-run: GiB of each (default 80)")
-      ->needs(dry_run)
-      ->check(CLI::Range(1.0, 10000.0));
-  add_overrides(app, options->overrides);
-  return [options] {
-    const auto recipe = recipe::parse(options->path, options->overrides, recipe::Command::train);
-    if (options->dry_run) {
-      std::fputs(train::dry_run(recipe, options->machine).c_str(), stdout);
-      return 0;
-    }
-    return static_cast<int>(train::run_training(recipe, options->resume));
-  };
+int run(const TrainOptions& options) {
+  const auto recipe = recipe::parse(options.path, options.overrides, recipe::Command::train);
+  if (!options.dry_run) return run_training(recipe, recipe::Command::train, options.resume);
+  train::Machine machine;
+  if (options.num_gpus) machine.num_gpus = *options.num_gpus;
+  if (options.gpu_gib) machine.gpu_gib = *options.gpu_gib;
+  std::fputs(train::dry_run(recipe, machine).c_str(), stdout);
+  return 0;
+}
+
+int run(const SftOptions& options) {
+  const auto recipe = recipe::parse(options.path, options.overrides, recipe::Command::sft);
+  return run_training(recipe, recipe::Command::sft, options.resume);
 }
 
 }  // namespace unigrpo::cli

@@ -1,13 +1,14 @@
-#include <fmt/format.h>
-
 #include "cli/commands.h"
 #include "unigrpo_version.h"
 
+#ifdef UNIGRPO_TORCH
+#include <torch/version.h>
+#endif
 #ifdef UNIGRPO_WITH_TORCH
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
-#include <torch/version.h>
+#include <fmt/format.h>
 #endif
 #ifdef UNIGRPO_WITH_CUDA
 #include <ATen/cuda/CUDAContext.h>
@@ -40,11 +41,14 @@ std::string devices() {
 }  // namespace
 
 std::string version_text() {
-  std::string text = fmt::format("unigrpo {}\ncommit   {}\n", kVersion, kCommit);
-#ifdef UNIGRPO_WITH_TORCH
-  text += fmt::format("libtorch {}\ncuda     {}\ndevices  {}", TORCH_VERSION, cuda_version(), devices());
+  std::string text = std::string("unigrpo ") + kVersion + "\ncommit   " + kCommit + "\nlibtorch ";
+#ifdef UNIGRPO_TORCH
+  text += TORCH_VERSION;
 #else
-  text += "libtorch none (only the commands that need no model)";
+  text += "none (only the commands that need no model)";
+#endif
+#ifdef UNIGRPO_WITH_TORCH
+  text += fmt::format("\ncuda     {}\ndevices  {}", cuda_version(), devices());
 #endif
   return text;
 }

@@ -102,7 +102,7 @@ ImageSize scaled(ImageSize size, double scale, int64_t stride) {
 }  // namespace
 
 ImageSize fit_size(ImageSize size, const ImageSizeRule& rule) {
-  if (size.width < 1 || size.height < 1) throw std::invalid_argument("fit_size: a picture without pixels");
+  if (size.width < 1 || size.height < 1) throw std::invalid_argument("fit_size: an image without pixels");
   const auto longest = static_cast<double>(std::max(size.width, size.height));
   const auto shortest = static_cast<double>(std::min(size.width, size.height));
   double scale = std::min(static_cast<double>(rule.max_size) / longest, 1.0);
@@ -121,7 +121,7 @@ ImageSize fit_size(ImageSize size, const ImageSizeRule& rule) {
 
 Image resize_bicubic(const Image& image, ImageSize size) {
   if (size.width < 1 || size.height < 1 || image.width < 1 || image.height < 1) {
-    throw std::invalid_argument("resize_bicubic: a picture without pixels");
+    throw std::invalid_argument("resize_bicubic: an image without pixels");
   }
   Image result = image;
   if (size.width != image.width) result = resize_width(result, size.width);

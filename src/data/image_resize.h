@@ -6,12 +6,12 @@
 
 namespace unigrpo::data {
 
-/// How a model wants its pictures: the sides a model reads are multiples of `stride`.
+/// How a model wants its images: the sides a model reads are multiples of `stride`.
 struct ImageSizeRule {
   int64_t max_size = 1024;                  // pixels, longest side
-  int64_t min_size = 512;                   // pixels, shortest side: small pictures grow
+  int64_t min_size = 512;                   // pixels, shortest side: small images grow
   int64_t stride = 16;                      // pixels
-  int64_t max_pixels = 14 * 14 * 9 * 1024;  // of the whole picture
+  int64_t max_pixels = 14 * 14 * 9 * 1024;  // of the whole image
 };
 
 struct ImageSize {
@@ -19,7 +19,7 @@ struct ImageSize {
   bool operator==(const ImageSize&) const = default;
 };
 
-/// The size to which a picture of `size` is brought: scaled so that the longest side is at most max_size, then up so
+/// The size to which an image of `size` is brought: scaled so that the longest side is at most max_size, then up so
 /// that the shortest is at least min_size, sides rounded to the stride (half to even), then shrunk where the pixels or
 /// the longest side are over the limit. Source: MaxLongEdgeMinShortEdgeResize of the data code published with BAGEL
 /// (arXiv 2505.14683).
@@ -32,7 +32,7 @@ ImageSize fit_size(ImageSize size, const ImageSizeRule& rule);
 /// below 1.
 Image resize_bicubic(const Image& image, ImageSize size);
 
-/// resize_bicubic to fit_size; the picture itself where the size is right already.
+/// resize_bicubic to fit_size; the image itself where the size is right already.
 Image fit_image(const Image& image, const ImageSizeRule& rule);
 
 }  // namespace unigrpo::data

@@ -82,6 +82,8 @@ class RowReader {
         prompt.weight = weight(value);
       } else if (name == "images") {
         prompt.images = images(value);
+      } else if (name == "target") {
+        prompt.target = target(value);
       } else {
         check_metadata(name, value);
         if (name == "tag") prompt.tag = value.get<std::string>();
@@ -142,17 +144,52 @@ class RowReader {
     return value;
   }
 
+  /// A path inside the dataset folder, joined to it.
+  std::string image_path(const std::string& name, const Json& value) const {
+    const std::string path = string(name, value, kMaxShortTextBytes);
+    if (const std::string why = path_fault(path); !why.empty()) {
+      throw BadInput("{}: {}: {} {}; a relative path inside the dataset folder is expected", where_, name,
+                     in_quotes(path), why);
+    }
+    return (folder_ / path).string();
+  }
+
   std::vector<std::string> images(const Json& value) const {
     std::vector<std::string> paths;
     for (const Json& item : array("images", value)) {
-      const std::string path = string(fmt::format("images[{}]", paths.size()), item, kMaxShortTextBytes);
-      if (const std::string why = path_fault(path); !why.empty()) {
-        throw BadInput("{}: images[{}]: {} {}; a relative path inside the dataset folder is expected", where_,
-                       paths.size(), in_quotes(path), why);
-      }
-      paths.push_back((folder_ / path).string());
+      paths.push_back(image_path(fmt::format("images[{}]", paths.size()), item));
     }
     return paths;
+  }
+
+  /// [{"type": "text", "text"} or {"type": "image", "path"}, ...]
+  std::vector<TargetSegment> target(const Json& value) const {
+    std::vector<TargetSegment> segments;
+    for (const Json& item : array("target", value)) {
+      const std::string name = fmt::format("target[{}]", segments.size());
+      if (!item.is_object()) throw BadInput("{}: {} must be an object, found {}", where_, name, found(item));
+      const std::string type = item.contains("type") ? string(name + ".type", item["type"], kMaxShortTextBytes) : "";
+      if (type != "text" && type != "image") {
+        throw BadInput("{}: {}.type must be \"text\" or \"image\", found {}", where_, name,
+                       item.contains("type") ? in_quotes(type) : "none");
+      }
+      const std::string key = type == "text" ? "text" : "path";
+      for (const auto& [field, unused] : item.items()) {
+        if (field != "type" && field != key) {
+          throw BadInput("{}: unknown field {} in {} of type \"{}\"", where_, in_quotes(field), name, type);
+        }
+      }
+      if (!item.contains(key)) throw BadInput("{}: {}.{} is missing", where_, name, key);
+      TargetSegment& segment = segments.emplace_back();
+      if (type == "image") {
+        segment.image = image_path(name + ".path", item[key]);
+        continue;
+      }
+      segment.text = string(name + ".text", item[key], kMaxLineBytes);
+      if (is_blank(segment.text)) throw BadInput("{}: {}.text is blank", where_, name);
+    }
+    if (segments.empty()) throw BadInput("{}: target must not be empty", where_);
+    return segments;
   }
 
   // Why a path may lead out of the dataset folder or is none; empty where it is good. What other
@@ -206,8 +243,8 @@ class RowReader {
         check_requirement(fmt::format("{}[{}]", name, index++), item, value.size());
       }
     } else {
-      static const std::vector<std::string> known = {"prompt", "id",      "seed",    "weight",    "images",  "tag",
-                                                     "tags",   "include", "exclude", "reference", "metadata"};
+      static const std::vector<std::string> known = {"prompt", "id",      "seed",    "weight",    "images",   "tag",
+                                                     "tags",   "include", "exclude", "reference", "metadata", "target"};
       const std::string near = nearest(name, known);
       throw BadInput("{}: unknown field {}{}", where_, in_quotes(name),
                      near.empty() ? "" : fmt::format("; did you mean '{}'?", near));

@@ -18,7 +18,7 @@ std::vector<Prompt> read_prompt_file(const std::filesystem::path& path);
 /// `count` of the prompts, evenly spread over the file; all of them where there are no more.
 std::vector<Prompt> spread_over(std::span<const Prompt> prompts, int64_t count);
 
-/// The pictures of a prompt, in order. Throws BadInput naming the file that cannot be read.
+/// The images of a prompt, in order. Throws BadInput naming the file that cannot be read.
 std::vector<Image> read_prompt_images(const Prompt& prompt);
 
 }  // namespace unigrpo::data

@@ -7,17 +7,17 @@
 #include <string>
 #include <vector>
 
+#include "data/segment_kind.h"
 #include "io/image.h"
 
 namespace unigrpo::data {
 
 /// One piece of an episode as a reward sees it.
 struct SampleSegment {
-  enum class Kind { text, image };
-  Kind kind = Kind::text;
+  SegmentKind kind = SegmentKind::text;
   std::string text;        // text segments: without special tokens
   int64_t num_tokens = 0;  // text segments: sampled tokens, the end token included
-  bool ended = true;       // text segments: false when the length limit cut it
+  bool finished = true;    // text segments: false where the length limit truncated it
   Image image;             // image segments
 };
 
@@ -33,7 +33,7 @@ struct Sample {
 
   const Image* last_image() const {
     for (auto segment = segments.rbegin(); segment != segments.rend(); ++segment) {
-      if (segment->kind == SampleSegment::Kind::image) return &segment->image;
+      if (segment->kind == SegmentKind::image) return &segment->image;
     }
     return nullptr;
   }

@@ -121,7 +121,7 @@ double color_entropy(const Image& image) {
   return bits;
 }
 
-std::optional<double> picture_diversity(std::span<const Image* const> images) {
+std::optional<double> image_diversity(std::span<const Image* const> images) {
   if (images.size() < 2) return std::nullopt;
   constexpr size_t kValues = 3 * kSmallSide * kSmallSide;
   std::array<double, kValues> sum{}, square{};

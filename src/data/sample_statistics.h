@@ -6,9 +6,9 @@
 
 #include "io/image.h"
 
-/// What can be measured of pictures and texts without judging them; monitor/alarms.h watches it. Pictures have at least
-/// one pixel. A pixel's luma is 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), rounded to 0..255. Words are what white
-/// space separates; an n-gram is n of them in a row, the white space between them as it stands.
+/// What can be measured of images and texts without judging them; monitor/drift_monitor.h watches it. Images have at
+/// least one pixel. A pixel's luma is 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), rounded to 0..255. Words are what
+/// white space separates; an n-gram is n of them in a row, the white space between them as it stands.
 namespace unigrpo::data {
 
 /// Mean luma / 255, in [0, 1].
@@ -28,13 +28,13 @@ double saturated_share(const Image& image);
 /// gradient / 8, the border's pixels repeated outwards.
 double edge_density(const Image& image);
 
-/// Shannon entropy in bits of the picture's histogram over 8x8x8 colours (a channel's three highest bits): 0 for one
+/// Shannon entropy in bits of the image's histogram over 8x8x8 colours (a channel's three highest bits): 0 for one
 /// colour, at most 9.
 double color_entropy(const Image& image);
 
-/// How far a group's pictures are apart, in [0, 1]: root of the mean squared difference over all pairs, pixels and
-/// channels of the pictures brought to 8x8 by the means over areas, channels in [0, 1]. Nothing for fewer than two.
-std::optional<double> picture_diversity(std::span<const Image* const> images);
+/// How far a group's images are apart, in [0, 1]: root of the mean squared difference over all pairs, pixels and
+/// channels of the images brought to 8x8 by the means over areas, channels in [0, 1]. Nothing for fewer than two.
+std::optional<double> image_diversity(std::span<const Image* const> images);
 
 /// Share of a text's 3-grams, in [0, 1), that stood in it before; 0 for a text without any.
 double text_repetition(std::string_view text);

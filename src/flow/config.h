@@ -6,14 +6,12 @@
 
 #include "base/enum_names.h"
 
-namespace unigrpo {
+namespace unigrpo::flow {
 
-namespace flow {
-
-enum class SdeKind { flow_sde, cps, dance };
-enum class WindowMode { all, fixed, random, sliding };
-enum class Penalty { velocity_mse, latent_kl, none };
-enum class Renorm { global, channel, text_channel };
+UNIGRPO_ENUM(SdeKind, flow_sde, cps, dance);
+UNIGRPO_ENUM(WindowMode, all, fixed, random, sliding);
+UNIGRPO_ENUM(Penalty, velocity_mse, latent_kl, none);
+UNIGRPO_ENUM(Renorm, global, channel, text_channel);
 
 struct SdeConfig {  // recipe: [rollout.sde]
   SdeKind kind = SdeKind::flow_sde;
@@ -26,7 +24,7 @@ struct WindowConfig {                    // recipe: [rollout.window]
   int64_t width = 2;                     // stochastic steps (all: every step but the last where its std is 0)
   int64_t first = 0;                     // fixed: first stochastic step; random, sliding: lowest first step
   int64_t last = -1;                     // random, sliding: end of the range, exclusive; -1 = N
-  int64_t stride = 1;                    // sliding: steps of the run before the window moves by one
+  int64_t shift_interval = 1;            // sliding: steps of the run before the window moves by one
 };
 
 /// Classifier-free guidance, for sampling and evaluation only. Names as in the official BAGEL code.
@@ -39,33 +37,4 @@ struct GuidanceConfig {
   double interval_high = 1.0;
 };
 
-}  // namespace flow
-
-template <>
-struct EnumNames<flow::SdeKind> {
-  static constexpr std::array names = {std::pair{flow::SdeKind::flow_sde, "flow_sde"},
-                                       std::pair{flow::SdeKind::cps, "cps"}, std::pair{flow::SdeKind::dance, "dance"}};
-};
-
-template <>
-struct EnumNames<flow::WindowMode> {
-  static constexpr std::array names = {
-      std::pair{flow::WindowMode::all, "all"}, std::pair{flow::WindowMode::fixed, "fixed"},
-      std::pair{flow::WindowMode::random, "random"}, std::pair{flow::WindowMode::sliding, "sliding"}};
-};
-
-template <>
-struct EnumNames<flow::Renorm> {
-  static constexpr std::array names = {std::pair{flow::Renorm::global, "global"},
-                                       std::pair{flow::Renorm::channel, "channel"},
-                                       std::pair{flow::Renorm::text_channel, "text_channel"}};
-};
-
-template <>
-struct EnumNames<flow::Penalty> {
-  static constexpr std::array names = {std::pair{flow::Penalty::velocity_mse, "velocity_mse"},
-                                       std::pair{flow::Penalty::latent_kl, "latent_kl"},
-                                       std::pair{flow::Penalty::none, "none"}};
-};
-
-}  // namespace unigrpo
+}  // namespace unigrpo::flow

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/rng.h"
+#include "flow/rules.h"
 
 namespace unigrpo::flow {
 
@@ -23,29 +24,12 @@ std::vector<double> time_grid(int64_t num_steps, double shift) {
   return grid;
 }
 
-int64_t num_stochastic_steps(SdeKind kind, int64_t num_steps) {
-  return kind == SdeKind::cps ? num_steps - 1 : num_steps;
-}
-
 SdeWindow choose_window(const WindowConfig& config, const WindowRequest& request) {
-  const int64_t available = num_stochastic_steps(request.kind, request.num_steps);
-  if (available < 1) {
-    throw BadInput("rollout.num_steps: {} step(s) of {} leave none that could be stochastic", request.num_steps,
-                   enum_name(request.kind));
+  if (const auto conflict = validate(config, request.kind, request.num_steps)) {
+    throw BadInput("{}: {}", conflict->keys.front(), conflict->message);
   }
-  if (config.mode == WindowMode::all) return {0, available};
-
-  const bool moves = config.mode != WindowMode::fixed;
-  const int64_t end = moves && config.last >= 0 ? std::min(config.last, available) : available;
-  const int64_t num_places = end - config.first - config.width + 1;
-  if (config.width < 1 || config.first < 0 || num_places < 1) {
-    throw BadInput(
-        "rollout.window: a window of width {} from step {} does not fit before step {} (of {} "
-        "denoising steps, {} can be stochastic)",
-        config.width, config.first, end, request.num_steps, available);
-  }
-
-  int64_t first = config.first;
+  const auto [lowest, width, num_places] = window_places(config, request.kind, request.num_steps);
+  int64_t first = lowest;
   if (config.mode == WindowMode::random) {
     RandomStream stream({.seed = request.seed,
                          .step = request.step,
@@ -55,10 +39,10 @@ SdeWindow choose_window(const WindowConfig& config, const WindowRequest& request
                          .purpose = Purpose::sde_window});
     first += static_cast<int64_t>(stream.below(static_cast<uint64_t>(num_places)));
   } else if (config.mode == WindowMode::sliding) {
-    const auto stride = static_cast<uint64_t>(std::max<int64_t>(1, config.stride));
-    first += static_cast<int64_t>(request.step / stride % static_cast<uint64_t>(num_places));
+    const auto shift_interval = static_cast<uint64_t>(std::max<int64_t>(1, config.shift_interval));
+    first += static_cast<int64_t>(request.step / shift_interval % static_cast<uint64_t>(num_places));
   }
-  return {first, first + config.width};
+  return {first, first + width};
 }
 
 }  // namespace unigrpo::flow

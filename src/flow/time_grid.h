@@ -40,16 +40,12 @@ struct WindowRequest {
   uint64_t segment = 0;   // index in the program
 };
 
-/// How many of the N steps, counted from the noise, may be stochastic: all, except that the last
-/// step of cps has std 0 (its t' is 0) and is an ODE step.
-int64_t num_stochastic_steps(SdeKind kind, int64_t num_steps);
-
 /// Chooses the window of one prompt group.
 ///   all      every step that may be stochastic
 ///   fixed    [first, first + width)
 ///   random   a place in [first, last) drawn uniformly per run step, prompt and segment
-///   sliding  moves through [first, last) by one every `stride` run steps, and starts over
-/// Throws BadInput naming rollout.window where the window does not fit.
+///   sliding  moves through [first, last) by one every `shift_interval` run steps, and starts over
+/// Throws BadInput naming the keys where the window does not fit (rules.h).
 SdeWindow choose_window(const WindowConfig& config, const WindowRequest& request);
 
 }  // namespace unigrpo::flow

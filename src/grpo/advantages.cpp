@@ -165,9 +165,9 @@ void normalize_batch(const AdvantageConfig& config, const std::vector<bool>& kee
 void keep_ends(const AdvantageConfig& config, Rewards rewards, std::vector<size_t> samples, std::vector<bool>& keep) {
   std::erase_if(samples, [&](size_t n) { return !keep[n]; });
   const auto count = static_cast<int64_t>(samples.size());
-  if (count <= config.best_of + config.worst_of) return;
+  if (count <= config.top_k + config.bottom_k) return;
   std::ranges::stable_sort(samples, [&](size_t a, size_t b) { return *rewards[a] > *rewards[b]; });
-  for (int64_t i = config.best_of; i < count - config.worst_of; ++i) keep[samples[static_cast<size_t>(i)]] = false;
+  for (int64_t i = config.top_k; i < count - config.bottom_k; ++i) keep[samples[static_cast<size_t>(i)]] = false;
 }
 
 }  // namespace
@@ -224,8 +224,8 @@ Advantages compute_advantages(const AdvantageConfig& config, const reward::Score
     }
   }
   const Baseline baseline{config, group_ids, prompt_ids, &out.statistics};
-  out.text = advantages_of(baseline, scores_for(table, reward::Drives::text), counted, "text");
-  out.image = advantages_of(baseline, scores_for(table, reward::Drives::image), counted, "image");
+  out.text = advantages_of(baseline, scores_for(table, reward::Modality::text), counted, "text");
+  out.image = advantages_of(baseline, scores_for(table, reward::Modality::image), counted, "image");
 
   for (const auto& [id, samples] : groups) {
     const bool any_kept = std::ranges::any_of(samples, [&](size_t n) { return out.keep[n]; });
@@ -240,10 +240,22 @@ Advantages compute_advantages(const AdvantageConfig& config, const reward::Score
     normalize_batch(config, out.keep, out.text);
     normalize_batch(config, out.keep, out.image);
   }
-  if (config.best_of + config.worst_of > 0) {
+  if (config.top_k + config.bottom_k > 0) {
     for (const auto& [id, samples] : groups) keep_ends(config, out.rewards, samples, out.keep);
   }
+  clip_advantages(config.clip, out.image);
   return out;
+}
+
+void clip_advantages(double clip, std::vector<double>& advantages) {
+  if (clip == 0) return;
+  for (double& advantage : advantages) advantage = std::clamp(advantage, -clip, clip);
+}
+
+bool trains_on(Truncated rule, bool finished) { return finished || rule != Truncated::mask; }
+
+double text_advantage(Truncated rule, bool finished, double advantage) {
+  return finished || rule != Truncated::penalize ? advantage : std::min(advantage, -1.0);
 }
 
 }  // namespace unigrpo::grpo

@@ -59,13 +59,21 @@ std::vector<double> combined_advantages(const AdvantageConfig& config, const rew
 /// - a group without signal has A = 0 and is kept, or leaves the batch (zero_std = drop, resample; resampling is the
 /// caller's,
 ///   who finds the groups in zero_std_group_ids);
-/// - best_of, worst_of: only a group's so many best and worst by reward stay in the update, ties by place.
-/// Not clipped: config.clip is the image loss's.
+/// - top_k, bottom_k: only a group's so many best and worst by reward stay in the update, ties by place;
+/// - clip: image advantages end within +-clip.
 /// `terms`: [K] or empty, when no term has a rule of its own. `prompt_ids`: [N], needed for statistics = prompt.
 Advantages compute_advantages(const AdvantageConfig& config, const reward::ScoreTable& table,
                               std::span<const int64_t> group_ids,
                               reward::OnError on_error = reward::OnError::drop_sample,
                               std::span<const reward::TermConfig> terms = {},
                               std::span<const std::string> prompt_ids = {}, const RunningStatistics& before = {});
+
+/// To +-clip each; 0: not at all.
+void clip_advantages(double clip, std::vector<double>& advantages);
+
+/// The rule for texts that max_tokens truncated: whether they are trained on, and with which advantage. Penalized, such
+/// a text is never better than one standard deviation below its group.
+bool trains_on(Truncated rule, bool finished);
+double text_advantage(Truncated rule, bool finished, double advantage);
 
 }  // namespace unigrpo::grpo

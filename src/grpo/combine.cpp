@@ -73,10 +73,10 @@ reward::ScoreTable shaped_scores(std::span<const reward::TermConfig> terms, cons
   return out;
 }
 
-reward::ScoreTable scores_for(const reward::ScoreTable& table, reward::Drives modality) {
+reward::ScoreTable scores_for(const reward::ScoreTable& table, reward::Modality modality) {
   reward::ScoreTable out = table;
-  for (size_t k = 0; k < table.drives.size(); ++k) {
-    if (table.drives[k] != reward::Drives::both && table.drives[k] != modality) out.weights[k] = 0;
+  for (size_t k = 0; k < table.modality.size(); ++k) {
+    if (table.modality[k] != reward::Modality::both && table.modality[k] != modality) out.weights[k] = 0;
   }
   return out;
 }

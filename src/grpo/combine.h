@@ -26,6 +26,6 @@ reward::ScoreTable shaped_scores(std::span<const reward::TermConfig> terms, cons
                                  double decay, double eps, RunningStatistics& statistics);
 
 /// The table with weight 0 for the terms that do not drive `modality` (text or image).
-reward::ScoreTable scores_for(const reward::ScoreTable& table, reward::Drives modality);
+reward::ScoreTable scores_for(const reward::ScoreTable& table, reward::Modality modality);
 
 }  // namespace unigrpo::grpo

@@ -4,6 +4,7 @@
 
 #include <optional>
 
+#include "grpo/aggregation.h"
 #include "grpo/config.h"
 
 namespace unigrpo::grpo {
@@ -19,17 +20,6 @@ struct ImageBatch {
   at::Tensor penalty = {};       // [B, S], velocity_mse or latent_kl with gradient; undefined = none
 };
 
-/// Counts of the whole global batch; those of micro-batches and ranks add up.
-struct ImageNormalizer {
-  double num_steps = 0;       // masked in
-  double sum_of_weights = 0;  // of step_weights over those; equal to num_steps without weights
-
-  ImageNormalizer& operator+=(const ImageNormalizer& other);
-};
-
-/// `step_weights` may be undefined.
-ImageNormalizer count_image(const at::Tensor& mask, const at::Tensor& step_weights);
-
 /// Sums over this micro-batch divided by global counts: they add up to the global batch's values.
 /// Scalars; `loss`, `penalty` and `total` carry gradients.
 struct ImageLoss {
@@ -42,10 +32,10 @@ struct ImageLoss {
   at::Tensor plain_ratio_mean;  // of exp(log_probs - old_log_probs): before RatioNorm
 };
 
-/// FlowGRPO's surrogate without guidance, plus the penalty. Advantages are clipped to
-/// +-advantage_clip (0 = not). Computed in float32 (float64 for float64).
+/// FlowGRPO's surrogate without guidance, plus the penalty. Computed in float32 (float64 for float64). Without `counts`
+/// they are this batch's own, count_actions(mask, step_weights).
 /// Throws std::invalid_argument for shapes that differ, or ratio_norm without log_ratios.
-ImageLoss image_loss(const ImageLossConfig& config, double advantage_clip, const ImageBatch& batch,
-                     const std::optional<ImageNormalizer>& normalizer = std::nullopt);
+ImageLoss image_loss(const ImageLossConfig& config, const ImageBatch& batch,
+                     const std::optional<ActionCounts>& counts = std::nullopt);
 
 }  // namespace unigrpo::grpo

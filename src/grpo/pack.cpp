@@ -3,22 +3,19 @@
 #include <ATen/ATen.h>
 
 #include <map>
+#include <utility>
 
 namespace unigrpo::grpo {
 
-using rollout::ImageSegment;
+using rollout::FlowSegment;
 using rollout::TextSegment;
 using rollout::Trajectory;
 
 int64_t training_tokens(const Trajectory& trajectory) {
   int64_t tokens = 0;
-  for (const auto& segment : trajectory.segments) {
-    if (const auto* text = std::get_if<TextSegment>(&segment)) {
-      tokens += static_cast<int64_t>(text->ids.size()) + 2;
-    } else {
-      const auto& image = std::get<ImageSegment>(segment);
-      tokens += image.window.width() * (image.grid.num_tokens() + 2) + policy::num_tokens(image.context);
-    }
+  for (const TextSegment& text : trajectory.texts) tokens += static_cast<int64_t>(text.ids.size()) + 2;
+  for (const FlowSegment& flow : trajectory.flows) {
+    tokens += flow.num_actions() * (flow.stream().grid.num_tokens() + 2) + policy::num_tokens(flow.context);
   }
   return tokens;
 }
@@ -27,11 +24,128 @@ namespace {
 
 /// The size of a trajectory's images, which all have one.
 policy::LatentGrid grid_of(const Trajectory& trajectory) {
-  for (const auto& segment : trajectory.segments) {
-    if (const auto* image = std::get_if<ImageSegment>(&segment)) return image->grid;
-  }
-  return {};
+  return trajectory.flows.empty() ? policy::LatentGrid{} : trajectory.flows.front().stream().grid;
 }
+
+/// Appends trajectories to a batch, block by block.
+class Packer {
+ public:
+  Packer(const policy::UnifiedPolicy& policy, bool with_unconditional)
+      : policy_(policy), with_unconditional_(with_unconditional) {}
+
+  void add(const Trajectory& trajectory, int64_t row) {
+    auto& prefixes = packed_.batch.prefixes;
+    const auto [slot, fresh] =
+        prefix_of_prompt_.try_emplace(trajectory.prompt_index, static_cast<int64_t>(prefixes.size()));
+    if (fresh) prefixes.push_back(trajectory.prefix);
+    policy::TrainSequence sequence{.prefix = slot->second, .blocks = {}};
+    std::vector<policy::Block> seen;  // images drawn so far
+    size_t texts = 0, flows = 0;
+    for (size_t index = 0; index < trajectory.segments.size(); ++index) {
+      const bool is_text = trajectory.segments[index] == data::SegmentKind::text;
+      const size_t turn = is_text ? texts++ : flows++;
+      auto placed = [&]<typename Segment>(const Segment& segment) -> Placed<Segment> {
+        return {.segment = &segment,
+                .row = row,
+                .segment_index = static_cast<int64_t>(index),
+                .turn = static_cast<int64_t>(turn),
+                .sequence = static_cast<int64_t>(packed_.batch.sequences.size()),
+                .block = static_cast<int64_t>(sequence.blocks.size())};
+      };
+      if (is_text) {
+        add_text(placed(trajectory.texts[turn]), sequence);
+        continue;
+      }
+      const FlowSegment& flow = trajectory.flows[turn];
+      if (flow.num_actions() > 0) {
+        add_steps(placed(flow), sequence);
+        if (with_unconditional_) {
+          unconditional_.push_back({.prefix = trajectory.prompt_index, .blocks = seen});
+          unconditional_.back().blocks.push_back(sequence.blocks.back());
+        }
+      }
+      seen.insert(seen.end(), flow.context.begin(), flow.context.end());
+      sequence.blocks.insert(sequence.blocks.end(), flow.context.begin(), flow.context.end());
+    }
+    packed_.batch.sequences.push_back(std::move(sequence));
+  }
+
+  PackedBatch finish() {
+    add_unconditional();
+    if (!text_ids_.empty()) {
+      packed_.texts.hidden_rows = at::tensor(text_rows_, at::kLong);
+      packed_.texts.ids = at::tensor(text_ids_, at::kLong);
+      packed_.texts.old_log_probs = at::cat(old_text_);
+    }
+    if (!x_.empty()) {
+      packed_.flows.x = at::cat(x_);
+      packed_.flows.x_next = at::cat(x_next_);
+      packed_.flows.velocity_old = at::cat(velocity_old_);
+      packed_.flows.old_log_probs = at::cat(old_flow_);
+      packed_.flows.times.t = at::tensor(t_);
+      packed_.flows.times.t_next = at::tensor(t_next_);
+    }
+    return std::move(packed_);
+  }
+
+ private:
+  void add_text(const Placed<TextSegment>& placed, policy::TrainSequence& sequence) {
+    const TextSegment& text = *placed.segment;
+    std::vector<int64_t> ids = {policy_.bos_id()};
+    ids.insert(ids.end(), text.ids.begin(), text.ids.end());
+    if (!text.finished) ids.push_back(policy_.eos_id());
+    if (text.num_actions() > 0) {
+      for (int64_t i = 0; i < text.num_actions(); ++i) text_rows_.push_back(hidden_row_ + i);
+      text_ids_.insert(text_ids_.end(), text.ids.begin(), text.ids.end());
+      old_text_.push_back(text.log_probs);
+    }
+    packed_.texts.segments.push_back(placed);
+    hidden_row_ += static_cast<int64_t>(ids.size());
+    sequence.blocks.push_back(policy::TextBlock{std::move(ids)});
+  }
+
+  void add_steps(const Placed<FlowSegment>& placed, policy::TrainSequence& sequence) {
+    const FlowSegment& flow = *placed.segment;
+    const rollout::FlowStream& stream = flow.stream();
+    const int64_t s = flow.num_actions();
+    const std::vector<double> times(flow.timesteps.begin() + flow.window.first,
+                                    flow.timesteps.begin() + flow.window.last + 1);
+    t_.insert(t_.end(), times.begin(), times.end() - 1);
+    t_next_.insert(t_next_.end(), times.begin() + 1, times.end());
+    packed_.flows.times.t_max = flow.timesteps[1];
+    x_.push_back(stream.latents.narrow(0, 0, s));
+    x_next_.push_back(stream.latents.narrow(0, 1, s));
+    velocity_old_.push_back(stream.velocities);
+    old_flow_.push_back(stream.log_probs);
+    packed_.flows.segments.push_back(placed);
+    const at::Tensor at_t = at::tensor(std::vector<double>(times.begin(), times.end() - 1)).to(at::kFloat);
+    sequence.blocks.push_back(policy::NoisyBlock{x_.back(), at_t, stream.grid});
+  }
+
+  void add_unconditional() {
+    std::map<int64_t, int64_t> textless_of_prompt;
+    auto& prefixes = packed_.batch.prefixes;
+    for (policy::TrainSequence& sequence : unconditional_) {
+      const auto [slot, fresh] = textless_of_prompt.try_emplace(sequence.prefix, static_cast<int64_t>(prefixes.size()));
+      if (fresh) {
+        const auto& whole = prefixes[prefix_of_prompt_.at(sequence.prefix)];
+        prefixes.push_back({whole.begin(), whole.end() - 1});
+      }
+      sequence.prefix = slot->second;
+      packed_.batch.sequences.push_back(std::move(sequence));
+    }
+  }
+
+  const policy::UnifiedPolicy& policy_;
+  bool with_unconditional_;
+  PackedBatch packed_;
+  std::map<int64_t, int64_t> prefix_of_prompt_;
+  std::vector<policy::TrainSequence> unconditional_;  // `prefix` is the prompt until they are added
+  int64_t hidden_row_ = 0;
+  std::vector<int64_t> text_rows_, text_ids_;
+  std::vector<double> t_, t_next_;
+  std::vector<at::Tensor> old_text_, x_, x_next_, velocity_old_, old_flow_;
+};
 
 }  // namespace
 
@@ -60,102 +174,10 @@ std::vector<std::vector<int64_t>> plan_micro_batches(std::span<const Trajectory>
 
 PackedBatch pack(const policy::UnifiedPolicy& policy, std::span<const Trajectory> trajectories,
                  std::span<const int64_t> rows, bool detach_context, bool with_unconditional) {
-  PackedBatch packed;
-  packed.rows.assign(rows.begin(), rows.end());
+  Packer packer(policy, with_unconditional);
+  for (const int64_t row : rows) packer.add(trajectories[row], row);
+  PackedBatch packed = packer.finish();
   packed.batch.detach_context = detach_context;
-  std::map<int64_t, int64_t> prefix_of_prompt, textless_of_prompt;
-  std::vector<policy::TrainSequence> unconditional;
-  std::vector<int64_t> text_rows, text_ids;
-  std::vector<at::Tensor> old_text, entropy, x, x_next, velocity_old, old_image;
-  std::vector<double> t, t_next;
-  int64_t hidden_row = 0;
-  for (size_t r = 0; r < rows.size(); ++r) {
-    const Trajectory& trajectory = trajectories[rows[r]];
-    const auto [slot, fresh] =
-        prefix_of_prompt.try_emplace(trajectory.prompt_index, static_cast<int64_t>(packed.batch.prefixes.size()));
-    if (fresh) packed.batch.prefixes.push_back(trajectory.prefix);
-    policy::TrainSequence sequence{.prefix = slot->second, .blocks = {}};
-    std::vector<policy::Block> seen;  // images drawn so far
-    int64_t texts = 0, images = 0;
-    for (size_t index = 0; index < trajectory.segments.size(); ++index) {
-      const auto& segment = trajectory.segments[index];
-      const PackedBatch::Place place{.row = static_cast<int64_t>(r),
-                                     .segment = static_cast<int64_t>(index),
-                                     .sequence = static_cast<int64_t>(packed.batch.sequences.size()),
-                                     .block = static_cast<int64_t>(sequence.blocks.size())};
-      if (const auto* text = std::get_if<TextSegment>(&segment)) {
-        const auto k = static_cast<int64_t>(text->ids.size());
-        std::vector<int64_t> ids = {policy.bos_id()};
-        ids.insert(ids.end(), text->ids.begin(), text->ids.end());
-        if (!text->ended) ids.push_back(policy.eos_id());
-        if (!text->forced) {
-          for (int64_t i = 0; i < k; ++i) text_rows.push_back(hidden_row + i);
-          text_ids.insert(text_ids.end(), text->ids.begin(), text->ids.end());
-          packed.text_lengths.push_back(k);
-          packed.text_segment_row.push_back(static_cast<int64_t>(r));
-          packed.text_ended.push_back(text->ended);
-          packed.text_round.push_back(texts);
-          old_text.push_back(text->log_probs);
-          entropy.push_back(text->entropy);
-        }
-        ++texts;
-        packed.places.push_back(place);
-        hidden_row += static_cast<int64_t>(ids.size());
-        sequence.blocks.push_back(policy::text_block(std::move(ids)));
-        continue;
-      }
-      const auto& image = std::get<ImageSegment>(segment);
-      if (const int64_t s = image.window.width(); s > 0) {
-        const std::vector<double> times(image.timesteps.begin() + image.window.first,
-                                        image.timesteps.begin() + image.window.last + 1);
-        t.insert(t.end(), times.begin(), times.end() - 1);
-        t_next.insert(t_next.end(), times.begin() + 1, times.end());
-        packed.t_max = image.timesteps[1];
-        x.push_back(image.latents.narrow(0, 0, s));
-        x_next.push_back(image.latents.narrow(0, 1, s));
-        velocity_old.push_back(image.velocities);
-        old_image.push_back(image.log_probs);
-        packed.image_widths.push_back(s);
-        packed.image_segment_row.push_back(static_cast<int64_t>(r));
-        packed.image_round.push_back(images);
-        packed.places.push_back(place);
-        const at::Tensor at_t = at::tensor(std::vector<double>(times.begin(), times.end() - 1)).to(at::kFloat);
-        sequence.blocks.push_back(policy::noisy_image_block(x.back(), at_t, image.grid));
-        if (with_unconditional) {
-          unconditional.push_back({.prefix = trajectory.prompt_index, .blocks = seen});
-          unconditional.back().blocks.push_back(sequence.blocks.back());
-        }
-      }
-      ++images;
-      seen.insert(seen.end(), image.context.begin(), image.context.end());
-      sequence.blocks.insert(sequence.blocks.end(), image.context.begin(), image.context.end());
-    }
-    packed.batch.sequences.push_back(std::move(sequence));
-  }
-  for (auto& sequence : unconditional) {
-    const auto& prefixes = packed.batch.prefixes;
-    const auto [slot, fresh] = textless_of_prompt.try_emplace(sequence.prefix, static_cast<int64_t>(prefixes.size()));
-    if (fresh) {
-      const auto& whole = prefixes[prefix_of_prompt.at(sequence.prefix)];
-      packed.batch.prefixes.push_back({whole.begin(), whole.end() - 1});
-    }
-    sequence.prefix = slot->second;
-    packed.batch.sequences.push_back(std::move(sequence));
-  }
-  if (!text_ids.empty()) {
-    packed.text_rows = at::tensor(text_rows, at::kLong);
-    packed.text_ids = at::tensor(text_ids, at::kLong);
-    packed.text_old_log_probs = at::cat(old_text);
-    packed.text_entropy = at::cat(entropy);
-  }
-  if (!x.empty()) {
-    packed.x = at::cat(x);
-    packed.x_next = at::cat(x_next);
-    packed.velocity_old = at::cat(velocity_old);
-    packed.image_old_log_probs = at::cat(old_image);
-    packed.t = at::tensor(t);
-    packed.t_next = at::tensor(t_next);
-  }
   return packed;
 }
 

@@ -4,6 +4,7 @@
 #include <span>
 #include <vector>
 
+#include "flow/sde_step.h"
 #include "policy/policy.h"
 #include "rollout/trajectory.h"
 
@@ -18,40 +19,42 @@ int64_t training_tokens(const rollout::Trajectory& trajectory);
 std::vector<std::vector<int64_t>> plan_micro_batches(std::span<const rollout::Trajectory> trajectories,
                                                      std::span<const int64_t> rows, int64_t token_budget);
 
-/// One micro-batch as tensors. Text rows and image steps stand in the order of `rows`, segment by segment.
+/// A segment of a packed trajectory, and which block of which sequence of the batch holds its actions.
+template <typename Segment>
+struct Placed {
+  const Segment* segment = nullptr;
+  int64_t row = 0;            // of the trajectories
+  int64_t segment_index = 0;  // in the episode
+  int64_t turn = 0;           // in the trajectory's texts, or its flows
+  int64_t sequence = 0, block = 0;
+};
+
+/// All texts, and the sampled tokens of those that were not given, text by text.
+struct PackedTexts {
+  std::vector<Placed<rollout::TextSegment>> segments;
+  at::Tensor hidden_rows;    // [sum K] rows of TrainOutput::text_hidden whose next token is an action
+  at::Tensor ids;            // [sum K] those actions
+  at::Tensor old_log_probs;  // [sum K]
+};
+
+/// Flow segments that have trained steps, and those steps, R in all, segment by segment.
+struct PackedFlows {
+  std::vector<Placed<rollout::FlowSegment>> segments;
+  at::Tensor x, x_next, velocity_old;  // [R, L, D]
+  at::Tensor old_log_probs;            // [R]
+  flow::TimeSpans times;               // [R]
+};
+
+/// One micro-batch: what the policy reads, and the actions in it, in the order of the rows.
 struct PackedBatch {
   policy::TrainBatch batch;
-  std::vector<int64_t> rows;
-
-  // Text: one entry a text segment that was sampled.
-  at::Tensor text_rows;                   // [sum K] rows of TrainOutput::text_hidden whose next token is an action
-  at::Tensor text_ids;                    // [sum K] those actions
-  std::vector<int64_t> text_lengths;      // K of each segment
-  std::vector<int64_t> text_segment_row;  // index into `rows`
-  std::vector<int64_t> text_round;        // how many texts the trajectory had before
-  std::vector<bool> text_ended;
-  at::Tensor text_old_log_probs;  // [sum K]
-  at::Tensor text_entropy;        // [sum K]
-
-  // Images: one row a trained denoising step; image j holds steps of rows[image_segment_row[j]].
-  at::Tensor x, x_next, velocity_old;  // [R, L, C]
-  at::Tensor t, t_next;                // [R] float64
-  at::Tensor image_old_log_probs;      // [R]
-  std::vector<int64_t> image_widths;   // S of each segment
-  std::vector<int64_t> image_segment_row;
-  std::vector<int64_t> image_round;  // how many images the trajectory had before
-  double t_max = 1;
-
-  // Which block of which sequence holds a segment's actions.
-  struct Place {
-    int64_t row = 0, segment = 0;     // trajectories[rows[row]].segments[segment]
-    int64_t sequence = 0, block = 0;  // of batch
-  };
-  std::vector<Place> places;
+  PackedTexts texts;
+  PackedFlows flows;
 };
 
 /// `with_unconditional`: also the same noisy states under the context without text, after all others (guidance in
 /// training): the prefix but for the prompt, which is its last block, and the images drawn before.
+/// `trajectories` must outlive the batch.
 PackedBatch pack(const policy::UnifiedPolicy& policy, std::span<const rollout::Trajectory> trajectories,
                  std::span<const int64_t> rows, bool detach_context, bool with_unconditional);
 

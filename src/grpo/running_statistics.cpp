@@ -27,17 +27,17 @@ RunningStatistics::Moments RunningStatistics::observe(const std::string& key, st
   return moments;
 }
 
-NamedTensors RunningStatistics::state() const {
-  NamedTensors state;
+State RunningStatistics::state() const {
+  State state;
   for (const auto& [key, moments] : moments_) {
-    state.push_back({key, at::tensor({moments.mean, moments.square}, at::kDouble)});
+    state.tensors.push_back({key, at::tensor({moments.mean, moments.square}, at::kDouble)});
   }
   return state;
 }
 
-void RunningStatistics::load_state(const NamedTensors& state, const std::string& where) {
+void RunningStatistics::load_state(const State& state, const std::string& where) {
   std::map<std::string, Moments> moments;
-  for (const auto& [name, tensor] : state) {
+  for (const auto& [name, tensor] : state.tensors) {
     if (tensor.scalar_type() != at::kDouble || tensor.sizes() != at::IntArrayRef({2})) {
       throw BadInput("{}: '{}': expected a mean and a mean square, float64 [2]", where, name);
     }

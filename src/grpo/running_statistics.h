@@ -4,13 +4,13 @@
 #include <span>
 #include <string>
 
-#include "tensor/named_tensor.h"
+#include "runtime/stateful.h"
 
 namespace unigrpo::grpo {
 
 /// Mean and standard deviation of numbers that come a step at a time, the earlier ones fading: after a step with values
 /// v, mean <- d mean + (1 - d) mean(v), the same for the mean square. The first step sets both. One pair a key.
-class RunningStatistics {
+class RunningStatistics : public Stateful {
  public:
   struct Moments {
     double mean = 0, square = 0;
@@ -22,9 +22,10 @@ class RunningStatistics {
   Moments observe(const std::string& key, std::span<const double> values, double decay);
 
   /// float64 [2] a key; a resumed run goes on with the same numbers.
-  NamedTensors state() const;
+  State state() const override;
   /// Throws BadInput `where: ...` for tensors that are not such.
-  void load_state(const NamedTensors& state, const std::string& where);
+  void load_state(const State& state, const std::string& where) override;
+  std::string name() const override { return "reward_statistics"; }
 
  private:
   std::map<std::string, Moments> moments_;

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "grpo/aggregation.h"
 #include "grpo/config.h"
 
 namespace unigrpo::grpo {
@@ -19,17 +20,6 @@ struct TextBatch {
   at::Tensor advantages;          // [B]
 };
 
-/// Counts of the whole global batch; those of micro-batches and ranks add up.
-struct TextNormalizer {
-  double num_tokens = 0;         // masked in
-  double num_nonempty_rows = 0;  // rows with at least one such token: seq_mean
-  double num_rows = 0;           // all rows: fixed_length
-
-  TextNormalizer& operator+=(const TextNormalizer& other);
-};
-
-TextNormalizer count_text(const at::Tensor& mask);
-
 /// Every number is a sum over this micro-batch divided by global counts, so that the sum over
 /// micro-batches and ranks is the global batch's value. Scalars; only `loss` carries a gradient.
 struct TextLoss {
@@ -41,10 +31,10 @@ struct TextLoss {
 
 /// GRPO's text objective. `max_length` stands in for config.max_length where that is 0.
 ///
-/// Computed in float32 (float64 for float64). Without `normalizer` the counts are this batch's own.
+/// Computed in float32 (float64 for float64). Without `counts` they are this batch's own.
 /// Throws std::invalid_argument for shapes that differ, a kl_beta without ref_log_probs, or
 /// fixed_length without a length.
 TextLoss text_loss(const TextLossConfig& config, const TextBatch& batch,
-                   const std::optional<TextNormalizer>& normalizer = std::nullopt, int64_t max_length = 0);
+                   const std::optional<ActionCounts>& counts = std::nullopt, int64_t max_length = 0);
 
 }  // namespace unigrpo::grpo

@@ -1,13 +1,12 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <span>
-#include <string>
 #include <vector>
 
 #include "grpo/advantages.h"
 #include "grpo/config.h"
+#include "grpo/minibatch_loss.h"
 #include "optim/adamw.h"
 #include "optim/grad_clip.h"
 #include "policy/policy.h"
@@ -15,9 +14,6 @@
 #include "rollout/trajectory.h"
 
 namespace unigrpo::grpo {
-
-/// Whether a term of the loss compares with the reference policy.
-bool needs_reference(const GrpoConfig& config);
 
 /// What an update needs beside the batch. `reference`: the frozen starting policy; null = the policy itself with its
 /// adapters off. Neither is asked where no penalty needs it.
@@ -30,15 +26,8 @@ struct UpdateSetup {
   const rollout::RolloutConfig& rollout;
 };
 
-/// Metrics of one update by their names in docs/METRICS.md; losses and ratios are those of the last mini-batch's
-/// weights at the time each was computed, averaged over mini-batches.
-using UpdateStats = std::map<std::string, double>;
-
-/// One or more optimizer steps over a rollout batch, each over a disjoint mini-batch of whole prompt groups:
-///
-///   loss = w_text * L_text + w_img * L_img + lambda * L_penalty
-///
-/// every term divided by the mini-batch's global counts, so that micro-batches do not change it.
+/// One or more optimizer steps over a rollout batch, each over a disjoint mini-batch of whole prompt groups; the loss
+/// is minibatch_loss.h's.
 UpdateStats update(const UpdateSetup& setup, std::span<const rollout::Trajectory> trajectories,
                    const Advantages& advantages, double lr_factor);
 

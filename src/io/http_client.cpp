@@ -17,7 +17,6 @@
 #include <utility>
 
 #include "base/error.h"
-#include "base/signals.h"
 #include "base/text.h"
 #include "io/address.h"
 
@@ -216,8 +215,8 @@ class Round {
 
   std::vector<HttpReply> run() {
     while (next_ < replies_.size() || !transfers_.empty()) {
-      if (signals::stop_requested()) {
-        give_up(fmt::format("not judged: {}", signals::stop_signal()));
+      if (options_.stop.requested()) {
+        give_up(fmt::format("not judged: {}", options_.stop.signal()));
         break;
       }
       if (num_unanswered_ >= std::max(kMinUnanswered, options_.max_concurrent)) leave_out_the_rest();

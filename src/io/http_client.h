@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "base/signals.h"
+
 namespace unigrpo::io {
 
 inline constexpr size_t kMaxHttpBody = size_t{1} << 20;     // of an answer
@@ -21,6 +23,7 @@ struct HttpOptions {
   int max_concurrent = 8;         // requests on their way
   bool allow_plain_http = false;  // http:// to other machines than this one
   bool use_proxy = false;         // the proxies that the environment names
+  StopToken stop = {};            // asked while requests are under way
 };
 
 /// What came of one request.
@@ -36,7 +39,7 @@ struct HttpReply {
 /// before the deadline. Redirects are not followed, compressed answers not unpacked, certificates always checked.
 /// Link-local, multicast, unspecified and cloud-metadata addresses are refused, whatever name led there, and so is
 /// plain http:// to an address beyond loopback. Where max(3, max_concurrent) requests in a row ended without an
-/// answer, those that were not sent yet are not sent. A signal (base/signals.h) ends all of them within 0.1 s.
+/// answer, those that were not sent yet are not sent. Being asked to stop ends all of them within 0.1 s.
 class HttpClient {
  public:
   /// Throws BadInput for a URL, key or ca_file that cannot be used.

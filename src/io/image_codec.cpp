@@ -1,5 +1,7 @@
 #include "io/image_codec.h"
 
+#include <dlfcn.h>
+
 #include <algorithm>
 #include <mutex>
 #include <opencv2/core.hpp>
@@ -20,6 +22,32 @@ constexpr uint64_t kMaxPixels = uint64_t{64} << 20;
 constexpr size_t kMaxFileBytes = size_t{256} << 20;
 constexpr int kLossyQuality = 95;
 
+/// OpenCV's codecs, loaded when an image is first read or written: linked, they would bring 120 libraries (GDAL and
+/// what that needs) into every start of every program, 0.1 s. The symbols are those of the declarations in
+/// imgcodecs.hpp.
+struct Codecs {
+  decltype(static_cast<cv::Mat (*)(cv::InputArray, int)>(&cv::imdecode)) decode;
+  decltype(&cv::imencode) encode;
+};
+
+const Codecs& codecs() {
+  static const Codecs loaded = [] {
+    void* library = dlopen(UNIGRPO_OPENCV_IMGCODECS, RTLD_NOW | RTLD_LOCAL);
+    const auto symbol = [&](const char* name) {
+      void* address = library == nullptr ? nullptr : dlsym(library, name);
+      if (address == nullptr) throw RuntimeFailure("cannot load OpenCV's image codecs: {}", dlerror());
+      return address;
+    };
+    // A decoder's own warnings would break the rule of one error line.
+    cv::utils::logging::setLogLevel(cv::utils::logging::LOG_LEVEL_SILENT);
+    return Codecs{reinterpret_cast<decltype(Codecs::decode)>(symbol("_ZN2cv8imdecodeERKNS_11_InputArrayEi")),
+                  reinterpret_cast<decltype(Codecs::encode)>(
+                      symbol("_ZN2cv8imencodeERKNSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEERKNS_11_InputArray"
+                             "ERSt6vectorIhSaIhEERKSB_IiSaIiEE"))};
+  }();
+  return loaded;
+}
+
 // libjpeg fills up a file that was cut short with grey and carries on; the end marker tells.
 bool is_whole(std::span<const uint8_t> bytes, ImageFormat format) {
   static constexpr std::array<uint8_t, 2> kEndOfImage = {0xFF, 0xD9};
@@ -29,11 +57,9 @@ bool is_whole(std::span<const uint8_t> bytes, ImageFormat format) {
 
 // OpenCV applies the EXIF orientation only where it also drops transparency, which JPEG lacks.
 cv::Mat decode(std::span<const uint8_t> bytes, ImageFormat format, const std::string& where) {
-  // A decoder's own warnings would break the rule of one error line.
-  cv::utils::logging::setLogLevel(cv::utils::logging::LOG_LEVEL_SILENT);
   const cv::Mat raw(1, static_cast<int>(bytes.size()), CV_8UC1, const_cast<uint8_t*>(bytes.data()));
   try {
-    return cv::imdecode(raw, format == ImageFormat::jpeg ? cv::IMREAD_COLOR : cv::IMREAD_UNCHANGED);
+    return codecs().decode(raw, format == ImageFormat::jpeg ? cv::IMREAD_COLOR : cv::IMREAD_UNCHANGED);
   } catch (const cv::Exception& cause) {
     throw BadInput("{}: cannot decode: {}", where, cause.err);
   }
@@ -91,7 +117,7 @@ std::vector<uint8_t> encode_image(const Image& image, ImageFormat format) {
     cv::cvtColor(rgb, bgr, cv::COLOR_RGB2BGR);
     static std::mutex one_at_a_time;  // OpenCV sets its codecs up at first use, without a lock of its own
     const std::lock_guard lock(one_at_a_time);
-    if (!cv::imencode(encoder.extension, bgr, bytes, encoder.parameters)) {
+    if (!codecs().encode(encoder.extension, bgr, bytes, encoder.parameters)) {
       throw RuntimeFailure("the {} encoder refused an image", encoder.name);
     }
   } catch (const cv::Exception& cause) {

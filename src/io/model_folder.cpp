@@ -188,4 +188,12 @@ const TensorView* Checkpoint::find(std::string_view name) const {
   return found != tensors_.end() && (*found)->name == name ? *found : nullptr;
 }
 
+std::optional<fs::path> find_weights(const fs::path& folder, const std::string& single) {
+  std::error_code ignored;
+  for (const std::string& name : {single, single + ".index.json", std::string("model.safetensors.index.json")}) {
+    if (fs::exists(folder / name, ignored)) return folder / name;
+  }
+  return std::nullopt;
+}
+
 }  // namespace unigrpo::io

@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -35,5 +36,9 @@ class Checkpoint {
   std::vector<SafetensorsFile> files_;
   std::vector<const TensorView*> tensors_;
 };
+
+/// The file that opens a model folder's weights: `single` or the index of its shards; nothing where there is neither.
+std::optional<std::filesystem::path> find_weights(const std::filesystem::path& folder,
+                                                  const std::string& single = "model.safetensors");
 
 }  // namespace unigrpo::io

@@ -8,7 +8,6 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "io/mapped_file.h"
-#include "io/safetensors_dtypes.h"
 #include "io/safetensors_header.h"
 
 namespace unigrpo::io {

@@ -10,31 +10,19 @@
 #include <string_view>
 #include <vector>
 
+#include "base/enum_names.h"
+
 namespace unigrpo::io {
 
 /// Element types of the safetensors format that we know, spelled as in a header. The packed ones
 /// below one byte (F4, F6_E2M3, F6_E3M2) are refused by name.
-enum class DType {
-  boolean,
-  u8,
-  i8,
-  u16,
-  i16,
-  f16,
-  bf16,
-  u32,
-  i32,
-  f32,
-  u64,
-  i64,
-  f64,
-  f8_e4m3,
-  f8_e5m2,
-  f8_e8m0,
-  f8_e4m3fnuz,
-  f8_e5m2fnuz,
-  c64
-};
+UNIGRPO_ENUM(DType, UNIGRPO_SPELLED(boolean, "BOOL"), UNIGRPO_SPELLED(u8, "U8"), UNIGRPO_SPELLED(i8, "I8"),
+             UNIGRPO_SPELLED(u16, "U16"), UNIGRPO_SPELLED(i16, "I16"), UNIGRPO_SPELLED(f16, "F16"),
+             UNIGRPO_SPELLED(bf16, "BF16"), UNIGRPO_SPELLED(u32, "U32"), UNIGRPO_SPELLED(i32, "I32"),
+             UNIGRPO_SPELLED(f32, "F32"), UNIGRPO_SPELLED(u64, "U64"), UNIGRPO_SPELLED(i64, "I64"),
+             UNIGRPO_SPELLED(f64, "F64"), UNIGRPO_SPELLED(f8_e4m3, "F8_E4M3"), UNIGRPO_SPELLED(f8_e5m2, "F8_E5M2"),
+             UNIGRPO_SPELLED(f8_e8m0, "F8_E8M0"), UNIGRPO_SPELLED(f8_e4m3fnuz, "F8_E4M3FNUZ"),
+             UNIGRPO_SPELLED(f8_e5m2fnuz, "F8_E5M2FNUZ"), UNIGRPO_SPELLED(c64, "C64"));
 
 size_t dtype_size(DType dtype);            // bytes an element
 std::string_view dtype_name(DType dtype);  // "F32", "BF16", "I64", ...

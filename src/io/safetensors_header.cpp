@@ -8,7 +8,6 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "io/json.h"
-#include "io/safetensors_dtypes.h"
 
 namespace unigrpo::io {
 namespace {

@@ -8,28 +8,26 @@
 
 #include "base/enum_names.h"
 
-namespace unigrpo {
+namespace unigrpo::monitor {
 
-namespace monitor {
+UNIGRPO_ENUM(DriftAction, warn, stop);
 
-enum class AlarmAction { warn, stop };
+/// What the drift monitor measures, of data/sample_statistics.h; text_length in tokens.
+inline constexpr std::array<std::string_view, 10> kDriftStatistics = {
+    "brightness",    "chroma",          "dark_share",  "saturated_share", "edge_density",
+    "color_entropy", "image_diversity", "text_length", "text_repetition", "text_diversity"};
 
-/// What the alarms can watch, of data/sample_statistics.h; text_length in tokens.
-inline constexpr std::array<std::string_view, 10> kAlarmStatistics = {
-    "brightness",        "chroma",      "dark_share",      "saturated_share", "edge_density", "color_entropy",
-    "picture_diversity", "text_length", "text_repetition", "text_diversity"};
-
-struct AlarmsConfig {  // recipe: [monitor.alarms]
+struct DriftConfig {  // recipe: [monitor.drift]
   bool enabled = true;
-  AlarmAction action = AlarmAction::warn;
-  std::vector<std::string> statistics;  // of kAlarmStatistics; empty = all
+  DriftAction action = DriftAction::warn;
+  std::vector<std::string> statistics;  // of kDriftStatistics; empty = all
   int64_t prompts = 12;                 // watched, evenly spread over the prompt file
   int64_t samples = 2;                  // of each
-  int64_t every = 1;                    // steps between looks
+  int64_t every = 1;                    // steps between probes
   double allowance = 0.4;               // standard deviations that a statistic may drift
-  double threshold = 0.15;              // sum of what lies beyond, look by look, that raises the alarm
+  double threshold = 0.15;              // sum of what lies beyond, probe by probe, that raises the alarm
 
-  /// Samples that the looks cost, spread over the steps.
+  /// Samples that the probes cost, spread over the steps.
   double samples_a_step() const {
     return enabled ? static_cast<double>(prompts * samples) / static_cast<double>(every) : 0;
   }
@@ -40,15 +38,7 @@ struct MonitorConfig {        // recipe: [monitor]
   int64_t num_samples = 8;    // samples a grid
   bool tensorboard = true;
   bool report = true;  // report.html at the end
-  AlarmsConfig alarms;
+  DriftConfig drift;
 };
 
-}  // namespace monitor
-
-template <>
-struct EnumNames<monitor::AlarmAction> {
-  static constexpr std::array names = {std::pair{monitor::AlarmAction::warn, "warn"},
-                                       std::pair{monitor::AlarmAction::stop, "stop"}};
-};
-
-}  // namespace unigrpo
+}  // namespace unigrpo::monitor

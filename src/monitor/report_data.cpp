@@ -14,16 +14,16 @@
 #include "io/base64.h"
 #include "io/image_codec.h"
 #include "io/json.h"
+#include "io/step_folder.h"
 #include "monitor/metrics_file.h"
-#include "monitor/run_folder.h"
 #include "monitor/samples_file.h"
 
 namespace unigrpo::monitor {
 namespace {
 
 namespace fs = std::filesystem;
+using data::SegmentKind;
 using nlohmann::json;
-using Kind = data::SampleSegment::Kind;
 
 // What keeps the file small enough to mail.
 constexpr size_t kMaxGrids = 16;
@@ -67,7 +67,7 @@ Image shrink(const Image& image, int factor) {
   return small;
 }
 
-struct Picture {
+struct EmbeddedImage {
   std::string src;
   int width;
   int height;
@@ -79,7 +79,7 @@ int big_endian(std::string_view bytes) {
   return static_cast<int>(value);
 }
 
-Picture embed(const fs::path& path) {
+EmbeddedImage embed(const fs::path& path) {
   const auto uri = [](const uint8_t* bytes, size_t size) {
     return "data:image/png;base64," + io::base64_encode({bytes, size});
   };
@@ -101,11 +101,11 @@ json sample_json(const StoredSample& stored) {
   json segments = json::array();
   for (size_t i = 0; i < stored.images.size(); ++i) {
     const data::SampleSegment& segment = stored.row.sample.segments[i];
-    if (segment.kind == Kind::text) {
-      segments.push_back({{"text", segment.text}, {"ended", segment.ended}});
+    if (segment.kind == SegmentKind::text) {
+      segments.push_back({{"text", segment.text}, {"finished", segment.finished}});
     } else {
-      const Picture picture = embed(stored.images[i]);
-      segments.push_back({{"src", picture.src}, {"width", picture.width}, {"height", picture.height}});
+      const EmbeddedImage image = embed(stored.images[i]);
+      segments.push_back({{"src", image.src}, {"width", image.width}, {"height", image.height}});
     }
   }
   const auto or_null = [](const std::optional<double>& value) { return value ? json(*value) : json(nullptr); };
@@ -123,14 +123,10 @@ json sample_json(const StoredSample& stored) {
 bool complete(const fs::path& folder) { return fs::exists(folder / "samples.jsonl"); }
 
 void add_grids(const fs::path& folder, json& report) {
-  std::map<int64_t, fs::path> found;
-  if (fs::is_directory(folder)) {
-    for (const auto& entry : fs::directory_iterator(folder)) {
-      const int64_t step = parse_step_name(entry.path().filename().string());
-      if (step >= 0 && complete(entry.path())) found[step] = entry.path();
-    }
+  std::vector<std::pair<int64_t, fs::path>> all;
+  for (const int64_t step : io::list_steps(folder)) {
+    if (const fs::path path = folder / io::step_name(step); complete(path)) all.emplace_back(step, path);
   }
-  const std::vector<std::pair<int64_t, fs::path>> all(found.begin(), found.end());
   report["grids"] = json::array();
   report["grids_total"] = all.size();
   for (const size_t index : evenly(all.size(), kMaxGrids)) {
@@ -161,9 +157,9 @@ void add_pairs(const fs::path& folder, json& report) {
   }
 }
 
-// The alarms of monitor/alarms.h, in the order of their steps.
-json alarms_of(const MetricsTable& metrics) {
-  constexpr std::string_view kRaised = "alarm_raised/";
+// The alarms of monitor/drift_monitor.h, in the order of their steps.
+json drift_alarms_of(const MetricsTable& metrics) {
+  constexpr std::string_view kRaised = "drift_raised/";
   json alarms = json::array();
   for (size_t i = 0; i < metrics.steps.size(); ++i) {
     for (const auto& [name, values] : metrics.columns) {
@@ -210,7 +206,7 @@ json report_data(const fs::path& run_dir) {
     for (const auto& value : values) column.push_back(value ? json(*value) : json(nullptr));
   }
   json report = {{"metrics", {{"steps", metrics.steps}, {"columns", std::move(columns)}}},
-                 {"alarms", alarms_of(metrics)},
+                 {"drift", drift_alarms_of(metrics)},
                  {"evals", json::object()},
                  {"recipe", ""}};
   report["name"] = fs::weakly_canonical(run_dir).filename().string();

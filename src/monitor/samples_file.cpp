@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "data/segment_json.h"
 #include "io/atomic_file.h"
 #include "io/image_codec.h"
 #include "io/json.h"
@@ -20,7 +21,7 @@
 namespace unigrpo::monitor {
 namespace {
 
-using Kind = data::SampleSegment::Kind;
+using data::SegmentKind;
 using OrderedJson = nlohmann::ordered_json;
 namespace fs = std::filesystem;
 
@@ -45,14 +46,11 @@ OrderedJson row_json(const SampleRow& row, const std::vector<std::string>& image
   OrderedJson segments = OrderedJson::array();
   size_t image_index = 0;
   for (const data::SampleSegment& segment : sample.segments) {
-    if (segment.kind == Kind::text) {
-      segments.push_back(
-          {{"type", "text"}, {"text", segment.text}, {"num_tokens", segment.num_tokens}, {"ended", segment.ended}});
+    if (segment.kind == SegmentKind::text) {
+      segments.push_back(data::text_segment_json(segment.text, segment.num_tokens, segment.finished));
     } else {
-      segments.push_back({{"type", "image"},
-                          {"path", image_names[image_index++]},
-                          {"width", segment.image.width},
-                          {"height", segment.image.height}});
+      segments.push_back(data::image_segment_json(
+          {{"path", image_names[image_index++]}, {"width", segment.image.width}, {"height", segment.image.height}}));
     }
   }
   OrderedJson json = {{"id", sample.id}, {"prompt", sample.prompt}};
@@ -147,24 +145,17 @@ class RowReader {
     const nlohmann::json& segments = need(json_, "segments");
     if (!segments.is_array()) fail("segments: expected an array, found {}", segments.type_name());
     for (const nlohmann::json& json : segments) {
-      if (!json.is_object()) fail("segments: expected objects, found {}", json.type_name());
-      const std::string type = text(json, "type");
-      data::SampleSegment segment;
+      data::SegmentFields fields = data::read_segment(json, where_);
+      data::SampleSegment segment{.kind = fields.kind,
+                                  .text = std::move(fields.text),
+                                  .num_tokens = fields.num_tokens,
+                                  .finished = fields.finished,
+                                  .image = {}};
       fs::path path;
-      if (type == "text") {
-        segment.text = text(json, "text");
-        if (json.contains("num_tokens")) segment.num_tokens = integer(json, "num_tokens");
-        if (json.contains("ended")) {
-          if (!json["ended"].is_boolean()) fail("ended: expected true or false, found {}", json["ended"].dump());
-          segment.ended = json["ended"].get<bool>();
-        }
-      } else if (type == "image") {
-        segment.kind = Kind::image;
+      if (segment.kind == SegmentKind::image) {
         path = image_path(text(json, "path"));
         segment.image.width = side(json, "width");
         segment.image.height = side(json, "height");
-      } else {
-        fail("segments: type must be \"text\" or \"image\", found \"{}\"", type);
       }
       stored.row.sample.segments.push_back(std::move(segment));
       stored.images.push_back(std::move(path));
@@ -206,7 +197,7 @@ void write_samples(const fs::path& folder, std::span<const SampleRow> rows) {
   for (size_t row_index = 0; row_index < rows.size(); ++row_index) {
     std::vector<std::string> names;
     for (const data::SampleSegment& segment : rows[row_index].sample.segments) {
-      if (segment.kind != Kind::image) continue;
+      if (segment.kind != SegmentKind::image) continue;
       names.push_back(fmt::format("{:03}_{:02}.png", row_index, names.size()));
       write_image(folder / names.back(), segment.image);
     }
@@ -240,7 +231,7 @@ std::vector<SampleRow> read_samples(const fs::path& folder) {
   for (StoredSample& stored : list_samples(folder)) {
     auto& segments = stored.row.sample.segments;
     for (size_t i = 0; i < segments.size(); ++i) {
-      if (segments[i].kind != Kind::image) continue;
+      if (segments[i].kind != SegmentKind::image) continue;
       Image image = io::read_image(stored.images[i]);
       const Image& stated = segments[i].image;
       if ((stated.width != 0 && stated.width != image.width) || (stated.height != 0 && stated.height != image.height)) {

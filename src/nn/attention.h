@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/block_attention.h"
+#include "kernels/padded_attention.h"
 
 namespace unigrpo::nn {
 
@@ -28,18 +29,11 @@ class AttentionLayout {
   at::Tensor attend(const at::Tensor& q, const at::Tensor& k_pool, const at::Tensor& v_pool) const;
 
  private:
-  struct Part {
-    int64_t num_blocks = 0, num_queries = 0, num_keys = 0;  // B, Lq, Lk after padding
-    at::Tensor query_index;                                 // [B * Lq]
-    at::Tensor key_index;                                   // [B * Lk]
-    at::Tensor mask;                                        // [B, 1, Lq, Lk] bool, true = visible; undefined = all
-  };
   void pad(std::span<const QueryBlock> blocks, std::span<const int64_t> part_sizes, int64_t num_rows,
            at::Device device);
-  at::Tensor attend_padded(const at::Tensor& q, const at::Tensor& k_pool, const at::Tensor& v_pool) const;
 
   std::optional<kernels::BlockIndex> ragged_;  // float32 on the CPU
-  std::vector<Part> parts_;                    // anything else
+  std::vector<kernels::PaddedBlocks> parts_;   // anything else
   at::Tensor output_index_;                    // [T]: where each packed row stands among the parts' outputs
 };
 

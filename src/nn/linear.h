@@ -11,9 +11,6 @@
 
 namespace unigrpo::nn {
 
-/// x W^T + b. x: [..., in], weight: [out, in], bias: [out] or undefined -> [..., out].
-at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);
-
 /// A low-rank update of one weight (LoRA, Hu et al., arXiv 2106.09685): W x + scale * B (A x).
 struct LoraAdapter {
   at::Tensor a;  // [rank, in]

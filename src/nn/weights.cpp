@@ -6,9 +6,15 @@
 #include <utility>
 
 #include "base/error.h"
+#include "io/model_folder.h"
+#include "tensor/convert.h"
 
 namespace unigrpo::nn {
 namespace {
+
+at::Tensor without_memory(const std::vector<int64_t>& shape) {
+  return at::empty(shape, at::TensorOptions(at::kMeta).dtype(at::kFloat));
+}
 
 std::string shape_text(at::IntArrayRef shape) {
   std::string text = "[";
@@ -31,7 +37,7 @@ at::Tensor Weights::take(const std::string& name, const std::vector<int64_t>& sh
   const auto found = tensors_.find(name);
   if (found == tensors_.end()) {
     missing_.insert(name);
-    return at::empty(shape, at::TensorOptions(at::kMeta).dtype(at::kFloat));
+    return without_memory(shape);
   }
   if (found->second.sizes() != at::IntArrayRef(shape)) {
     throw BadInput("{}: tensor '{}' has shape {}, the config asks for {}", source_, name,
@@ -62,6 +68,25 @@ void Weights::finish() const {
   list(missing_.size(), "missing", missing_);
   list(left_over.size(), "that the config does not ask for", left_over);
   throw BadInput("{}: {}", source_, problems);
+}
+
+Weights open_weights(const std::filesystem::path& path, at::ScalarType dtype,
+                     const std::function<bool(const std::string&)>& wanted) {
+  const io::Checkpoint checkpoint = io::Checkpoint::open(path);
+  std::map<std::string, at::Tensor> tensors;
+  for (const io::TensorView* view : checkpoint.tensors()) {
+    if (wanted(view->name)) tensors.emplace(view->name, tensor::to_tensor(*view, dtype));
+  }
+  return {path.string(), std::move(tensors)};
+}
+
+NamedTensors shapes_taken(const std::function<void(Weights&)>& take) {
+  Weights weights("config",
+                  [](const std::string&, const std::vector<int64_t>& shape) { return without_memory(shape); });
+  take(weights);
+  NamedTensors shapes;
+  for (const auto& [name, tensor] : weights.tensors()) shapes.push_back({name, tensor});
+  return shapes;
 }
 
 }  // namespace unigrpo::nn

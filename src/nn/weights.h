@@ -3,11 +3,14 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <map>
 #include <set>
 #include <string>
 #include <vector>
+
+#include "tensor/named_tensor.h"
 
 namespace unigrpo::nn {
 
@@ -38,5 +41,14 @@ class Weights {
   Initializer initializer_;
   std::set<std::string> taken_, missing_;
 };
+
+/// The tensors of a .safetensors file, or of the shards of an index (io::Checkpoint::open), on the CPU; floating-point
+/// ones as `dtype`. Those that `wanted` does not name stay on disk.
+Weights open_weights(
+    const std::filesystem::path& path, at::ScalarType dtype,
+    const std::function<bool(const std::string& name)>& wanted = [](const std::string&) { return true; });
+
+/// Name and shape of every weight that `take` takes, without memory (meta tensors).
+NamedTensors shapes_taken(const std::function<void(Weights&)>& take);
 
 }  // namespace unigrpo::nn

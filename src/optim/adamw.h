@@ -7,9 +7,9 @@
 #include <string_view>
 #include <vector>
 
-#include "optim/chunks.h"
 #include "optim/config.h"
 #include "optim/parameters.h"
+#include "runtime/stateful.h"
 
 namespace unigrpo::optim {
 
@@ -34,20 +34,17 @@ struct GroupSummary {
   int64_t num_elements = 0;
 };
 
-/// Whose loops do the arithmetic: ours on the CPU, LibTorch's fused kernel elsewhere.
-enum class UpdateKernel { automatic, library };
-
 /// AdamW over a fixed list of parameters, with float32 masters for bf16 ones (a float32 parameter is its own).
 ///
 /// The first group whose pattern fits a name gives its learning rate and weight decay, else `optim.lr` and
 /// `optim.weight_decay`; tensors of fewer than two dimensions (norms, biases) are never decayed. A parameter
 /// without a gradient is left alone, its step count too. The bits of a step do not depend on the number of
 /// threads. Source: arXiv 1711.05101, with the bias correction of torch.optim.AdamW.
-class AdamW {
+class AdamW : public Stateful {
  public:
   /// Throws BadInput where a group's pattern fits no name or a name occurs twice, std::invalid_argument
   /// unless all tensors are contiguous float32 or bf16.
-  AdamW(const OptimConfig& config, NamedParameters parameters, UpdateKernel kernel = UpdateKernel::automatic);
+  AdamW(const OptimConfig& config, NamedParameters parameters);
 
   /// One update from the gradients (of the parameter's dtype). `lr_factor`: from the schedule; `grad_scale`:
   /// from clipping, multiplies the gradients as they are read. Fault points: optim.before, optim.after.
@@ -63,11 +60,10 @@ class AdamW {
 
   /// "<name>.exp_avg", "<name>.exp_avg_sq", "<name>.master" (bf16 only) and "<name>.step" (int64 [1]), sharing
   /// memory with the optimizer.
-  NamedParameters state() const;
+  State state() const override;
   /// Takes over such a state bit for bit. Throws BadInput naming `where` and the tensor that does not fit.
-  void load_state(const NamedParameters& state, std::string_view where);
-  /// Reads masters anew from the parameters, after these were loaded from elsewhere.
-  void reset_masters();
+  void load_state(const State& state, const std::string& where) override;
+  std::string name() const override { return "optimizer"; }
 
  private:
   struct Slot {
@@ -78,15 +74,11 @@ class AdamW {
     at::Tensor master;      // float32; undefined where the parameter is float32
     at::Tensor step;        // int64 [1], CPU
   };
-  StepStats step_with_loops(double lr_factor, double grad_scale);
-  StepStats step_with_library(double lr_factor, double grad_scale);
 
   OptimConfig config_;
   NamedParameters parameters_;
   std::vector<GroupSummary> groups_;
   std::vector<Slot> slots_;
-  std::vector<Chunk> chunks_;
-  bool use_library_ = false;
 };
 
 }  // namespace unigrpo::optim

@@ -6,12 +6,10 @@
 
 #include "base/enum_names.h"
 
-namespace unigrpo {
+namespace unigrpo::optim {
 
-namespace optim {
-
-enum class Schedule { constant, linear, cosine };
-enum class OnNonfinite { skip, stop };
+UNIGRPO_ENUM(Schedule, constant, linear, cosine);
+UNIGRPO_ENUM(OnNonfinite, skip, stop);
 
 struct GroupConfig {    // recipe: [[optim.groups]]; the first pattern that fits wins
   std::string pattern;  // of parameter names, * and ?
@@ -39,19 +37,4 @@ struct OptimConfig {  // recipe: [optim]
   EmaConfig ema;
 };
 
-}  // namespace optim
-
-template <>
-struct EnumNames<optim::Schedule> {
-  static constexpr std::array names = {std::pair{optim::Schedule::constant, "constant"},
-                                       std::pair{optim::Schedule::linear, "linear"},
-                                       std::pair{optim::Schedule::cosine, "cosine"}};
-};
-
-template <>
-struct EnumNames<optim::OnNonfinite> {
-  static constexpr std::array names = {std::pair{optim::OnNonfinite::skip, "skip"},
-                                       std::pair{optim::OnNonfinite::stop, "stop"}};
-};
-
-}  // namespace unigrpo
+}  // namespace unigrpo::optim

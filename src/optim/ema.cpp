@@ -1,13 +1,12 @@
 #include "optim/ema.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <stdexcept>
 #include <string>
 
-#include "optim/elementwise.h"
+#include "kernels/ema_update.h"
 
 namespace unigrpo::optim {
 namespace {
@@ -30,12 +29,12 @@ void check_same(const NamedParameters& averages, const NamedParameters& values) 
 }  // namespace
 
 Ema::Ema(const EmaConfig& config, const NamedParameters& values) : decay_(config.decay) {
+  if (!config.enabled) return;
   const at::NoGradGuard no_grad;
   for (const NamedParameter& value : values) {
     averages_.push_back({value.name, value.tensor.detach().to(at::kFloat, /*non_blocking=*/false, /*copy=*/true)});
   }
   check_same(averages_, values);
-  chunks_ = cut_into_chunks(averages_);
 }
 
 void Ema::update(const NamedParameters& values) {
@@ -43,30 +42,20 @@ void Ema::update(const NamedParameters& values) {
   check_same(averages_, values);
   const double n = static_cast<double>(num_updates_);
   const double rate = 1.0 - std::min(decay_, (1.0 + n) / (10.0 + n));
-  at::parallel_for(0, static_cast<int64_t>(chunks_.size()), 1, [&](int64_t first, int64_t last) {
-    for (int64_t c = first; c < last; ++c) {
-      const Chunk& chunk = chunks_[static_cast<size_t>(c)];
-      const at::Tensor& value = values[chunk.index].tensor;
-      if (!value.is_cpu()) continue;
-      const size_t size = static_cast<size_t>(chunk.end - chunk.begin);
-      float* average = averages_[chunk.index].tensor.mutable_data_ptr<float>() + chunk.begin;
-      if (value.scalar_type() == at::kFloat) {
-        ema_update(static_cast<float>(rate), size, value.const_data_ptr<float>() + chunk.begin, average);
-      } else {
-        ema_update_bf16(static_cast<float>(rate), size,
-                        static_cast<const uint16_t*>(value.const_data_ptr()) + chunk.begin, average);
-      }
-    }
-  });
+  std::vector<at::Tensor> averages, news;
   for (size_t i = 0; i < values.size(); ++i) {
-    if (!values[i].tensor.is_cpu()) averages_[i].tensor.lerp_(values[i].tensor.to(at::kFloat), rate);
+    averages.push_back(averages_[i].tensor);
+    news.push_back(values[i].tensor);
   }
+  kernels::ema_update_(averages, news, rate);
   ++num_updates_;
 }
 
-void Ema::load_state(const NamedParameters& averages, int64_t num_updates, std::string_view where) {
-  assign(averages_, averages, where);
-  num_updates_ = num_updates;
+State Ema::state() const { return {.tensors = averages_, .values = {{"num_updates", std::to_string(num_updates_)}}}; }
+
+void Ema::load_state(const State& state, const std::string& where) {
+  assign(averages_, state.tensors, where);
+  num_updates_ = integer_value(state, "num_updates", where);
 }
 
 EmaScope::EmaScope(const Ema& ema, const NamedParameters& parameters) : parameters_(parameters) {

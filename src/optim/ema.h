@@ -4,9 +4,9 @@
 #include <string_view>
 #include <vector>
 
-#include "optim/chunks.h"
 #include "optim/config.h"
 #include "optim/parameters.h"
+#include "runtime/stateful.h"
 
 namespace unigrpo::optim {
 
@@ -15,9 +15,9 @@ namespace unigrpo::optim {
 ///   average <- average + (1 - d) (value - average),   d = min(decay, (1 + n) / (10 + n)) at update n = 0, 1, ...
 ///
 /// so that a short run's average forgets its start.
-class Ema {
+class Ema : public Stateful {
  public:
-  /// Starts from `values` (float32 or bf16, contiguous).
+  /// Starts from `values` (float32 or bf16, contiguous); holds nothing where `config` has it off.
   Ema(const EmaConfig& config, const NamedParameters& values);
 
   /// Takes in new values: the same names and shapes in the same order as at the start. For bf16 parameters
@@ -27,13 +27,15 @@ class Ema {
   int64_t num_updates() const { return num_updates_; }
   /// The averages under their parameters' names, sharing memory with this object.
   const NamedParameters& averages() const { return averages_; }
+  /// The averages, and `num_updates`.
+  State state() const override;
   /// Takes over saved averages bit for bit; throws BadInput naming `where` and the tensor that does not fit.
-  void load_state(const NamedParameters& averages, int64_t num_updates, std::string_view where);
+  void load_state(const State& state, const std::string& where) override;
+  std::string name() const override { return "ema"; }
 
  private:
   double decay_ = 0;
   NamedParameters averages_;
-  std::vector<Chunk> chunks_;
   int64_t num_updates_ = 0;
 };
 

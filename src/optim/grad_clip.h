@@ -5,6 +5,7 @@
 
 #include "optim/config.h"
 #include "optim/parameters.h"
+#include "runtime/stateful.h"
 
 namespace unigrpo::optim {
 
@@ -17,7 +18,7 @@ struct GradNorm {
 };
 
 /// Measures and judges gradients before a step.
-class GradClip {
+class GradClip : public Stateful {
  public:
   explicit GradClip(const OptimConfig& config) : config_(config) {}
 
@@ -29,11 +30,9 @@ class GradClip {
 
   int64_t skipped() const { return skipped_; }
   int64_t skipped_in_a_row() const { return skipped_in_a_row_; }
-  /// Counters of a resumed run.
-  void restore(int64_t skipped, int64_t skipped_in_a_row) {
-    skipped_ = skipped;
-    skipped_in_a_row_ = skipped_in_a_row;
-  }
+  State state() const override;
+  void load_state(const State& state, const std::string& where) override;
+  std::string name() const override { return "grad_clip"; }
 
  private:
   OptimConfig config_;

@@ -3,8 +3,8 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 namespace unigrpo::policy {
@@ -16,37 +16,49 @@ struct LatentGrid {
   bool operator==(const LatentGrid&) const = default;
 };
 
-/// One block of a sequence, in reading order. What follows sees every block but noisy images.
-struct Block {
-  enum class Kind {
-    text,        // causal
-    latents,     // a clean image as VAE tokens at t = 0; all its tokens see each other
-    vision,      // a clean image as tokens of the vision tower; all see each other
-    noisy_image  // states of an image that is being drawn: each sees the context and itself
-  };
-  Kind kind = Kind::text;
-  std::vector<int64_t> ids = {};  // text: token ids, e.g. bos y_1..y_K eos
-  at::Tensor latents = {};        // latents: [L, C] float32; noisy_image: [S, L, C], S states that share the context
-  at::Tensor t = {};              // noisy_image: [S] float32
-  at::Tensor pixels = {};         // vision: [3, H, W] float32 in [-1, 1], sides divisible by the patch
-  LatentGrid grid = {};           // of the image's tokens
-
-  /// Tokens in the sequence, the two boundary tokens of each image included.
-  int64_t num_tokens() const {
-    if (kind == Kind::text) return static_cast<int64_t>(ids.size());
-    return (kind == Kind::noisy_image ? latents.size(0) : 1) * (grid.num_tokens() + 2);
-  }
+/// Causal text: token ids, e.g. bos y_1..y_K eos.
+struct TextBlock {
+  std::vector<int64_t> ids;
 };
 
-inline Block text_block(std::vector<int64_t> ids) { return {.kind = Block::Kind::text, .ids = std::move(ids)}; }
+/// A clean image as VAE tokens at t = 0; all its tokens see each other.
+struct LatentBlock {
+  at::Tensor latents;  // [L, C] float32
+  LatentGrid grid;
+};
 
-inline Block noisy_image_block(at::Tensor latents, at::Tensor t, LatentGrid grid) {
-  return {.kind = Block::Kind::noisy_image, .latents = std::move(latents), .t = std::move(t), .grid = grid};
+/// A clean image as tokens of the vision tower; all see each other.
+struct VisionBlock {
+  at::Tensor pixels;  // [3, H, W] float32 in [-1, 1], sides divisible by the patch
+  LatentGrid grid;
+};
+
+/// S states of latents that are being denoised: each sees the context and itself, and nothing sees them.
+struct NoisyBlock {
+  at::Tensor latents;  // [S, L, C] float32
+  at::Tensor t;        // [S] float32
+  LatentGrid grid;
+};
+
+/// One block of a sequence, in reading order. What follows sees every block but noisy ones.
+using Block = std::variant<TextBlock, LatentBlock, VisionBlock, NoisyBlock>;
+
+/// Tokens in the sequence, the two boundary tokens of each image included.
+inline int64_t num_tokens(const Block& block) {
+  struct Visitor {
+    int64_t operator()(const TextBlock& text) const { return static_cast<int64_t>(text.ids.size()); }
+    int64_t operator()(const LatentBlock& image) const { return image.grid.num_tokens() + 2; }
+    int64_t operator()(const VisionBlock& image) const { return image.grid.num_tokens() + 2; }
+    int64_t operator()(const NoisyBlock& states) const {
+      return states.latents.size(0) * (states.grid.num_tokens() + 2);
+    }
+  };
+  return std::visit(Visitor{}, block);
 }
 
 inline int64_t num_tokens(const std::vector<Block>& blocks) {
   int64_t tokens = 0;
-  for (const Block& block : blocks) tokens += block.num_tokens();
+  for (const Block& block : blocks) tokens += num_tokens(block);
   return tokens;
 }
 

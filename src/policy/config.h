@@ -6,12 +6,10 @@
 
 #include "base/enum_names.h"
 
-namespace unigrpo {
+namespace unigrpo::policy {
 
-namespace policy {
-
-enum class DtypeChoice { float32, bfloat16 };
-enum class TrainMode { full, lora };
+UNIGRPO_ENUM(DtypeChoice, float32, bfloat16);
+UNIGRPO_ENUM(TrainMode, full, lora);
 
 struct LoraConfig {  // recipe: [policy.lora]
   int64_t rank = 32;
@@ -29,18 +27,4 @@ struct PolicyConfig {  // recipe: [policy]
   LoraConfig lora;
 };
 
-}  // namespace policy
-
-template <>
-struct EnumNames<policy::DtypeChoice> {
-  static constexpr std::array names = {std::pair{policy::DtypeChoice::float32, "float32"},
-                                       std::pair{policy::DtypeChoice::bfloat16, "bfloat16"}};
-};
-
-template <>
-struct EnumNames<policy::TrainMode> {
-  static constexpr std::array names = {std::pair{policy::TrainMode::full, "full"},
-                                       std::pair{policy::TrainMode::lora, "lora"}};
-};
-
-}  // namespace unigrpo
+}  // namespace unigrpo::policy

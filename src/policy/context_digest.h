@@ -20,10 +20,11 @@ struct ContextDigest {
   /// visible: tokens that it sees, itself included.
   void add_token(int64_t id, int64_t position, int64_t visible);
   /// A clean image at one position; visible: tokens that each of the block's sees, the block included.
-  void add_image(const Block& image, int64_t position, int64_t visible);
+  void add_image(const LatentBlock& image, int64_t position, int64_t visible);
+  void add_image(const VisionBlock& image, int64_t position, int64_t visible);
 };
 
-/// Of a tensor's shape and bytes.
+/// Of a tensor's shape and bytes (XXH3), continuing `hash`.
 uint64_t hash_tensor(const at::Tensor& tensor, uint64_t hash);
 
 }  // namespace unigrpo::policy

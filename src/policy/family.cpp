@@ -1,50 +1,93 @@
 #include "policy/family.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
-#include <stdexcept>
 #include <string>
 
 #include "base/error.h"
-#include "policy/config_section.h"
+#include "base/text.h"
+#include "policy/bagel/bagel.h"
+#include "policy/paired/paired.h"
+#include "policy/qwen2/qwen2.h"
 
 namespace unigrpo::policy {
+namespace {
 
-Family family_of(const std::filesystem::path& folder) {
+template <typename Model>
+std::unique_ptr<UnifiedPolicy> load_model(const PolicyConfig& config, const Runtime& runtime) {
+  return Model::load(config, runtime);
+}
+
+constexpr Family kFamilies[] = {{.name = "bagel",
+                                 .folder = "a BAGEL folder",
+                                 .architecture = "BagelForConditionalGeneration",
+                                 .marker = "llm_config.json",
+                                 .weights_file = "ema.safetensors",
+                                 .generates_images = true,
+                                 .load = load_model<Bagel>,
+                                 .read_sizes = Bagel::read_sizes},
+                                {.name = "qwen2",
+                                 .folder = "a Qwen2.5 folder",
+                                 .architecture = "Qwen2ForCausalLM",
+                                 .marker = "",
+                                 .weights_file = "model.safetensors",
+                                 .generates_images = false,
+                                 .load = load_model<Qwen2>,
+                                 .read_sizes = Qwen2::read_sizes},
+                                {.name = "unigrpo_pair",
+                                 .folder = "a pair of models",
+                                 .architecture = "",
+                                 .marker = "",
+                                 .weights_file = nullptr,
+                                 .generates_images = true,
+                                 .load = load_model<Paired>,
+                                 .read_sizes = Paired::read_sizes}};
+
+const Family* find_family(std::string_view Family::*key, std::string_view value) {
+  const auto found = std::ranges::find(kFamilies, value, key);
+  return found == std::end(kFamilies) || value.empty() ? nullptr : found;
+}
+
+std::string expected_types() {
+  std::vector<std::string> types;
+  for (const Family& family : kFamilies) types.push_back(fmt::format("\"{}\" ({})", family.name, family.folder));
+  return join(types, ", ");
+}
+
+}  // namespace
+
+const Family& family_of(const std::filesystem::path& folder) {
   if (!std::filesystem::is_directory(folder)) {
     throw BadInput("{}: not a model folder (expected a folder with config.json)", folder.string());
   }
-  const nlohmann::json root = read_config_file(folder / "config.json");
-  const ConfigSection section(root, (folder / "config.json").string());
-  constexpr const char* kExpected = "expected \"bagel\", or \"qwen2\" for Qwen2.5, or \"unigrpo_pair\"";
+  const auto section = io::JsonSection::open(folder / "config.json");
   if (section.has("model_type")) {
     const std::string type = section.text("model_type", "");
-    if (const auto family = enum_value<Family>(type)) return *family;
-    throw BadInput("{}: 'model_type' is \"{}\"; {}", section.file(), type, kExpected);
+    if (const Family* family = find_family(&Family::name, type)) return *family;
+    throw BadInput("{}: 'model_type' is \"{}\"; expected one of {}", section.where(), type, expected_types());
   }
   if (section.has("architectures")) {
-    const nlohmann::json& names = section.object()["architectures"];
-    const std::string name =
-        names.is_array() && !names.empty() && names[0].is_string() ? names[0].get<std::string>() : "";
-    if (name.starts_with("Bagel")) return Family::bagel;
-    if (name == "Qwen2ForCausalLM") return Family::qwen2;
-    throw BadInput("{}: 'architectures' is {}; expected [\"BagelForConditionalGeneration\"] or [\"Qwen2ForCausalLM\"]",
-                   section.file(), names.dump());
+    const nlohmann::json& names = section.at("architectures");
+    const bool named = names.is_array() && !names.empty() && names[0].is_string();
+    const Family* family = named ? find_family(&Family::architecture, names[0].get<std::string>()) : nullptr;
+    if (family != nullptr) return *family;
+    std::vector<std::string> known;
+    for (const Family& one : kFamilies) {
+      if (!one.architecture.empty()) known.push_back(fmt::format("[\"{}\"]", one.architecture));
+    }
+    throw BadInput("{}: 'architectures' is {}; expected {}", section.where(), names.dump(), join(known, " or "));
   }
-  if (std::filesystem::exists(folder / "llm_config.json")) return Family::bagel;
-  throw BadInput("{}: 'model_type' is missing; {}", section.file(), kExpected);
+  for (const Family& family : kFamilies) {
+    if (!family.marker.empty() && std::filesystem::exists(folder / family.marker)) return family;
+  }
+  throw BadInput("{}: 'model_type' is missing; expected one of {}", section.where(), expected_types());
 }
 
-const char* weights_file(Family family) {
-  if (family == Family::pair) throw std::invalid_argument("a pair of models has no weights of its own");
-  return family == Family::bagel ? "ema.safetensors" : "model.safetensors";
-}
-
-std::optional<std::filesystem::path> find_weights(const std::filesystem::path& folder, Family family) {
-  const std::string single = weights_file(family);
-  for (const std::string& name : {single, single + ".index.json", std::string("model.safetensors.index.json")}) {
-    if (std::filesystem::exists(folder / name)) return folder / name;
-  }
-  return std::nullopt;
+void require_family(const std::filesystem::path& folder, std::string_view name) {
+  const Family& family = family_of(folder);
+  if (family.name == name) return;
+  throw BadInput("{}: a {} model; this needs {}", folder.string(), family.name,
+                 find_family(&Family::name, name)->folder);
 }
 
 }  // namespace unigrpo::policy

@@ -1,40 +1,58 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
+#include <string_view>
 
-#include "base/enum_names.h"
+#include "policy/mot_config.h"
+#include "tensor/named_tensor.h"
 
 namespace unigrpo {
+struct Runtime;
+}
 
-namespace policy {
+namespace unigrpo::policy {
 
-/// Kinds of model folders that load, by their `model_type`.
-enum class Family {
-  bagel,  // text and images
-  qwen2,  // Qwen2 and Qwen2.5: text
-  pair    // one of each, in folders of their own: paired.h
+class UnifiedPolicy;
+struct Family;
+struct PolicyConfig;
+
+/// What a folder's config files say, without its weights.
+struct ModelSizes {
+  /// How pixels become tokens, in a family that generates images.
+  struct Images {
+    int64_t pixels_per_latent = 0;  // side of a latent token
+    int64_t pixels_per_patch = 0;   // side of a token that the vision tower sees
+    int64_t max_vision_side = 0;    // pixels; larger images are made smaller for the tower
+  };
+
+  const Family* family = nullptr;
+  MotConfig llm;
+  std::optional<Images> images;
+  NamedTensors shapes;  // every weight by its official name, meta tensors; `autoencoder.` before ae.safetensors'
 };
 
-/// Which family config.json of a model folder names: by `model_type`, else `architectures`; a file with neither is
-/// BAGEL's where llm_config.json lies beside it. Throws BadInput naming file and key for any other, and for a folder
-/// without config.json.
-Family family_of(const std::filesystem::path& folder);
-
-/// The file that opens a folder's weights: the family's single file, or the index of its shards; nothing where there
-/// are none.
-std::optional<std::filesystem::path> find_weights(const std::filesystem::path& folder, Family family);
-
-/// The single file that weights come in: ema.safetensors, model.safetensors. A pair has none of its own.
-const char* weights_file(Family family);
-
-}  // namespace policy
-
-template <>
-struct EnumNames<policy::Family> {
-  static constexpr std::array names = {std::pair{policy::Family::bagel, "bagel"},
-                                       std::pair{policy::Family::qwen2, "qwen2"},
-                                       std::pair{policy::Family::pair, "unigrpo_pair"}};
+/// A kind of model folders that load: a folder of src/policy/, and a row of the table in family.cpp.
+struct Family {
+  std::string_view name;          // `model_type` in config.json
+  std::string_view folder;        // in words: "a Qwen2.5 folder"
+  std::string_view architecture;  // in `architectures`, where there is no model_type; empty: none
+  std::string_view marker;        // a file beside a config.json that has neither; empty: none
+  const char* weights_file;       // the single file that weights come in; nullptr: its halves' folders have them
+  bool generates_images;          // not text alone
+  /// See load().
+  std::unique_ptr<UnifiedPolicy> (*load)(const PolicyConfig& config, const Runtime& runtime);
+  /// See policy::read_sizes().
+  ModelSizes (*read_sizes)(const std::filesystem::path& folder);
 };
 
-}  // namespace unigrpo
+/// Which family config.json of a model folder names: by `model_type`, else `architectures`, else the marker beside it.
+/// Throws BadInput naming file and key for any other, and for a folder without config.json.
+const Family& family_of(const std::filesystem::path& folder);
+
+/// Throws BadInput unless the folder is one of the family of this name.
+void require_family(const std::filesystem::path& folder, std::string_view name);
+
+}  // namespace unigrpo::policy

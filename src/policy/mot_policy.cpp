@@ -22,25 +22,13 @@ bool is_adapter(const std::string& name) { return name.find(".lora_") != std::st
 
 }  // namespace
 
-std::map<std::string, at::Tensor> read_tensors(const std::filesystem::path& path, at::ScalarType dtype) {
-  const io::Checkpoint checkpoint = io::Checkpoint::open(path);
-  std::map<std::string, at::Tensor> tensors;
-  for (const io::TensorView* view : checkpoint.tensors()) {
-    tensors.emplace(view->name, tensor::to_tensor(*view, dtype, at::kCPU));
-  }
-  return tensors;
-}
-
 nn::Weights open_weights(const PolicyConfig& config, const MotConfig& llm) {
   const std::filesystem::path folder = config.model;
-  const Family family = family_of(folder);
-  const auto path = find_weights(folder, family);
-  if (!path)
-    throw BadInput("{}: no {} (or *.safetensors.index.json) in this model folder", folder.string(),
-                   weights_file(family));
-  auto tensors = read_tensors(*path, config.dtype == DtypeChoice::bfloat16 ? at::kBFloat16 : at::kFloat);
-  std::erase_if(tensors, [&](const auto& entry) { return is_tied_copy(llm, entry.first); });
-  return {path->string(), std::move(tensors)};
+  const char* single = family_of(folder).weights_file;
+  const auto path = io::find_weights(folder, single);
+  if (!path) throw BadInput("{}: no {} (or *.safetensors.index.json) in this model folder", folder.string(), single);
+  const at::ScalarType dtype = config.dtype == DtypeChoice::bfloat16 ? at::kBFloat16 : at::kFloat;
+  return nn::open_weights(*path, dtype, [&](const std::string& name) { return !is_tied_copy(llm, name); });
 }
 
 MotPolicy::MotPolicy(const MotConfig& llm, nn::Weights& weights, std::unique_ptr<data::Tokenizer> tokenizer,
@@ -92,7 +80,7 @@ PackedTokens MotPolicy::packed(const Placement& placed) const {
       for (const uint64_t part : {read.token_ids, read.latents, read.pixels}) content = fnv1a64(part, content);
     }
   }
-  for (const Block* image : placed.noisy) content = hash_tensor(image->latents, content);
+  for (const NoisyBlock* states : placed.noisy) content = hash_tensor(states->latents, content);
   return tokens;
 }
 

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <filesystem>
-#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -15,7 +14,7 @@
 namespace unigrpo::policy {
 
 /// What the families share: a policy around one MotTransformer, with its tokenizer, cache, parameters and adapters. A
-/// text block is <|im_start|> text <|im_end|>. A family adds what it reads and draws, and the packed forward.
+/// text block is <|im_start|> text <|im_end|>. A family adds how it reads and generates images, and the packed forward.
 class MotPolicy : public UnifiedPolicy {
  public:
   const data::Tokenizer& tokenizer() const override { return *tokenizer_; }
@@ -66,9 +65,6 @@ class MotPolicy : public UnifiedPolicy {
   std::unique_ptr<MotTransformer> llm_;
   KvCache cache_;
 };
-
-/// The tensors of one file, or of the shards of an index, on the CPU; floating-point ones as `dtype`.
-std::map<std::string, at::Tensor> read_tensors(const std::filesystem::path& path, at::ScalarType dtype);
 
 /// A model folder's weights in the config's dtype, a tied copy of lm_head left out. Throws BadInput naming the folder
 /// where there are none.

@@ -5,7 +5,8 @@
 #include <tuple>
 #include <utility>
 
-#include "nn/norm.h"
+#include "kernels/linear.h"
+#include "kernels/rms_norm.h"
 #include "nn/recompute.h"
 
 namespace unigrpo::policy {
@@ -77,16 +78,16 @@ MotTransformer::MotTransformer(const MotConfig& config, nn::Weights& weights, co
 
 at::Tensor MotTransformer::embed(const at::Tensor& ids) const { return at::embedding(embed_tokens_, ids); }
 
-at::Tensor MotTransformer::logits(const at::Tensor& hidden) const { return nn::linear(hidden, lm_head_, {}); }
+at::Tensor MotTransformer::logits(const at::Tensor& hidden) const { return kernels::linear(hidden, lm_head_, {}); }
 
 MotTransformer::Streams MotTransformer::run_layer(size_t index, const Streams& x, const PackedTokens& tokens,
-                                                  const nn::RotaryTable& rotary, KvCache* cache) const {
+                                                  const kernels::RotaryTable& rotary, KvCache* cache) const {
   const int64_t dh = config_.head_dim;
   const double eps = config_.rms_norm_eps;
   const Layer& layer = layers_[index];
   auto each = [&](const Streams& s, const auto& f) { return s.each(layer.und, layer.gen, f); };
   const Streams h =
-      each(x, [&](const Expert& e, const at::Tensor& rows) { return nn::rms_norm(rows, e.input_norm, eps); });
+      each(x, [&](const Expert& e, const at::Tensor& rows) { return kernels::rms_norm(rows, e.input_norm, eps); });
   auto heads = [&](nn::Linear Expert::*projection, int64_t num_heads) {
     return each(h, [&](const Expert& e, const at::Tensor& rows) {
       return (e.*projection)(rows, tokens.dropout).view({rows.size(0), num_heads, dh});
@@ -94,10 +95,11 @@ MotTransformer::Streams MotTransformer::run_layer(size_t index, const Streams& x
   };
   auto normed = [&](const Streams& s, at::Tensor Expert::*weight) {
     if (!config_.qk_norm) return s.join();
-    return each(s, [&](const Expert& e, const at::Tensor& rows) { return nn::rms_norm(rows, e.*weight, eps); }).join();
+    return each(s, [&](const Expert& e, const at::Tensor& rows) { return kernels::rms_norm(rows, e.*weight, eps); })
+        .join();
   };
-  const at::Tensor q = nn::apply_rotary(normed(heads(&Expert::q, config_.num_heads), &Expert::q_norm), rotary);
-  at::Tensor k = nn::apply_rotary(normed(heads(&Expert::k, config_.num_kv_heads), &Expert::k_norm), rotary);
+  const at::Tensor q = kernels::apply_rotary(normed(heads(&Expert::q, config_.num_heads), &Expert::q_norm), rotary);
+  at::Tensor k = kernels::apply_rotary(normed(heads(&Expert::k, config_.num_kv_heads), &Expert::k_norm), rotary);
   at::Tensor v = heads(&Expert::v, config_.num_kv_heads).join();  // [T, Hkv, Dh]
   if (cache) {
     const auto layer_index = static_cast<int64_t>(index);
@@ -114,14 +116,14 @@ MotTransformer::Streams MotTransformer::run_layer(size_t index, const Streams& x
                                 [&](const Expert& e, const at::Tensor& rows) { return e.o(rows, tokens.dropout); });
   const Streams y = {x.und + attended.und, x.gen + attended.gen};
   const Streams fed = each(y, [&](const Expert& e, const at::Tensor& rows) {
-    const at::Tensor n = nn::rms_norm(rows, e.post_attention_norm, eps);
+    const at::Tensor n = kernels::rms_norm(rows, e.post_attention_norm, eps);
     return e.down(at::silu(e.gate(n, tokens.dropout)) * e.up(n, tokens.dropout), tokens.dropout);
   });
   return {y.und + fed.und, y.gen + fed.gen};
 }
 
 at::Tensor MotTransformer::forward(const at::Tensor& embeds, const PackedTokens& tokens, KvCache* cache) const {
-  const nn::RotaryTable rotary = nn::rotary_table(tokens.position_ids, config_.head_dim, config_.rope_theta);
+  const kernels::RotaryTable rotary = kernels::rotary_table(tokens.position_ids, config_.head_dim, config_.rope_theta);
   Streams x = Streams::split(embeds, tokens.num_und);
   for (size_t i = 0; i < layers_.size(); ++i) {
     if (!recompute_ || cache) {
@@ -137,7 +139,7 @@ at::Tensor MotTransformer::forward(const at::Tensor& embeds, const PackedTokens&
   return x
       .each(norm_, norm_gen_,
             [&](const at::Tensor& weight, const at::Tensor& rows) {
-              return nn::rms_norm(rows, weight, config_.rms_norm_eps);
+              return kernels::rms_norm(rows, weight, config_.rms_norm_eps);
             })
       .join();
 }

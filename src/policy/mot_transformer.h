@@ -7,39 +7,16 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
+#include "kernels/rotary.h"
 #include "nn/attention.h"
 #include "nn/linear.h"
-#include "nn/rotary.h"
 #include "nn/weights.h"
 #include "policy/kv_cache.h"
+#include "policy/mot_config.h"
 
 namespace unigrpo::policy {
-
-/// Sizes of the language model (Qwen2's keys), and what tells the families apart.
-struct MotConfig {
-  int64_t hidden_size = 0;
-  int64_t intermediate_size = 0;
-  int64_t num_layers = 0;
-  int64_t num_heads = 0;
-  int64_t num_kv_heads = 0;
-  int64_t head_dim = 0;  // hidden_size / num_heads, unless the config says otherwise
-  int64_t vocab_size = 0;
-  int64_t max_positions = 32768;
-  double rms_norm_eps = 1e-6;
-  double rope_theta = 1e6;
-  bool tie_word_embeddings = false;
-  std::string prefix = {};         // of every tensor's name
-  bool generation_expert = false;  // a second set of weights, `_moe_gen`, for latent tokens
-  bool qk_norm = false;            // RMS norm over each head of queries and keys
-};
-
-/// A second copy of tied embeddings, which some tools save: readers pass it over and writers leave it out.
-inline bool is_tied_copy(const MotConfig& config, std::string_view name) {
-  return config.tie_word_embeddings && name == config.prefix + "lm_head.weight";
-}
 
 /// Tokens of many sequences in one row order: understanding tokens first, then generation (latent) tokens.
 struct PackedTokens {
@@ -87,7 +64,7 @@ class MotTransformer {
     Expert und, gen;  // gen is empty without a generation expert
   };
   struct Streams;  // the packed rows, one tensor an expert
-  Streams run_layer(size_t index, const Streams& x, const PackedTokens& tokens, const nn::RotaryTable& rotary,
+  Streams run_layer(size_t index, const Streams& x, const PackedTokens& tokens, const kernels::RotaryTable& rotary,
                     KvCache* cache) const;
   static Expert take_expert(const MotConfig& config, nn::Weights& weights, int64_t layer, const std::string& suffix,
                             const bool* lora_enabled);

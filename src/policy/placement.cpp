@@ -14,6 +14,7 @@ namespace {
 /// part * kPart + index.
 constexpr int64_t kPart = int64_t{1} << 40;
 constexpr int64_t kNoisy = 1, kClean = 2;
+const size_t kNoisyKind = Block(NoisyBlock{}).index();
 
 }  // namespace
 
@@ -22,7 +23,7 @@ Placement::Placement(const TrainBatch& batch, int64_t image_start, int64_t image
   std::vector<Reader> prefixes;
   for (const auto& prefix : batch.prefixes) {
     Reader reader;
-    for (size_t k = 0; k < prefix.size(); ++k) place(prefix[k], reader, {0, k, prefix[k].kind});
+    for (size_t k = 0; k < prefix.size(); ++k) place(prefix[k], reader, {0, k, prefix[k].index()});
     prefixes.push_back(std::move(reader));
   }
   for (const TrainSequence& sequence : batch.sequences) {
@@ -31,9 +32,9 @@ Placement::Placement(const TrainBatch& batch, int64_t image_start, int64_t image
     for (size_t k = 0; k < sequence.blocks.size(); ++k) {
       const Block& block = sequence.blocks[k];
       const size_t first = und_ids.size();
-      place(block, reader, {1, k, block.kind});
+      place(block, reader, {1, k, block.index()});
       read.push_back(reader.digest);
-      if (block.kind != Block::Kind::text) continue;
+      if (!std::holds_alternative<TextBlock>(block)) continue;
       for (size_t row = first; row < und_ids.size(); ++row) text_rows.push_back(static_cast<int64_t>(row));
     }
   }
@@ -42,7 +43,7 @@ Placement::Placement(const TrainBatch& batch, int64_t image_start, int64_t image
   num_rows = num_und + num_noisy + static_cast<int64_t>(positions_[kClean].size());
   const int64_t shift = detach_context_ ? num_rows : 0;  // detached copies stand behind the rows
   for (auto& [group, members] : groups_) {
-    const bool drawn = std::get<2>(group) == Block::Kind::noisy_image;
+    const bool drawn = std::get<2>(group) == kNoisyKind;
     part_sizes_.push_back(static_cast<int64_t>(members.size()));
     for (nn::QueryBlock& block : members) {
       const size_t context = block.keys.size() - block.queries.size();
@@ -80,63 +81,59 @@ int64_t Placement::resolve(int64_t row) const {
   return index + (part == 0 ? 0 : num_und) + (part == kClean ? num_noisy : 0);
 }
 
-void Placement::place(const Block& source, Reader& reader, const Group& group) {
-  const int64_t tokens = source.grid.num_tokens();
-  switch (source.kind) {
-    case Block::Kind::text: {
-      if (source.ids.empty()) return;
-      nn::QueryBlock block;
-      for (const int64_t id : source.ids) {
-        block.queries.push_back(add_und(id, reader.position));
-        reader.digest.add_token(id, reader.position++,
-                                static_cast<int64_t>(reader.visible.size() + block.queries.size()));
-      }
-      read(std::move(block), reader, group);
-      return;
-    }
-    case Block::Kind::latents:
-    case Block::Kind::vision: {
-      const bool latents = source.kind == Block::Kind::latents;
-      (latents ? clean : vision).push_back(&source);
-      nn::QueryBlock block;
-      block.causal = false;
-      const int64_t start = add_und(image_start_, reader.position);
-      const int64_t end = latents ? add_und(image_end_, reader.position) : -1;
-      block.queries.push_back(start);
-      for (int64_t i = 0; i < tokens; ++i) {
-        if (latents) {
-          block.queries.push_back(add(kClean, reader.position));
-        } else {
-          vision_rows.push_back(add_und(image_start_, reader.position));
-          block.queries.push_back(vision_rows.back());
-        }
-      }
-      block.queries.push_back(latents ? end : add_und(image_end_, reader.position));
-      reader.digest.add_image(source, reader.position++,
-                              static_cast<int64_t>(reader.visible.size() + block.queries.size()));
-      read(std::move(block), reader, group);
-      return;
-    }
-    case Block::Kind::noisy_image: {
-      noisy.push_back(&source);
-      const int64_t states = source.latents.size(0);
-      std::vector<int64_t> boundary;
-      for (int64_t s = 0; s < states; ++s) {
-        boundary.push_back(add_und(image_start_, reader.position));
-        boundary.push_back(add_und(image_end_, reader.position));
-      }
-      for (int64_t s = 0; s < states; ++s) {
-        nn::QueryBlock block;
-        block.causal = false;
-        block.queries.push_back(boundary[2 * s]);
-        for (int64_t i = 0; i < tokens; ++i) block.queries.push_back(add(kNoisy, reader.position));
-        block.queries.push_back(boundary[2 * s + 1]);
-        block.keys = reader.visible;
-        block.keys.insert(block.keys.end(), block.queries.begin(), block.queries.end());
-        groups_[group].push_back(std::move(block));
-      }
-      return;
-    }
+void Placement::place(const TextBlock& text, Reader& reader, const Group& group) {
+  if (text.ids.empty()) return;
+  nn::QueryBlock block;
+  for (const int64_t id : text.ids) {
+    block.queries.push_back(add_und(id, reader.position));
+    reader.digest.add_token(id, reader.position++, static_cast<int64_t>(reader.visible.size() + block.queries.size()));
+  }
+  read(std::move(block), reader, group);
+}
+
+void Placement::place(const LatentBlock& image, Reader& reader, const Group& group) {
+  clean.push_back(&image);
+  nn::QueryBlock block;
+  block.causal = false;
+  block.queries.push_back(add_und(image_start_, reader.position));
+  const int64_t end = add_und(image_end_, reader.position);
+  for (int64_t i = 0; i < image.grid.num_tokens(); ++i) block.queries.push_back(add(kClean, reader.position));
+  block.queries.push_back(end);
+  reader.digest.add_image(image, reader.position++, static_cast<int64_t>(reader.visible.size() + block.queries.size()));
+  read(std::move(block), reader, group);
+}
+
+void Placement::place(const VisionBlock& image, Reader& reader, const Group& group) {
+  vision.push_back(&image);
+  nn::QueryBlock block;
+  block.causal = false;
+  block.queries.push_back(add_und(image_start_, reader.position));
+  for (int64_t i = 0; i < image.grid.num_tokens(); ++i) {
+    vision_rows.push_back(add_und(image_start_, reader.position));
+    block.queries.push_back(vision_rows.back());
+  }
+  block.queries.push_back(add_und(image_end_, reader.position));
+  reader.digest.add_image(image, reader.position++, static_cast<int64_t>(reader.visible.size() + block.queries.size()));
+  read(std::move(block), reader, group);
+}
+
+void Placement::place(const NoisyBlock& states, Reader& reader, const Group& group) {
+  noisy.push_back(&states);
+  const int64_t count = states.latents.size(0);
+  std::vector<int64_t> boundary;
+  for (int64_t s = 0; s < count; ++s) {
+    boundary.push_back(add_und(image_start_, reader.position));
+    boundary.push_back(add_und(image_end_, reader.position));
+  }
+  for (int64_t s = 0; s < count; ++s) {
+    nn::QueryBlock block;
+    block.causal = false;
+    block.queries.push_back(boundary[2 * s]);
+    for (int64_t i = 0; i < states.grid.num_tokens(); ++i) block.queries.push_back(add(kNoisy, reader.position));
+    block.queries.push_back(boundary[2 * s + 1]);
+    block.keys = reader.visible;
+    block.keys.insert(block.keys.end(), block.queries.begin(), block.queries.end());
+    groups_[group].push_back(std::move(block));
   }
 }
 

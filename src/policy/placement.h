@@ -26,7 +26,9 @@ class Placement {
   std::vector<int64_t> und_ids;      // [num_und]; rows of vision tokens hold any id
   std::vector<int64_t> vision_rows;  // rows whose embeddings come from the vision tower
   std::vector<int64_t> text_rows;    // rows of the sequences' own text, in order
-  std::vector<const Block*> noisy, clean, vision;
+  std::vector<const NoisyBlock*> noisy;
+  std::vector<const LatentBlock*> clean;
+  std::vector<const VisionBlock*> vision;
   int64_t num_und = 0, num_noisy = 0, num_rows = 0;
   std::vector<std::vector<ContextDigest>> digests;  // of each sequence, once each block was placed
 
@@ -37,13 +39,20 @@ class Placement {
     int64_t position = 0;
     ContextDigest digest;
   };
-  /// Blocks of alike shape form a padded batch: those of prefixes or of sequences, of one depth and kind.
-  using Group = std::tuple<int, size_t, Block::Kind>;
+  /// Blocks of alike shape form a padded batch: those of prefixes or of sequences, of one depth and kind
+  /// (Block's index).
+  using Group = std::tuple<int, size_t, size_t>;
 
   int64_t add(int64_t part, int64_t position);
   int64_t add_und(int64_t id, int64_t position);
   int64_t resolve(int64_t row) const;
-  void place(const Block& source, Reader& reader, const Group& group);
+  void place(const TextBlock& text, Reader& reader, const Group& group);
+  void place(const LatentBlock& image, Reader& reader, const Group& group);
+  void place(const VisionBlock& image, Reader& reader, const Group& group);
+  void place(const NoisyBlock& states, Reader& reader, const Group& group);
+  void place(const Block& block, Reader& reader, const Group& group) {
+    std::visit([&](const auto& kind) { place(kind, reader, group); }, block);
+  }
   void read(nn::QueryBlock block, Reader& reader, const Group& group);
 
   int64_t image_start_, image_end_;

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "data/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 #include "io/image.h"
 #include "policy/block.h"
 #include "policy/kv_cache.h"
@@ -16,7 +16,7 @@
 
 namespace unigrpo::policy {
 
-/// Writes text: contexts and token ids in, logits out. No gradients.
+/// Decodes text: contexts and token ids in, logits out. No gradients.
 class TextPolicy {
  public:
   virtual ~TextPolicy() = default;
@@ -42,15 +42,16 @@ class Denoiser {
   virtual at::Tensor velocity(const at::Tensor& latents, const at::Tensor& t) = 0;
 };
 
-/// Reads images into contexts and draws them in latent space. No gradients here.
+/// Reads images into contexts and denoises new ones in latent space. No gradients here.
 class ImagePolicy {
  public:
   virtual ~ImagePolicy() = default;
   virtual int64_t latent_channels() const = 0;  // C of a latent token
-  /// The token grid of a square image. Throws BadInput where the model cannot draw that size.
+  /// The token grid of a square image. Throws BadInput where the model cannot generate that size.
   virtual LatentGrid grid_for(int64_t image_size) const = 0;
-  /// How images enter a context, image by image: as VAE tokens (the posterior mean; left out where nothing is drawn)
-  /// and as vision tokens, resized by the model's own rule. Throws BadInput for an image that the model cannot read.
+  /// How images enter a context, image by image: as VAE tokens (the posterior mean; left out where no image is
+  /// generated) and as vision tokens, resized by the model's own rule. Throws BadInput for an image that the model
+  /// cannot read.
   virtual std::vector<std::vector<Block>> read_images(std::span<const Image> images, bool with_latents) = 0;
   /// Appends blocks[i], an image of one kind for all, to rows[i].
   virtual void append_images(std::span<Context* const> rows, std::span<const Block> blocks) = 0;

@@ -25,6 +25,10 @@ struct ValueText {
     return "[" + join(parts, ", ") + "]";
   }
   std::string operator()(const EnumRef& value) const { return toml_string(value.name(value.value)); }
+  std::string operator()(const EnumListRef& list) const {
+    const std::vector<std::string> names = list.names(list.values);
+    return (*this)(&names);
+  }
   std::string operator()(const TableRef& table) const { return inline_table(*table.json); }
 };
 
@@ -34,6 +38,7 @@ std::string value_text(const Field& field, Recipe& recipe, size_t index) {
 
 void append_rows(std::string& out, const Section& section, Recipe& recipe, size_t index) {
   for (const Field& field : section.fields) {
+    if (!field.applies(recipe, index)) continue;
     out += fmt::format("{} = {}\n", field.name, value_text(field, recipe, index));
   }
 }
@@ -52,12 +57,18 @@ std::string range_text(const Field& field, const Ref& ref) {
   const Limits& limits = field.limits;
   if (const auto* value = std::get_if<EnumRef>(&ref)) return join(value->choices(), ", ");
   if (limits.rule != nullptr) {
-    const bool is_list = std::holds_alternative<std::vector<std::string>*>(ref);
+    const bool is_list =
+        std::holds_alternative<std::vector<std::string>*>(ref) || std::holds_alternative<EnumListRef>(ref);
     return std::string(limits.non_empty ? "at least one; " : "") +
            std::string(is_list ? limits.rule->many : limits.rule->one);
   }
   const std::string range = interval(limits);
   return limits.special ? fmt::format("{} or {}", *limits.special, range) : range;
+}
+
+/// With the kinds that have the key, where not all do.
+std::string meaning_text(const Field& field) {
+  return field.owners.empty() ? field.meaning : join(field.owners, ", ") + ": " + field.meaning;
 }
 
 /// A Markdown table whose columns line up in a terminal as well.
@@ -104,10 +115,10 @@ std::string explain() {
       "What `unigrpo recipe --explain` prints. A recipe is a TOML file; a key that it leaves out "
       "has its default.\n"
       "`--set key=value` overrides a key from the command line: `--set grpo.group_size=16`,\n"
-      "`--set reward.terms.0.weight=0.5` (N counts from 0). An integer stands for a float, not the "
+      "`--set rewards.0.weight=0.5` (N counts from 0). An integer stands for a float, not the "
       "reverse; paths are\n"
       "relative to the current directory. A table has keys of its owner's choice: `--set "
-      "reward.terms.0.settings.limit=200`.\n";
+      "rewards.0.settings.limit=200`.\n";
   Recipe defaults;
   for (const Section& section : schema()) {
     if (section.is_list()) section.resize(defaults, 1);
@@ -124,7 +135,7 @@ std::string explain() {
     for (const Field& field : section.fields) {
       const Ref ref = field.at(defaults, 0);
       rows.push_back(
-          {field.key, type_name(field), default_text(field, defaults), range_text(field, ref), field.meaning});
+          {field.key, type_name(field), default_text(field, defaults), range_text(field, ref), meaning_text(field)});
     }
     out += table_text(rows);
   }
@@ -143,7 +154,10 @@ std::vector<std::string> differing_keys(const Recipe& a, const Recipe& b) {
     }
     for (size_t i = 0; i < count; ++i) {
       for (const Field& field : section.fields) {
-        if (value_text(field, left, i) == value_text(field, right, i)) continue;
+        const bool applies = field.applies(left, i);
+        const bool same = applies == field.applies(right, i) &&
+                          (!applies || value_text(field, left, i) == value_text(field, right, i));
+        if (same) continue;
         keys.push_back(section.is_list() ? fmt::format("{}.{}.{}", section.key, i, field.name) : field.key);
       }
     }

@@ -118,6 +118,13 @@ class Assigner {
     return mismatch(node_, near_choice(*value, out));
   }
 
+  std::optional<Problem> operator()(const EnumListRef& out) const {
+    std::vector<std::string> names;
+    if (auto problem = (*this)(&names)) return problem;
+    out.set(out.values, names);
+    return {};
+  }
+
   std::optional<Problem> operator()(const TableRef& out) const {
     const auto* table = std::get_if<Table>(&node_.value);
     if (table == nullptr) return mismatch(node_);
@@ -297,7 +304,7 @@ struct Target {
   size_t index = 0;
 };
 
-/// "reward.terms.0.http.url" as the list of tables it is in, "0" and "http.url"; no section where it is in none.
+/// "rewards.0.http.url" as the list of tables it is in, "0" and "http.url"; no section where it is in none.
 struct ElementKey {
   const Section* section = nullptr;
   std::string index, name;
@@ -433,6 +440,24 @@ void check_required(Recipe& recipe, const Origins& origins, Command command, con
   }
 }
 
+/// A key that was given to an element of a list whose kind does not have it.
+std::optional<Conflict> find_misplaced(Recipe& recipe, const Origins& origins) {
+  for (const Section& section : schema()) {
+    const Field* kind = find_field(section, "kind");
+    for (size_t i = 0; section.is_list() && i < section.size(recipe); ++i) {
+      for (const Field& field : section.fields) {
+        const std::string element = fmt::format("{}.{}.", section.key, i);
+        if (field.applies(recipe, i) || !origins.contains(element + field.name)) continue;
+        const auto found = std::get<EnumRef>(kind->at(recipe, i));
+        return Conflict{
+            {element + field.name, element + kind->name},
+            fmt::format("belongs to kind {}, not to kind {}", join(field.owners, " or "), found.name(found.value))};
+      }
+    }
+  }
+  return {};
+}
+
 /// Whom a conflict is laid to: an override that took part, or else the place of the first key that
 /// the file has.
 std::string culprit(const Conflict& conflict, const Origins& origins, const std::string& name) {
@@ -471,7 +496,9 @@ Recipe parse_text(std::string_view text, const std::string& name, const std::vec
 
   for (const std::string& argument : overrides) apply_override(recipe, origins, argument);
   check_required(recipe, origins, command, name);
-  if (const auto conflict = find_conflict(recipe, command)) {
+  auto conflict = find_misplaced(recipe, origins);
+  if (!conflict) conflict = find_conflict(recipe, command);
+  if (conflict) {
     throw BadInput("{}: {}: {}", culprit(*conflict, origins, name), conflict->keys.front(), conflict->message);
   }
   return recipe;

@@ -17,15 +17,15 @@ enum class Command { train, sft, check };
 /// key: ...` with the nearest valid key; an override's error names the argument (`--set
 /// grpo.grop_size=3: ...`), a missing key's the file alone. An error in the file comes before one
 /// in an override, and one in a single value before values that do not go together. Lists of tables
-/// are reached by index (`reward.terms.0.weight=0.5`) or replaced whole (`reward.terms=[{kind =
-/// "format"}]`).
+/// are reached by index (`rewards.0.weight=0.5`) or replaced whole (`rewards=[{kind = "format"}]`).
 Recipe parse(const std::filesystem::path& path, const std::vector<std::string>& overrides, Command command);
 
 /// The same from a text; `name` stands for the file in messages.
 Recipe parse_text(std::string_view text, const std::string& name, const std::vector<std::string>& overrides,
                   Command command);
 
-/// The recipe as TOML with every key, in schema order; parse(write) gives the same recipe.
+/// The recipe as TOML with every key, of a reward those that its kind has, in schema order; parse(write) gives the same
+/// recipe.
 std::string to_toml(const Recipe& recipe);
 
 /// Every key with type, default, range and meaning, as `unigrpo recipe --explain` prints it.

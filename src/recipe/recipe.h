@@ -9,16 +9,16 @@
 #include "monitor/config.h"
 #include "optim/config.h"
 #include "policy/config.h"
+#include "recipe/config.h"
 #include "reward/config.h"
 #include "rollout/config.h"
-#include "train/config.h"
 
 namespace unigrpo::recipe {
 
 /// A whole recipe: one member a module's config. Made by recipe::parse only, so every value is in
 /// range.
 struct Recipe {
-  train::RunConfig run;
+  RunConfig run;
   policy::PolicyConfig policy;
   data::DataConfig data;
   rollout::RolloutConfig rollout;
@@ -27,8 +27,8 @@ struct Recipe {
   optim::OptimConfig optim;
   checkpoint::CheckpointConfig checkpoint;
   monitor::MonitorConfig monitor;
-  train::EvalConfig eval;
-  train::SftConfig sft;
+  EvalConfig eval;
+  SftConfig sft;
 
   std::string run_dir() const { return run.dir.empty() ? "runs/" + run.name : run.dir; }
 };

@@ -21,13 +21,21 @@ struct EnumRef {
   std::vector<std::string> (*choices)();
 };
 
+/// A list of them; `set` is given names that the field's rule accepts.
+struct EnumListRef {
+  void* values;
+  std::vector<std::string> (*names)(const void* values);
+  void (*set)(void* values, const std::vector<std::string>& names);
+};
+
 /// A table whose keys are someone else's (free_table.h), kept as the text of a JSON object.
 struct TableRef {
   std::string* json;
 };
 
 /// A value in place: what the key is bound to, and with that its type.
-using Ref = std::variant<bool*, int64_t*, double*, std::string*, std::vector<std::string>*, EnumRef, TableRef>;
+using Ref =
+    std::variant<bool*, int64_t*, double*, std::string*, std::vector<std::string>*, EnumRef, EnumListRef, TableRef>;
 
 /// What a string must look like, and how an error says so.
 struct TextRule {
@@ -54,14 +62,19 @@ enum Required : unsigned { kOptional = 0, kForTrain = 1, kForSft = 2, kAlways = 
 
 struct Field {
   std::string name;                                     // "group_size"; "http.url" in a sub-table of a list's elements
-  std::string key;                                      // "grpo.group_size", "reward.terms.N.weight"
+  std::string key;                                      // "grpo.group_size", "rewards.N.weight"
   std::function<Ref(Recipe& recipe, size_t index)> at;  // index: of the element, in a list of tables
   std::string meaning;
   Limits limits;
   unsigned required = kOptional;
+  // In a list of tables, where not every element has the key: which kinds have it, and whether this one does.
+  std::vector<std::string> owners = {};
+  std::function<bool(Recipe& recipe, size_t index)> is_owner = {};
+
+  bool applies(Recipe& recipe, size_t index) const { return owners.empty() || is_owner(recipe, index); }
 };
 
-/// One TOML table, or a list of tables ([[reward.terms]]) where `size` and `resize` are set.
+/// One TOML table, or a list of tables ([[rewards]]) where `size` and `resize` are set.
 struct Section {
   std::string key;  // "grpo.text"
   std::string meaning;

@@ -38,7 +38,7 @@ std::optional<size_t> distance(std::string_view word, std::string_view key) {
   return std::nullopt;
 }
 
-/// reward.terms.12.weight -> reward.terms.N.weight and 12.
+/// rewards.12.weight -> rewards.N.weight and 12.
 std::pair<std::string, std::string> without_index(std::string_view key) {
   std::string out;
   std::string index = "0";

@@ -16,7 +16,6 @@
 
 #include "base/enum_names.h"
 #include "base/error.h"
-#include "base/signals.h"
 #include "base/text.h"
 #include "reward/builtin/answer.h"
 #include "reward/builtin/brightness.h"
@@ -30,13 +29,10 @@
 #include "reward/builtin/text_rules.h"
 #include "reward/http/http_reward.h"
 #include "reward/plugin/plugin_reward.h"
+#include "reward/rules.h"
 
 namespace unigrpo::reward {
 namespace {
-
-std::string term_name(const TermConfig& term) {
-  return term.name.empty() ? std::string(enum_name(term.kind)) : term.name;
-}
 
 /// What makes the reward behind a term, without what is made of its scores.
 TermConfig reward_of(const TermConfig& term) {
@@ -45,7 +41,7 @@ TermConfig reward_of(const TermConfig& term) {
   reward.name = defaults.name;
   reward.weight = defaults.weight;
   reward.dimension = defaults.dimension;
-  reward.drives = defaults.drives;
+  reward.modality = defaults.modality;
   reward.scale = defaults.scale;
   reward.clip = defaults.clip;
   reward.gate = defaults.gate;
@@ -91,8 +87,8 @@ void retry_failed(Reward& reward, const std::string& name, std::span<const data:
   for (size_t i = 0; i < places.size(); ++i) scores[places[i]] = std::move(second[i]);
 }
 
-std::unique_ptr<Detector> make_detector(const TermConfig& term) {
-  return term.detector == DetectorKind::http ? make_http_detector(term) : make_color_detector();
+std::unique_ptr<Detector> make_detector(const TermConfig& term, StopToken stop) {
+  return term.objects.detector == DetectorKind::http ? make_http_detector(term, stop) : make_color_detector();
 }
 
 }  // namespace
@@ -100,8 +96,10 @@ std::unique_ptr<Detector> make_detector(const TermConfig& term) {
 /// One reward and the thread that calls it.
 class Rewarder::Judge {
  public:
-  Judge(std::unique_ptr<Reward> reward, std::string name, OnError on_error)
-      : reward_(std::move(reward)), name_(std::move(name)), on_error_(on_error), thread_([this] { work(); }) {}
+  Judge(std::unique_ptr<Reward> reward, std::string name, OnError on_error, StopToken stop)
+      : reward_(std::move(reward)), name_(std::move(name)), on_error_(on_error), stop_(stop), thread_([this] {
+          work();
+        }) {}
 
   ~Judge() {
     {
@@ -152,8 +150,7 @@ class Rewarder::Judge {
       std::exception_ptr failure;
       try {
         scores = checked_scores(*reward_, name_, *job.samples);
-        if (on_error_ == OnError::retry && !signals::stop_requested())
-          retry_failed(*reward_, name_, *job.samples, scores);
+        if (on_error_ == OnError::retry && !stop_.requested()) retry_failed(*reward_, name_, *job.samples, scores);
       } catch (...) {
         failure = std::current_exception();
       }
@@ -168,6 +165,7 @@ class Rewarder::Judge {
   std::unique_ptr<Reward> reward_;
   const std::string name_;
   const OnError on_error_;
+  const StopToken stop_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<Job> waiting_;
@@ -177,28 +175,28 @@ class Rewarder::Judge {
   std::thread thread_;  // last: it uses all of the above
 };
 
-std::unique_ptr<Reward> make_reward(const TermConfig& term) {
+std::unique_ptr<Reward> make_reward(const TermConfig& term, StopToken stop) {
   switch (term.kind) {
     case RewardKind::geneval:
-      return make_geneval_reward(term.measure, make_detector(term));
+      return make_geneval_reward(term.objects.metric, make_detector(term, stop));
     case RewardKind::edit:
-      return make_edit_reward(term.measure, make_detector(term));
+      return make_edit_reward(term.objects.metric, make_detector(term, stop));
     case RewardKind::answer:
       return make_answer_reward();
     case RewardKind::format:
       return make_format_reward();
     case RewardKind::text_rules:
-      return make_text_rules_reward(term);
+      return make_text_rules_reward(term.text_rules);
     case RewardKind::ocr:
       return make_ocr_reward();
     case RewardKind::jpeg:
-      return make_jpeg_reward(term.jpeg_prefer);
+      return make_jpeg_reward(term.jpeg.prefer);
     case RewardKind::brightness:
       return make_brightness_reward();
     case RewardKind::saturation:
       return make_saturation_reward();
     case RewardKind::http:
-      return make_http_reward(term);
+      return make_http_reward(term, stop);
     case RewardKind::plugin:
       return make_plugin_reward(term);
     case RewardKind::clip_score:
@@ -225,23 +223,23 @@ Score term_score(const TermConfig& term, const Score& score) {
   return own;
 }
 
-Rewarder::Rewarder(const RewardConfig& config, const Make& make) : config_(config) {
+Rewarder::Rewarder(const RewardConfig& config, const Make& make, StopToken stop) : config_(config), stop_(stop) {
   std::set<std::string> names;
   for (size_t k = 0; k < config_.terms.size(); ++k) {
     TermConfig& term = config_.terms[k];
     term.name = term_name(term);
     if (!names.insert(term.name).second) {
-      throw BadInput("reward.terms: the name '{}' is given twice; expected a name of its own for each term", term.name);
+      throw BadInput("rewards: the name '{}' is given twice; expected a name of its own for each term", term.name);
     }
     size_t other = 0;
     while (other < k && reward_of(config_.terms[other]) != reward_of(term)) ++other;
-    if (other == k) judges_.push_back(std::make_unique<Judge>(make(term), term.name, config_.on_error));
+    if (other == k) judges_.push_back(std::make_unique<Judge>(make(term), term.name, config_.on_error, stop_));
     judge_of_.push_back(other == k ? judges_.size() - 1 : judge_of_[other]);
     if (term.dimension.empty()) continue;
     const std::vector<std::string> known = judges_[judge_of_[k]]->reward().dimensions();
     if (!known.empty() && std::ranges::find(known, term.dimension) == known.end()) {
-      throw BadInput("reward.terms: the reward of '{}' has no dimension '{}'; expected one of {}", term.name,
-                     term.dimension, join(known, ", "));
+      throw BadInput("rewards: the reward of '{}' has no dimension '{}'; expected one of {}", term.name, term.dimension,
+                     join(known, ", "));
     }
   }
 }
@@ -275,14 +273,14 @@ ScoreTable Rewarder::collect() {
     const TermConfig& term = config_.terms[k];
     table.terms.push_back(term.name);
     table.weights.push_back(term.weight);
-    table.drives.push_back(term.drives);
+    table.modality.push_back(term.modality);
     const auto& scores = judged[judge_of_[k]];
     for (size_t n = 0; n < table.scores.size(); ++n) {
       const auto found = scores.find(n);
       table.scores[n].push_back(found == scores.end()
                                     ? Score{.value = std::nullopt, .reason = "not judged", .parts = {}}
                                     : term_score(term, found->second));
-      if (config_.on_error == OnError::stop && !table.scores[n].back().value && !signals::stop_requested()) {
+      if (config_.on_error == OnError::stop && !table.scores[n].back().value && !stop_.requested()) {
         throw RuntimeFailure("reward '{}' has no score for sample {}: {} (reward.on_error = stop)", term.name, ids[n],
                              table.scores[n].back().reason);
       }

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/signals.h"
 #include "data/prompt.h"
 #include "reward/config.h"
 #include "reward/reward.h"
@@ -14,7 +15,7 @@
 namespace unigrpo::reward {
 
 /// Builds a reward of this folder from its recipe term. Throws BadInput for one that is a network (scorers/scorer.h).
-std::unique_ptr<Reward> make_reward(const TermConfig& term);
+std::unique_ptr<Reward> make_reward(const TermConfig& term, StopToken stop = {});
 
 /// Runs the terms of a recipe over samples. Terms that differ only in what is made of the score (name, weight,
 /// dimension, ...) share one reward, which judges each sample once. Every reward has a thread of its own, so that slow
@@ -26,8 +27,12 @@ class Rewarder {
  public:
   using Make = std::function<std::unique_ptr<Reward>(const TermConfig&)>;
 
-  /// Throws BadInput where two terms have one name, and whatever `make` throws.
-  explicit Rewarder(const RewardConfig& config, const Make& make = make_reward);
+  /// Asked to stop, it asks for no second try, and a sample without a score is no failure. Throws BadInput where two
+  /// terms have one name, and whatever `make` throws.
+  Rewarder(const RewardConfig& config, const Make& make, StopToken stop = {});
+  /// Of rewards that need no network.
+  explicit Rewarder(const RewardConfig& config)
+      : Rewarder(config, [](const TermConfig& term) { return make_reward(term); }) {}
   Rewarder(Rewarder&&) noexcept;
   /// Waits for the calls under way; what they say is lost.
   ~Rewarder();
@@ -49,6 +54,7 @@ class Rewarder {
   class Judge;
 
   RewardConfig config_;
+  StopToken stop_;
   std::vector<std::unique_ptr<Judge>> judges_;
   std::vector<size_t> judge_of_;  // [K], by term
   std::vector<std::string> ids_;  // of the samples submitted since the last table, by row

@@ -20,9 +20,9 @@ struct Score {
 
 /// Scores of N samples under K terms: scores[n][k].
 struct ScoreTable {
-  std::vector<std::string> terms;   // names, K
-  std::vector<double> weights;      // K
-  std::vector<Drives> drives = {};  // K, or empty: all drive both
+  std::vector<std::string> terms;       // names, K
+  std::vector<double> weights;          // K
+  std::vector<Modality> modality = {};  // K, or empty: all drive both
   std::vector<std::vector<Score>> scores;
 };
 

@@ -12,17 +12,33 @@
 
 #include "base/error.h"
 #include "data/prompt_file.h"
-#include "rollout/image_sampler.h"
+#include "rollout/flow_sampler.h"
+#include "rollout/rules.h"
 #include "rollout/text_decoder.h"
 
 namespace unigrpo::rollout {
 namespace {
 
+using data::SegmentKind;
 using policy::Block;
 
 constexpr int64_t kDecodeBatch = 64;  // images decoded together
 
-bool draws(const RolloutConfig& config) { return std::ranges::find(config.program, "image") != config.program.end(); }
+bool has_images(const RolloutConfig& config) { return has_segment(config, SegmentKind::image); }
+
+/// Those of the k-th blocks that are of this kind.
+template <typename Kind>
+void append_images(policy::UnifiedPolicy& policy, std::span<policy::Context* const> contexts,
+                   std::span<const std::vector<Block>* const> blocks, size_t k) {
+  std::vector<policy::Context*> readers;
+  std::vector<Block> images;
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    if (k >= blocks[i]->size() || !std::holds_alternative<Kind>((*blocks[i])[k])) continue;
+    readers.push_back(contexts[i]);
+    images.push_back((*blocks[i])[k]);
+  }
+  if (!readers.empty()) policy.append_images(readers, images);
+}
 
 /// Appends row i's blocks to contexts[i], in calls as large as the kinds allow.
 void append_blocks(policy::UnifiedPolicy& policy, std::span<policy::Context* const> contexts,
@@ -33,44 +49,35 @@ void append_blocks(policy::UnifiedPolicy& policy, std::span<policy::Context* con
     std::vector<policy::Context*> readers;
     std::vector<std::vector<int64_t>> ids;
     for (size_t i = 0; i < blocks.size(); ++i) {
-      if (k >= blocks[i]->size() || (*blocks[i])[k].kind != Block::Kind::text) continue;
+      const auto* text = k < blocks[i]->size() ? std::get_if<policy::TextBlock>(&(*blocks[i])[k]) : nullptr;
+      if (!text) continue;
       readers.push_back(contexts[i]);
-      ids.push_back((*blocks[i])[k].ids);
+      ids.push_back(text->ids);
     }
     if (!readers.empty()) policy.append_text(readers, ids);
-    for (const Block::Kind kind : {Block::Kind::latents, Block::Kind::vision}) {
-      readers.clear();
-      std::vector<Block> images;
-      for (size_t i = 0; i < blocks.size(); ++i) {
-        if (k >= blocks[i]->size() || (*blocks[i])[k].kind != kind) continue;
-        readers.push_back(contexts[i]);
-        images.push_back((*blocks[i])[k]);
-      }
-      if (!readers.empty()) policy.append_images(readers, images);
-    }
+    append_images<policy::LatentBlock>(policy, contexts, blocks, k);
+    append_images<policy::VisionBlock>(policy, contexts, blocks, k);
   }
 }
 
-/// The size at which a prompt's pictures are changed: that of the last one, as the policy reads it.
+/// The size at which a prompt's images are changed: that of the last one, as the policy reads it.
 policy::LatentGrid grid_of(const std::vector<Block>& prefix, policy::LatentGrid otherwise) {
   for (const Block& block : prefix) {
-    if (block.kind == Block::Kind::latents) otherwise = block.grid;
+    if (const auto* image = std::get_if<policy::LatentBlock>(&block)) otherwise = image->grid;
   }
   return otherwise;
 }
 
-/// The images that an episode has drawn so far, as its later segments read them.
+/// The images of an episode so far, as its later segments read them.
 std::vector<Block> images_seen(const Trajectory& trajectory) {
   std::vector<Block> blocks;
-  for (const Segment& segment : trajectory.segments) {
-    if (const auto* image = std::get_if<ImageSegment>(&segment)) {
-      blocks.insert(blocks.end(), image->context.begin(), image->context.end());
-    }
+  for (const FlowSegment& image : trajectory.flows) {
+    blocks.insert(blocks.end(), image.context.begin(), image.context.end());
   }
   return blocks;
 }
 
-/// An episode on its way through the program.
+/// An episode on its way.
 struct Row {
   Trajectory trajectory;
   policy::LatentGrid grid;
@@ -81,7 +88,7 @@ struct Row {
   std::unique_ptr<TextRow> text;
 };
 
-/// One call of rollout(): rows wait, write, draw, and write again until the program ends.
+/// One call of rollout(): rows wait, decode, denoise, and decode again until their episode ends.
 class Episodes {
  public:
   Episodes(policy::UnifiedPolicy& policy, const RolloutConfig& config, uint64_t seed, const RolloutRequest& request)
@@ -89,9 +96,9 @@ class Episodes {
         config_(config),
         request_(request),
         seed_(seed),
-        grid_(draws(config) ? policy.grid_for(config.image_size) : policy::LatentGrid{}),
+        grid_(has_images(config) ? policy.grid_for(config.image_size) : policy::LatentGrid{}),
         groups_(request.prompts.size()),
-        by_text_(draws(config) && request.guidance.text_scale > 1),
+        by_text_(has_images(config) && request.guidance.text_scale > 1),
         by_image_(by_text_ && request.guidance.image_scale > 1) {
     for (Group& group : groups_) group.rows_left = request.group_size;
   }
@@ -124,10 +131,10 @@ class Episodes {
   }
 
   std::vector<Trajectory> run() {
-    while (!waiting_.empty() || !writing_.empty() || !drawing_.empty()) {
+    while (!waiting_.empty() || !decoding_.empty() || !denoising_.empty()) {
       admit();
-      write();
-      draw();
+      decode();
+      denoise();
       hand_on();
     }
     std::vector<Trajectory> trajectories;
@@ -144,20 +151,15 @@ class Episodes {
 
   /// Tokens that a row may come to hold in the cache.
   int64_t tokens_for(const Row& row) const {
-    int64_t tokens = policy::num_tokens(row.trajectory.prefix);
-    const int64_t image = 2 * (row.grid.num_tokens() + 2);  // as VAE tokens, and about as many of the vision tower
-    int64_t texts = 0;
-    for (size_t s = 0; s < config_.program.size(); ++s) {
-      if (config_.program[s] == "text") ++texts;
-      if (config_.program[s] == "image" && s + 1 < config_.program.size()) tokens += image;
-    }
-    return tokens + std::max<int64_t>(texts, 1) * (config_.max_tokens + 2);
+    const int64_t block = row.grid.num_tokens() + 2;
+    const SampleTokens sample = count_tokens(config_, {.block = block, .seen = block});  // seen: about as many
+    return policy::num_tokens(row.trajectory.prefix) + sample.images + std::max(sample.texts, config_.max_tokens + 2);
   }
 
   int64_t tokens_held() const {
     int64_t tokens = 0;
-    for (const Row* row : writing_) tokens += row->tokens;
-    for (const Row* row : drawing_) tokens += row->tokens;
+    for (const Row* row : decoding_) tokens += row->tokens;
+    for (const Row* row : denoising_) tokens += row->tokens;
     return tokens;
   }
 
@@ -170,7 +172,7 @@ class Episodes {
     std::deque<std::vector<Block>> parts;  // addresses stay
     std::vector<Row*> admitted;
     while (!waiting_.empty() && (used + waiting_.front()->tokens <= config_.token_budget ||
-                                 (writing_.empty() && drawing_.empty() && admitted.empty()))) {
+                                 (decoding_.empty() && denoising_.empty() && admitted.empty()))) {
       Row* row = waiting_.front();
       waiting_.pop_front();
       used += row->tokens;
@@ -187,7 +189,7 @@ class Episodes {
       if (by_image_) {
         auto& texts = parts.emplace_back();
         std::ranges::copy_if(blocks, std::back_inserter(texts),
-                             [](const Block& b) { return b.kind == Block::Kind::text; });
+                             [](const Block& block) { return std::holds_alternative<policy::TextBlock>(block); });
         fresh.push_back(&group.without_image);
         fresh_blocks.push_back(&texts);
       }
@@ -199,10 +201,10 @@ class Episodes {
     }
   }
 
-  /// Sends a row to the next segment of the program, or ends it.
+  /// Sends a row to the next segment of its episode, or ends it.
   void advance(Row& row) {
     const size_t segment = row.trajectory.segments.size();
-    if (segment == config_.program.size()) {
+    if (segment == config_.episode.size()) {
       policy_.release(row.context);
       Group& group = groups_[row.trajectory.prompt_index];
       if (--group.rows_left > 0) return;
@@ -212,12 +214,12 @@ class Episodes {
       return;
     }
     row.key.segment = segment;
-    if (config_.program[segment] == "image") {
-      drawing_.push_back(&row);
+    if (config_.episode[segment] == SegmentKind::image) {
+      denoising_.push_back(&row);
       return;
     }
-    if (segment == 0 && !request_.forced_text.empty()) {
-      auto ids = policy_.tokenizer().encode(request_.forced_text.at(row.trajectory.prompt_index));
+    if (segment == 0 && !request_.teacher_forced_text.empty()) {
+      auto ids = policy_.tokenizer().encode(request_.teacher_forced_text.at(row.trajectory.prompt_index));
       ids.push_back(policy_.eos_id());
       row.text = std::make_unique<TextRow>(&row.context, std::move(ids));
     } else {
@@ -225,97 +227,100 @@ class Episodes {
       key.purpose = Purpose::text_sampling;
       row.text = std::make_unique<TextRow>(&row.context, key, config_.max_tokens);
     }
-    writing_.push_back(&row);
+    decoding_.push_back(&row);
   }
 
-  /// One token for every row that writes.
-  void write() {
-    if (writing_.empty()) return;
+  /// One token for every row that decodes.
+  void decode() {
+    if (decoding_.empty()) return;
     std::vector<TextRow*> active;
-    for (Row* row : writing_) active.push_back(row->text.get());
+    for (Row* row : decoding_) active.push_back(row->text.get());
     decode_step(policy_, active, config_.temperature);
-    for (auto it = writing_.begin(); it != writing_.end();) {
+    for (auto it = decoding_.begin(); it != decoding_.end();) {
       Row& row = **it;
-      if (!row.text->closed) {
+      if (!row.text->finished) {
         ++it;
         continue;
       }
-      it = writing_.erase(it);
+      it = decoding_.erase(it);
       TextSegment& segment = row.text->segment;
-      segment.conditions = conditions_of(row.context.digest, segment, config_, policy_);
+      segment.fingerprint = fingerprint_of(row.context.digest, segment, config_, policy_);
       data::SampleSegment& shown = row.trajectory.sample.segments.emplace_back();
-      shown.kind = data::SampleSegment::Kind::text;
+      shown.kind = SegmentKind::text;
       shown.text = policy_.tokenizer().decode(segment.ids);
       shown.num_tokens = static_cast<int64_t>(segment.ids.size());
-      shown.ended = segment.ended;
-      row.trajectory.segments.emplace_back(std::move(segment));
+      shown.finished = segment.finished;
+      row.trajectory.segments.push_back(SegmentKind::text);
+      row.trajectory.texts.push_back(std::move(segment));
       row.text.reset();
       advance(row);
     }
   }
 
-  /// Draws in full batches, and what is left once nobody is going to join.
-  void draw() {
+  /// Denoises in full batches, and what is left once nobody is going to join.
+  void denoise() {
     const bool no_room = waiting_.empty() || tokens_held() + waiting_.front()->tokens > config_.token_budget;
-    while (!drawing_.empty()) {
-      const policy::LatentGrid grid = drawing_.front()->grid;
+    while (!denoising_.empty()) {
+      const policy::LatentGrid grid = denoising_.front()->grid;
       const int64_t most = std::max<int64_t>(1, config_.token_budget / (grid.num_tokens() + 2));
       std::vector<Row*> batch, others;
-      for (Row* row : drawing_) {
+      for (Row* row : denoising_) {
         (row->grid == grid && static_cast<int64_t>(batch.size()) < most ? batch : others).push_back(row);
       }
-      // Writing rows may join, among them those that have just drawn and go on with the program.
-      if (static_cast<int64_t>(batch.size()) < most && !(no_room && writing_.empty())) return;
-      drawing_ = std::move(others);
-      std::vector<DrawRequest> draws;
-      std::deque<policy::Context> looks;  // addresses stay
+      // Decoding rows may join, among them those that have just denoised and go on.
+      if (static_cast<int64_t>(batch.size()) < most && !(no_room && decoding_.empty())) return;
+      denoising_ = std::move(others);
+      std::vector<DenoiseRequest> requests;
+      std::deque<policy::Context> without_text;  // addresses stay
       for (Row* row : batch) {
         row->window.segment = row->key.segment;
         Group& group = groups_[row->trajectory.prompt_index];
-        draws.push_back(
+        requests.push_back(
             {.context = &row->context,
-             .without_text = by_text_ ? &looks.emplace_back(policy_.fork(group.without_text)) : nullptr,
+             .without_text = by_text_ ? &without_text.emplace_back(policy_.fork(group.without_text)) : nullptr,
              .without_image = &group.without_image,
              .key = row->key,
              .window = request_.stochastic ? flow::choose_window(config_.window, row->window) : flow::SdeWindow{}});
       }
-      if (by_text_) look_back(batch, looks);
-      auto drawn = draw_images(policy_, config_, draws, grid, request_.guidance);
-      for (policy::Context& context : looks) policy_.release(context);
+      if (by_text_) read_images_seen(batch, without_text);
+      auto drawn = rollout::denoise(policy_, config_, requests, grid, request_.guidance);
+      for (policy::Context& context : without_text) policy_.release(context);
       for (size_t i = 0; i < batch.size(); ++i) {
-        drawn[i].conditions = conditions_of(batch[i]->context.digest, drawn[i], config_, policy_);
-        batch[i]->trajectory.sample.segments.emplace_back().kind = data::SampleSegment::Kind::image;
-        batch[i]->trajectory.segments.emplace_back(std::move(drawn[i]));
+        drawn[i].fingerprint = fingerprint_of(batch[i]->context.digest, drawn[i], config_, policy_);
+        Trajectory& trajectory = batch[i]->trajectory;
+        trajectory.sample.segments.emplace_back().kind = SegmentKind::image;
+        trajectory.segments.push_back(SegmentKind::image);
+        trajectory.flows.push_back(std::move(drawn[i]));
       }
-      if (batch.front()->trajectory.segments.size() < config_.program.size()) look_at(batch);
+      if (batch.front()->trajectory.segments.size() < config_.episode.size()) read_drawn(batch);
       for (Row* row : batch) advance(*row);
     }
   }
 
-  /// The images that rows have drawn before enter their contexts without text.
-  void look_back(std::span<Row* const> batch, std::deque<policy::Context>& looks) {
+  /// The images that rows have denoised before enter their contexts without text.
+  void read_images_seen(std::span<Row* const> batch, std::deque<policy::Context>& without_text) {
     std::vector<policy::Context*> contexts;
     std::deque<std::vector<Block>> seen;
     std::vector<const std::vector<Block>*> lists;
     for (size_t i = 0; i < batch.size(); ++i) {
-      contexts.push_back(&looks[i]);
+      contexts.push_back(&without_text[i]);
       lists.push_back(&seen.emplace_back(images_seen(batch[i]->trajectory)));
     }
     append_blocks(policy_, contexts, lists);
   }
 
-  /// The images that rows have just drawn enter their contexts.
-  void look_at(std::span<Row* const> batch) {
-    std::vector<std::pair<data::SampleSegment*, const ImageSegment*>> pictures;
-    for (Row* row : batch) pictures.push_back(picture_of(*row, row->trajectory.segments.size() - 1));
-    decode(pictures);
+  /// The images that rows have just denoised enter their contexts.
+  void read_drawn(std::span<Row* const> batch) {
+    std::vector<Drawn> drawn;
+    for (Row* row : batch) drawn.push_back({&row->trajectory.sample.segments.back(), &row->trajectory.flows.back()});
+    decode_images(drawn);
     std::vector<Image> images;
-    for (const auto& [shown, segment] : pictures) images.push_back(shown->image);
+    for (const Drawn& one : drawn) images.push_back(one.shown->image);
     auto blocks = policy_.read_images(images, /*with_latents=*/true);
     std::vector<policy::Context*> contexts;
     std::vector<const std::vector<Block>*> lists;
     for (size_t i = 0; i < batch.size(); ++i) {
-      auto& segment = std::get<ImageSegment>(batch[i]->trajectory.segments.back());
+      FlowSegment& segment = batch[i]->trajectory.flows.back();
       segment.context = std::move(blocks[i]);
       contexts.push_back(&batch[i]->context);
       lists.push_back(&segment.context);
@@ -323,41 +328,42 @@ class Episodes {
     append_blocks(policy_, contexts, lists);
   }
 
-  std::pair<data::SampleSegment*, const ImageSegment*> picture_of(Row& row, size_t segment) {
-    return {&row.trajectory.sample.segments[segment], &std::get<ImageSegment>(row.trajectory.segments[segment])};
-  }
+  /// A denoised image and the place where its pixels go.
+  struct Drawn {
+    data::SampleSegment* shown;
+    const FlowSegment* segment;
+    policy::LatentGrid grid() const { return segment->stream().grid; }
+  };
 
-  void decode(std::span<const std::pair<data::SampleSegment*, const ImageSegment*>> pictures) {
-    for (size_t first = 0; first < pictures.size();) {
+  void decode_images(std::span<const Drawn> drawn) {
+    for (size_t first = 0; first < drawn.size();) {
       size_t last = first + 1;
-      while (last < std::min(pictures.size(), first + kDecodeBatch) &&
-             pictures[last].second->grid == pictures[first].second->grid) {
-        ++last;
-      }
+      while (last < std::min(drawn.size(), first + kDecodeBatch) && drawn[last].grid() == drawn[first].grid()) ++last;
       std::vector<at::Tensor> latents;
-      for (size_t i = first; i < last; ++i) latents.push_back(pictures[i].second->final_latent);
-      auto images = policy_.decode(at::stack(latents), pictures[first].second->grid);
-      for (size_t i = first; i < last; ++i) pictures[i].first->image = std::move(images[i - first]);
+      for (size_t i = first; i < last; ++i) latents.push_back(drawn[i].segment->stream().final_latent);
+      auto images = policy_.decode(at::stack(latents), drawn[first].grid());
+      for (size_t i = first; i < last; ++i) drawn[i].shown->image = std::move(images[i - first]);
       first = last;
     }
   }
 
-  /// The latents of finished groups become pictures for those who judge and look.
+  /// The latents of finished groups become images for those who judge and show.
   void hand_on() {
     if (finished_.empty()) return;
     std::ranges::sort(finished_);
-    std::vector<std::pair<data::SampleSegment*, const ImageSegment*>> pictures;
+    std::vector<Drawn> drawn;
     for (const int64_t p : finished_) {
       for (int64_t g = 0; g < request_.group_size; ++g) {
-        Row& row = row_of(p, g);
-        for (size_t s = 0; s < row.trajectory.segments.size(); ++s) {
-          if (!std::holds_alternative<ImageSegment>(row.trajectory.segments[s])) continue;
-          const auto picture = picture_of(row, s);
-          if (picture.first->image.pixels.empty()) pictures.push_back(picture);
+        Trajectory& trajectory = row_of(p, g).trajectory;
+        auto image = trajectory.flows.cbegin();
+        for (data::SampleSegment& shown : trajectory.sample.segments) {
+          if (shown.kind != SegmentKind::image) continue;
+          const FlowSegment& segment = *image++;
+          if (shown.image.pixels.empty()) drawn.push_back({&shown, &segment});
         }
       }
     }
-    decode(pictures);
+    decode_images(drawn);
     for (const int64_t p : std::exchange(finished_, {})) {
       if (!request_.on_group) continue;
       std::vector<data::Sample> group;
@@ -376,17 +382,17 @@ class Episodes {
   std::deque<Row> rows_;  // addresses stay
   std::vector<Group> groups_;
   bool by_text_, by_image_;  // guidance
-  std::list<Row*> waiting_, writing_;
-  std::vector<Row*> drawing_;
-  std::vector<int64_t> finished_;  // groups whose pictures are still latents
+  std::list<Row*> waiting_, decoding_;
+  std::vector<Row*> denoising_;
+  std::vector<int64_t> finished_;  // groups whose images are still latents
 };
 
 }  // namespace
 
-RolloutEngine::RolloutEngine(policy::UnifiedPolicy& policy, const RolloutConfig& config, uint64_t seed,
+RolloutEngine::RolloutEngine(policy::UnifiedPolicy& policy, const RolloutConfig& config, const Runtime& runtime,
                              const std::string& system_prompt)
-    : policy_(policy), config_(config), seed_(seed) {
-  if (!system_prompt.empty()) system_.push_back(policy::text_block(policy::block_ids(policy_, system_prompt)));
+    : policy_(policy), config_(config), runtime_(runtime) {
+  if (!system_prompt.empty()) system_.push_back(policy::TextBlock{policy::block_ids(policy_, system_prompt)});
 }
 
 std::vector<Block> RolloutEngine::prefix(const data::Prompt& prompt) const {
@@ -397,13 +403,13 @@ std::vector<Block> RolloutEngine::prefix(const data::Prompt& prompt, std::span<c
   std::vector<Block> blocks = system_;
   for (size_t i = 0; i < images.size(); ++i) {
     try {
-      auto read = policy_.read_images(images.subspan(i, 1), draws(config_));
+      auto read = policy_.read_images(images.subspan(i, 1), has_images(config_));
       std::ranges::move(read.front(), std::back_inserter(blocks));
     } catch (const BadInput& error) {
       throw BadInput("{}: {}", prompt.images[i], error.what());
     }
   }
-  blocks.push_back(policy::text_block(policy::block_ids(policy_, prompt.text)));
+  blocks.push_back(policy::TextBlock{policy::block_ids(policy_, prompt.text)});
   return blocks;
 }
 
@@ -412,10 +418,10 @@ void RolloutEngine::check_length(const data::Prompt& prompt) const {
                        static_cast<int64_t>(policy::block_ids(policy_, prompt.text).size()) +
                        2 * static_cast<int64_t>(prompt.images.size());
   int64_t positions = read;
-  for (const std::string& segment : config_.program) positions += segment == "text" ? config_.max_tokens + 2 : 2;
+  for (const SegmentKind kind : config_.episode) positions += kind == SegmentKind::text ? config_.max_tokens + 2 : 2;
   if (positions <= policy_.max_positions()) return;
   throw BadInput(
-      "prompt '{}': {} positions, and {} with all that rollout.program and rollout.max_tokens may add; the model has "
+      "prompt '{}': {} positions, and {} with all that rollout.episode and rollout.max_tokens may add; the model has "
       "{} "
       "(max_position_embeddings)",
       prompt.id, read, positions, policy_.max_positions());
@@ -423,7 +429,7 @@ void RolloutEngine::check_length(const data::Prompt& prompt) const {
 
 std::vector<Trajectory> RolloutEngine::rollout(const RolloutRequest& request) {
   if (request.keys.size() != request.prompts.size()) throw std::invalid_argument("rollout: one key a prompt");
-  Episodes episodes(policy_, config_, seed_, request);
+  Episodes episodes(policy_, config_, runtime_.seed, request);
   for (size_t p = 0; p < request.prompts.size(); ++p) {
     check_length(request.prompts[p]);
     std::vector<Image> images = data::read_prompt_images(request.prompts[p]);

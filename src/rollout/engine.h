@@ -11,38 +11,39 @@
 #include "policy/policy.h"
 #include "rollout/config.h"
 #include "rollout/trajectory.h"
+#include "runtime/runtime.h"
 
 namespace unigrpo::rollout {
 
 /// What to sample.
 struct RolloutRequest {
-  std::span<const data::Prompt> prompts;  // [P]
-  std::vector<uint64_t> keys;             // [P] random stream of each prompt
-  int64_t group_size = 1;                 // G episodes a prompt
-  int64_t first_sample = 0;               // of their sample indices
-  uint64_t step = 0;                      // of the run; part of every random key
-  bool stochastic = true;                 // false: no SDE window, every denoising step is an ODE step
-  flow::GuidanceConfig guidance;          // sample, eval and one ablation only
-  std::vector<std::string> forced_text;   // [P] or empty: the first text segment is this instead of sampled
-  /// Called, in the caller's thread, when all episodes of prompt `p` are done and their pictures decoded, while others
-  /// may still be drawn: judging can begin.
+  std::span<const data::Prompt> prompts;         // [P]
+  std::vector<uint64_t> keys;                    // [P] random stream of each prompt
+  int64_t group_size = 1;                        // G episodes a prompt
+  int64_t first_sample = 0;                      // of their sample indices
+  uint64_t step = 0;                             // of the run; part of every random key
+  bool stochastic = true;                        // false: no SDE window, every denoising step is an ODE step
+  flow::GuidanceConfig guidance;                 // sample, eval and one ablation only
+  std::vector<std::string> teacher_forced_text;  // [P] or empty: the first text segment is this instead of sampled
+  /// Called, in the caller's thread, when all episodes of prompt `p` are done and their images decoded, while others
+  /// may still be sampled: judging can begin.
   std::function<void(int64_t p, std::vector<data::Sample> group)> on_group = {};
 };
 
-/// Samples groups of episodes by the recipe's program. The result depends on (policy, config, seed, request) alone; how
+/// Samples groups of episodes by rollout.episode. The result depends on (policy, config, seed, request) alone; how
 /// many rows run together follows from config.token_budget, never from free memory or time.
 ///
-/// A drawn image that others follow is decoded, read again by the policy's own rule for pictures and appended to the
-/// context as VAE tokens (posterior mean) and vision tokens; what follows attends to both. A prompt with images draws
-/// at the size of the last of them (as the policy reads it), any other at config.image_size.
+/// A denoised image that others follow is decoded, read again by the policy's own rule for images and appended to the
+/// context as VAE tokens (posterior mean) and vision tokens; what follows attends to both. An episode's images have the
+/// size of its prompt's last one (as the policy reads it), without one config.image_size.
 ///
 /// Guidance holds a context without text, which has the system prompt and all images, and one without images, which has
 /// the system prompt and the prompt: those of the inference code published with BAGEL (arXiv 2505.14683), where images
-/// of later rounds count as the prompt's.
+/// of later turns count as the prompt's.
 class RolloutEngine {
  public:
   /// `system_prompt`: text block before every prompt; empty = none.
-  RolloutEngine(policy::UnifiedPolicy& policy, const RolloutConfig& config, uint64_t seed,
+  RolloutEngine(policy::UnifiedPolicy& policy, const RolloutConfig& config, const Runtime& runtime,
                 const std::string& system_prompt);
 
   /// P x G trajectories, group by group, images decoded. Throws BadInput naming the file of a prompt's image that
@@ -50,7 +51,7 @@ class RolloutEngine {
   std::vector<Trajectory> rollout(const RolloutRequest& request);
 
   /// What an episode has read before its first segment: [system block] [the prompt's images] prompt block. Images come
-  /// as VAE tokens only where the program draws.
+  /// as VAE tokens only where the episode has images.
   std::vector<policy::Block> prefix(const data::Prompt& prompt) const;
 
   /// Throws BadInput naming the prompt where an episode may come to need more positions than the policy has. Reads no
@@ -62,7 +63,7 @@ class RolloutEngine {
 
   policy::UnifiedPolicy& policy_;
   RolloutConfig config_;
-  uint64_t seed_;
+  Runtime runtime_;
   std::vector<policy::Block> system_;  // the system prompt's block, or none
 };
 

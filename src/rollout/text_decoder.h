@@ -10,7 +10,7 @@
 
 namespace unigrpo::rollout {
 
-/// One text segment being written: feed `next_input`, take the logits, sample, until it has closed.
+/// One text segment being decoded: feed `next_input`, take the logits, sample, until it is finished.
 class TextRow {
  public:
   TextRow(policy::Context* context, const StreamKey& key, int64_t max_tokens);
@@ -20,7 +20,7 @@ class TextRow {
   policy::Context* context = nullptr;
   std::vector<int64_t> next_input;  // ids to append in the next call; empty before the first
   TextSegment segment;
-  bool closed = false;  // the end token stands in the context
+  bool finished = false;  // the end token stands in the context
 
  private:
   friend void decode_step(policy::TextPolicy&, std::span<TextRow* const>, double);
@@ -31,7 +31,7 @@ class TextRow {
 };
 
 /// One call of the policy for all rows, then one sampled token a row. A row whose last token was its end (or whose
-/// length is used up) gets the end token into its context in the next call and is then `closed`.
+/// length is used up) gets the end token into its context in the next call and is then `finished`.
 void decode_step(policy::TextPolicy& policy, std::span<TextRow* const> rows, double temperature);
 
 }  // namespace unigrpo::rollout

@@ -3,48 +3,64 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <variant>
+#include <string>
 #include <vector>
 
 #include "data/sample.h"
 #include "flow/time_grid.h"
 #include "policy/policy.h"
-#include "rollout/conditions.h"
+#include "rollout/fingerprint.h"
 
 namespace unigrpo::rollout {
 
 /// Sampled text: the actions and what they were worth to the policy that chose them.
 struct TextSegment {
-  std::vector<int64_t> ids;  // sampled tokens in order, the end token included where `ended`
-  at::Tensor log_probs;      // [K] float32, at the sampling temperature
-  at::Tensor entropy;        // [K] float32
-  bool ended = false;        // false: the length limit cut it
-  bool forced = false;       // given, not sampled: never trained on
-  Conditions conditions = {};
+  std::vector<int64_t> ids;     // sampled tokens in order, the end token included where `finished`
+  at::Tensor log_probs;         // [K] float32, at the sampling temperature
+  at::Tensor entropy;           // [K] float32
+  bool finished = false;        // false: truncated by max_tokens
+  bool teacher_forced = false;  // given, not sampled: never trained on
+  Fingerprint fingerprint = {};
+
+  /// Sampled tokens: what an update may train on.
+  int64_t num_actions() const { return teacher_forced ? 0 : static_cast<int64_t>(ids.size()); }
 };
 
-/// A drawn image: the stochastic steps first..last-1 of the grid are its actions.
-struct ImageSegment {
-  policy::LatentGrid grid;
+/// The states of one modality on their way from noise to data.
+struct FlowStream {
+  std::string modality = "image";
+  policy::LatentGrid grid = {};  // of its L tokens
+  at::Tensor latents;            // [S + 1, L, D] float32: the states around the trained steps
+  at::Tensor velocities;         // [S, L, D] float32, of the rollout's policy (with guidance where the rollout had it)
+  at::Tensor log_probs;          // [S] float32, mean over latent elements
+  at::Tensor final_latent;       // [L, D]
+};
+
+/// Latents denoised together on one time grid: its stochastic steps first..last-1 are the actions. An image is one
+/// stream; what is drawn jointly (a video and its sound) has one a modality.
+struct FlowSegment {
   std::vector<double> timesteps;  // t_0 = 1 .. t_N = 0
   flow::SdeWindow window;
-  at::Tensor latents;       // [S + 1, L, C] float32: the states around the trained steps
-  at::Tensor velocities;    // [S, L, C] float32, of the rollout's policy (with guidance where the rollout had it)
-  at::Tensor log_probs;     // [S] float32, mean over latent elements
-  at::Tensor final_latent;  // [L, C]
-  std::vector<policy::Block> context =
-      {};  // as what the finished image is read by later segments; empty where none follows
-  Conditions conditions = {};
+  std::vector<FlowStream> streams;
+  std::vector<policy::Block> context = {};  // as what later segments read it; empty where none follows
+  Fingerprint fingerprint = {};
+
+  /// Trained denoising steps, S.
+  int64_t num_actions() const { return window.width(); }
+  const FlowStream& stream() const { return streams.front(); }
+  FlowStream& stream() { return streams.front(); }
 };
 
-using Segment = std::variant<TextSegment, ImageSegment>;
-
-/// One episode. The context of segment k is always rebuilt from the prompt and segments < k.
+/// One episode: its kinds in order, and two flat lists of what was acted, which packing, counts, metrics and losses
+/// read. The n-th text of the episode is texts[n], its n-th image flows[n]; n is the turn. The context of a segment is
+/// always rebuilt from the prompt and the segments before it.
 struct Trajectory {
   int64_t prompt_index = 0;           // in the batch, 0..P-1: the group
   int64_t sample_index = 0;           // in the group, 0..G-1
   std::vector<policy::Block> prefix;  // read before the first segment
-  std::vector<Segment> segments;
+  std::vector<data::SegmentKind> segments;
+  std::vector<TextSegment> texts;
+  std::vector<FlowSegment> flows;
   data::Sample sample;
 };
 

@@ -3,17 +3,14 @@
 #include <ATen/ATen.h>
 
 #include <charconv>
-#include <map>
 #include <set>
 #include <string>
 #include <utility>
 
 #include "base/error.h"
-#include "io/safetensors.h"
 #include "nn/linear.h"
 #include "scorers/clip_model.h"
-#include "scorers/pictures.h"
-#include "tensor/convert.h"
+#include "scorers/images.h"
 
 namespace unigrpo::scorers {
 namespace {
@@ -24,15 +21,15 @@ constexpr const char* kHeadFile = "aesthetic.safetensors";
 
 /// The modules of a head in the order of their numbers: {""} of a linear one, {"layers.0.", "layers.2.", ...} of an
 /// MLP, whose dropouts count.
-std::vector<std::string> module_names(const io::SafetensorsFile& file) {
-  if (file.find("weight") != nullptr) return {""};
+std::vector<std::string> module_names(const nn::Weights& weights) {
+  if (weights.has("weight")) return {""};
   constexpr std::string_view kFront = "layers.", kBack = ".weight";
   std::set<int> numbers;
-  for (const io::TensorView& view : file.tensors()) {
-    if (!view.name.starts_with(kFront) || !view.name.ends_with(kBack)) continue;
+  for (const auto& [name, tensor] : weights.tensors()) {
+    if (!name.starts_with(kFront) || !name.ends_with(kBack)) continue;
     int number = 0;
-    const char* last = view.name.data() + view.name.size() - kBack.size();
-    const auto [stop, error] = std::from_chars(view.name.data() + kFront.size(), last, number);
+    const char* last = name.data() + name.size() - kBack.size();
+    const auto [stop, error] = std::from_chars(name.data() + kFront.size(), last, number);
     if (error == std::errc() && stop == last) numbers.insert(number);
   }
   std::vector<std::string> names;
@@ -42,17 +39,14 @@ std::vector<std::string> module_names(const io::SafetensorsFile& file) {
 
 /// Layers from embeddings of `width` down to one number.
 std::vector<nn::Linear> read_head(const std::filesystem::path& path, int64_t width) {
-  const io::SafetensorsFile file(path);
-  std::map<std::string, at::Tensor> tensors;
-  for (const io::TensorView& view : file.tensors()) tensors.emplace(view.name, tensor::to_tensor(view, at::kFloat));
-  nn::Weights weights(path.string(), std::move(tensors));
-  const std::vector<std::string> names = module_names(file);
+  nn::Weights weights = nn::open_weights(path, at::kFloat);
+  const std::vector<std::string> names = module_names(weights);
   if (names.empty())
     throw BadInput("{}: holds no aesthetic head: neither 'weight' nor 'layers.N.weight'", path.string());
   std::vector<nn::Linear> layers;
   for (const std::string& name : names) {
     const bool is_last = name == names.back();
-    const std::vector<int64_t>& shape = file.find(name + "weight")->shape;
+    const auto shape = weights.tensors().at(name + "weight").sizes();
     const int64_t out = is_last || shape.empty() ? 1 : shape[0];
     nn::Linear& layer = layers.emplace_back();
     layer.weight = weights.take(name + "weight", {out, width});
@@ -76,12 +70,12 @@ class AestheticReward final : public reward::Reward {
   std::vector<Score> score(std::span<const data::Sample> samples) override {
     const at::NoGradGuard no_grad;
     std::vector<Score> scores(samples.size());
-    const Pictures pictures = pictures_to_judge(samples, scores);
-    if (pictures.rows.empty()) return scores;
-    at::Tensor x = embed_images(model_, image_config_, pictures.images, batch_size_);
+    const ImagesToJudge judged = images_to_judge(samples, scores);
+    if (judged.rows.empty()) return scores;
+    at::Tensor x = embed_images(model_, image_config_, judged.images, batch_size_);
     for (const nn::Linear& layer : head_) x = layer(x);
-    for (size_t i = 0; i < pictures.rows.size(); ++i) {
-      scores[pictures.rows[i]].value = x.const_data_ptr<float>()[i];  // [N, 1]
+    for (size_t i = 0; i < judged.rows.size(); ++i) {
+      scores[judged.rows[i]].value = x.const_data_ptr<float>()[i];  // [N, 1]
     }
     return scores;
   }

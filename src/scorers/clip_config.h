@@ -4,24 +4,25 @@
 #include <cstdint>
 #include <filesystem>
 
-namespace unigrpo::scorers {
+#include "nn/encoder.h"
 
-/// Sizes of one transformer. Defaults here and below are those of transformers, for keys that a file leaves out.
-struct ClipTowerConfig {
-  int64_t hidden_size = 0;
-  int64_t intermediate_size = 0;
-  int64_t num_layers = 12;
-  int64_t num_heads = 0;
-  double layer_norm_eps = 1e-5;
-  bool quick_gelu = true;  // x * sigmoid(1.702 x), else the exact GELU
-};
+namespace unigrpo::scorers {
 
 /// What older configs say in place of the tokenizer's end token; see ClipModel::text_features.
 inline constexpr int64_t kLegacyEosTokenId = 2;
 
+/// Defaults here and below are those of transformers, for keys that a file leaves out.
 struct ClipConfig {
-  ClipTowerConfig text{.hidden_size = 512, .intermediate_size = 2048, .num_heads = 8};
-  ClipTowerConfig vision{.hidden_size = 768, .intermediate_size = 3072, .num_heads = 12};
+  nn::EncoderConfig text{.hidden_size = 512,
+                         .intermediate_size = 2048,
+                         .num_layers = 12,
+                         .num_heads = 8,
+                         .activation = nn::Activation::quick_gelu};
+  nn::EncoderConfig vision{.hidden_size = 768,
+                           .intermediate_size = 3072,
+                           .num_layers = 12,
+                           .num_heads = 12,
+                           .activation = nn::Activation::quick_gelu};
   int64_t vocab_size = 49408;
   int64_t max_positions = 77;    // tokens of a text, start and end token included
   int64_t eos_token_id = 49407;  // or kLegacyEosTokenId
@@ -33,7 +34,7 @@ struct ClipConfig {
 /// Reads `config.json` of a CLIPModel. Throws BadInput naming file and key, also for another model_type or activation.
 ClipConfig read_clip_config(const std::filesystem::path& folder);
 
-/// How pictures become pixel values: shortest side to `shortest_edge` (bicubic), middle square of `crop_size`, then
+/// How images become pixel values: shortest side to `shortest_edge` (bicubic), middle square of `crop_size`, then
 /// (byte * rescale_factor - mean) / std.
 struct ClipImageConfig {
   int64_t shortest_edge = 224;

@@ -7,37 +7,13 @@
 #include <string>
 #include <vector>
 
+#include "nn/encoder.h"
+#include "nn/layer_norm.h"
 #include "nn/linear.h"
 #include "nn/weights.h"
 #include "scorers/clip_config.h"
 
 namespace unigrpo::scorers {
-
-struct LayerNorm {
-  at::Tensor weight, bias;  // [D]
-  double eps = 1e-5;
-
-  at::Tensor operator()(const at::Tensor& x) const;  // over the last dimension
-};
-
-/// The pre-norm transformer that both towers are made of.
-class ClipEncoder {
- public:
-  /// `name`: "text_model.encoder" or "vision_model.encoder".
-  ClipEncoder(const ClipTowerConfig& config, const std::string& name, nn::Weights& weights);
-
-  /// x: [B, T, D] -> [B, T, D]. causal: a token sees those before it and itself.
-  at::Tensor operator()(at::Tensor x, bool causal) const;
-
- private:
-  struct Layer {
-    LayerNorm norm1, norm2;
-    nn::Linear q, k, v, out, fc1, fc2;
-  };
-  int64_t num_heads_;
-  bool quick_gelu_;
-  std::vector<Layer> layers_;
-};
 
 /// CLIP (Radford et al., arXiv 2103.00020) as transformers' CLIPModel, in float32 on the CPU.
 class ClipModel {
@@ -66,16 +42,16 @@ class ClipModel {
   struct TextTower {
     TextTower(const ClipConfig& config, nn::Weights& weights);
     at::Tensor tokens, positions;  // [V, D], [max_positions, D]
-    ClipEncoder encoder;
-    LayerNorm final_norm;
+    nn::Encoder encoder;
+    nn::LayerNorm final_norm;
     nn::Linear projection;
   };
   struct ImageTower {
     ImageTower(const ClipConfig& config, nn::Weights& weights);
     at::Tensor patch_weight;                // [D, patch^2 * 3], as nn::patchify orders a patch
     at::Tensor class_embedding, positions;  // [D], [1 + patches, D]
-    LayerNorm pre_norm, post_norm;
-    ClipEncoder encoder;
+    nn::LayerNorm pre_norm, post_norm;
+    nn::Encoder encoder;
     nn::Linear projection;
   };
   ClipConfig config_;

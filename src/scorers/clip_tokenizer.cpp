@@ -181,8 +181,8 @@ ClipTokenizer::Text ClipTokenizer::encode(std::string_view text, int64_t max_len
     const std::vector<int64_t> ids = bpe_->encode(spelled(word));
     result.ids.insert(result.ids.end(), ids.begin(), ids.end());
   }
-  result.cut = static_cast<int64_t>(result.ids.size()) > max_length - 1;
-  if (result.cut) result.ids.resize(static_cast<size_t>(max_length - 1));
+  result.truncated = static_cast<int64_t>(result.ids.size()) > max_length - 1;
+  if (result.truncated) result.ids.resize(static_cast<size_t>(max_length - 1));
   result.ids.push_back(eos_);
   return result;
 }

@@ -7,8 +7,8 @@
 #include <string_view>
 #include <vector>
 
-#include "data/bpe_tokenizer.h"
-#include "data/pre_tokenizer.h"
+#include "data/tokenizer/bpe_tokenizer.h"
+#include "data/tokenizer/pre_tokenizer.h"
 
 namespace unigrpo::scorers {
 
@@ -22,7 +22,7 @@ class ClipTokenizer {
 
   struct Text {
     std::vector<int64_t> ids;  // start token, text, end token
-    bool cut = false;          // the text was longer than that
+    bool truncated = false;    // the text was longer than that
   };
   /// At most `max_length` ids. Throws BadInput for text that is not valid UTF-8, or with a word beyond all measure.
   Text encode(std::string_view text, int64_t max_length) const;

@@ -20,8 +20,8 @@ namespace unigrpo::scorers {
 ///
 /// clip_score: CLIPScore (arXiv 2104.08718) with the factor 100 of torchmetrics in place of 2.5. pick_score: arXiv
 /// 2305.01569; 26 is what flow_grpo divides by. hps: HPSv2 (arXiv 2306.09341). aesthetic: LAION's predictors, v1
-/// (linear) and v2 (MLP). The prompt is cut at the model's length (77 tokens), as everywhere in the field; a note says
-/// so. The aesthetic head stands in `aesthetic.safetensors` in the folder: `weight` and `bias` (linear), or
+/// (linear) and v2 (MLP). The prompt is truncated to the model's length (77 tokens), as everywhere in the field; a note
+/// says so. The aesthetic head stands in `aesthetic.safetensors` in the folder: `weight` and `bias` (linear), or
 /// `layers.N.weight` and `layers.N.bias` applied one after the other, without activations between them (the published
 /// MLP has none). Throws BadInput naming file and key or tensor.
 std::unique_ptr<reward::Reward> make_scorer(ScorerKind kind, const std::filesystem::path& folder,

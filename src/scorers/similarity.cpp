@@ -11,7 +11,7 @@
 #include "base/error.h"
 #include "scorers/clip_model.h"
 #include "scorers/clip_tokenizer.h"
-#include "scorers/pictures.h"
+#include "scorers/images.h"
 
 namespace unigrpo::scorers {
 namespace {
@@ -23,7 +23,7 @@ constexpr double kFlowGrpoScale = 26;  // what flow_grpo divides PickScore by
 /// A prompt as the model reads it; each is read once, however many samples answer it.
 struct Prompt {
   std::string reason;  // why it cannot be read
-  bool cut = false;
+  bool truncated = false;
   int64_t row = 0;  // of the text embeddings
 };
 
@@ -60,22 +60,23 @@ class SimilarityReward final : public reward::Reward {
 
   std::vector<Score> score(std::span<const data::Sample> samples) override {
     std::vector<Score> scores(samples.size());
-    const Pictures pictures = pictures_to_judge(samples, scores);
-    if (pictures.rows.empty()) return scores;
+    const ImagesToJudge judged = images_to_judge(samples, scores);
+    if (judged.rows.empty()) return scores;
     std::map<std::string, Prompt> prompts;
-    for (const size_t n : pictures.rows) prompts.try_emplace(samples[n].prompt);
-    const at::Tensor texts = embed_texts(prompts);                                                // [prompts, P]
-    const at::Tensor images = embed_images(model_, image_config_, pictures.images, batch_size_);  // [N, P]
-    for (size_t i = 0; i < pictures.rows.size(); ++i) {
-      const data::Sample& sample = samples[pictures.rows[i]];
+    for (const size_t n : judged.rows) prompts.try_emplace(samples[n].prompt);
+    const at::Tensor texts = embed_texts(prompts);                                              // [prompts, P]
+    const at::Tensor images = embed_images(model_, image_config_, judged.images, batch_size_);  // [N, P]
+    for (size_t i = 0; i < judged.rows.size(); ++i) {
+      const data::Sample& sample = samples[judged.rows[i]];
       const Prompt& prompt = prompts.at(sample.prompt);
-      Score& score = scores[pictures.rows[i]];
+      Score& score = scores[judged.rows[i]];
       if (!prompt.reason.empty()) {
         score.reason = prompt.reason;
         continue;
       }
       score = to_score(images[static_cast<int64_t>(i)].dot(texts[prompt.row]).item<double>());
-      if (prompt.cut) score.notes["prompt"] = fmt::format("cut at {} tokens", model_.config().max_positions);
+      if (prompt.truncated)
+        score.notes["prompt"] = fmt::format("truncated to {} tokens", model_.config().max_positions);
     }
     return scores;
   }
@@ -103,7 +104,7 @@ class SimilarityReward final : public reward::Reward {
     for (auto& [text, prompt] : prompts) {
       try {
         ClipTokenizer::Text read = tokenizer_.encode(text, model_.config().max_positions);
-        prompt.cut = read.cut;
+        prompt.truncated = read.truncated;
         prompt.row = static_cast<int64_t>(texts.size());
         texts.push_back(std::move(read.ids));
       } catch (const BadInput& error) {

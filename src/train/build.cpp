@@ -5,29 +5,50 @@
 
 #include <algorithm>
 
-#include "flow/time_grid.h"
+#include "grpo/rules.h"
 #include "grpo/update.h"
 #include "policy/load.h"
+#include "rollout/rules.h"
 #include "scorers/scorer.h"
 
 namespace unigrpo::train {
 
-Policies build_policies(const recipe::Recipe& recipe) {
-  const auto seed = static_cast<uint64_t>(recipe.run.seed);
-  Policies policies{.policy = policy::load(recipe.policy, seed), .reference = nullptr};
+Policies build_policies(const recipe::Recipe& recipe, const Runtime& runtime) {
+  Policies policies{.policy = policy::load(recipe.policy, runtime), .reference = nullptr};
   if (grpo::needs_reference(recipe.grpo) && recipe.policy.train == policy::TrainMode::full) {
     policy::PolicyConfig frozen = recipe.policy;
     frozen.freeze = {"*"};
-    policies.reference = policy::load(frozen, seed);
+    policies.reference = policy::load(frozen, runtime);
   }
   return policies;
 }
 
-reward::Rewarder build_rewarder(const reward::RewardConfig& config) {
-  return reward::Rewarder(config, [](const reward::TermConfig& term) {
+reward::Rewarder build_rewarder(const reward::RewardConfig& config, const Runtime& runtime) {
+  const auto make = [&](const reward::TermConfig& term) {
     const auto network = enum_value<scorers::ScorerKind>(enum_name(term.kind));
-    return network ? scorers::make_scorer(*network, term.model) : reward::make_reward(term);
-  });
+    return network ? scorers::make_scorer(*network, term.network.model) : reward::make_reward(term, runtime.stop);
+  };
+  return reward::Rewarder(config, make, runtime.stop);
+}
+
+rollout::RolloutRequest request_for(std::span<const data::Prompt> prompts, int64_t group_size) {
+  rollout::RolloutRequest request{
+      .prompts = prompts, .keys = {}, .group_size = group_size, .guidance = {}, .teacher_forced_text = {}};
+  for (size_t p = 0; p < prompts.size(); ++p) request.keys.push_back(p);
+  return request;
+}
+
+GenerationConfig generation_of(const recipe::Recipe& recipe) {
+  GenerationConfig config = read_generation_config(recipe.policy.model);
+  config.episode = recipe.rollout.episode;
+  config.image_size = recipe.rollout.image_size;
+  config.num_steps = recipe.rollout.num_steps;
+  config.timestep_shift = recipe.rollout.timestep_shift;
+  config.max_tokens = recipe.rollout.max_tokens;
+  config.temperature = recipe.rollout.temperature;
+  if (!recipe.rollout.system_prompt.empty()) config.system_prompt = recipe.rollout.system_prompt;
+  config.guidance.text_scale = 1.0;
+  return config;
 }
 
 NamedTensors trained_parameters(const policy::UnifiedPolicy& policy) {
@@ -41,14 +62,14 @@ NamedTensors trained_parameters(const policy::UnifiedPolicy& policy) {
 std::string describe_step(const recipe::Recipe& recipe, const policy::UnifiedPolicy& policy, int64_t prefix_tokens) {
   const auto& [grpo, rollout] = std::tie(recipe.grpo, recipe.rollout);
   const int64_t samples = grpo.prompts_per_step * grpo.group_size;
-  const auto texts = std::ranges::count(rollout.program, "text"), images = std::ranges::count(rollout.program, "image");
-  const int64_t stochastic = flow::num_stochastic_steps(rollout.sde.kind, rollout.num_steps);
-  const int64_t steps = rollout.window.mode == flow::WindowMode::all ? stochastic : rollout.window.width;
-  const int64_t block = images > 0 ? policy.grid_for(rollout.image_size).num_tokens() + 2 : 0;
-  const int64_t row = texts * (rollout.max_tokens + 2) + images * steps * block;
-  const int64_t most = samples * row + grpo.prompts_per_step * prefix_tokens;
+  const bool draws = has_segment(rollout, data::SegmentKind::image);
+  const int64_t block = draws ? policy.grid_for(rollout.image_size).num_tokens() + 2 : 0;
+  const auto images = std::ranges::count(rollout.episode, data::SegmentKind::image);
+  const rollout::SampleTokens sample = rollout::count_tokens(rollout, {.block = block, .seen = block});
+  const int64_t most =
+      samples * (sample.texts + sample.images + sample.trained) + grpo.prompts_per_step * prefix_tokens;
   const int64_t micro =
-      std::max<int64_t>(grpo.num_updates, (most + grpo.micro_batch_tokens - 1) / grpo.micro_batch_tokens);
+      std::max<int64_t>(grpo.num_minibatches, (most + grpo.micro_batch_tokens - 1) / grpo.micro_batch_tokens);
   int64_t all = 0, trained = 0;
   for (const NamedTensor& parameter : policy.parameters()) {
     all += parameter.tensor.numel();
@@ -57,14 +78,14 @@ std::string describe_step(const recipe::Recipe& recipe, const policy::UnifiedPol
   std::string text = "one step\n";
   auto line = [&](const char* what, const std::string& value) { text += fmt::format("  {:<34} {}\n", what, value); };
   line("prompts x group = samples", fmt::format("{} x {} = {}", grpo.prompts_per_step, grpo.group_size, samples));
-  if (const double looks = recipe.monitor.alarms.samples_a_step(); looks > 0)
-    line("and for the alarms", fmt::format("{}", looks));
-  line("text tokens at most", fmt::format("{}", samples * texts * rollout.max_tokens));
-  line("denoising steps, trained / all",
-       fmt::format("{} / {} an image, {} in all", steps, rollout.num_steps, samples * images * steps));
+  if (const double probes = recipe.monitor.drift.samples_a_step(); probes > 0)
+    line("and for the drift monitor", fmt::format("{}", probes));
+  line("text tokens at most", fmt::format("{}", samples * sample.sampled));
+  line("denoising steps, trained / all", fmt::format("{} / {} an image, {} in all", sample.num_trained_steps,
+                                                     rollout.num_steps, samples * images * sample.num_trained_steps));
   line("tokens in the update at most", fmt::format("{}", most));
   line("micro-batches at most", fmt::format("{} of {} tokens", micro, grpo.micro_batch_tokens));
-  line("optimizer steps", fmt::format("{}", std::min(grpo.num_updates, grpo.prompts_per_step)));
+  line("optimizer steps", fmt::format("{}", grpo::num_updates(grpo, grpo.prompts_per_step)));
   line("parameters, trained / all", fmt::format("{} / {}", trained, all));
   return text;
 }

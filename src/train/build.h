@@ -7,6 +7,9 @@
 #include "policy/policy.h"
 #include "recipe/recipe.h"
 #include "reward/rewarder.h"
+#include "rollout/engine.h"
+#include "runtime/runtime.h"
+#include "train/generation_config.h"
 
 namespace unigrpo::train {
 
@@ -16,10 +19,16 @@ struct Policies {
   std::unique_ptr<policy::UnifiedPolicy> policy;
   std::unique_ptr<policy::UnifiedPolicy> reference;  // null: adapters off, or nothing asks for one
 };
-Policies build_policies(const recipe::Recipe& recipe);
+Policies build_policies(const recipe::Recipe& recipe, const Runtime& runtime);
 
 /// The terms of a recipe, those that need LibTorch among them.
-reward::Rewarder build_rewarder(const reward::RewardConfig& config);
+reward::Rewarder build_rewarder(const reward::RewardConfig& config, const Runtime& runtime);
+
+/// Group_size episodes a prompt. A prompt may come twice in a step; its place keeps the random streams apart.
+rollout::RolloutRequest request_for(std::span<const data::Prompt> prompts, int64_t group_size);
+
+/// How the model of a recipe is sampled: its folder\'s settings under those of [rollout], without guidance.
+GenerationConfig generation_of(const recipe::Recipe& recipe);
 
 /// The parameters that move: those that require a gradient.
 NamedTensors trained_parameters(const policy::UnifiedPolicy& policy);

@@ -12,11 +12,11 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "data/prompt_file.h"
-#include "flow/time_grid.h"
 #include "grpo/update.h"
 #include "io/model_folder.h"
 #include "policy/load.h"
-#include "policy/qwen2.h"
+#include "policy/qwen2/qwen2.h"
+#include "rollout/rules.h"
 
 namespace unigrpo::train {
 namespace {
@@ -120,10 +120,10 @@ std::string check_headers(const fs::path& folder, const policy::ModelSizes& size
       }
     }
   };
-  const auto weights = policy::find_weights(folder, sizes.family);
+  const auto weights = io::find_weights(folder, sizes.family->weights_file);
   if (!weights) return "no weights in the folder: sizes are the config's";
   check(io::Checkpoint::open(*weights), "");
-  if (sizes.bagel && fs::exists(folder / "ae.safetensors"))
+  if (sizes.images && fs::exists(folder / "ae.safetensors"))
     check(io::Checkpoint::open(folder / "ae.safetensors"), "autoencoder.");
   return "the weights' headers fit the config";
 }
@@ -138,148 +138,150 @@ struct Tokens {
   double block = 0;                          // of one image
 };
 
-/// Sides, in tokens, of a picture that is drawn and of one that the vision tower reads; 0 where the model has no
-/// pictures.
-struct Sides {
-  double drawn = 0, seen = 0;
-};
-
-Sides sides_of(const Recipe& recipe, const policy::ModelSizes& sizes) {
-  if (!sizes.bagel) {
-    if (std::ranges::count(recipe.rollout.program, "image") > 0) policy::refuse_images(recipe.policy.model);
+/// Tokens of an image; 0 where the model has none.
+rollout::ImageTokens image_tokens(const Recipe& recipe, const policy::ModelSizes& sizes) {
+  if (!sizes.images) {
+    if (has_segment(recipe.rollout, data::SegmentKind::image)) policy::refuse_images(recipe.policy.model);
     return {};
   }
-  const auto pixels = static_cast<double>(recipe.rollout.image_size);
-  return {.drawn = pixels / static_cast<double>(sizes.bagel->pixels_per_token()),
-          .seen = std::min(pixels, static_cast<double>(sizes.bagel->vision_rule().max_size)) /
-                  static_cast<double>(sizes.bagel->vit.patch_size)};
-}
-
-Tokens count_tokens(const Recipe& recipe, const Sides& sides, double prompt_tokens) {
-  const auto& rollout = recipe.rollout;
-  const auto& program = rollout.program;
-  const double texts = static_cast<double>(std::ranges::count(program, "text"));
-  const double images = static_cast<double>(std::ranges::count(program, "image"));
-  const double read = images - (program.back() == "image" ? 1 : 0);
-  const int64_t stochastic = flow::num_stochastic_steps(rollout.sde.kind, rollout.num_steps);
-  const double trained = static_cast<double>(
-      rollout.window.mode == flow::WindowMode::all ? stochastic : std::min(rollout.window.width, stochastic));
-  Tokens t;
-  t.samples = static_cast<double>(recipe.grpo.prompts_per_step * recipe.grpo.group_size);
-  t.block = sides.drawn * sides.drawn + 2;
-  t.prefix = static_cast<double>(recipe.grpo.prompts_per_step) * prompt_tokens;
-  t.text = t.samples * texts * static_cast<double>(rollout.max_tokens + 1);
-  t.drawn = t.samples * images * static_cast<double>(rollout.num_steps) * t.block;
-  t.context = t.samples * read * (t.block + sides.seen * sides.seen + 2);
-  t.trained_image = t.samples * images * trained * t.block;
-  t.row_context = prompt_tokens + texts * static_cast<double>(rollout.max_tokens + 2) + t.context / t.samples;
-  return t;
-}
-
-}  // namespace
-
-std::string dry_run(const Recipe& recipe, const Machine& machine) {
-  const fs::path folder = recipe.policy.model;
-  const policy::ModelSizes model = policy::read_sizes(folder);
-  const Parameters count = count_parameters(recipe, model);
-  const Sides sides = sides_of(recipe, model);
-  const bool lora = recipe.policy.train == policy::TrainMode::lora;
-  const bool bf16 = recipe.policy.dtype == policy::DtypeChoice::bfloat16;
-  const double bytes = bf16 ? 2 : 4;
-
-  std::string text = fmt::format("dry run: {} ({})\n", recipe.run.name, check_headers(folder, model));
-  auto line = [&](const std::string& what, const std::string& value) {
-    text += fmt::format("  {:<40} {:>20}\n", what, value);
+  const auto block_of = [](int64_t pixels, int64_t pixels_per_token) {
+    const double side = static_cast<double>(pixels) / static_cast<double>(pixels_per_token);
+    return static_cast<int64_t>(side * side) + 2;
   };
+  const int64_t pixels = recipe.rollout.image_size;
+  return {.block = block_of(pixels, sizes.images->pixels_per_latent),
+          .seen = block_of(std::min<int64_t>(pixels, sizes.images->max_vision_side), sizes.images->pixels_per_patch)};
+}
 
-  text += "\nparameters                                              all              trained\n";
-  for (int part = 0; part < kNumParts; ++part) {
-    text += fmt::format("  {:<40} {:>16} {:>20}\n", kPartNames[part], in_words(count.all[part]),
-                        in_words(count.trained[part]));
+Tokens count_tokens(const Recipe& recipe, rollout::ImageTokens image, double prompt_tokens) {
+  const auto prompts = static_cast<double>(recipe.grpo.prompts_per_step);
+  const double samples = prompts * static_cast<double>(recipe.grpo.group_size);
+  const rollout::SampleTokens sample = rollout::count_tokens(recipe.rollout, image);
+  return {.samples = samples,
+          .prefix = prompts * prompt_tokens,
+          .text = samples * static_cast<double>(sample.sampled),
+          .drawn = samples * static_cast<double>(sample.denoised),
+          .context = samples * static_cast<double>(sample.images),
+          .trained_image = samples * static_cast<double>(sample.trained),
+          .row_context = prompt_tokens + static_cast<double>(sample.texts + sample.images),
+          .block = static_cast<double>(image.block)};
+}
+
+/// All that the tables below are made of.
+struct Facts {
+  const Recipe& recipe;
+  const Machine& machine;
+  const policy::ModelSizes& model;
+  Parameters count;
+  Tokens tokens;
+  std::string prompts;  // where they come from, in words
+  bool lora, bf16, reference;
+
+  double bytes() const { return bf16 ? 2 : 4; }  // of a weight
+};
+
+std::string row(const std::string& what, const std::string& value) {
+  return fmt::format("  {:<40} {:>20}\n", what, value);
+}
+
+/// Tokens of a prompt, the system prompt's among them, and the prompts in words.
+std::pair<double, std::string> prompt_tokens(const Recipe& recipe) {
+  const double system = static_cast<double>(recipe.rollout.system_prompt.size()) / kBytesPerToken;
+  if (!fs::exists(recipe.data.prompts)) {
+    return {kPromptTokens + system,
+            fmt::format("{} is not here: {} tokens a prompt assumed", recipe.data.prompts, kPromptTokens)};
   }
-  if (lora)
-    text += fmt::format("  {:<40} {:>16} {:>20}\n", "adapters", in_words(count.adapters), in_words(count.adapters));
-  text += fmt::format("  {:<40} {:>16} {:>20}\n", "in all", in_words(count.total(true) + count.adapters),
-                      in_words(count.total_trained()));
+  double characters = 0;
+  const auto rows = data::read_prompt_file(recipe.data.prompts);
+  for (const auto& prompt : rows) characters += static_cast<double>(prompt.text.size());
+  const double tokens = characters / static_cast<double>(rows.size()) / kBytesPerToken + 2;
+  return {tokens + system, fmt::format("{} prompts of about {:.0f} tokens", rows.size(), tokens)};
+}
 
-  double prompt_tokens = kPromptTokens;
-  std::string prompts = fmt::format("{} is not here: {} tokens a prompt assumed", recipe.data.prompts, kPromptTokens);
-  if (fs::exists(recipe.data.prompts)) {
-    double characters = 0;
-    const auto rows = data::read_prompt_file(recipe.data.prompts);
-    for (const auto& prompt : rows) characters += static_cast<double>(prompt.text.size());
-    prompt_tokens = characters / static_cast<double>(rows.size()) / kBytesPerToken + 2;
-    prompts = fmt::format("{} prompts of about {:.0f} tokens", rows.size(), prompt_tokens);
-  }
-  prompt_tokens += static_cast<double>(recipe.rollout.system_prompt.size()) / kBytesPerToken;
-  const Tokens t = count_tokens(recipe, sides, prompt_tokens);
+std::string parameters_table(const Facts& facts) {
+  const Parameters& count = facts.count;
+  std::string text = "\nparameters                                              all              trained\n";
+  const auto line = [&](const char* what, double all, double trained) {
+    text += fmt::format("  {:<40} {:>16} {:>20}\n", what, in_words(all), in_words(trained));
+  };
+  for (int part = 0; part < kNumParts; ++part) line(kPartNames[part], count.all[part], count.trained[part]);
+  if (facts.lora) line("adapters", count.adapters, count.adapters);
+  line("in all", count.total(true) + count.adapters, count.total_trained());
+  return text;
+}
 
+std::string step_table(const Facts& facts) {
+  const auto& [recipe, t, llm] = std::tie(facts.recipe, facts.tokens, facts.model.llm);
   // Forward FLOPs of a token: two a weight it passes.
-  const double und = 2 * count.all[kUnderstanding], gen = 2 * count.all[kGeneration];
-  const double head = 2.0 * static_cast<double>(model.llm.vocab_size * model.llm.hidden_size);
-  const auto& llm = model.llm;
+  const double und = 2 * facts.count.all[kUnderstanding], gen = 2 * facts.count.all[kGeneration];
+  const double head = 2.0 * static_cast<double>(llm.vocab_size * llm.hidden_size);
   const double pair = 4.0 * static_cast<double>(llm.num_layers * llm.num_heads * llm.head_dim);  // a query and a key
   const double attend_text = pair * t.row_context / 2, attend_image = pair * (t.row_context + t.block);
-  const double rollout_flops = t.prefix * (und + attend_text) + t.text * (und + head + attend_text) +
-                               t.context * (und + attend_image) + t.drawn * (gen + attend_image);
-  const double forward = t.prefix * (und + attend_text) + t.text * (und + head + attend_text) +
-                         t.context * (und + attend_image) + t.trained_image * (gen + attend_image);
-  const bool reference = grpo::needs_reference(recipe.grpo);
-  const double passes = 3 + (reference ? 1 : 0) + (recipe.policy.recompute ? 1 : 0);
+  const double texts = t.prefix * (und + attend_text) + t.text * (und + head + attend_text);
+  const double rollout = texts + t.context * (und + attend_image) + t.drawn * (gen + attend_image);
+  const double forward = texts + t.context * (und + attend_image) + t.trained_image * (gen + attend_image);
+  const double passes = 3 + (facts.reference ? 1 : 0) + (recipe.policy.recompute ? 1 : 0);
+  const double probes = recipe.monitor.drift.samples_a_step(), probe_flops = rollout / t.samples * probes;
 
-  text += fmt::format("\na step                                                  {}\n", prompts);
-  line("prompts x group = samples", fmt::format("{} x {} = {}", recipe.grpo.prompts_per_step, recipe.grpo.group_size,
-                                                static_cast<int64_t>(t.samples)));
-  const double looks = recipe.monitor.alarms.samples_a_step(), looks_flops = rollout_flops / t.samples * looks;
-  line("and for the alarms", in_words(looks));
-  line("sampled text tokens at most", in_words(t.text));
-  line("image tokens, once a denoising step", in_words(t.drawn));
-  line("image tokens that are trained", in_words(t.trained_image));
-  line("FLOPs of the rollout", in_words(rollout_flops));
-  line(fmt::format("FLOPs of the update ({:.0f} passes)", passes), in_words(passes * forward));
-  line("FLOPs of the alarms' samples", in_words(looks_flops));
-  line("in all, a GPU",
-       in_words((rollout_flops + looks_flops + passes * forward) / static_cast<double>(machine.num_gpus)));
+  std::string text = fmt::format("\na step                                                  {}\n", facts.prompts);
+  text += row("prompts x group = samples", fmt::format("{} x {} = {}", recipe.grpo.prompts_per_step,
+                                                       recipe.grpo.group_size, static_cast<int64_t>(t.samples)));
+  text += row("and for the drift monitor", in_words(probes));
+  text += row("sampled text tokens at most", in_words(t.text));
+  text += row("image tokens, once a denoising step", in_words(t.drawn));
+  text += row("image tokens that are trained", in_words(t.trained_image));
+  text += row("FLOPs of the rollout", in_words(rollout));
+  text += row(fmt::format("FLOPs of the update ({:.0f} passes)", passes), in_words(passes * forward));
+  text += row("FLOPs of the drift monitor's samples", in_words(probe_flops));
+  text += row("in all, a GPU",
+              in_words((rollout + probe_flops + passes * forward) / static_cast<double>(facts.machine.num_gpus)));
+  return text;
+}
 
-  // Memory of a rank. What a sharded run divides comes first.
-  const double weights = count.total(false) * bytes + count.adapters * bytes;
-  const double frozen_copy = reference && !lora ? count.total(false) * bytes : 0;
-  const double gradients = count.total_trained() * bytes;
-  const double optimizer = count.total_trained() * (8.0 + (bf16 ? 4.0 : 0.0));
-  const double ema = recipe.optim.ema.enabled ? count.total_trained() * 4.0 : 0;
-  const double autoencoder = count.all[kAutoencoder] * 4.0;
-  const double held = std::max(static_cast<double>(recipe.rollout.token_budget), t.row_context + t.block);
-  const double cache = held * static_cast<double>(2 * llm.num_layers * llm.num_kv_heads * llm.head_dim) * bytes;
+/// What the backward pass of the largest micro-batch keeps, in bytes.
+double activation_bytes(const Facts& facts) {
+  const auto& [recipe, t, llm] = std::tie(facts.recipe, facts.tokens, facts.model.llm);
   const double d = static_cast<double>(llm.hidden_size), kv = static_cast<double>(llm.num_kv_heads * llm.head_dim);
   const double inter = static_cast<double>(llm.intermediate_size), layers = static_cast<double>(llm.num_layers);
-  const double kept =
-      8 * d + 4 * kv + 4 * inter;  // numbers that a layer keeps a token: norms, q k v, attention, gate, up, products
+  // Numbers that a layer keeps a token: norms, q k v, attention, gate, up, products.
+  const double kept = 8 * d + 4 * kv + 4 * inter;
   const double most_tokens =
       std::max(static_cast<double>(recipe.grpo.micro_batch_tokens), t.row_context + t.trained_image / t.samples);
-  const double activations = most_tokens * bytes * (recipe.policy.recompute ? layers * d + kept : layers * kept) +
-                             t.text / t.samples * static_cast<double>(llm.vocab_size) * 4 * 2;
+  return most_tokens * facts.bytes() * (recipe.policy.recompute ? layers * d + kept : layers * kept) +
+         t.text / t.samples * static_cast<double>(llm.vocab_size) * 4 * 2;
+}
 
-  const double n = static_cast<double>(machine.num_gpus);
-  text += fmt::format("\nmemory of a rank, GiB                                  whole {:>20}\n",
-                      fmt::format("sharded over {}", machine.num_gpus));
+/// Memory of a rank. What a sharded run divides comes first.
+std::string memory_table(const Facts& facts) {
+  const auto& [recipe, count, llm] = std::tie(facts.recipe, facts.count, facts.model.llm);
+  const Machine& machine = facts.machine;
+  const double trained = count.total_trained();
+  const double held =
+      std::max(static_cast<double>(recipe.rollout.token_budget), facts.tokens.row_context + facts.tokens.block);
+
+  std::string text = fmt::format("\nmemory of a rank, GiB                                  whole {:>20}\n",
+                                 fmt::format("sharded over {}", machine.num_gpus));
   double whole = 0, sharded = 0;
-  auto memory = [&](const std::string& what, double size, bool divides) {
+  const auto memory = [&](const std::string& what, double size, bool divides) {
     if (size == 0) return;
+    const double share = divides ? size / static_cast<double>(machine.num_gpus) : size;
     whole += size;
-    sharded += divides ? size / n : size;
-    text += fmt::format("  {:<40} {:>16.2f} {:>20.2f}\n", what, size / kGiB, (divides ? size / n : size) / kGiB);
+    sharded += share;
+    text += fmt::format("  {:<40} {:>16.2f} {:>20.2f}\n", what, size / kGiB, share / kGiB);
   };
-  memory(fmt::format("weights ({})", bf16 ? "bf16" : "float32"), weights, true);
-  memory("frozen copy for the penalty", frozen_copy, true);
-  memory("gradients", gradients, true);
-  memory(bf16 ? "optimizer, float32 masters" : "optimizer", optimizer, true);
-  memory("EMA", ema, true);
-  memory("autoencoder (float32)", autoencoder, false);
-  memory("key/value cache", cache, false);
-  memory(fmt::format("activations{}", recipe.policy.recompute ? ", recomputed" : ""), activations, false);
+  memory(fmt::format("weights ({})", facts.bf16 ? "bf16" : "float32"),
+         count.total(false) * facts.bytes() + count.adapters * facts.bytes(), true);
+  memory("frozen copy for the penalty", facts.reference && !facts.lora ? count.total(false) * facts.bytes() : 0, true);
+  memory("gradients", trained * facts.bytes(), true);
+  memory(facts.bf16 ? "optimizer, float32 masters" : "optimizer", trained * (8.0 + (facts.bf16 ? 4.0 : 0.0)), true);
+  memory("EMA", recipe.optim.ema.enabled ? trained * 4.0 : 0, true);
+  memory("autoencoder (float32)", count.all[kAutoencoder] * 4.0, false);
+  memory("key/value cache",
+         held * static_cast<double>(2 * llm.num_layers * llm.num_kv_heads * llm.head_dim) * facts.bytes(), false);
+  memory(fmt::format("activations{}", recipe.policy.recompute ? ", recomputed" : ""), activation_bytes(facts), false);
   memory("reserve", kReserve * kGiB, false);
   text += fmt::format("  {:<40} {:>16.2f} {:>20.2f}\n", "in all", whole / kGiB, sharded / kGiB);
-  auto verdict = [&](const char* how, double size) {
+  const auto verdict = [&](const char* how, double size) {
     const double room = machine.gpu_gib - size / kGiB;
     text += fmt::format("{}: {} {:.1f} GiB of {:.0f}\n", how, room >= 0 ? "fits, leaving" : "does NOT fit, short of",
                         std::abs(room), machine.gpu_gib);
@@ -290,6 +292,25 @@ std::string dry_run(const Recipe& recipe, const Machine& machine) {
     text += "(this version trains in one process: the figures for more GPUs are plans)\n";
   }
   return text;
+}
+
+}  // namespace
+
+std::string dry_run(const Recipe& recipe, const Machine& machine) {
+  const fs::path folder = recipe.policy.model;
+  const policy::ModelSizes model = policy::read_sizes(folder);
+  const auto [tokens, prompts] = prompt_tokens(recipe);
+  const Facts facts{.recipe = recipe,
+                    .machine = machine,
+                    .model = model,
+                    .count = count_parameters(recipe, model),
+                    .tokens = count_tokens(recipe, image_tokens(recipe, model), tokens),
+                    .prompts = prompts,
+                    .lora = recipe.policy.train == policy::TrainMode::lora,
+                    .bf16 = recipe.policy.dtype == policy::DtypeChoice::bfloat16,
+                    .reference = grpo::needs_reference(recipe.grpo)};
+  return fmt::format("dry run: {} ({})\n", recipe.run.name, check_headers(folder, model)) + parameters_table(facts) +
+         step_table(facts) + memory_table(facts);
 }
 
 }  // namespace unigrpo::train

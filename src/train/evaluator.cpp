@@ -9,9 +9,8 @@
 #include "base/error.h"
 #include "base/fault.h"
 #include "base/rng.h"
-#include "base/signals.h"
 #include "data/prompt_file.h"
-#include "data/shapes_world.h"
+#include "data/worlds/shapes_world.h"
 #include "io/json.h"
 #include "reward/rewarder.h"
 #include "rollout/engine.h"
@@ -34,15 +33,15 @@ double part(const reward::Score& score, const char* name) {
   return found != score.parts.end() ? found->second : score.value.value_or(0.0);
 }
 
-reward::Rewarder judge(const std::vector<reward::TermConfig>& rewards) {
+reward::Rewarder judge(const std::vector<reward::TermConfig>& rewards, const Runtime& runtime) {
   reward::RewardConfig config;
   config.terms = rewards;
-  return build_rewarder(config);
+  return build_rewarder(config, runtime);
 }
 
-std::string true_plan(const data::Prompt& prompt, uint64_t seed) {
+std::string oracle_plan(const data::Prompt& prompt, uint64_t seed) {
   RandomStream stream({.seed = seed, .prompt = static_cast<uint64_t>(prompt.index), .purpose = Purpose::world_plan});
-  return data::shapes::draw_example(world_line(prompt), {}, stream).true_plan;
+  return data::shapes::draw_example(world_line(prompt), {}, stream).oracle_plan;
 }
 
 nlohmann::ordered_json tag_json(const TagScore& score) {
@@ -76,23 +75,28 @@ class Means {
 
 std::vector<reward::TermConfig> default_eval_rewards() {
   reward::TermConfig term;
-  term.measure = reward::GenevalMeasure::strict;
+  term.objects.metric = reward::GenevalMetric::strict;
   return {term};
 }
 
-EvalResult evaluate(policy::UnifiedPolicy& policy, const EvalOptions& options) {
+std::vector<reward::TermConfig> eval_rewards(const recipe::EvalConfig& config) {
+  return config.rewards.empty() ? default_eval_rewards() : config.rewards;
+}
+
+EvalResult evaluate(policy::UnifiedPolicy& policy, const EvalOptions& options, const Runtime& runtime) {
   const auto start = std::chrono::steady_clock::now();
   const auto prompts = choose_prompts(options);
-  reward::Rewarder rewarder = judge(options.rewards);
+  reward::Rewarder rewarder = judge(options.rewards, runtime);
   Means means;
   rewarder.check_prompts(prompts, options.prompts);
-  rollout::RolloutEngine engine(policy, to_rollout_config(options.generation), options.seed,
-                                options.generation.system_prompt);
+  Runtime own = runtime;
+  own.seed = options.seed;
+  rollout::RolloutEngine engine(policy, to_rollout_config(options.generation), own, options.generation.system_prompt);
   for (const data::Prompt& prompt : prompts) engine.check_length(prompt);
   EvalResult result;
   for (size_t first = 0; first < prompts.size(); first += kPromptsAtOnce) {
     fault::point("eval.batch");
-    if (signals::stop_requested()) {
+    if (runtime.stop.requested()) {
       result.complete = false;
       break;
     }
@@ -105,10 +109,10 @@ EvalResult evaluate(policy::UnifiedPolicy& policy, const EvalOptions& options) {
                                     .step = 0,  // training's steps are keyed from 1
                                     .stochastic = false,
                                     .guidance = options.generation.guidance,
-                                    .forced_text = {}};
+                                    .teacher_forced_text = {}};
     for (const data::Prompt& prompt : batch) {
       request.keys.push_back(static_cast<uint64_t>(prompt.seed.value_or(prompt.index)));
-      if (options.true_plan) request.forced_text.push_back(true_plan(prompt, options.seed));
+      if (options.oracle_plan) request.teacher_forced_text.push_back(oracle_plan(prompt, options.seed));
     }
     std::vector<data::Sample> samples;
     std::vector<int64_t> prompt_of;
@@ -133,6 +137,7 @@ EvalResult evaluate(policy::UnifiedPolicy& policy, const EvalOptions& options) {
       }
     }
   }
+  if (runtime.stop.requested()) result.complete = false;  // judges may have been cut short
   for (auto& [name, tag] : result.tags) {
     result.overall.strict += tag.strict;
     result.overall.soft += tag.soft;
@@ -153,7 +158,7 @@ EvalResult evaluate(policy::UnifiedPolicy& policy, const EvalOptions& options) {
 }
 
 void check_eval_prompts(const std::string& file, const std::vector<reward::TermConfig>& rewards) {
-  judge(rewards).check_prompts(data::read_prompt_file(file), file);
+  judge(rewards, {}).check_prompts(data::read_prompt_file(file), file);
 }
 
 double score_in(const std::filesystem::path& file) {
@@ -173,9 +178,9 @@ std::string to_json(const EvalOptions& options, const EvalResult& result) {
   object["num_samples"] = options.num_samples;
   object["seed"] = options.seed;
   object["num_steps"] = options.generation.num_steps;
-  object["guidance"] = options.generation.guidance.text_scale;
+  object["cfg_scale"] = options.generation.guidance.text_scale;
   object["temperature"] = options.generation.temperature;
-  object["true_plan"] = options.true_plan;
+  object["oracle_plan"] = options.oracle_plan;
   object["overall"] = {{"strict", result.overall.strict}, {"soft", result.overall.soft}};
   object["overall_by_tag"] = {{"strict", result.overall_by_tag.strict}, {"soft", result.overall_by_tag.soft}};
   object["tags"] = nlohmann::ordered_json::object();

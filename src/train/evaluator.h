@@ -8,13 +8,17 @@
 
 #include "monitor/samples_file.h"
 #include "policy/policy.h"
+#include "recipe/config.h"
 #include "reward/config.h"
+#include "runtime/runtime.h"
 #include "train/generation_config.h"
 
 namespace unigrpo::train {
 
 /// GenEval's strict score.
 std::vector<reward::TermConfig> default_eval_rewards();
+/// Those of a recipe's [eval], or the default.
+std::vector<reward::TermConfig> eval_rewards(const recipe::EvalConfig& config);
 
 /// How a model is scored on a prompt file.
 struct EvalOptions {
@@ -22,10 +26,10 @@ struct EvalOptions {
   std::string prompts;                                               // file
   std::vector<reward::TermConfig> rewards = default_eval_rewards();  // the first one gives `overall` and `tags`
   GenerationConfig generation;
-  uint64_t seed = 0;
+  uint64_t seed = 0;         // of all noise; the same for every run, whatever its own, so that scores compare
   int64_t num_samples = 1;   // images a prompt
   int64_t max_prompts = 0;   // 0 = all; else spread evenly over the file
-  bool true_plan = false;    // embedded world: the first text segment is the right plan instead of the model's own
+  bool oracle_plan = false;  // embedded world: the first text segment is the right plan instead of the model's own
   int64_t keep_samples = 0;  // rows to return in EvalResult::samples (-1 = all)
 };
 
@@ -40,14 +44,14 @@ struct EvalResult {
   std::map<std::string, TagScore> tags;
   int64_t unscored = 0;                   // by the first reward
   std::map<std::string, double> rewards;  // by name, mean over the samples that it scored; absent where it scored none
-  bool complete = true;  // false: a signal asked to stop (base/signals.h), and not all prompts were scored
+  bool complete = true;                   // false: a stop was asked for, and not all prompts were scored
   double seconds = 0;
   std::vector<monitor::SampleRow> samples;
 };
 
 /// The same model, options and seed give the same images: noise is a function of (seed, the row's own seed or its
 /// index, sample index). Throws BadInput `file:line` for a prompt that the reward cannot judge.
-EvalResult evaluate(policy::UnifiedPolicy& policy, const EvalOptions& options);
+EvalResult evaluate(policy::UnifiedPolicy& policy, const EvalOptions& options, const Runtime& runtime);
 
 /// Throws BadInput `file:line` for a prompt of the file that a reward cannot judge.
 void check_eval_prompts(const std::string& file, const std::vector<reward::TermConfig>& rewards);

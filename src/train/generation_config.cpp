@@ -33,17 +33,18 @@ void read_positive(const json& object, const std::string& file, const char* key,
 
 nlohmann::ordered_json to_object(const GenerationConfig& config) {
   nlohmann::ordered_json object;
-  object["program"] = config.program;
+  object["episode"] = json::array();
+  for (const data::SegmentKind kind : config.episode) object["episode"].push_back(std::string(enum_name(kind)));
   object["image_size"] = config.image_size;
   object["num_steps"] = config.num_steps;
   object["timestep_shift"] = config.timestep_shift;
   object["max_tokens"] = config.max_tokens;
   object["temperature"] = config.temperature;
-  object["guidance"] = config.guidance.text_scale;
-  object["image_guidance"] = config.guidance.image_scale;
-  object["guidance_renorm"] = std::string(enum_name(config.guidance.renorm));
-  object["guidance_renorm_min"] = config.guidance.renorm_min;
-  object["guidance_interval"] = {config.guidance.interval_low, config.guidance.interval_high};
+  object["cfg_scale"] = config.guidance.text_scale;
+  object["cfg_image_scale"] = config.guidance.image_scale;
+  object["cfg_renorm_type"] = std::string(enum_name(config.guidance.renorm));
+  object["cfg_renorm_min"] = config.guidance.renorm_min;
+  object["cfg_interval"] = {config.guidance.interval_low, config.guidance.interval_high};
   object["system_prompt"] = config.system_prompt;
   return object;
 }
@@ -52,25 +53,23 @@ nlohmann::ordered_json to_object(const GenerationConfig& config) {
 
 GenerationConfig read_generation_config(const std::filesystem::path& model_folder) {
   GenerationConfig config;
-  if (std::filesystem::exists(model_folder / "config.json") &&
-      policy::family_of(model_folder) == policy::Family::qwen2) {
-    config.program = {"text"};
+  if (std::filesystem::exists(model_folder / "config.json") && !policy::family_of(model_folder).generates_images) {
+    config.episode = {data::SegmentKind::text};
   }
   const auto path = model_folder / "generation_config.json";
   if (!std::filesystem::exists(path)) return config;
   const std::string file = path.string();
   const json object = io::parse_json(io::read_text_file(path, size_t{1} << 20), file);
   if (!object.is_object()) throw BadInput("{}: expected a JSON object", file);
-  if (object.contains("program")) {
-    const json& list = object["program"];
+  if (object.contains("episode")) {
+    const json& list = object["episode"];
     if (!list.is_array() || list.empty())
-      throw BadInput("{}: 'program' must be a list of \"text\" and \"image\"", file);
-    config.program.clear();
+      throw BadInput("{}: 'episode' must be a list of \"text\" and \"image\"", file);
+    config.episode.clear();
     for (const json& word : list) {
-      if (word != "text" && word != "image") {
-        throw BadInput("{}: 'program' must be a list of \"text\" and \"image\", got {}", file, word.dump());
-      }
-      config.program.push_back(word.get<std::string>());
+      const auto kind = word.is_string() ? enum_value<data::SegmentKind>(word.get<std::string>()) : std::nullopt;
+      if (!kind) throw BadInput("{}: 'episode' must be a list of \"text\" and \"image\", got {}", file, word.dump());
+      config.episode.push_back(*kind);
     }
   }
   read_count(object, file, "image_size", config.image_size);
@@ -78,18 +77,18 @@ GenerationConfig read_generation_config(const std::filesystem::path& model_folde
   read_count(object, file, "max_tokens", config.max_tokens);
   read_positive(object, file, "timestep_shift", config.timestep_shift);
   read_positive(object, file, "temperature", config.temperature);
-  read_positive(object, file, "guidance", config.guidance.text_scale);
-  read_positive(object, file, "image_guidance", config.guidance.image_scale);
-  read_value(object, file, "guidance_renorm_min", "a number", &json::is_number, config.guidance.renorm_min);
+  read_positive(object, file, "cfg_scale", config.guidance.text_scale);
+  read_positive(object, file, "cfg_image_scale", config.guidance.image_scale);
+  read_value(object, file, "cfg_renorm_min", "a number", &json::is_number, config.guidance.renorm_min);
   std::string renorm(enum_name(config.guidance.renorm));
-  read_value(object, file, "guidance_renorm", "a string", &json::is_string, renorm);
+  read_value(object, file, "cfg_renorm_type", "a string", &json::is_string, renorm);
   const auto kind = enum_value<flow::Renorm>(renorm);
-  if (!kind) throw BadInput("{}: 'guidance_renorm' must be {}, got '{}'", file, enum_choices<flow::Renorm>(), renorm);
+  if (!kind) throw BadInput("{}: 'cfg_renorm_type' must be {}, got '{}'", file, enum_choices<flow::Renorm>(), renorm);
   config.guidance.renorm = *kind;
-  if (object.contains("guidance_interval")) {
-    const json& ends = object["guidance_interval"];
+  if (object.contains("cfg_interval")) {
+    const json& ends = object["cfg_interval"];
     if (!ends.is_array() || ends.size() != 2 || !ends[0].is_number() || !ends[1].is_number()) {
-      throw BadInput("{}: 'guidance_interval' must be [low, high], two times, got {}", file, ends.dump());
+      throw BadInput("{}: 'cfg_interval' must be [low, high], two times, got {}", file, ends.dump());
     }
     config.guidance.interval_low = ends[0].get<double>();
     config.guidance.interval_high = ends[1].get<double>();
@@ -114,7 +113,7 @@ std::string to_json(const GenerationConfig& config, const std::filesystem::path&
 
 rollout::RolloutConfig to_rollout_config(const GenerationConfig& config) {
   rollout::RolloutConfig settings;
-  settings.program = config.program;
+  settings.episode = config.episode;
   settings.image_size = config.image_size;
   settings.num_steps = config.num_steps;
   settings.timestep_shift = config.timestep_shift;

@@ -11,7 +11,7 @@ namespace unigrpo::train {
 /// generation_config.json of a model folder: how the model is meant to be sampled. Keys that are absent keep these
 /// defaults; keys of other tools are passed over.
 struct GenerationConfig {
-  std::vector<std::string> program = {"text", "image"};
+  std::vector<data::SegmentKind> episode = {data::SegmentKind::text, data::SegmentKind::image};
   int64_t image_size = 64;
   int64_t num_steps = 25;
   double timestep_shift = 1.0;

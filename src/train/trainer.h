@@ -1,15 +1,14 @@
 #pragma once
 
-#include <filesystem>
-
 #include "base/error.h"
-#include "recipe/recipe.h"
+#include "recipe/parse.h"
+#include "runtime/runtime.h"
 
 namespace unigrpo::train {
 
-/// `unigrpo train`: rollouts, rewards, advantages, updates, checkpoints, evaluation before and after, the report.
-/// Resuming continues bit for bit. Returns ExitCode::interrupted after a signal, with the last finished step saved.
-/// Throws BadInput before anything is created in the run folder.
-ExitCode run_training(const recipe::Recipe& recipe, bool resume);
+/// Runs a recipe to its end in its run folder, by the objective that `command` names: reinforcement learning (train) or
+/// a warm start (sft). `resume`: from the newest checkpoint that verifies. Returns `done`, or `interrupted` where a
+/// stop was asked for and the last finished step is saved.
+ExitCode run_training(const recipe::Recipe& recipe, recipe::Command command, const Runtime& runtime, bool resume);
 
 }  // namespace unigrpo::train

@@ -67,11 +67,11 @@ TEST_F(ExportModel, AnUntouchedRoundTripGivesTheSameBytes) {
 TEST_F(ExportModel, WritesNewValuesInTheSourcesTypeOrTheOneAskedFor) {
   const auto source = io::Checkpoint::open(kTiny / "ema.safetensors");
   const at::Tensor value = at::full(source.find(kWeight)->shape, 0.5, at::kBFloat16);
-  export_model(kTiny, out_, {{kWeight, value}}, {.generation_config = "{\"guidance\": 1}\n"});
+  export_model(kTiny, out_, {{kWeight, value}}, {.generation_config = "{\"cfg_scale\": 1}\n"});
   const auto kept = io::Checkpoint::open(out_ / "ema.safetensors");
   EXPECT_EQ(kept.find(kWeight)->dtype, io::DType::f32);
   EXPECT_TRUE(at::equal(tensor::to_tensor(*kept.find(kWeight)), value.to(at::kFloat)));
-  EXPECT_EQ(read(out_ / "generation_config.json"), "{\"guidance\": 1}\n");
+  EXPECT_EQ(read(out_ / "generation_config.json"), "{\"cfg_scale\": 1}\n");
   fs::remove_all(out_);
   export_model(kTiny, out_, {{kWeight, value}}, {.dtype = at::kBFloat16});
   const auto narrow = io::Checkpoint::open(out_ / "ema.safetensors");
@@ -94,7 +94,9 @@ TEST_F(ExportModel, SplitsOverALimitAndReadsItsOwnShards) {
 
 TEST_F(ExportModel, WritesANewAutoencoderAndAModelFromNothing) {
   fs::create_directories(folder_.path() / "configs");
-  fs::copy_file(kTiny / "config.json", folder_.path() / "configs" / "config.json");
+  for (const char* name : {"config.json", "llm_config.json", "vit_config.json"}) {
+    fs::copy_file(kTiny / name, folder_.path() / "configs" / name);
+  }
   export_model(folder_.path() / "configs", out_, {{"w", at::ones({2, 3})}},
                {.dtype = at::kBFloat16, .autoencoder = {{"decoder.conv_in.bias", at::ones({4})}}});
   EXPECT_EQ(io::Checkpoint::open(out_ / "ema.safetensors").find("w")->dtype, io::DType::bf16);

@@ -11,16 +11,6 @@
 namespace unigrpo::checkpoint {
 namespace {
 
-TEST(Layout, NamesStepsAndReadsThemBack) {
-  EXPECT_EQ(step_folder_name(20), "step_000020");
-  EXPECT_EQ(step_folder_name(12345678), "step_12345678");
-  for (const int64_t step : {0L, 20L, 999999L, 12345678L}) EXPECT_EQ(parse_step_folder(step_folder_name(step)), step);
-  for (const char* name : {"step_20", "step_000020x", "step_", "step_-00020", "step_0000020", ".tmp-step_000020-1",
-                           ".trash-step_000020-1", "damaged-step_000020-1", "step_99999999999999999999"}) {
-    EXPECT_FALSE(parse_step_folder(name)) << name;
-  }
-}
-
 TEST(Layout, ReadsAManifestBackAndNoticesEveryChange) {
   const testing::TempFolder folder(testing::fast_folder());
   const Manifest manifest{.step = 20,

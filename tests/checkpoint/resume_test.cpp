@@ -12,6 +12,7 @@
 #include "base/rng.h"
 #include "checkpoint/layout.h"
 #include "checkpoint/snapshots.h"
+#include "io/step_folder.h"
 #include "support/temp_folder.h"
 
 namespace unigrpo::checkpoint {
@@ -107,7 +108,7 @@ TEST_F(Resume, PutsADamagedCheckpointAsideAndTakesTheOneBefore) {
   write(newest_ / "ema.safetensors", "");
   CheckpointStore store(root_.path(), {});
   EXPECT_EQ(store.newest()->step, 20);
-  EXPECT_EQ(list_steps(root_.path()), std::vector<int64_t>{20});
+  EXPECT_EQ(io::list_steps(root_.path()), std::vector<int64_t>{20});
   EXPECT_TRUE(store.save(snapshot_of(40)));  // the step can be reached again
   EXPECT_TRUE(is_whole(*store.newest()));
 }
@@ -118,7 +119,7 @@ TEST_F(Resume, RefusesToStartOverWhereNoCheckpointVerifies) {
   const std::string what = failure_of([&] { newest_checkpoint(root_.path()); });
   EXPECT_NE(what.find("none of 2 checkpoints verifies"), std::string::npos) << what;
   EXPECT_NE(what.find("ema.safetensors"), std::string::npos) << what;
-  EXPECT_EQ(list_steps(root_.path()).size(), 2);
+  EXPECT_EQ(io::list_steps(root_.path()).size(), 2);
 }
 
 TEST_F(Resume, IgnoresWhatIsNotACommittedCheckpoint) {

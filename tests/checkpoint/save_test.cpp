@@ -14,9 +14,12 @@
 #include "base/log.h"
 #include "checkpoint/layout.h"
 #include "checkpoint/snapshots.h"
+#include "checkpoint/stateful.h"
 #include "io/atomic_file.h"
+#include "io/step_folder.h"
 #include "optim/adamw.h"
 #include "optim/ema.h"
+#include "optim/grad_clip.h"
 #include "support/temp_folder.h"
 
 namespace unigrpo::checkpoint {
@@ -69,7 +72,7 @@ TEST_F(CheckpointStoreTest, SavesAndFindsTheNewest) {
 TEST_F(CheckpointStoreTest, KeepsTheLastFew) {
   CheckpointStore store(folder_.path(), {.every = 1, .keep_last = 3});
   for (int64_t step = 1; step <= 6; ++step) store.save(snapshot_of(step));
-  EXPECT_EQ(list_steps(folder_.path()), (std::vector<int64_t>{4, 5, 6}));
+  EXPECT_EQ(io::list_steps(folder_.path()), (std::vector<int64_t>{4, 5, 6}));
   EXPECT_FALSE(has_leftovers());
 }
 
@@ -87,7 +90,10 @@ TEST_F(CheckpointStoreTest, RemovesWhatADeadRunLeftAndLocksTheFolder) {
   folder_.write(".trash-step_000001-1/policy.safetensors", "half");
   const CheckpointStore store(folder_.path(), {});
   EXPECT_FALSE(has_leftovers());
-  EXPECT_NE(failure_of([&] { CheckpointStore second(folder_.path(), {}); }).find("another process"), std::string::npos);
+  EXPECT_NE(failure_of([&] {
+              CheckpointStore second(folder_.path(), {});
+            }).find("the folder of checkpoints is in use by process"),
+            std::string::npos);
 }
 
 TEST_F(CheckpointStoreTest, AKillAtAnyPointLeavesTheOldCheckpointOrTheNew) {
@@ -115,7 +121,7 @@ TEST_F(CheckpointStoreTest, AKillAtAnyPointLeavesTheOldCheckpointOrTheNew) {
       }
       ASSERT_EQ(WTERMSIG(status), SIGKILL);
       ++num_kills;
-      EXPECT_EQ(found->step, point == "save.trash" || list_steps(folder_.path()).back() == 2 ? 2 : 1);
+      EXPECT_EQ(found->step, point == "save.trash" || io::list_steps(folder_.path()).back() == 2 ? 2 : 1);
       CheckpointStore next(folder_.path(), {.every = 1, .keep_last = 1});
       next.save(snapshot_of(2));
       EXPECT_EQ(next.newest()->step, 2) << point << ":" << hit;
@@ -183,6 +189,7 @@ TEST_F(CheckpointStoreTest, AResumedRunContinuesToTheBit) {
                                          {"v", at::linspace(0, 1, 9).to(at::kBFloat16).set_requires_grad(true)}};
     optim::AdamW optimizer{{}, parameters};
     optim::Ema ema{{}, optimizer.masters()};
+    optim::GradClip clip{{}};
 
     void step(int64_t index) {
       for (const auto& [name, tensor] : parameters) {
@@ -196,17 +203,12 @@ TEST_F(CheckpointStoreTest, AResumedRunContinuesToTheBit) {
   Run straight;
   for (int64_t i = 0; i < 3; ++i) straight.step(i);
   CheckpointStore store(folder_.path(), {});
-  store.save({.step = 3,
-              .recipe_toml = "",
-              .parts = {{"policy", straight.parameters},
-                        {"optimizer", straight.optimizer.state()},
-                        {"ema", straight.ema.averages()}},
-              .counters = {{"ema_updates", std::to_string(straight.ema.num_updates())}}});
+  store.save(take_snapshot(3, "", std::vector<Stateful*>{&straight.optimizer, &straight.ema, &straight.clip}));
   Run resumed;
-  const auto found = store.newest();
-  optim::assign(resumed.parameters, found->tensors("policy"), found->part("policy").path().string());
-  resumed.optimizer.load_state(found->tensors("optimizer"), "optimizer.safetensors");
-  resumed.ema.load_state(found->tensors("ema"), found->counter("ema_updates"), "ema.safetensors");
+  for (size_t i = 0; i < 2; ++i) resumed.parameters[i].tensor.detach().copy_(straight.parameters[i].tensor);
+  restore(std::vector<Stateful*>{&resumed.optimizer, &resumed.ema, &resumed.clip}, *store.newest());
+  EXPECT_EQ(resumed.ema.num_updates(), 3);
+  EXPECT_EQ(resumed.clip.skipped(), 0);
   for (int64_t i = 3; i < 6; ++i) {
     straight.step(i);
     resumed.step(i);

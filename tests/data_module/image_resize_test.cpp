@@ -9,15 +9,15 @@
 namespace unigrpo::data {
 namespace {
 
-Image picture(const std::string& name) {
+Image image(const std::string& name) {
   return io::read_image(std::string(UNIGRPO_SOURCE_DIR "/tests/data_module/images/resize_") + name + ".png");
 }
 
 TEST(ImageResize, GivesPillowsBytes) {  // 11.0: Image.resize(size, Image.BICUBIC)
-  const Image source = picture("source");
+  const Image source = image("source");
   for (const auto& [width, height] : {std::pair{16, 48}, {100, 20}, {8, 8}, {37, 64}, {74, 46}}) {
     const std::string name = std::to_string(width) + "x" + std::to_string(height);
-    EXPECT_EQ(resize_bicubic(source, {width, height}), picture(name)) << name;
+    EXPECT_EQ(resize_bicubic(source, {width, height}), image(name)) << name;
   }
   EXPECT_EQ(resize_bicubic(source, {source.width, source.height}), source);
   EXPECT_THROW(resize_bicubic(source, {0, 4}), std::invalid_argument);

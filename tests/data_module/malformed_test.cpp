@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 #include "data/prompt_file.h"
-#include "data/tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
 #include "support/malformed_cases.h"
 
 namespace unigrpo::data {

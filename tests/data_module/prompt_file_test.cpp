@@ -36,6 +36,29 @@ void expect_row_refused(const std::string& row, const std::string& part) {
   EXPECT_EQ(message.find('\n'), std::string::npos);
 }
 
+TEST(ReadPromptFile, ReadsTargets) {
+  const TempFolder folder;
+  const auto rows = read_prompt_file(folder.write("p.jsonl", R"(
+{"prompt": "a", "target": [{"type": "text", "text": "plan"}, {"type": "image", "path": "a/b.png"}]}
+)"));
+  ASSERT_EQ(rows[0].target.size(), 2u);
+  EXPECT_EQ(rows[0].target[0].text, "plan");
+  EXPECT_EQ(rows[0].target[1].image, (folder.path() / "a/b.png").string());
+  EXPECT_EQ(rows[0].metadata_json, "{}");
+  const auto refused = [](const std::string& target, const std::string& part) {
+    expect_row_refused(R"({"prompt": "x", "target": )" + target + "}", part);
+  };
+  refused("[]", "target must not be empty");
+  refused("{}", "target must be a list");
+  refused("[3]", "target[0] must be an object");
+  refused(R"([{"type": "video", "path": "x"}])", "target[0].type must be \"text\" or \"image\", found 'video'");
+  refused(R"([{"text": "x"}])", "found none");
+  refused(R"([{"type": "text"}])", "target[0].text is missing");
+  refused(R"([{"type": "text", "text": " "}])", "target[0].text is blank");
+  refused(R"([{"type": "text", "text": "x", "path": "y"}])", "unknown field 'path' in target[0]");
+  refused(R"([{"type": "image", "path": "../x.png"}])", "target[0].path: '../x.png' has a '..' part");
+}
+
 TEST(ReadPromptFile, KeepsAllFields) {
   const TempFolder folder;
   const auto prompts = read_prompt_file(folder.write("p.jsonl", R"(

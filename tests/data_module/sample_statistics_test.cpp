@@ -71,7 +71,7 @@ TEST(EdgeDensity, CountsThePixelsBesideAnEdge) {
   // A step of 16 is a change of 8 a pixel, a step of 15 is less.
   EXPECT_EQ(edge_density(halves(8, 8, 4, {100, 100, 100}, {116, 116, 116})), 2.0 / 8);
   EXPECT_EQ(edge_density(halves(8, 8, 4, {100, 100, 100}, {115, 115, 115})), 0);
-  // A step at the border of the picture is seen, the border itself is no edge.
+  // A step at the border of the image is seen, the border itself is no edge.
   EXPECT_EQ(edge_density(halves(8, 8, 7, kBlack, kWhite)), 2.0 / 8);
 }
 
@@ -90,19 +90,19 @@ TEST(ColorEntropy, IsInBitsOverCoarseColours) {
 TEST(PictureDiversity, IsTheRootMeanSquareOverPairs) {
   const Image black = filled(16, 16, kBlack), white = filled(16, 16, kWhite);
   const Image half = halves(16, 16, 8, kBlack, kWhite);
-  EXPECT_EQ(picture_diversity(std::array{&white, &white, &white}), 0);
-  EXPECT_NEAR(picture_diversity(std::array{&black, &white}).value(), 1, kSum);
-  EXPECT_NEAR(picture_diversity(std::array{&black, &half}).value(), std::sqrt(0.5), kSum);
+  EXPECT_EQ(image_diversity(std::array{&white, &white, &white}), 0);
+  EXPECT_NEAR(image_diversity(std::array{&black, &white}).value(), 1, kSum);
+  EXPECT_NEAR(image_diversity(std::array{&black, &half}).value(), std::sqrt(0.5), kSum);
   // Three pairs: 1, 1/2, 1/2.
-  EXPECT_NEAR(picture_diversity(std::array{&black, &white, &half}).value(), std::sqrt(2.0 / 3), kSum);
-  EXPECT_EQ(picture_diversity(std::array{&black}), std::nullopt);
-  EXPECT_EQ(picture_diversity({}), std::nullopt);
+  EXPECT_NEAR(image_diversity(std::array{&black, &white, &half}).value(), std::sqrt(2.0 / 3), kSum);
+  EXPECT_EQ(image_diversity(std::array{&black}), std::nullopt);
+  EXPECT_EQ(image_diversity({}), std::nullopt);
 }
 
-TEST(PictureDiversity, ComparesPicturesOfAnySizes) {
+TEST(PictureDiversity, ComparesImagesOfAnySizes) {
   const Image small = filled(3, 5, kWhite), large = filled(40, 24, kWhite), black = filled(64, 64, kBlack);
-  EXPECT_EQ(picture_diversity(std::array{&small, &large}), 0);
-  EXPECT_NEAR(picture_diversity(std::array{&small, &black}).value(), 1, kSum);
+  EXPECT_EQ(image_diversity(std::array{&small, &large}), 0);
+  EXPECT_NEAR(image_diversity(std::array{&small, &black}).value(), 1, kSum);
 }
 
 TEST(TextRepetition, IsTheShareOfTrigramsThatStoodThereBefore) {

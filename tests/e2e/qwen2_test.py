@@ -28,14 +28,14 @@ model = "{model}"
 [data]
 prompts = "sums/train.jsonl"
 [rollout]
-program = ["text"]
+episode = ["text"]
 max_tokens = 6
 [grpo]
 prompts_per_step = 3
 group_size = 4
 [grpo.text]
 kl_beta = 0.1
-[[reward.terms]]
+[[rewards]]
 kind = "answer"
 [optim]
 lr = 1e-3
@@ -104,7 +104,7 @@ class Train(Base):
                          ["added_tokens.json", "config.json", "generation_config.json", "merges.txt", "model.safetensors",
                           "special_tokens_map.json", "tokenizer_config.json", "vocab.json"])
         generation = json.loads((final / "generation_config.json").read_text())
-        self.assertEqual(generation["program"], ["text"])
+        self.assertEqual(generation["episode"], ["text"])
         self.assertEqual(generation["eos_token_id"], 402)  # the base's own, for other tools
         source = self.tensors(f"{DATA}/qwen2_tiny/model.safetensors")
         written = self.tensors(final / "model.safetensors")
@@ -133,7 +133,7 @@ class Train(Base):
     def test_a_program_with_images_is_refused_before_anything_is_written(self):
         before = tiny_run.contents_of(self.home)
         for more in ((), ("--dry-run",)):
-            result = self.unigrpo("train", "sums.toml", "--set", 'rollout.program=["text", "image"]', "--set",
+            result = self.unigrpo("train", "sums.toml", "--set", 'rollout.episode=["text", "image"]', "--set",
                                   "run.name=drawn", *more, code=2)
             self.assertEqual(len(result.stderr.splitlines()), 1, result.stderr)
             self.assertIn("qwen2_tiny: a Qwen2.5 model reads and writes text only", result.stderr)
@@ -146,9 +146,9 @@ class Train(Base):
             result = self.unigrpo("export", "--run", "runs/sums", "--out", f"{out}/b", "--to", "bagel", code=2)
             self.assertIn("--to bagel: the model of runs/sums is a qwen2 folder", result.stderr)
 
-    def test_a_warm_start_needs_a_bagel_folder(self):
+    def test_a_warm_start_needs_targets(self):
         result = self.unigrpo("sft", "sums.toml", "--set", "run.name=warm", "--set", "sft.output=out", cwd=self.copy(), code=2)
-        self.assertIn("qwen2_tiny: a qwen2 model; this needs a BAGEL folder", result.stderr)
+        self.assertIn("sums/train.jsonl:1: the row has no target, and is no prompt of the embedded world", result.stderr)
 
 
 class TiedLora(Base):

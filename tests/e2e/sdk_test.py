@@ -33,16 +33,16 @@ def png(width, height, pixels):
 
 
 def write_samples(folder):
-    """Two samples: a checkerboard after a good plan, and a grey picture after none."""
+    """Two samples: a checkerboard after a good plan, and a grey image after none."""
     board = b"".join(bytes([255 * ((x // 4 + y // 4) % 2)] * 3) for y in range(32) for x in range(32))
     (folder / "board.png").write_bytes(png(32, 32, board))
     (folder / "grey.png").write_bytes(png(32, 32, bytes([128]) * 3 * 32 * 32))
     include = {"include": [{"class": "circle", "count": 1, "color": "red"}]}
     rows = [{"id": "0/0", "prompt": "a red circle", "metadata": include, "segments": [
-                {"type": "text", "text": "draw one red circle", "num_tokens": 10, "ended": True},
+                {"type": "text", "text": "draw one red circle", "num_tokens": 10, "finished": True},
                 {"type": "image", "path": "board.png", "width": 32, "height": 32}]},
             {"id": "0/1", "prompt": "a red circle", "metadata": include, "segments": [
-                {"type": "text", "text": "", "num_tokens": 1, "ended": True},
+                {"type": "text", "text": "", "num_tokens": 1, "finished": True},
                 {"type": "image", "path": "grey.png", "width": 32, "height": 32}]}]
     (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 

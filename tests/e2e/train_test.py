@@ -105,7 +105,7 @@ class Train(Base):
         self.assertGreater(rows[3]["image/velocity_mse"], 0)
         self.assertGreater(rows[0]["reward/std"], 0)
 
-    def test_samples_lie_beside_their_pictures(self):
+    def test_samples_lie_beside_their_images(self):
         folder = self.run_folder / "samples/step_000002"
         rows = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
         self.assertEqual(len(rows), 2)
@@ -182,10 +182,10 @@ class FinalModel(Base):
             a, b, c = (tiny_run.contents_of(f"{out}/{name}") for name in "abc")
         self.assertEqual(a, b)
         self.assertEqual(a.keys(), c.keys())
-        pictures = [name for name in a if name.endswith(".png")]
-        self.assertEqual(len(pictures), 2)
-        self.assertNotEqual(a[pictures[0]], a[pictures[1]])
-        for name in pictures:
+        images = [name for name in a if name.endswith(".png")]
+        self.assertEqual(len(images), 2)
+        self.assertNotEqual(a[images[0]], a[images[1]])
+        for name in images:
             self.assertNotEqual(a[name], c[name])
 
     def test_eval_twice_gives_the_same_but_for_the_seconds(self):
@@ -269,13 +269,13 @@ class Lora(Base):
             self.unigrpo("sample", "--model", "runs/tiny/final", *common, f"{out}/merged")
             self.unigrpo("sample", "--model", base, "--adapter", f"{out}/adapter", *common, f"{out}/adapted")
             self.unigrpo("sample", "--model", base, *common, f"{out}/base")
-            pictures = []
+            images = []
             for name in ("merged", "adapted", "base"):
                 (file,) = pathlib.Path(f"{out}/{name}").glob("*.png")
-                pictures.append(tiny_run.read_png(file)[2])
-        furthest = max(abs(a - b) for a, b in zip(pictures[0], pictures[1]))
+                images.append(tiny_run.read_png(file)[2])
+        furthest = max(abs(a - b) for a, b in zip(images[0], images[1]))
         self.assertLessEqual(furthest, 1)  # one grey level of rounding
-        self.assertGreater(max(abs(a - b) for a, b in zip(pictures[0], pictures[2])), 1)
+        self.assertGreater(max(abs(a - b) for a, b in zip(images[0], images[2])), 1)
 
 
 if __name__ == "__main__":

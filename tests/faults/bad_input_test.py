@@ -105,7 +105,7 @@ class BadInput(unittest.TestCase):
 
     def test_prompts_that_the_reward_cannot_judge(self):
         (self.home / "prompts.jsonl").write_text('{"prompt": "a star"}\n')
-        self.refused("--set", "reward.terms.0.kind=geneval", names=["prompts.jsonl:1", "include"])
+        self.refused("--set", "rewards.0.kind=geneval", names=["prompts.jsonl:1", "include"])
 
     def test_evaluation_prompts_that_are_missing_or_cannot_be_judged(self):
         self.refused("--set", "eval.prompts=no.jsonl", names=["no.jsonl"])

@@ -19,11 +19,11 @@ import tiny_run  # noqa: E402
 BINARY = DATA = ""
 KEY = "sk-secret-0123456789abcdef"
 JUDGE = """
-[[reward.terms]]
+[[rewards]]
 name = "judge"
 kind = "http"
 timeout_s = {timeout_s}
-[reward.terms.http]
+[rewards.http]
 url = "http://127.0.0.1:{port}/{mode}"
 key_env = "UNIGRPO_TEST_JUDGE_KEY"
 batch_size = 2

@@ -40,16 +40,16 @@ CASES = {
 TERMS = """[reward]
 on_error = "{policy}"
 max_dropped = 1.0
-[[reward.terms]]
+[[rewards]]
 kind = "saturation"
-[[reward.terms]]
+[[rewards]]
 name = "bad"
 kind = "plugin"
 path = "{path}"
 weight = 0.01
 timeout_s = {timeout_s}
 max_memory_gib = 1.0
-[reward.terms.settings]
+[rewards.settings]
 do = "{harm}"
 on = "{culprit}"
 batch_size = 6
@@ -104,7 +104,7 @@ class Matrix:
         plugin = "hostile_abi.so" if harm == "ABI version" else "hostile.so"
         timeout_s = 1 if CASES.get(harm, "").startswith("took longer") else 60
         terms = TERMS.format(policy=policy, path=self.plugins / plugin, harm=harm, culprit=CULPRIT, timeout_s=timeout_s)
-        recipe = self.recipe.replace('[[reward.terms]]\nkind = "saturation"\n', terms)
+        recipe = self.recipe.replace('[[rewards]]\nkind = "saturation"\n', terms)
         assert recipe != self.recipe
         (self.home / f"{name}.toml").write_text(recipe)
         return tiny_run.run(self.binary, "train", f"{name}.toml", "--set", f"run.dir={name}", cwd=self.home)

@@ -63,7 +63,7 @@ TEST(SdeWindow, RandomNeverTakesTheLastStepOfCps) {
 }
 
 TEST(SdeWindow, SlidingMovesByOneEveryStrideAndStartsOver) {
-  const WindowConfig config{.mode = WindowMode::sliding, .width = 2, .first = 0, .last = 4, .stride = 5};
+  const WindowConfig config{.mode = WindowMode::sliding, .width = 2, .first = 0, .last = 4, .shift_interval = 5};
   const auto first_at = [&](uint64_t step) { return choose_window(config, {.num_steps = 10, .step = step}).first; };
   EXPECT_EQ(first_at(0), 0);
   EXPECT_EQ(first_at(4), 0);
@@ -79,8 +79,7 @@ TEST(SdeWindow, OneThatDoesNotFitIsRefusedWithItsKey) {
     FAIL();
   } catch (const BadInput& error) {
     EXPECT_STREQ(error.what(),
-                 "rollout.window: a window of width 5 from step 6 does not fit before step 10 (of "
-                 "10 denoising steps, 10 can be stochastic)");
+                 "rollout.window.width: expected first + width of at most rollout.num_steps = 10, got 6 + 5");
   }
   EXPECT_THROW(choose_window({.mode = WindowMode::all}, {.kind = SdeKind::cps, .num_steps = 1}), BadInput);
 }

@@ -98,11 +98,11 @@ TEST(Advantages, NormalizeThenSumGivesEachTermItsWeight) {
 
 /// Rows of scores under terms of weight 1.
 reward::ScoreTable table_of_rows(const std::vector<std::vector<double>>& rows,
-                                 std::vector<reward::Drives> drives = {}) {
+                                 std::vector<reward::Modality> modality = {}) {
   reward::ScoreTable table;
   for (size_t k = 0; k < rows.front().size(); ++k) table.terms.push_back(std::string(1, static_cast<char>('a' + k)));
   table.weights.assign(table.terms.size(), 1.0);
-  table.drives = std::move(drives);
+  table.modality = std::move(modality);
   for (const auto& row : rows) {
     auto& scores = table.scores.emplace_back();
     for (const double value : row) scores.push_back({value, "", {}});
@@ -111,12 +111,12 @@ reward::ScoreTable table_of_rows(const std::vector<std::vector<double>>& rows,
 }
 
 TEST(Advantages, ATermDrivesTextOrImageAlone) {
-  using reward::Drives;
+  using reward::Modality;
   const std::vector<int64_t> ids{0, 0, 1, 1};
   for (const auto combine : {Combine::sum_then_normalize, Combine::normalize_then_sum}) {
     const auto out =
         compute_advantages({.combine = combine, .eps = 0},
-                           table_of_rows({{0, 5}, {1, 3}, {2, 7}, {4, 7}}, {Drives::text, Drives::image}), ids);
+                           table_of_rows({{0, 5}, {1, 3}, {2, 7}, {4, 7}}, {Modality::text, Modality::image}), ids);
     EXPECT_EQ(out.text, (std::vector<double>{-1, 1, -1, 1}));
     EXPECT_EQ(out.image, (std::vector<double>{1, -1, 0, 0}));
     EXPECT_EQ(out.num_zero_std_groups(), 0);  // the second group's texts have a signal
@@ -138,7 +138,7 @@ TEST(Advantages, NormalizeBatchGivesOneStandardDeviationOverall) {
 TEST(Advantages, OnlyTheEndsOfAGroupStay) {
   const std::vector<int64_t> ids{0, 0, 0, 0, 0};
   const auto out =
-      compute_advantages({.best_of = 1, .worst_of = 2, .eps = 0}, table_of_rows({{3}, {1}, {5}, {2}, {4}}), ids);
+      compute_advantages({.top_k = 1, .bottom_k = 2, .eps = 0}, table_of_rows({{3}, {1}, {5}, {2}, {4}}), ids);
   EXPECT_EQ(out.keep, (std::vector<bool>{false, true, true, true, false}));
   const auto whole = compute_advantages({.eps = 0}, table_of_rows({{3}, {1}, {5}, {2}, {4}}), ids);
   EXPECT_EQ(out.text, whole.text);  // the statistics are the whole group's
@@ -168,6 +168,32 @@ TEST(Advantages, RunningStatisticsAreTheBatchesTogether) {
   const std::vector<int64_t> ids{0, 0, 1, 1};
   const auto out = compute_advantages(config, table_of_rows({{0}, {0}, {2}, {2}}), ids);
   EXPECT_EQ(out.text, (std::vector<double>{-1, -1, 1, 1}));  // the groups have no spread, the batch has
+}
+
+TEST(Advantages, ThoseOfImagesAreClipped) {
+  const std::vector<int64_t> ids{0, 0, 0, 0, 0, 0};
+  const auto table = table_of_rows({{0}, {0}, {0}, {0}, {0}, {9}});
+  const auto plain = compute_advantages({.clip = 0}, table, ids), clipped = compute_advantages({.clip = 1}, table, ids);
+  EXPECT_GT(plain.image[5], 2);
+  EXPECT_EQ(clipped.image[5], 1);
+  EXPECT_EQ(clipped.image[0], plain.image[0]);
+  EXPECT_EQ(clipped.text, plain.text);
+  std::vector<double> both{-9, 0.5, 9};
+  clip_advantages(5, both);
+  EXPECT_EQ(both, (std::vector<double>{-5, 0.5, 5}));
+}
+
+TEST(Advantages, ATruncatedTextIsTrainedOnMaskedOrPenalized) {
+  EXPECT_TRUE(trains_on(Truncated::train, false));
+  EXPECT_TRUE(trains_on(Truncated::penalize, false));
+  EXPECT_FALSE(trains_on(Truncated::mask, false));
+  EXPECT_EQ(text_advantage(Truncated::train, false, 0.5), 0.5);
+  EXPECT_EQ(text_advantage(Truncated::penalize, false, 0.5), -1);
+  EXPECT_EQ(text_advantage(Truncated::penalize, false, -1.5), -1.5);
+  for (const Truncated rule : {Truncated::train, Truncated::mask, Truncated::penalize}) {
+    EXPECT_TRUE(trains_on(rule, true));
+    EXPECT_EQ(text_advantage(rule, true, 0.5), 0.5);
+  }
 }
 
 TEST(Advantages, EverySampleNeedsAGroup) {

@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
-#include <variant>
 #include <vector>
 
 #include "support/tensors.h"
@@ -12,7 +11,7 @@
 namespace unigrpo::grpo {
 namespace {
 
-using rollout::ImageSegment;
+using rollout::FlowSegment;
 using rollout::TextSegment;
 using rollout::Trajectory;
 using testing::close;
@@ -21,15 +20,17 @@ using testing::close;
 Trajectory made_up(int64_t prompt, int64_t prefix, int64_t num_text, int64_t width) {
   Trajectory t;
   t.prompt_index = prompt;
-  t.prefix = {policy::text_block(std::vector<int64_t>(static_cast<size_t>(prefix), 7))};
+  t.prefix = {policy::TextBlock{std::vector<int64_t>(static_cast<size_t>(prefix), 7)}};
   TextSegment text;
   text.ids.assign(num_text, 9);
-  t.segments.emplace_back(text);
+  t.segments = {data::SegmentKind::text};
+  t.texts.push_back(text);
   if (width > 0) {
-    ImageSegment image;
-    image.grid = {4, 4};
+    FlowSegment image;
     image.window = {0, width};
-    t.segments.emplace_back(image);
+    image.streams.emplace_back().grid = {4, 4};
+    t.segments.push_back(data::SegmentKind::image);
+    t.flows.push_back(image);
   }
   return t;
 }
@@ -55,7 +56,7 @@ class Pack : public ::testing::Test {
     testing::make_texts_end(*model);
     rollout::RolloutConfig config = testing::tiny_rollout();
     list = testing::prompts({"a red circle", "a star"});
-    all = rollout::RolloutEngine(*model, config, 1, "").rollout(testing::request(list, 3));
+    all = rollout::RolloutEngine(*model, config, {.seed = 1}, "").rollout(testing::request(list, 3));
   }
   const std::unique_ptr<policy::Bagel> model = testing::tiny_bagel();
   std::vector<data::Prompt> list;
@@ -69,38 +70,46 @@ TEST_F(Pack, ActionsStandBehindTheRowsThatPredictThem) {
   EXPECT_EQ(packed.batch.sequences.size(), 3U);
   int64_t hidden = 0, action = 0;
   for (size_t r = 0; r < rows.size(); ++r) {
-    const auto& text = std::get<TextSegment>(all[rows[r]].segments[0]);
-    const auto& ids = packed.batch.sequences[r].blocks[0].ids;
+    const TextSegment& text = all[rows[r]].texts[0];
+    const auto& ids = std::get<policy::TextBlock>(packed.batch.sequences[r].blocks[0]).ids;
     EXPECT_EQ(ids.front(), model->bos_id());
     EXPECT_EQ(ids.back(), model->eos_id());
-    EXPECT_EQ(ids.size(), text.ids.size() + (text.ended ? 1 : 2));
+    EXPECT_EQ(ids.size(), text.ids.size() + (text.finished ? 1 : 2));
     for (size_t k = 0; k < text.ids.size(); ++k, ++action) {
-      EXPECT_EQ(packed.text_rows[action].item<int64_t>(), hidden + static_cast<int64_t>(k));
-      EXPECT_EQ(packed.text_ids[action].item<int64_t>(), text.ids[k]);
-      EXPECT_EQ(packed.text_ids[action].item<int64_t>(), ids[k + 1]);
+      EXPECT_EQ(packed.texts.hidden_rows[action].item<int64_t>(), hidden + static_cast<int64_t>(k));
+      EXPECT_EQ(packed.texts.ids[action].item<int64_t>(), text.ids[k]);
+      EXPECT_EQ(packed.texts.ids[action].item<int64_t>(), ids[k + 1]);
     }
     hidden += static_cast<int64_t>(ids.size());
-    EXPECT_EQ(packed.text_lengths[r], static_cast<int64_t>(text.ids.size()));
-    EXPECT_EQ(packed.text_ended[r], text.ended);
+    const Placed<TextSegment>& placed = packed.texts.segments[r];
+    EXPECT_EQ(placed.segment, &text);
+    EXPECT_EQ(placed.row, rows[r]);
+    EXPECT_EQ(placed.segment_index, 0);
+    EXPECT_EQ(placed.turn, 0);
+    EXPECT_EQ(placed.sequence, static_cast<int64_t>(r));
+    EXPECT_EQ(placed.block, 0);
   }
-  EXPECT_EQ(action, packed.text_ids.size(0));
+  EXPECT_EQ(action, packed.texts.ids.size(0));
 }
 
 TEST_F(Pack, EachTrainedStepHasItsStatesAndTimes) {
   const PackedBatch packed = pack(*model, all, rows, false, false);
-  ASSERT_EQ(packed.x.sizes(), (at::IntArrayRef{6, 16, 64}));
+  ASSERT_EQ(packed.flows.x.sizes(), (at::IntArrayRef{6, 16, 64}));
   for (size_t r = 0; r < rows.size(); ++r) {
-    const auto& image = std::get<ImageSegment>(all[rows[r]].segments[1]);
+    const FlowSegment& image = all[rows[r]].flows[0];
     for (int64_t s = 0; s < 2; ++s) {
       const int64_t at_row = static_cast<int64_t>(r) * 2 + s;
-      EXPECT_TRUE(close(packed.x[at_row], image.latents[s], 0));
-      EXPECT_TRUE(close(packed.x_next[at_row], image.latents[s + 1], 0));
-      EXPECT_EQ(packed.t[at_row].item<double>(), image.timesteps[image.window.first + s]);
-      EXPECT_EQ(packed.t_next[at_row].item<double>(), image.timesteps[image.window.first + s + 1]);
+      EXPECT_TRUE(close(packed.flows.x[at_row], image.stream().latents[s], 0));
+      EXPECT_TRUE(close(packed.flows.x_next[at_row], image.stream().latents[s + 1], 0));
+      EXPECT_EQ(packed.flows.times.t[at_row].item<double>(), image.timesteps[image.window.first + s]);
+      EXPECT_EQ(packed.flows.times.t_next[at_row].item<double>(), image.timesteps[image.window.first + s + 1]);
     }
-    EXPECT_EQ(packed.t_max, image.timesteps[1]);
+    EXPECT_EQ(packed.flows.times.t_max, image.timesteps[1]);
+    EXPECT_EQ(packed.flows.segments[r].segment, &image);
+    EXPECT_EQ(packed.flows.segments[r].segment_index, 1);
+    EXPECT_EQ(packed.flows.segments[r].turn, 0);
+    EXPECT_EQ(packed.flows.segments[r].block, 1);
   }
-  EXPECT_EQ(packed.image_widths, (std::vector<int64_t>{2, 2, 2}));
 }
 
 TEST_F(Pack, TheUnconditionalStatesFollowUnderThePrefixWithoutThePrompt) {
@@ -109,10 +118,11 @@ TEST_F(Pack, TheUnconditionalStatesFollowUnderThePrefixWithoutThePrompt) {
   for (size_t r = 3; r < 6; ++r) {
     EXPECT_TRUE(
         packed.batch.prefixes[packed.batch.sequences[r].prefix].empty());  // these prompts are all that is read before
-    EXPECT_TRUE(
-        close(packed.batch.sequences[r].blocks.at(0).latents, packed.batch.sequences[r - 3].blocks.at(1).latents, 0));
+    const auto& states = std::get<policy::NoisyBlock>(packed.batch.sequences[r].blocks.at(0));
+    const auto& same = std::get<policy::NoisyBlock>(packed.batch.sequences[r - 3].blocks.at(1));
+    EXPECT_TRUE(close(states.latents, same.latents, 0));
   }
-  EXPECT_EQ(packed.x.size(0), 6);
+  EXPECT_EQ(packed.flows.x.size(0), 6);
 }
 
 }  // namespace

@@ -41,7 +41,7 @@ class PairedUpdate : public ::testing::Test {
   std::vector<Trajectory> roll(uint64_t step = 1) {
     rollout::RolloutRequest request = testing::request(list, 4);
     request.step = step;
-    return rollout::RolloutEngine(*model, rollout_config, 21, "").rollout(request);
+    return rollout::RolloutEngine(*model, rollout_config, {.seed = 21}, "").rollout(request);
   }
   UpdateStats train(const std::vector<Trajectory>& all) {
     NamedTensors trained;
@@ -149,20 +149,20 @@ TEST_F(PairedUpdate, AnUpdateUnderOtherConditionsStopsAndNamesTheField) {
     return testing::message_of<RuntimeFailure>([&] { train(all); });
   };
   const std::string sample = "sample 0/1, segment ";
-  EXPECT_EQ(complaint([](Trajectory& t) { std::get<rollout::TextSegment>(t.segments[0]).ids.front() += 1; }),
+  EXPECT_EQ(complaint([](Trajectory& t) { t.texts[0].ids.front() += 1; }),
             sample + "0: the update's token_ids is not the rollout's; nothing was trained on it");
-  EXPECT_EQ(complaint([](Trajectory& t) { std::get<rollout::ImageSegment>(t.segments[1]).latents.add_(1e-3); }),
+  EXPECT_EQ(complaint([](Trajectory& t) { t.flows[0].stream().latents.add_(1e-3); }),
             sample + "1: the update's actions is not the rollout's; nothing was trained on it");
 }
 
 /// What a pair says of a fixed batch, both halves in one row.
 at::Tensor outputs(policy::UnifiedPolicy& model) {
   const at::NoGradGuard no_grad;
-  policy::TrainBatch batch{.prefixes = {{policy::text_block(policy::block_ids(model, "a red circle"))}},
+  policy::TrainBatch batch{.prefixes = {{policy::TextBlock{policy::block_ids(model, "a red circle")}}},
                            .sequences = {{}}};
   batch.sequences[0].blocks = {
-      policy::text_block(policy::block_ids(model, "think")),
-      policy::noisy_image_block(tensor::normal({2, 16, 64}, {.seed = 3}), at::tensor({0.8f, 0.2f}), {4, 4})};
+      policy::TextBlock{policy::block_ids(model, "think")},
+      policy::NoisyBlock{tensor::normal({2, 16, 64}, {.seed = 3}), at::tensor({0.8f, 0.2f}), {4, 4}}};
   const policy::TrainOutput out = model.forward_train(batch);
   return at::cat({model.logits(out.text_hidden).flatten(), out.velocity.flatten()});
 }
@@ -181,12 +181,12 @@ void expect_the_export_says_the_same(policy::Paired& model, const testing::PairF
             io::read_text_file(source.path() / "text/generation_config.json"));
   policy::PolicyConfig config;
   config.model = out.string();
-  const auto again = policy::load(config, 9);
+  const auto again = policy::load(config, {.seed = 9});
   const at::Tensor want = outputs(model);
   EXPECT_TRUE(close(outputs(*again), want, kSame * want.abs().max().item<double>()));
   // Each half is a model folder of its own.
   config.model = (out / "text").string();
-  EXPECT_EQ(policy::load(config, 0)->parameters().size(), 3U + 2 * 12);
+  EXPECT_EQ(policy::load(config, {})->parameters().size(), 3U + 2 * 12);
 }
 
 TEST_F(PairedUpdate, WhatIsExportedSaysTheSame) {

@@ -47,11 +47,11 @@ std::vector<TextLossConfig> all_configs() {
 
 TEST(TextLoss, MicroBatchesAddUpToTheGlobalBatch) {
   const TextBatch all = batch();
-  TextNormalizer counts;  // as summed over micro-batches and ranks
+  ActionCounts counts;  // as summed over micro-batches and ranks
   for (const auto& [first, count] : {std::pair<int64_t, int64_t>{0, 1}, {1, 3}, {4, 2}}) {
-    counts += count_text(rows(all, first, count).mask);
+    counts += count_actions(rows(all, first, count).mask);
   }
-  EXPECT_EQ(counts.num_tokens, 21);
+  EXPECT_EQ(counts.num_actions, 21);
   EXPECT_EQ(counts.num_nonempty_rows, 5);
   EXPECT_EQ(counts.num_rows, 6);
   for (const TextLossConfig& config : all_configs()) {

@@ -18,9 +18,12 @@
 namespace unigrpo::grpo {
 namespace {
 
+using data::SegmentKind;
 using rollout::RolloutConfig;
 using rollout::Trajectory;
 using testing::close;
+using testing::kImage;
+using testing::kText;
 using testing::parameter;
 
 constexpr double kSame = 1e-5;  // float32; other batches sum in other orders
@@ -63,8 +66,8 @@ class Update : public ::testing::Test {
 
   std::vector<Trajectory> roll(int64_t group_size = 4) const {
     rollout::RolloutRequest request = testing::request(list, group_size);
-    request.guidance.text_scale = rollout_config.train_guidance;
-    return rollout::RolloutEngine(*model, rollout_config, 21, "").rollout(request);
+    request.guidance.text_scale = rollout_config.rollout_cfg_scale;
+    return rollout::RolloutEngine(*model, rollout_config, {.seed = 21}, "").rollout(request);
   }
   static Advantages advantages_for(const std::vector<Trajectory>& all) {
     Advantages advantages;
@@ -80,9 +83,8 @@ class Update : public ::testing::Test {
   /// Trains on rollouts of earlier weights too, which update() refuses: they count as the present ones'.
   Outcome run(std::vector<Trajectory> all, const Advantages& advantages) {
     for (Trajectory& trajectory : all) {
-      for (auto& segment : trajectory.segments) {
-        std::visit([&](auto& s) { s.conditions.weights_version = model->weights_version(); }, segment);
-      }
+      for (auto& text : trajectory.texts) text.fingerprint.weights_version = model->weights_version();
+      for (auto& flow : trajectory.flows) flow.fingerprint.weights_version = model->weights_version();
     }
     optim::AdamW optimizer(optim_config, trained(*model));
     optim::GradClip clip(optim_config);
@@ -94,7 +96,7 @@ class Update : public ::testing::Test {
                             .config = config,
                             .rollout = rollout_config},
                            all, advantages, 1.0);
-    for (const NamedTensor& state : optimizer.state()) {
+    for (const NamedTensor& state : optimizer.state().tensors) {
       const size_t dot = state.name.rfind('.');
       const std::string name = state.name.substr(0, dot), what = state.name.substr(dot + 1);
       if (what == "exp_avg") outcome.grads[name] = state.tensor / (1 - optim_config.beta1);
@@ -154,10 +156,10 @@ TEST_F(Update, MicroBatchesChangeNeitherNumbersNorGradients) {
   config.text.truncated = Truncated::mask;
   config.image.context_gradient = ContextGradient::detached;
   config.image.penalty = flow::Penalty::latent_kl;
-  compare("fixed_length, cispo, cut texts masked, detached context, latent_kl");
+  compare("fixed_length, cispo, truncated texts masked, detached context, latent_kl");
   config.image.ratio_norm = true;
   config.text.truncated = Truncated::penalize;
-  compare("ratio_norm, cut texts penalized");
+  compare("ratio_norm, truncated texts penalized");
 }
 
 TEST_F(Update, RowsMayComeInAnyOrder) {
@@ -186,7 +188,7 @@ TEST_F(Update, UnchangedWeightsHaveRatioOneForEverySde) {
   for (const double guidance : {1.0, 2.0}) {
     for (const flow::SdeKind kind : {flow::SdeKind::flow_sde, flow::SdeKind::cps, flow::SdeKind::dance}) {
       rollout_config.sde.kind = kind;
-      rollout_config.train_guidance = guidance;
+      rollout_config.rollout_cfg_scale = guidance;
       rollout_config.window.mode = flow::WindowMode::all;
       const Outcome outcome = run(roll());
       const std::string what = std::string(enum_name(kind)) + ", guidance " + std::to_string(guidance);
@@ -201,7 +203,7 @@ TEST_F(LoraUpdate, UnchangedWeightsHaveRatioOneForEverySde) {
   for (const double guidance : {1.0, 2.0}) {
     for (const flow::SdeKind kind : {flow::SdeKind::flow_sde, flow::SdeKind::cps, flow::SdeKind::dance}) {
       rollout_config.sde.kind = kind;
-      rollout_config.train_guidance = guidance;
+      rollout_config.rollout_cfg_scale = guidance;
       const Outcome outcome = run(roll());
       const std::string what = std::string(enum_name(kind)) + ", guidance " + std::to_string(guidance);
       expect_ratio_one(outcome, what);
@@ -224,7 +226,7 @@ TEST_F(LoraUpdate, TheReferenceIsTheModelWithoutItsAdapters) {
 
 TEST_F(Update, SeveralUpdatesUseWholeGroupsOfTheirOwn) {
   const auto all = roll();
-  config.num_updates = 2;
+  config.num_minibatches = 2;
   std::vector<bool> keep(all.size(), true);
   keep[5] = false;
   const auto plan = plan_update(config, all, keep);
@@ -242,7 +244,7 @@ TEST_F(Update, SeveralUpdatesUseWholeGroupsOfTheirOwn) {
   EXPECT_EQ(rows.size(), all.size() - 1);
   EXPECT_FALSE(rows.contains(5));
   for (const int64_t group : groups[0]) EXPECT_FALSE(groups[1].contains(group));
-  config.num_updates = 9;  // more than there are groups
+  config.num_minibatches = 9;  // more than there are groups
   EXPECT_EQ(plan_update(config, all, keep).size(), 3U);
   optim_config.lr = 1e-4;
   const Outcome outcome = run(all);
@@ -351,10 +353,10 @@ TEST_F(Update, DroppedRowsHaveNoPartInIt) {
   expect_same(run(kept, of_kept), run(all, advantages), "dropped");
 }
 
-TEST_F(Update, TextsThatAreAllCutAndMaskedLeaveTheImagesTraining) {
+TEST_F(Update, TextsThatAreAllTruncatedAndMaskedLeaveTheImagesTraining) {
   rollout_config.max_tokens = 1;
   auto all = roll();
-  std::erase_if(all, [](const Trajectory& t) { return std::get<rollout::TextSegment>(t.segments[0]).ended; });
+  std::erase_if(all, [](const Trajectory& t) { return t.texts[0].finished; });
   ASSERT_GT(all.size(), 2U);
   config.text.truncated = Truncated::mask;
   for (const Aggregation aggregation : {Aggregation::token_mean, Aggregation::seq_mean, Aggregation::fixed_length}) {
@@ -366,22 +368,23 @@ TEST_F(Update, TextsThatAreAllCutAndMaskedLeaveTheImagesTraining) {
   }
 }
 
-TEST_F(Update, ProgramsOfOneKindAndOfSeveralSegments) {
-  for (const std::vector<std::string>& program :
-       std::vector<std::vector<std::string>>{{"text"}, {"image"}, {"text", "image", "text", "image"}}) {
-    rollout_config.program = program;
+TEST_F(Update, EpisodesOfOneKindAndOfSeveralSegments) {
+  for (const std::vector<SegmentKind>& episode :
+       std::vector<std::vector<SegmentKind>>{{kText}, {kImage}, {kText, kImage, kText, kImage}}) {
+    rollout_config.episode = episode;
     const auto all = roll();
     config.micro_batch_tokens = 100000;
     const Outcome whole = run(all);
-    for (const std::string kind : {"text", "image"}) {
-      const bool there = std::ranges::find(program, kind) != program.end();
-      ASSERT_EQ(whole.stats.contains(kind + "/log_prob_diff"), there);
+    for (const SegmentKind kind : {kText, kImage}) {
+      const bool there = std::ranges::find(episode, kind) != episode.end();
+      const std::string name = std::string(enum_name(kind)) + "/log_prob_diff";
+      ASSERT_EQ(whole.stats.contains(name), there);
       if (there) {
-        EXPECT_LT(whole.stats.at(kind + "/log_prob_diff"), kSame);
+        EXPECT_LT(whole.stats.at(name), kSame);
       }
     }
     config.micro_batch_tokens = 200;
-    expect_same(whole, run(all), program.front());
+    expect_same(whole, run(all), std::string(enum_name(episode.front())));
   }
 }
 

@@ -195,13 +195,14 @@ TEST(HttpClientDeathTest, EndsOnASignal) {
   local("/never");  // before the fork
   EXPECT_EXIT(
       {
-        signals::install();
+        HttpOptions options = options_of(local("/never"));
+        options.stop = signals::install();
         std::jthread sender([] {
           std::this_thread::sleep_for(std::chrono::milliseconds(300));
           std::raise(SIGTERM);
         });
         const Stopwatch watch;
-        const auto replies = HttpClient(options_of(local("/never"))).post(30, [](size_t) { return kQuestion; });
+        const auto replies = HttpClient(options).post(30, [](size_t) { return kQuestion; });
         const bool told =
             replies.front().failure == "not judged: SIGTERM" && replies.back().failure == "not judged: SIGTERM";
         std::_Exit(told && watch.seconds() < 5 ? 0 : 1);

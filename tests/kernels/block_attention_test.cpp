@@ -97,12 +97,51 @@ TEST(BlockAttention, LargeScoresPickOneKeyAndStayFinite) {
     EXPECT_TRUE(grad.isfinite().all().item<bool>());
 }
 
-TEST(BlockAttention, AValueThatIsNotANumberReachesOnlyThoseWhoSeeIt) {
-  const Inputs in = inputs(10, 2, 1, 16);
-  in.k[6].fill_(std::numeric_limits<float>::quiet_NaN());
-  const at::Tensor bad =
-      block_attention(in.q, in.k, in.v, index_of({{range(0, 10), range(0, 10), true}})).isnan().flatten(1).any(1);
-  for (int64_t i = 0; i < 10; ++i) EXPECT_EQ(bad[i].item<bool>(), i >= 6) << i;
+TEST(BlockAttention, ValuesAndGradientsAreThoseOfTheReference) {
+  std::vector<int64_t> context = range(3, 8);
+  for (int64_t row = 11; row < 30; ++row) context.push_back(row);
+  const std::vector<QueryBlock> blocks = {{range(0, 3), range(0, 3), true},
+                                          {range(11, 30), context, true},
+                                          {range(3, 8), range(0, 8), false},
+                                          {range(8, 11), range(3, 11), true}};
+  for (const auto& [heads, kv_heads, dim] : {std::tuple(8, 4, 16), std::tuple(3, 1, 5), std::tuple(2, 2, 48)}) {
+    auto results = [&, heads = heads, kv_heads = kv_heads, dim = dim](auto op, at::ScalarType type) {
+      const Inputs in = inputs(30, heads, kv_heads, dim);
+      std::vector<at::Tensor> leaves;
+      for (const at::Tensor& x : {in.q, in.k, in.v}) leaves.push_back(x.to(type).detach().requires_grad_());
+      const at::Tensor out = op(leaves[0], leaves[1], leaves[2], index_of(blocks));
+      auto all = torch::autograd::grad({out.square().sum()}, leaves);
+      all.push_back(out);
+      return all;
+    };
+    const auto got = results(block_attention, at::kFloat), want = results(block_attention_reference, at::kDouble);
+    for (size_t i = 0; i < 4; ++i) EXPECT_TRUE(close(got[i], want[i], 1e-4, 1e-4)) << "qkvo"[i];  // float32, |s| < 30
+  }
+}
+
+/// What is not a number reaches the queries that see it and what these see, nothing else: not the queries that are
+/// worked on beside them either.
+TEST(BlockAttention, WhatIsNotANumberReachesOnlyThoseWhoSeeIt) {
+  const int64_t length = 10, row = 6;
+  for (const int64_t which : {0, 1, 2}) {
+    const Inputs in = inputs(length, 2, 1, 16);
+    std::vector<at::Tensor> leaves = {in.q, in.k, in.v};
+    leaves[which][row].fill_(std::numeric_limits<float>::quiet_NaN());
+    for (at::Tensor& leaf : leaves) leaf.set_requires_grad(true);
+    const at::Tensor out =
+        block_attention(leaves[0], leaves[1], leaves[2], index_of({{range(0, length), range(0, length), true}}));
+    const auto bad = [](const at::Tensor& x) { return x.isnan().flatten(1).any(1); };
+    const at::Tensor reached = bad(out);
+    for (int64_t i = 0; i < length; ++i) {
+      EXPECT_EQ(reached[i].item<bool>(), which == 0 ? i == row : i >= row) << "qkv"[which] << i;
+    }
+    const auto grads = torch::autograd::grad({out.square().sum()}, leaves);
+    EXPECT_FALSE(bad(grads[0].narrow(0, 0, row)).any().item<bool>()) << "qkv"[which];
+    if (which > 0) continue;  // queries that see all keys are lost, and with them the gradients of all keys
+    for (const size_t k : {1, 2}) {
+      EXPECT_FALSE(bad(grads[k].narrow(0, row + 1, length - row - 1)).any().item<bool>()) << "qkv"[k];
+    }
+  }
 }
 
 TEST(BlockAttention, RowsInNoBlockAreZero) {

@@ -21,18 +21,12 @@ Inputs inputs(int64_t rows, int64_t vocabulary, at::ScalarType type, double spre
           at::randint(0, vocabulary, {rows}, at::kLong)};
 }
 
-/// The op in plain ATen, in float64.
-TokenLogProbs plain(const at::Tensor& logits, const at::Tensor& ids, double temperature) {
-  const at::Tensor log_p = (logits.to(at::kDouble) / temperature).log_softmax(-1);
-  return {log_p.gather(1, ids.unsqueeze(1)).squeeze(1), -(log_p.exp() * log_p).nan_to_num(0).sum(-1)};
-}
-
-TEST(GatherLogProb, IsThePlainCompositionOverOddSizes) {
+TEST(GatherLogProb, IsTheReferenceOverOddSizes) {
   for (const int64_t vocabulary : {1, 2, 15, 16, 33, 511, 512, 1100, 5003}) {
     for (const double temperature : {1.0, 0.7, 2.5}) {
       const Inputs in = inputs(5, vocabulary, at::kFloat);
       const auto got = gather_log_prob(in.logits, in.ids, temperature);
-      const auto want = plain(in.logits, in.ids, temperature);
+      const auto want = gather_log_prob_reference(in.logits.to(at::kDouble), in.ids, temperature);
       EXPECT_TRUE(close(got.log_probs, want.log_probs, 2e-6, 1e-6)) << vocabulary;  // float32 sums
       EXPECT_TRUE(close(got.entropy, want.entropy, 5e-6, 2e-6)) << vocabulary;
     }
@@ -43,7 +37,7 @@ TEST(GatherLogProb, ReadsLowerPrecisionWithoutLosingMore) {
   for (const auto type : {at::kBFloat16, at::kHalf}) {
     const Inputs in = inputs(4, 1000, type);
     const auto got = gather_log_prob(in.logits, in.ids, 0.9);
-    const auto want = plain(in.logits, in.ids, 0.9);  // of the rounded logits
+    const auto want = gather_log_prob_reference(in.logits.to(at::kDouble), in.ids, 0.9);  // of the rounded logits
     EXPECT_EQ(got.log_probs.scalar_type(), at::kFloat);
     EXPECT_TRUE(close(got.log_probs, want.log_probs, 2e-6, 1e-6));
     EXPECT_TRUE(close(got.entropy, want.entropy, 5e-6, 2e-6));
@@ -104,6 +98,20 @@ TEST(GatherLogProb, GradientsOfBothResultsAreRight) {
         return out.log_probs - 0.1 * out.entropy;
       },
       in.logits));
+}
+
+TEST(GatherLogProb, TheReferenceKnowsForbiddenTokensAndHasTheSameGradients) {
+  Inputs in = inputs(3, 40, at::kDouble);
+  in.logits.narrow(1, 5, 2).fill_(-std::numeric_limits<double>::infinity());
+  in.ids.fill_(7);
+  auto results = [&](auto op) {
+    const at::Tensor leaf = in.logits.clone().requires_grad_();
+    const TokenLogProbs out = op(leaf, in.ids, 0.8);
+    const auto grad = torch::autograd::grad({(out.log_probs + 0.3 * out.entropy).sum()}, {leaf}).at(0);
+    return std::vector<at::Tensor>{out.log_probs, out.entropy, grad};
+  };
+  const auto got = results(gather_log_prob), want = results(gather_log_prob_reference);
+  for (size_t i = 0; i < 3; ++i) EXPECT_TRUE(close(got[i], want[i], 1e-12)) << i;
 }
 
 TEST(GatherLogProb, Float32GradientsFollowTheSoftmax) {

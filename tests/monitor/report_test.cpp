@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "io/atomic_file.h"
 #include "io/image_codec.h"
+#include "io/step_folder.h"
 #include "monitor/monitor.h"
 #include "monitor/report_data.h"
 #include "monitor/run_folder.h"
@@ -20,7 +21,7 @@ using testing::TempFolder;
 
 constexpr const char* kEval =
     R"({"model": "m", "reward": "geneval", "prompts": "test.jsonl", "num_prompts": 2, "seed": 0, "num_steps": 8,
-        "guidance": 1, "overall": {"strict": 0.5, "soft": 0.75}, "tags": {"colors": {"strict": 0.5, "soft": 0.75,
+        "cfg_scale": 1, "overall": {"strict": 0.5, "soft": 0.75}, "tags": {"colors": {"strict": 0.5, "soft": 0.75,
         "count": 2}}, "seconds": 3})";
 
 Image image_of(int side) {
@@ -32,14 +33,14 @@ Image image_of(int side) {
 }
 
 SampleRow sample_of(const std::string& id, const std::string& prompt, const std::string& text, int side = 8) {
-  data::SampleSegment thought, picture;
+  data::SampleSegment thought, image;
   thought.text = text;
-  picture.kind = data::SampleSegment::Kind::image;
-  picture.image = image_of(side);
+  image.kind = data::SegmentKind::image;
+  image.image = image_of(side);
   SampleRow row;
   row.sample.id = id;
   row.sample.prompt = prompt;
-  row.sample.segments = {thought, picture};
+  row.sample.segments = {thought, image};
   row.reward = 0.5;
   return row;
 }
@@ -71,7 +72,7 @@ size_t count(const std::string& text, const std::string& part) {
 TEST(Report, RefersToNothingOutsideItself) {
   const TempFolder folder;
   write_metrics(folder);
-  write_samples(folder.path() / "samples" / step_name(20), std::vector{sample_of("0/0", "a circle", "one circle")});
+  write_samples(folder.path() / "samples" / io::step_name(20), std::vector{sample_of("0/0", "a circle", "one circle")});
   const std::string report = report_of(folder);
   EXPECT_EQ(count(report, "https://"), 0U);
   EXPECT_EQ(count(report, "http://"), 1U);
@@ -87,7 +88,7 @@ TEST(Report, HostileTextStaysText) {
   folder.write("metrics.jsonl", "{\"step\": 0, \"</script><b>\": 1}\n");
   folder.write("recipe.toml", "[run]\nname = \"</script><script>alert(0)</script><!--\"\n");
   write_samples(
-      folder.path() / "samples" / step_name(0),
+      folder.path() / "samples" / io::step_name(0),
       std::vector{sample_of("0/0", "</script><script>alert(1)</script>", "<img src=x onerror=alert(2)>\xff @DATA@")});
   const std::string report = report_of(folder);
   EXPECT_EQ(count(report, "</script>"), 2U);  // the page's own
@@ -112,10 +113,10 @@ TEST(ReportData, HoldsMetricsByColumn) {
 TEST(ReportData, ListsTheAlarmsByStep) {
   const TempFolder folder;
   folder.write("metrics.jsonl",
-               "{\"step\": 0, \"alarm/text_length\": 9}\n"
-               "{\"step\": 1, \"alarm/text_length\": 2, \"alarm_raised/text_length\": -1}\n"
-               "{\"step\": 2, \"alarm_raised/brightness\": 1, \"alarm_raised/edge_density\": -1}\n");
-  EXPECT_EQ(report_data(folder.path())["alarms"],
+               "{\"step\": 0, \"drift/text_length\": 9}\n"
+               "{\"step\": 1, \"drift/text_length\": 2, \"drift_raised/text_length\": -1}\n"
+               "{\"step\": 2, \"drift_raised/brightness\": 1, \"drift_raised/edge_density\": -1}\n");
+  EXPECT_EQ(report_data(folder.path())["drift"],
             nlohmann::json::parse(R"([{"step": 1, "statistic": "text_length", "rise": false},
                                       {"step": 2, "statistic": "brightness", "rise": true},
                                       {"step": 2, "statistic": "edge_density", "rise": false}])"));
@@ -150,7 +151,7 @@ TEST(ReportData, GridsAreInOrderAndThinnedEvenly) {
   const TempFolder folder;
   write_metrics(folder);
   for (int step = 0; step < 40; ++step) {
-    write_samples(folder.path() / "samples" / step_name(step * 1000), std::vector{sample_of("0", "p", "t")});
+    write_samples(folder.path() / "samples" / io::step_name(step * 1000), std::vector{sample_of("0", "p", "t")});
   }
   const nlohmann::json data = report_data(folder.path());
   EXPECT_EQ(data["grids_total"], 40);
@@ -162,7 +163,7 @@ TEST(ReportData, GridsAreInOrderAndThinnedEvenly) {
 TEST(ReportData, LargeImagesAreMadeSmall) {
   const TempFolder folder;
   write_metrics(folder);
-  write_samples(folder.path() / "samples" / step_name(0),
+  write_samples(folder.path() / "samples" / io::step_name(0),
                 std::vector{sample_of("0", "p", "t", 600), sample_of("1", "p", "t", 64)});
   const nlohmann::json rows = report_data(folder.path())["grids"][0]["rows"];
   EXPECT_EQ(rows[0]["segments"][1]["width"],

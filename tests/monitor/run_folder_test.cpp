@@ -21,16 +21,6 @@ std::string message_of(const std::filesystem::path& path, bool resume) {
   return "no error";
 }
 
-TEST(StepName, SortsAndReadsBack) {
-  EXPECT_EQ(step_name(20), "step_000020");
-  EXPECT_EQ(step_name(1234567), "step_1234567");
-  EXPECT_EQ(parse_step_name("step_000020"), 20);
-  EXPECT_EQ(parse_step_name("step_1234567"), 1234567);
-  for (const char* other : {"step_20", "step_", "before", "step_00002x", "step_-00001", "step_000020.tmp", ""}) {
-    EXPECT_EQ(parse_step_name(other), -1) << other;
-  }
-}
-
 TEST(RunFolder, MakesTheFolderAndNamesWhatIsInIt) {
   const TempFolder temp;
   const RunFolder folder = RunFolder::open(temp.path() / "runs" / "first", false);

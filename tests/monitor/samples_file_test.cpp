@@ -11,8 +11,8 @@
 namespace unigrpo::monitor {
 namespace {
 
+using data::SegmentKind;
 using testing::TempFolder;
-using Kind = data::SampleSegment::Kind;
 
 Image image_of(int width, int height, uint8_t first) {
   Image image{
@@ -22,17 +22,17 @@ Image image_of(int width, int height, uint8_t first) {
 }
 
 SampleRow row_of(const std::string& id) {
-  data::SampleSegment plan, picture;
+  data::SampleSegment plan, image;
   plan.text = "<think> one red circle </think>";
   plan.num_tokens = 9;
-  plan.ended = false;
-  picture.kind = Kind::image;
-  picture.image = image_of(5, 3, 7);
+  plan.finished = false;
+  image.kind = SegmentKind::image;
+  image.image = image_of(5, 3, 7);
   SampleRow row;
   row.sample.id = id;
   row.sample.prompt = "a \"red\" circle\n";
   row.sample.metadata_json = R"({"include":[{"class":"circle","count":1}],"tag":"colors"})";
-  row.sample.segments = {plan, picture};
+  row.sample.segments = {plan, image};
   row.sample.seed = 41;
   row.scores = {{"geneval", 0.5}, {"aesthetic", std::nullopt}};
   row.reasons = {{"aesthetic", "timed out"}};
@@ -66,7 +66,7 @@ TEST(SamplesFile, WhatIsWrittenIsRead) {
     ASSERT_EQ(read[i].sample.segments.size(), 2U);
     EXPECT_EQ(read[i].sample.segments[0].text, rows[i].sample.segments[0].text);
     EXPECT_EQ(read[i].sample.segments[0].num_tokens, 9);
-    EXPECT_FALSE(read[i].sample.segments[0].ended);
+    EXPECT_FALSE(read[i].sample.segments[0].finished);
     EXPECT_EQ(read[i].sample.segments[1].image, rows[i].sample.segments[1].image);
     EXPECT_EQ(read[i].scores, rows[i].scores);
     EXPECT_EQ(read[i].reasons, rows[i].reasons);
@@ -84,7 +84,7 @@ TEST(SamplesFile, HasTheKeysOfTheFormat) {
       io::read_text_file(folder.path() / "samples.jsonl"),
       R"({"id":"7/0","prompt":"a \"red\" circle\n","metadata":{"include":[{"class":"circle","count":1}],)"
       R"("tag":"colors"},"segments":[{"type":"text","text":"<think> one red circle </think>","num_tokens":9,)"
-      R"("ended":false},{"type":"image","path":"000_00.png","width":5,"height":3}],"scores":{"aesthetic":null,)"
+      R"("finished":false},{"type":"image","path":"000_00.png","width":5,"height":3}],"scores":{"aesthetic":null,)"
       R"("geneval":0.5},"reasons":{"aesthetic":"timed out"},"notes":{"geneval":{"seen":"a circle"}},"reward":0.5,"advantage":-1.25,"seed":41})"
       "\n");
 }

@@ -8,7 +8,10 @@
 #include <vector>
 
 #include "base/error.h"
+#include "io/safetensors.h"
+#include "support/temp_folder.h"
 #include "support/tensors.h"
+#include "tensor/convert.h"
 
 namespace unigrpo::nn {
 namespace {
@@ -48,6 +51,29 @@ TEST(Weights, AnInitializerMakesEachTensorOnce) {
   EXPECT_EQ(made, 1);
   EXPECT_EQ(weights.tensors().at("a").numel(), 6);
   EXPECT_NO_THROW(weights.finish());
+}
+
+TEST(Weights, OpensWhatIsWantedOfAFile) {
+  const testing::TempFolder folder;
+  const auto path = folder.path() / "model.safetensors";
+  const at::Tensor a = at::arange(4, at::kFloat), b = at::ones({2});
+  io::write_safetensors(path, std::vector{tensor::to_view(a, "a"), tensor::to_view(b, "b")});
+  Weights weights = open_weights(path, at::kBFloat16, [](const std::string& name) { return name != "b"; });
+  EXPECT_EQ(weights.source(), path.string());
+  EXPECT_FALSE(weights.has("b"));
+  EXPECT_TRUE(at::equal(weights.take("a", {4}), a.to(at::kBFloat16)));
+  EXPECT_NO_THROW(weights.finish());
+}
+
+TEST(Weights, ShapesTakenHaveNoMemory) {
+  const NamedTensors shapes = shapes_taken([](Weights& weights) {
+    weights.take("b", {2, 3});
+    weights.take("a", {1 << 30, 1 << 20});
+  });
+  ASSERT_EQ(shapes.size(), 2);
+  EXPECT_EQ(shapes[0].name, "a");
+  EXPECT_TRUE(shapes[0].tensor.is_meta());
+  EXPECT_EQ(shapes[1].tensor.sizes(), (at::IntArrayRef{2, 3}));
 }
 
 }  // namespace

@@ -55,17 +55,26 @@ TEST(EmaScope, ShowsTheAveragesAndGivesTheParametersBack) {
   EXPECT_TRUE(at::equal(view, own));
 }
 
+TEST(Ema, OffHoldsNothing) {
+  const Ema ema({.enabled = false}, {{"w", at::rand({5})}});
+  EXPECT_TRUE(ema.averages().empty());
+  EXPECT_TRUE(ema.state().tensors.empty());
+}
+
 TEST(Ema, ContinuesFromSavedAverages) {
   const NamedParameters parameters = {{"w", at::rand({5})}};
   Ema first({}, parameters);
   first.update({{"w", at::rand({5})}});
   Ema second({}, parameters);
-  second.load_state(first.averages(), first.num_updates(), "ema.safetensors");
+  second.load_state(first.state(), "ema.safetensors");
+  EXPECT_EQ(second.num_updates(), 1);
   const NamedParameters next = {{"w", at::rand({5})}};
   first.update(next);
   second.update(next);
   EXPECT_TRUE(at::equal(first.averages()[0].tensor, second.averages()[0].tensor));
-  EXPECT_THROW(second.load_state({{"v", at::rand({5})}}, 1, "ema.safetensors"), BadInput);
+  EXPECT_THROW(
+      second.load_state({.tensors = {{"v", at::rand({5})}}, .values = {{"num_updates", "1"}}}, "ema.safetensors"),
+      BadInput);
   EXPECT_THROW(second.update({{"v", at::rand({5})}}), std::invalid_argument);
 }
 

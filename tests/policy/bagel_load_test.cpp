@@ -12,7 +12,7 @@
 #include "io/atomic_file.h"
 #include "io/json.h"
 #include "io/safetensors.h"
-#include "policy/bagel.h"
+#include "policy/bagel/bagel.h"
 #include "support/temp_folder.h"
 #include "support/tensors.h"
 #include "tensor/convert.h"
@@ -29,7 +29,7 @@ class LoadFolder : public ::testing::Test {
 
   std::string message(PolicyConfig config = {}) const {
     config.model = folder.string();
-    return message_of<BadInput>([&] { Bagel::load(config, 0); });
+    return message_of<BadInput>([&] { Bagel::load(config, {}); });
   }
   /// Rewrites a file of tensors after `edit` was at them.
   void edit_tensors(const char* file, const std::function<void(NamedTensors&)>& edit) const {
@@ -132,7 +132,7 @@ TEST_F(LoadFolder, FrozenPatternsHoldParametersStill) {
   PolicyConfig config;
   config.model = folder.string();
   config.freeze = {"vit_model.*", "*.layers.0.*"};
-  for (const NamedTensor& p : Bagel::load(config, 0)->parameters()) {
+  for (const NamedTensor& p : Bagel::load(config, {})->parameters()) {
     const bool frozen = p.name.starts_with("vit_model.") || p.name.find(".layers.0.") != std::string::npos;
     EXPECT_EQ(p.tensor.requires_grad(), !frozen) << p.name;
   }

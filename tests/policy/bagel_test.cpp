@@ -1,4 +1,4 @@
-#include "policy/bagel.h"
+#include "policy/bagel/bagel.h"
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
@@ -29,23 +29,20 @@ std::vector<int64_t> some_ids(int64_t count, int64_t seed) {
   return ids;
 }
 
-Block text(std::vector<int64_t> ids) { return text_block(std::move(ids)); }
+Block text(std::vector<int64_t> ids) { return TextBlock{std::move(ids)}; }
 
 Block noisy(const at::Tensor& latents, const std::vector<double>& t) {
-  return noisy_image_block(latents, at::tensor(t).to(at::kFloat), kGrid);
+  return NoisyBlock{latents, at::tensor(t).to(at::kFloat), kGrid};
 }
 
 at::Tensor noise(int64_t states, uint64_t seed) { return tensor::normal({states, 16, 64}, {.seed = seed}); }
 
 Block clean(LatentGrid grid, uint64_t seed) {
-  return {
-      .kind = Block::Kind::latents, .latents = tensor::normal({grid.num_tokens(), 64}, {.seed = seed}), .grid = grid};
+  return LatentBlock{tensor::normal({grid.num_tokens(), 64}, {.seed = seed}), grid};
 }
 
 Block seen(LatentGrid grid, uint64_t seed) {
-  return {.kind = Block::Kind::vision,
-          .pixels = tensor::normal({3, grid.height * 14, grid.width * 14}, {.seed = seed}).clamp(-1, 1),
-          .grid = grid};
+  return VisionBlock{tensor::normal({3, grid.height * 14, grid.width * 14}, {.seed = seed}).clamp(-1, 1), grid};
 }
 
 /// Two prefixes; five sequences: texts of several lengths, images of one to three states, a text
@@ -98,19 +95,19 @@ void expect_cached_equals_packed(Bagel& model, const TrainBatch& batch) {
   auto append = [&](Context& context, const Block& block, bool compare) {
     Context* reader = &context;
     const std::span<Context* const> one_row(&reader, 1);
-    if (block.kind == Block::Kind::text) {
-      for (const int64_t id : block.ids) {
+    if (const auto* written = std::get_if<TextBlock>(&block)) {
+      for (const int64_t id : written->ids) {
         const std::vector<int64_t> one = {id};
         const at::Tensor cached = model.append_text(one_row, std::span(&one, 1));
         if (!compare) continue;
         EXPECT_TRUE(close(cached[0], logits[row], kSame)) << "text row " << row;
         ++row;
       }
-    } else if (block.kind == Block::Kind::noisy_image) {
+    } else if (const auto* states = std::get_if<NoisyBlock>(&block)) {
       const Context* eye = &context;
       const auto denoiser = model.denoise(std::span(&eye, 1), kGrid);
-      for (int64_t s = 0; s < block.latents.size(0); ++s, ++state) {
-        const at::Tensor cached = denoiser->velocity(block.latents.narrow(0, s, 1), block.t.narrow(0, s, 1));
+      for (int64_t s = 0; s < states->latents.size(0); ++s, ++state) {
+        const at::Tensor cached = denoiser->velocity(states->latents.narrow(0, s, 1), states->t.narrow(0, s, 1));
         EXPECT_TRUE(close(cached[0], out.velocity[state], kSame)) << "image state " << state;
       }
     } else {
@@ -178,12 +175,11 @@ TEST(Bagel, APictureIsReadByTheModelsOwnSizeRules) {
   const std::vector<Image> two = {wide, {.width = 64, .height = 64, .pixels = std::vector<uint8_t>(64 * 64 * 3, 9)}};
   const auto blocks = model->read_images(two, /*with_latents=*/true);
   ASSERT_EQ(blocks[0].size(), 2U);
-  EXPECT_EQ(blocks[0][0].kind, Block::Kind::latents);
-  EXPECT_EQ(blocks[0][0].grid, (LatentGrid{4, 8}));  // 144 x 64 is shrunk to 128 x 64
-  EXPECT_EQ(blocks[0][0].latents.sizes(), (at::IntArrayRef{32, 64}));
-  EXPECT_EQ(blocks[0][1].grid, (LatentGrid{4, 8}));  // 224 x 112, over 112: half
-  EXPECT_EQ(blocks[1][0].grid, kGrid);
-  EXPECT_EQ(blocks[1][1].pixels.sizes(), (at::IntArrayRef{3, 112, 112}));
+  EXPECT_EQ(std::get<LatentBlock>(blocks[0][0]).grid, (LatentGrid{4, 8}));  // 144 x 64 is shrunk to 128 x 64
+  EXPECT_EQ(std::get<LatentBlock>(blocks[0][0]).latents.sizes(), (at::IntArrayRef{32, 64}));
+  EXPECT_EQ(std::get<VisionBlock>(blocks[0][1]).grid, (LatentGrid{4, 8}));  // 224 x 112, over 112: half
+  EXPECT_EQ(std::get<LatentBlock>(blocks[1][0]).grid, kGrid);
+  EXPECT_EQ(std::get<VisionBlock>(blocks[1][1]).pixels.sizes(), (at::IntArrayRef{3, 112, 112}));
   EXPECT_EQ(model->read_images(two, false)[0].size(), 1U);
   const Image thread{.width = 10000, .height = 1, .pixels = std::vector<uint8_t>(30000, 0)};
   EXPECT_THROW(model->read_images(std::span(&thread, 1), true), BadInput);
@@ -274,7 +270,7 @@ TEST(Bagel, DetachedContextChangesNoValueAndCutsTheGradientIntoTheText) {
   at::Tensor rows_full = full.at(embed).abs().sum(1), rows_cut = cut.at(embed).abs().sum(1);
   const TrainBatch batch = ragged_batch();
   double reached = 0;
-  for (const int64_t id : batch.prefixes[0].front().ids) {
+  for (const int64_t id : std::get<TextBlock>(batch.prefixes[0].front()).ids) {
     reached += rows_full[id].item<double>();
     EXPECT_EQ(rows_cut[id].item<double>(), 0) << id;
   }
@@ -296,7 +292,7 @@ TEST(Bagel, RecomputedActivationsChangeNoGradient) {
   PolicyConfig config;
   config.model = UNIGRPO_TEST_DATA "/bagel_tiny";
   config.recompute = true;
-  const auto plain = tiny_bagel(), again = Bagel::load(config, 5);
+  const auto plain = tiny_bagel(), again = Bagel::load(config, {.seed = 5});
   for (const bool detach : {false, true}) {
     const auto want = image_gradients(*plain, detach), got = image_gradients(*again, detach);
     ASSERT_EQ(got.size(), want.size());
@@ -391,9 +387,9 @@ TEST_F(Lora, DropoutActsWhereGradientsAreRecordedAndIsAFunctionOfTheBatch) {
   config.model = UNIGRPO_TEST_DATA "/bagel_tiny";
   config.train = TrainMode::lora;
   config.lora = {.rank = 4, .alpha = 8, .dropout = 0.25};
-  const auto model = Bagel::load(config, 5);
+  const auto model = Bagel::load(config, {.seed = 5});
   config.recompute = true;
-  const auto again = Bagel::load(config, 5);
+  const auto again = Bagel::load(config, {.seed = 5});
   const auto plain = tiny_bagel(TrainMode::lora);
   for (Bagel* m : {model.get(), again.get(), plain.get()}) testing::randomize_adapters(*m);
   EXPECT_TRUE(close(outputs(*model), outputs(*plain), 0));  // without gradients: none
@@ -420,8 +416,7 @@ TEST_F(Lora, DropoutActsWhereGradientsAreRecordedAndIsAFunctionOfTheBatch) {
   EXPECT_GT((first - without).abs().max().item<double>(), 1e-3 * without.abs().max().item<double>());
 
   TrainBatch other = batch;  // other texts, other masks
-  ASSERT_EQ(other.sequences[0].blocks[0].kind, Block::Kind::text);
-  ++other.sequences[0].blocks[0].ids.back();
+  ++std::get<TextBlock>(other.sequences[0].blocks[0]).ids.back();
   const at::Tensor moved = model->forward_train(other).velocity;
   EXPECT_GT((moved - first_velocity).abs().max().item<double>(), 1e-3);
 }

@@ -23,7 +23,7 @@
 #include "io/safetensors.h"
 #include "kernels/gather_log_prob.h"
 #include "nn/patch.h"
-#include "policy/bagel.h"
+#include "policy/bagel/bagel.h"
 #include "tensor/convert.h"
 
 namespace unigrpo::policy {
@@ -46,7 +46,7 @@ class Golden : public ::testing::TestWithParam<DtypeChoice> {
     config.model = kFolder.string();
     config.dtype = dtype;
     config.freeze = {};
-    return Bagel::load(config, 0);
+    return Bagel::load(config, {});
   }
 
   at::Tensor golden(const std::string& name) const { return tensor::to_tensor(*tensors.find(name), at::kFloat); }
@@ -70,15 +70,13 @@ class Golden : public ::testing::TestWithParam<DtypeChoice> {
     Context* row = &context;
     model->append_images(std::span<Context* const>(&row, 1), std::span(&image, 1));
   }
-  Block latents_block() const {
-    return {.kind = Block::Kind::latents,
-            .latents = model->encode_images(golden("image").unsqueeze(0)).squeeze(0),
-            .grid = {4, 4}};
+  LatentBlock latents_block() const {
+    return {.latents = model->encode_images(golden("image").unsqueeze(0)).squeeze(0), .grid = {4, 4}};
   }
-  Block vision_block() const {
+  VisionBlock vision_block() const {
     const at::Tensor image = golden("vit_image");
     const int64_t patch = model->config().vit.patch_size;
-    return {.kind = Block::Kind::vision, .pixels = image, .grid = {image.size(1) / patch, image.size(2) / patch}};
+    return {.pixels = image, .grid = {image.size(1) / patch, image.size(2) / patch}};
   }
   /// Holds the velocity at state `state` in this context against `want`.
   void expect_velocity(const std::string& name, const Context& context, int64_t state, const at::Tensor& want) {
@@ -123,7 +121,7 @@ TEST_P(Golden, Drawing) {
 
 TEST_P(Golden, Vision) {
   const at::NoGradGuard no_grad;
-  const Block block = vision_block();
+  const VisionBlock block = vision_block();
   const at::Tensor features = model->vision().features(block.pixels.unsqueeze(0));
   expect("vit_features", features.squeeze(0), golden("vit_features"), bounds.output);
   expect("vit_embeddings", model->vision().connect(features, block.grid.height, block.grid.width).squeeze(0),
@@ -157,8 +155,8 @@ TEST_P(Golden, Training) {
     first += grid.num_tokens();
     const at::Tensor t = at::full({1}, train["t"][i].get<double>(), at::kFloat);
     const auto think = block_ids(*model, train["texts"][i][1]);
-    TrainBatch batch{.prefixes = {{text_block(block_ids(*model, train["texts"][i][0]))}}, .sequences = {{}}};
-    batch.sequences[0].blocks = {text_block(think), noisy_image_block(flow::noisy_latents(clean, noise, t), t, grid)};
+    TrainBatch batch{.prefixes = {{TextBlock{block_ids(*model, train["texts"][i][0])}}}, .sequences = {{}}};
+    batch.sequences[0].blocks = {TextBlock{think}, NoisyBlock{flow::noisy_latents(clean, noise, t), t, grid}};
     const TrainOutput out = model->forward_train(batch);
     const auto rows = static_cast<int64_t>(think.size()) - 1;
     const at::Tensor targets = tensor::index_tensor({think.begin() + 1, think.end()});

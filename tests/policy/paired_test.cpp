@@ -1,4 +1,4 @@
-#include "policy/paired.h"
+#include "policy/paired/paired.h"
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
@@ -31,15 +31,12 @@ constexpr double kSame = 1e-5;  // float32: other batches and the packed forward
 
 at::Tensor noise(int64_t states, uint64_t seed) { return tensor::normal({states, 16, 64}, {.seed = seed}); }
 
-Block clean(uint64_t seed) { return {.kind = Block::Kind::latents, .latents = noise(1, seed)[0], .grid = kGrid}; }
+Block clean(uint64_t seed) { return LatentBlock{noise(1, seed)[0], kGrid}; }
 
-Block seen(uint64_t seed) {
-  return {
-      .kind = Block::Kind::vision, .pixels = tensor::normal({3, 56, 42}, {.seed = seed}).clamp(-1, 1), .grid = {4, 3}};
-}
+Block seen(uint64_t seed) { return VisionBlock{tensor::normal({3, 56, 42}, {.seed = seed}).clamp(-1, 1), {4, 3}}; }
 
 Block noisy(int64_t states, uint64_t seed) {
-  return noisy_image_block(noise(states, seed), at::linspace(0.9, 0.3, states, at::kFloat), kGrid);
+  return NoisyBlock{noise(states, seed), at::linspace(0.9, 0.3, states, at::kFloat), kGrid};
 }
 
 PolicyConfig config_for(const fs::path& folder) {
@@ -50,9 +47,9 @@ PolicyConfig config_for(const fs::path& folder) {
 
 class PairedTest : public ::testing::Test {
  protected:
-  Block text(const std::string& words) const { return text_block(block_ids(*model, words)); }
+  Block text(const std::string& words) const { return TextBlock{block_ids(*model, words)}; }
 
-  /// Texts alone; drawing; a picture to edit, drawn, looked at and drawn again; no text of its own.
+  /// Texts alone; drawing; an image to edit, drawn, looked at and drawn again; no text of its own.
   TrainBatch batch() const {
     TrainBatch batch;
     batch.prefixes = {{text("a red circle")}, {clean(1), seen(2), text("make it green")}, {}};
@@ -70,8 +67,9 @@ class PairedTest : public ::testing::Test {
   static void read(Policy& policy, Context& context, const Block& block) {
     Context* row = &context;
     const std::span<Context* const> rows(&row, 1);
-    if (block.kind != Block::Kind::text) return policy.append_images(rows, std::span(&block, 1));
-    for (const int64_t id : block.ids) {
+    const auto* written = std::get_if<TextBlock>(&block);
+    if (!written) return policy.append_images(rows, std::span(&block, 1));
+    for (const int64_t id : written->ids) {
       const std::vector<int64_t> one = {id};
       policy.append_text(rows, std::span(&one, 1));
     }
@@ -82,8 +80,8 @@ class PairedTest : public ::testing::Test {
 };
 
 TEST_F(PairedTest, TheTextModelWritesAsItDoesAlone) {
-  const auto alone = Qwen2::load(config_for(kData / "qwen2_tiny"), 0);
-  // A prompt with a picture, two texts of one length: the picture changes no logit.
+  const auto alone = Qwen2::load(config_for(kData / "qwen2_tiny"), {});
+  // A prompt with an image, two texts of one length: the image changes no logit.
   std::vector<Context> ours(2), theirs(2);
   read(*model, ours[1], clean(1));
   read(*model, ours[1], seen(2));
@@ -97,14 +95,15 @@ TEST_F(PairedTest, TheTextModelWritesAsItDoesAlone) {
 
   const at::NoGradGuard no_grad;
   TrainBatch texts = batch();
-  for (auto& prefix : texts.prefixes) std::erase_if(prefix, [](const Block& b) { return b.kind != Block::Kind::text; });
-  for (auto& s : texts.sequences) std::erase_if(s.blocks, [](const Block& b) { return b.kind != Block::Kind::text; });
+  auto is_image = [](const Block& block) { return !std::holds_alternative<TextBlock>(block); };
+  for (auto& prefix : texts.prefixes) std::erase_if(prefix, is_image);
+  for (auto& sequence : texts.sequences) std::erase_if(sequence.blocks, is_image);
   EXPECT_TRUE(close(model->logits(model->forward_train(batch()).text_hidden),
                     alone->logits(alone->forward_train(texts).text_hidden), kSame));
 }
 
 TEST_F(PairedTest, TheImageModelDrawsAsItDoesAlone) {
-  const auto alone = Bagel::load(config_for(kData / "bagel_tiny"), 0);
+  const auto alone = Bagel::load(config_for(kData / "bagel_tiny"), {});
   const std::vector<Block> blocks = {clean(1), seen(2), text("make it green"), text("think"),
                                      clean(3), seen(4), text("more")};
   Context ours, theirs;
@@ -141,14 +140,14 @@ TEST_F(PairedTest, TheCachedPathSaysWhatTheTrainingForwardSays) {
     const Context* reader = &context;
     for (size_t k = 0; k < all.sequences[s].blocks.size(); ++k) {
       const Block& block = all.sequences[s].blocks[k];
-      if (block.kind == Block::Kind::noisy_image) {
+      if (const auto* states = std::get_if<NoisyBlock>(&block)) {
         const auto denoiser = model->denoise(std::span(&reader, 1), kGrid);
-        for (int64_t i = 0; i < block.latents.size(0); ++i, ++state) {
-          const at::Tensor velocity = denoiser->velocity(block.latents.narrow(0, i, 1), block.t.narrow(0, i, 1));
+        for (int64_t i = 0; i < states->latents.size(0); ++i, ++state) {
+          const at::Tensor velocity = denoiser->velocity(states->latents.narrow(0, i, 1), states->t.narrow(0, i, 1));
           EXPECT_TRUE(close(velocity[0], out.velocity[state], kSame)) << "state " << state;
         }
-      } else if (block.kind == Block::Kind::text) {
-        for (const int64_t id : block.ids) {
+      } else if (const auto* written = std::get_if<TextBlock>(&block)) {
+        for (const int64_t id : written->ids) {
           const std::vector<int64_t> one = {id};
           const at::Tensor cached = model->append_text(std::span<Context* const>(&writer, 1), std::span(&one, 1));
           EXPECT_TRUE(close(cached[0], logits[row], kSame)) << "text row " << row;
@@ -191,7 +190,7 @@ TEST_F(PairedTest, AnImageWithinAnOpenTextBlockIsRefused) {
   EXPECT_THROW(model->denoise(std::span(&reader, 1), kGrid), std::invalid_argument);
   // A fork goes on within the block.
   Context fork = model->fork(context);
-  read(*model, fork, text_block({model->eos_id()}));
+  read(*model, fork, TextBlock{{model->eos_id()}});
   EXPECT_EQ(fork.slots.size(), 3U);
   model->release(fork);
   model->release(context);
@@ -234,7 +233,7 @@ TEST_F(PairedTest, GradientsReachTheirOwnHalf) {
 
 std::set<std::string> trained(const PolicyConfig& config) {
   std::set<std::string> names;
-  for (const NamedTensor& p : Paired::load(config, 5)->parameters()) {
+  for (const NamedTensor& p : Paired::load(config, {.seed = 5})->parameters()) {
     if (p.tensor.requires_grad()) names.insert(p.name);
   }
   return names;
@@ -269,7 +268,7 @@ TEST_F(PairedTest, PatternsFitNamesWithTheHalfsPrefixAndWithout) {
                                                     "text.model.layers.1.self_attn.q_proj.lora_A.weight",
                                                     "text.model.layers.1.self_attn.q_proj.lora_B.weight"}));
   config.lora.targets = {"text.vae2llm.weight", "*embed_tokens*"};
-  EXPECT_EQ(message_of<BadInput>([&] { Paired::load(config, 5); }),
+  EXPECT_EQ(message_of<BadInput>([&] { Paired::load(config, {.seed = 5}); }),
             "policy.lora.targets: no weight of the model matches [text.vae2llm.weight, *embed_tokens*]");
 }
 
@@ -310,25 +309,25 @@ TEST_F(PairedTest, RecomputedActivationsChangeNoGradient) {
   };
   PolicyConfig config = folder.config();
   config.recompute = true;
-  const auto again = Paired::load(config, 5);
+  const auto again = Paired::load(config, {.seed = 5});
   const auto want = gradients(*model), got = gradients(*again);
   EXPECT_TRUE(close(got.first, want.first, kSame * want.first.abs().max().item<double>()));
   EXPECT_TRUE(close(got.second, want.second, kSame * want.second.abs().max().item<double>()));
 }
 
 TEST_F(PairedTest, APictureThatOnlyTheTextModelWouldReadIsRefused) {
-  const Image picture{.width = 64, .height = 64, .pixels = std::vector<uint8_t>(64 * 64 * 3, 100)};
-  EXPECT_EQ(model->read_images(std::span(&picture, 1), true).front().size(), 2U);
-  EXPECT_EQ(message_of<BadInput>([&] { model->read_images(std::span(&picture, 1), false); }),
+  const Image image{.width = 64, .height = 64, .pixels = std::vector<uint8_t>(64 * 64 * 3, 100)};
+  EXPECT_EQ(model->read_images(std::span(&image, 1), true).front().size(), 2U);
+  EXPECT_EQ(message_of<BadInput>([&] { model->read_images(std::span(&image, 1), false); }),
             folder.path().string() +
-                ": the text model of a pair sees no pictures; a prompt with one needs a program that draws");
+                ": the text model of a pair sees no images; a prompt with one needs an episode with an image");
   EXPECT_TRUE(model->read_images({}, false).empty());
 }
 
 class BadPair : public PairedTest {
  protected:
   std::string message() const {
-    return message_of<BadInput>([&] { load(config_for(folder.path()), 0); });
+    return message_of<BadInput>([&] { load(config_for(folder.path()), {}); });
   }
   std::string with_config(const std::string& text) const {
     io::write_file_atomic(config, std::string_view(text));

@@ -1,4 +1,4 @@
-#include "policy/qwen2.h"
+#include "policy/qwen2/qwen2.h"
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
@@ -46,7 +46,7 @@ std::unique_ptr<Qwen2> tiny(TrainMode train = TrainMode::full, bool recompute = 
   config.train = train;
   config.lora = {.rank = 4, .alpha = 8};
   config.recompute = recompute;
-  return Qwen2::load(config, 5);
+  return Qwen2::load(config, {.seed = 5});
 }
 
 /// A text of golden.safetensors and what transformers computes on it.
@@ -71,7 +71,7 @@ std::vector<Golden> goldens(const fs::path& folder) {
 TrainBatch batch_of(const std::vector<Golden>& golden) {
   auto text = [&](size_t i, size_t first, size_t count) {
     const auto begin = golden[i].ids.begin() + static_cast<int64_t>(first);
-    return text_block({begin, begin + static_cast<int64_t>(std::min(count, golden[i].ids.size() - first))});
+    return TextBlock{{begin, begin + static_cast<int64_t>(std::min(count, golden[i].ids.size() - first))}};
   };
   TrainBatch batch{.prefixes = {{text(0, 0, 9)}, {}}, .sequences = {}};
   batch.sequences = {{.prefix = 0, .blocks = {text(0, 9, 99)}},
@@ -83,7 +83,7 @@ TrainBatch batch_of(const std::vector<Golden>& golden) {
 class Parity : public ::testing::TestWithParam<const char*> {
  protected:
   const fs::path folder = kData / GetParam();
-  const std::unique_ptr<Qwen2> model = Qwen2::load(config_for(folder), 0);
+  const std::unique_ptr<Qwen2> model = Qwen2::load(config_for(folder), {});
   const std::vector<Golden> golden = goldens(folder);
 };
 
@@ -149,7 +149,7 @@ TEST(Qwen2, EveryParameterTrainsAndRecomputedActivationsChangeNoGradient) {
 }
 
 TEST(Qwen2, TiedEmbeddingsAreOneParameter) {
-  const auto model = Qwen2::load(config_for(kData / "qwen2_tiny_tied"), 0);
+  const auto model = Qwen2::load(config_for(kData / "qwen2_tiny_tied"), {});
   for (const NamedTensor& p : model->parameters()) EXPECT_NE(p.name, "lm_head.weight");
   // An id that no text holds is reached through the logits alone.
   model->logits(model->forward_train(batch_of(goldens(kData / "qwen2_tiny_tied"))).text_hidden)
@@ -181,21 +181,21 @@ TEST(Qwen2, ImagesAreRefused) {
   const auto model = tiny();
   const std::string said = message_of<BadInput>([&] { model->grid_for(64); });
   EXPECT_NE(said.find("qwen2_tiny: a Qwen2.5 model reads and writes text only"), std::string::npos) << said;
-  EXPECT_NE(said.find("program = [\"text\"]"), std::string::npos) << said;
+  EXPECT_NE(said.find("episode = [\"text\"]"), std::string::npos) << said;
   EXPECT_THROW(model->read_images({}, true), BadInput);
   EXPECT_THROW(model->latent_channels(), BadInput);
   TrainBatch batch{.prefixes = {{}}, .sequences = {{}}};
-  batch.sequences[0].blocks = {noisy_image_block(at::zeros({1, 16, 64}), at::zeros({1}), {4, 4})};
+  batch.sequences[0].blocks = {NoisyBlock{at::zeros({1, 16, 64}), at::zeros({1}), {4, 4}}};
   EXPECT_THROW(model->forward_train(batch), BadInput);
 }
 
 TEST(Load, TakesTheFamilyThatTheFolderNames) {
-  EXPECT_NE(dynamic_cast<Bagel*>(load(config_for(kData / "bagel_tiny"), 0).get()), nullptr);
-  EXPECT_NE(dynamic_cast<Qwen2*>(load(config_for(kData / "qwen2_tiny"), 0).get()), nullptr);
+  EXPECT_NE(dynamic_cast<Bagel*>(load(config_for(kData / "bagel_tiny"), {}).get()), nullptr);
+  EXPECT_NE(dynamic_cast<Qwen2*>(load(config_for(kData / "qwen2_tiny"), {}).get()), nullptr);
   const ModelSizes sizes = read_sizes(kData / "qwen2_tiny_tied");
-  EXPECT_EQ(sizes.family, Family::qwen2);
+  EXPECT_EQ(sizes.family->name, "qwen2");
   EXPECT_EQ(sizes.llm.head_dim, 16);
-  const auto model = Qwen2::load(config_for(kData / "qwen2_tiny_tied"), 0);
+  const auto model = Qwen2::load(config_for(kData / "qwen2_tiny_tied"), {});
   ASSERT_EQ(sizes.shapes.size(), model->parameters().size());
   for (const NamedTensor& shape : sizes.shapes) {
     EXPECT_EQ(shape.tensor.sizes(), testing::parameter(*model, shape.name).sizes()) << shape.name;
@@ -207,7 +207,7 @@ class Qwen2Folder : public ::testing::Test {
   explicit Qwen2Folder(const char* source = "qwen2_tiny") { fs::copy(kData / source, folder); }
 
   std::string message() const {
-    return message_of<BadInput>([&] { load(config_for(folder), 0); });
+    return message_of<BadInput>([&] { load(config_for(folder), {}); });
   }
   void edit_config(const std::function<void(nlohmann::json&)>& edit) const {
     auto object = nlohmann::json::parse(io::read_text_file(folder / "config.json"));
@@ -243,9 +243,10 @@ TEST_F(Qwen2Folder, WhatTheLayersDoNotComputeIsRefusedByFileAndKey) {
 }
 
 TEST_F(Qwen2Folder, AnotherFamilyIsNamedWithWhatIsExpected) {
+  const std::string kExpected =
+      "expected one of \"bagel\" (a BAGEL folder), \"qwen2\" (a Qwen2.5 folder), \"unigrpo_pair\" (a pair of models)";
   const std::string file = (folder / "config.json").string();
-  EXPECT_EQ(with("model_type", "llama"),
-            file + ": 'model_type' is \"llama\"; expected \"bagel\", or \"qwen2\" for Qwen2.5, or \"unigrpo_pair\"");
+  EXPECT_EQ(with("model_type", "llama"), file + ": 'model_type' is \"llama\"; " + kExpected);
   edit_config([](nlohmann::json& object) { object.erase("model_type"); });
   EXPECT_EQ(message(), "nothing");  // architectures says it as well
   EXPECT_EQ(with("architectures", {"GPT2LMHeadModel"}),
@@ -253,8 +254,7 @@ TEST_F(Qwen2Folder, AnotherFamilyIsNamedWithWhatIsExpected) {
                 ": 'architectures' is [\"GPT2LMHeadModel\"]; expected [\"BagelForConditionalGeneration\"] or "
                 "[\"Qwen2ForCausalLM\"]");
   edit_config([](nlohmann::json& object) { object.erase("architectures"); });
-  EXPECT_EQ(message(),
-            file + ": 'model_type' is missing; expected \"bagel\", or \"qwen2\" for Qwen2.5, or \"unigrpo_pair\"");
+  EXPECT_EQ(message(), file + ": 'model_type' is missing; " + kExpected);
   EXPECT_EQ(message_of<BadInput>([&] { read_bagel_config(kData / "qwen2_tiny"); }),
             (kData / "qwen2_tiny").string() + ": a qwen2 model; this needs a BAGEL folder");
 }

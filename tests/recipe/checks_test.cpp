@@ -16,10 +16,10 @@ TEST(Checks, NameTheKeysThatDoNotGoTogether) {
     std::string message;
     Command command = Command::check;
   };
-  std::string many = "[rollout]\nprogram = [\"text\"";
+  std::string many = "[rollout]\nepisode = [\"text\"";
   for (int i = 0; i < 16; ++i) many += ", \"text\"";
   const std::vector<Case> cases = {
-      {many + "]\n", "FILE:2:11: rollout.program: expected at most 16 segments, got 17"},
+      {many + "]\n", "FILE:2:11: rollout.episode: expected at most 16 segments, got 17"},
       {"[rollout.window]\nwidth = 11\n",
        "FILE:2:9: rollout.window.width: expected first + width of at most rollout.num_steps = 10, "
        "got 0 + 11"},
@@ -34,6 +34,8 @@ TEST(Checks, NameTheKeysThatDoNotGoTogether) {
        "got 0 + 2"},
       {"[rollout]\nnum_steps = 4\n[rollout.window]\nmode = \"sliding\"\nlast = 5\n",
        "FILE:5:8: rollout.window.last: expected at most rollout.num_steps = 4, got 5"},
+      {"[rollout]\nnum_steps = 4\nsde.kind = \"cps\"\nwindow.width = 4\n",
+       "FILE:4:16: rollout.window.width: expected first + width of at most rollout.num_steps - 1 = 3, got 0 + 4"},
       {"[rollout.sde]\nkind = \"cps\"\nnoise_level = 1.5\n",
        "FILE:3:15: rollout.sde.noise_level: expected at most 1 with rollout.sde.kind = \"cps\", "
        "got 1.5"},
@@ -48,52 +50,50 @@ TEST(Checks, NameTheKeysThatDoNotGoTogether) {
       {"[grpo]\ntext.weight = 0\nimage.weight = 0\n",
        "FILE:2:15: grpo.text.weight: expected a weight > 0 here or in grpo.image.weight: nothing "
        "is trained"},
-      {"[grpo.image]\nweight = 0\n[rollout]\nprogram = [\"image\"]\n",
-       "FILE:2:10: grpo.image.weight: expected a weight > 0: rollout.program has images only, so "
+      {"[grpo.image]\nweight = 0\n[rollout]\nepisode = [\"image\"]\n",
+       "FILE:2:10: grpo.image.weight: expected a weight > 0: rollout.episode has images only, so "
        "nothing is trained"},
-      {"[grpo.text]\nweight = 0\n[rollout]\nprogram = [\"text\"]\n",
-       "FILE:2:10: grpo.text.weight: expected a weight > 0: rollout.program has text only, so "
+      {"[grpo.text]\nweight = 0\n[rollout]\nepisode = [\"text\"]\n",
+       "FILE:2:10: grpo.text.weight: expected a weight > 0: rollout.episode has text only, so "
        "nothing is trained"},
       {"[sft]\noutput = \"o\"\ntext_weight = 0\nimage_weight = 0\n[data]\nprompts = \"p\"\n",
        "FILE:3:15: sft.text_weight: expected a weight > 0 here or in sft.image_weight: nothing is "
        "trained",
        Command::sft},
-      {"[grpo]\nprompts_per_step = 1\ngroup_size = 2\nnum_updates = 3\n",
-       "FILE:4:15: grpo.num_updates: expected at most prompts_per_step * group_size = 2, got 3"},
-      {"[[reward.terms]]\n[[reward.terms]]\nkind = \"geneval\"\n",
-       "FILE:3:8: reward.terms.1.name: expected a name of its own, got \"geneval\" as in "
-       "reward.terms.0"},
-      {"[[reward.terms]]\ngate = \"ink\"\n",
-       "FILE:2:8: reward.terms.0.gate: expected the name of another reward term, got \"ink\""},
-      {"[[reward.terms]]\nname = \"a\"\ngate = \"a\"\n",
-       "FILE:3:8: reward.terms.0.gate: expected the name of another reward term, got \"a\""},
+      {"[grpo]\nprompts_per_step = 1\ngroup_size = 2\nnum_minibatches = 3\n",
+       "FILE:4:19: grpo.num_minibatches: expected at most prompts_per_step = 1 (a mini-batch holds whole groups), got "
+       "3"},
+      {"[[rewards]]\n[[rewards]]\nkind = \"geneval\"\n",
+       "FILE:3:8: rewards.1.name: expected a name of its own, got \"geneval\" as in "
+       "rewards.0"},
+      {"[[rewards]]\ngate = \"ink\"\n",
+       "FILE:2:8: rewards.0.gate: expected the name of another reward term, got \"ink\""},
+      {"[[rewards]]\nname = \"a\"\ngate = \"a\"\n",
+       "FILE:3:8: rewards.0.gate: expected the name of another reward term, got \"a\""},
       {"[eval]\nkeep_best = true\n", "FILE:2:13: eval.keep_best: expected eval.every > 0 and eval.prompts with it"},
-      {"[[reward.terms]]\nweight = 0\n",
-       "FILE:2:10: reward.terms.0.weight: expected a weight other than 0 in at least one term"},
-      {kShortest + "[rollout]\nprogram = [\"text\"]\n",
-       "FILE:6:8: reward.terms.0.kind: expected \"image\" in rollout.program for kind \"geneval\"", Command::train},
-      {"[[reward.terms]]\nkind = \"text_rules\"\nmax_tokens = 20\noverlong_cache = 21\n",
-       "FILE:4:18: reward.terms.0.overlong_cache: expected at most max_tokens = 20, got 21"},
-      {"[[reward.terms]]\nkind = \"text_rules\"\nmin_tokens = 21\nmax_tokens = 20\n",
-       "FILE:3:14: reward.terms.0.min_tokens: expected at most max_tokens = 20, got 21"},
-      {kShortest + "[[reward.terms]]\nkind = \"text_rules\"\n[rollout]\nprogram = [\"image\"]\n",
-       "FILE:8:8: reward.terms.1.kind: expected \"text\" in rollout.program for kind \"text_rules\"", Command::train},
-      {kShortest + "[[reward.terms]]\nkind = \"format\"\n[rollout]\nprogram = [\"image\"]\n",
-       "FILE:8:8: reward.terms.1.kind: expected \"text\" in rollout.program for kind \"format\"", Command::train},
+      {"[[rewards]]\nweight = 0\n", "FILE:2:10: rewards.0.weight: expected a weight other than 0 in at least one term"},
+      {kShortest + "[rollout]\nepisode = [\"text\"]\n",
+       "FILE:6:8: rewards.0.kind: expected \"image\" in rollout.episode for kind \"geneval\"", Command::train},
+      {"[[rewards]]\nkind = \"text_rules\"\nmax_tokens = 20\noverlong_cache = 21\n",
+       "FILE:4:18: rewards.0.overlong_cache: expected at most max_tokens = 20, got 21"},
+      {"[[rewards]]\nkind = \"text_rules\"\nmin_tokens = 21\nmax_tokens = 20\n",
+       "FILE:3:14: rewards.0.min_tokens: expected at most max_tokens = 20, got 21"},
+      {kShortest + "[[rewards]]\nkind = \"text_rules\"\n[rollout]\nepisode = [\"image\"]\n",
+       "FILE:8:8: rewards.1.kind: expected \"text\" in rollout.episode for kind \"text_rules\"", Command::train},
+      {kShortest + "[[rewards]]\nkind = \"format\"\n[rollout]\nepisode = [\"image\"]\n",
+       "FILE:8:8: rewards.1.kind: expected \"text\" in rollout.episode for kind \"format\"", Command::train},
   };
-  const std::string http = "[[reward.terms]]\nkind = \"http\"\n[reward.terms.http]\n";
+  const std::string http = "[[rewards]]\nkind = \"http\"\n[rewards.http]\n";
   const std::string chat = http + "url = \"https://a\"\nformat = \"chat\"\n";
   const std::vector<Case> of_http = {
-      {"[[reward.terms]]\nkind = \"http\"\n",
-       "FILE:2:8: reward.terms.0.http.url: expected an address for kind = \"http\""},
-      {"[[reward.terms]]\ndetector = \"http\"\n",
-       "FILE:2:12: reward.terms.0.http.url: expected an address for detector = \"http\""},
-      {"[[reward.terms]]\nkind = \"saturation\"\ndetector = \"http\"\n", "accepted"},
+      {"[[rewards]]\nkind = \"http\"\n", "FILE:2:8: rewards.0.http.url: expected an address for kind = \"http\""},
+      {"[[rewards]]\ndetector = \"http\"\n",
+       "FILE:2:12: rewards.0.http.url: expected an address for detector = \"http\""},
       {http + "url = \"http://judge/score\"\n",
-       "FILE:4:7: reward.terms.0.http.url: expected https:// for another machine (or allow_plain_http = true on a "
+       "FILE:4:7: rewards.0.http.url: expected https:// for another machine (or allow_plain_http = true on a "
        "private network)"},
       {http + "url = \"http://127.0.0.1.evil.example/\"\n",
-       "FILE:4:7: reward.terms.0.http.url: expected https:// for another machine (or allow_plain_http = true on a "
+       "FILE:4:7: rewards.0.http.url: expected https:// for another machine (or allow_plain_http = true on a "
        "private network)"},
       {http + "url = \"http://judge/score\"\nallow_plain_http = true\n", "accepted"},
       {http + "url = \"http://localhost:8000/score\"\n", "accepted"},
@@ -101,14 +101,14 @@ TEST(Checks, NameTheKeysThatDoNotGoTogether) {
       {http + "url = \"http://[::1]:8000\"\n", "accepted"},
       {http + "url = \"https://judge\"\n", "accepted", Command::check},
       {http + "url = \"https://a\"\nmin_number = 2\nmax_number = 1\n",
-       "FILE:5:14: reward.terms.0.http.min_number: expected at most max_number = 1, got 2"},
-      {chat, "FILE:5:10: reward.terms.0.http.model: expected a model for format = \"chat\""},
-      {chat + "model = \"m\"\n", "FILE:5:10: reward.terms.0.http.template: expected a message for format = \"chat\""},
+       "FILE:5:14: rewards.0.http.min_number: expected at most max_number = 1, got 2"},
+      {chat, "FILE:5:10: rewards.0.http.model: expected a model for format = \"chat\""},
+      {chat + "model = \"m\"\n", "FILE:5:10: rewards.0.http.template: expected a message for format = \"chat\""},
       {chat + "model = \"m\"\ntemplate = \"t\"\n",
-       "FILE:5:10: reward.terms.0.http.score_pointer: expected this or score_regex, one of them, for format = "
+       "FILE:5:10: rewards.0.http.score_pointer: expected this or score_regex, one of them, for format = "
        "\"chat\""},
       {chat + "model = \"m\"\ntemplate = \"t\"\nscore_pointer = \"/a\"\nscore_regex = \"a\"\n",
-       "FILE:8:17: reward.terms.0.http.score_pointer: expected this or score_regex, one of them, for format = "
+       "FILE:8:17: rewards.0.http.score_pointer: expected this or score_regex, one of them, for format = "
        "\"chat\""},
       {chat + "model = \"m\"\ntemplate = \"t\"\nscore_regex = \"a\"\n", "accepted"},
       {"[[eval.rewards]]\nkind = \"http\"\n",
@@ -116,6 +116,26 @@ TEST(Checks, NameTheKeysThatDoNotGoTogether) {
   };
   for (const Case& one : of_http) EXPECT_EQ(refusal(one.text, {}, one.command), one.message) << one.text;
   for (const Case& one : cases) EXPECT_EQ(refusal(one.text, {}, one.command), one.message) << one.text;
+}
+
+TEST(Checks, AKeyIsOfItsKindAlone) {
+  const std::string of = "FILE:3:11: rewards.0.pattern: belongs to kind text_rules, not to kind ";
+  EXPECT_EQ(refusal("[[rewards]]\nkind = \"geneval\"\npattern = \"a\"\n"), of + "geneval");
+  EXPECT_EQ(refusal("[[rewards]]\nkind = \"jpeg\"\npattern = \"\"\n"), of + "jpeg");
+  EXPECT_EQ(refusal("[[rewards]]\nmetric = \"strict\"\nkind = \"saturation\"\n"),
+            "FILE:2:10: rewards.0.metric: belongs to kind geneval or edit, not to kind saturation");
+  EXPECT_EQ(refusal("[[rewards]]\nkind = \"geneval\"\n[rewards.http]\nurl = \"https://a\"\n"),
+            "FILE:4:7: rewards.0.http.url: belongs to kind http or detector = http, not to kind geneval");
+  EXPECT_EQ(refusal("[[rewards]]\ndetector = \"http\"\nhttp.url = \"https://a\"\nhttp.model = \"m\"\n"),
+            "FILE:4:14: rewards.0.http.model: belongs to kind http, not to kind geneval");
+  EXPECT_EQ(refusal("[[eval.rewards]]\nkind = \"jpeg\"\ntimeout_s = 3\n"),
+            "FILE:3:13: eval.rewards.0.timeout_s: belongs to kind http or plugin or detector = http, not to kind jpeg");
+  EXPECT_EQ(refusal("[[rewards]]\nkind = \"ocr\"\nsettings = {a = 1}\n"),
+            "FILE:3:12: rewards.0.settings: belongs to kind plugin, not to kind ocr");
+  EXPECT_EQ(refusal("[[rewards]]\nmetric = \"strict\"\n", {"rewards.0.kind=ocr"}),
+            "--set rewards.0.kind=ocr: rewards.0.metric: belongs to kind geneval or edit, not to kind ocr");
+  EXPECT_EQ(refusal("[[rewards]]\n", {"rewards.0.settings.limit=3"}),
+            "--set rewards.0.settings.limit=3: rewards.0.settings: belongs to kind plugin, not to kind geneval");
 }
 
 TEST(Checks, LayAConflictToTheOverrideThatTookPart) {
@@ -127,8 +147,8 @@ TEST(Checks, LayAConflictToTheOverrideThatTookPart) {
             "--set rollout.num_steps=1: rollout.window.width: expected first + width of at most "
             "rollout.num_steps = 1, "
             "got 0 + 2");
-  EXPECT_EQ(refusal(kShortest, {"reward.terms=[{weight = 0}]"}),
-            "--set reward.terms=[{weight = 0}]: reward.terms.0.weight: expected a weight other "
+  EXPECT_EQ(refusal(kShortest, {"rewards=[{weight = 0}]"}),
+            "--set rewards=[{weight = 0}]: rewards.0.weight: expected a weight other "
             "than 0 in at least one "
             "term");
 }

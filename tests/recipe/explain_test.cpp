@@ -75,18 +75,17 @@ struct Randomize {
     const auto names = out.choices();
     out.set(out.value, names[draw.below(names.size())]);
   }
+  void operator()(const EnumListRef& out) const {
+    std::vector<std::string> names;
+    (*this)(&names);
+    out.set(out.values, names);
+  }
   void operator()(const TableRef& out) const {
     static const std::vector<std::string> values = {"{}", R"({"limit":3})",
                                                     R"({"a b":{"c":[1,2.0,true,"x\"\n"],"d":{}},"z":-1e-300})"};
     *out.json = values[draw.below(values.size())];
   }
 };
-
-bool reward_lacks_model(reward::TermConfig term) {
-  term.model.clear();
-  const auto lacks = find_reward_conflict(term);
-  return lacks && lacks->find(".model") != std::string::npos && lacks->find("http") == std::string::npos;
-}
 
 Recipe random_recipe(uint64_t seed) {
   RandomStream draw({.seed = seed});
@@ -101,32 +100,41 @@ Recipe random_recipe(uint64_t seed) {
     }
   }
   // What the checks between keys ask for.
-  recipe.rollout.program = {"text", "image"};
+  recipe.rollout.episode = {data::SegmentKind::text, data::SegmentKind::image};
   recipe.rollout.num_steps = 2000;
   recipe.rollout.window.last = -1;
   recipe.rollout.window.first = std::min<int64_t>(recipe.rollout.window.first, 900);
   recipe.rollout.window.width = std::min<int64_t>(recipe.rollout.window.width, 900);
   if (recipe.rollout.sde.kind == flow::SdeKind::cps) recipe.rollout.sde.kind = flow::SdeKind::dance;
-  recipe.grpo.num_updates = 1;
+  recipe.grpo.num_minibatches = 1;
   recipe.eval.keep_best = false;
   const auto settle = [&](reward::TermConfig& term, size_t i) {
     term.name = "t" + std::to_string(i);
     term.gate = i > 0 ? "t0" : "";
-    term.max_tokens = std::max({term.max_tokens, term.min_tokens, term.overlong_cache});
+    auto& rules = term.text_rules;
+    rules.max_tokens = std::max({rules.max_tokens, rules.min_tokens, rules.overlong_cache});
     term.http.url = "https://judge/" + std::to_string(seed);
-    term.http.max_number = std::max(term.http.max_number, term.http.min_number);
-    term.http.model += "m";
-    term.http.message_template += "\n{prompt}";
-    term.http.score_pointer = draw.below(2) == 1 ? "/score" : "";
-    term.http.score_regex = term.http.score_pointer.empty() ? "([0-9]+)" : "";
-    const bool is_plugin = term.kind == reward::RewardKind::plugin;
-    if (!is_plugin) term.settings = "{}";
-    term.path = is_plugin ? "plugin.so" : "";
-    term.model = reward_lacks_model(term) ? "models/clip" : "";
+    term.judge.max_number = std::max(term.judge.max_number, term.judge.min_number);
+    term.judge.model += "m";
+    term.judge.message_template += "\n{prompt}";
+    term.judge.score_pointer = draw.below(2) == 1 ? "/score" : "";
+    term.judge.score_regex = term.judge.score_pointer.empty() ? "([0-9]+)" : "";
+    term.plugin.path = "plugin.so";
+    term.network.model = "models/clip";
   };
   for (size_t i = 0; i < recipe.reward.terms.size(); ++i) settle(recipe.reward.terms[i], i);
   for (size_t i = 0; i < recipe.eval.rewards.size(); ++i) settle(recipe.eval.rewards[i], i);
   return recipe;
+}
+
+TEST(ToToml, WritesTheKeysOfARewardsKindAlone) {
+  Recipe recipe;
+  recipe.reward.terms = {{.kind = reward::RewardKind::jpeg}};
+  const std::string text = to_toml(recipe);
+  EXPECT_NE(text.find("jpeg_prefer"), std::string::npos) << text;
+  for (const char* other : {"metric", "timeout_s", "http.", "pattern", "settings", "model = \"\"\nweight"}) {
+    EXPECT_EQ(text.substr(text.find("[[rewards]]"), 300).find(other), std::string::npos) << other << text;
+  }
 }
 
 TEST(ToToml, ReadsBackAsTheSameRecipe) {
@@ -150,14 +158,14 @@ TEST(DifferingKeys, AreNamedInSchemaOrder) {
   b.optim.lr = 2e-4;
   b.run.num_steps = 7;
   b.reward.terms[1].weight = 0.5;
-  b.reward.terms[0].http.model = "m";
+  b.reward.terms[0].judge.model = "m";  // of another kind than the term's
+  b.reward.terms[0].objects.metric = reward::GenevalMetric::strict;
   b.policy.freeze.clear();
-  EXPECT_EQ(differing_keys(a, b),
-            (std::vector<std::string>{"run.num_steps", "policy.freeze", "reward.terms.0.http.model",
-                                      "reward.terms.1.weight", "optim.lr"}));
+  EXPECT_EQ(differing_keys(a, b), (std::vector<std::string>{"run.num_steps", "policy.freeze", "rewards.0.metric",
+                                                            "rewards.1.weight", "optim.lr"}));
   b = a;
   b.reward.terms.resize(3);
-  EXPECT_EQ(differing_keys(a, b), std::vector<std::string>{"reward.terms"});
+  EXPECT_EQ(differing_keys(a, b), std::vector<std::string>{"rewards"});
 }
 
 TEST(Parse, SurvivesMutatedRecipes) {
@@ -166,7 +174,7 @@ TEST(Parse, SurvivesMutatedRecipes) {
   base.reward.terms[0].name = "first";
   base.reward.terms[1].name = "second";
   base.reward.terms[1].gate = "first";
-  const std::string good = "# a comment\n" + to_toml(base) + "\n[[reward.terms]]\nname = '''x'''\n";
+  const std::string good = "# a comment\n" + to_toml(base) + "\n[[rewards]]\nname = '''x'''\n";
   ASSERT_EQ(refusal(good), "accepted");
   // clang-format off
   static const std::vector<std::string> tokens = {

@@ -40,41 +40,41 @@ TEST(Parse, SaysWhereAndWhatIsWrong) {
       {"[window]\nwidth = 2\n", "FILE:1:2: window: unknown table, did you mean 'rollout.window'?"},
       {"[quantum]\nx = 1\n",
        "FILE:1:2: quantum: unknown table, expected one of run, policy, data, rollout, grpo, "
-       "reward, optim, checkpoint, "
+       "reward, rewards, optim, checkpoint, "
        "monitor, eval, sft"},
-      {"[[reward.terms]]\nkind = \"geneval\"\nwieght = 2\n",
-       "FILE:3:1: reward.terms.0.wieght: unknown key, did you mean 'reward.terms.0.weight'?"},
+      {"[[rewards]]\nkind = \"geneval\"\nwieght = 2\n",
+       "FILE:3:1: rewards.0.wieght: unknown key, did you mean 'rewards.0.weight'?"},
       {"[[optim.groups]]\npattern = \"a\"\nlr = 1\n[[optim.groups]]\npatern = \"b\"\nlr = 1\n",
        "FILE:5:1: optim.groups.1.patern: unknown key, did you mean 'optim.groups.1.pattern'?"},
       // Sub-tables of a list's elements
-      {"[[reward.terms]]\n[reward.terms.http]\nmax_trys = 2\n",
-       "FILE:3:1: reward.terms.0.http.max_trys: unknown key, did you mean 'reward.terms.0.http.max_tries'?"},
-      {"[[reward.terms]]\n[[reward.terms]]\nhttp.modell = \"m\"\n",
-       "FILE:3:6: reward.terms.1.http.modell: unknown key, did you mean 'reward.terms.1.http.model'?"},
-      {"[[reward.terms]]\nurl = \"https://a\"\n",
-       "FILE:2:1: reward.terms.0.url: unknown key, did you mean 'reward.terms.0.http.url'?"},
-      {"[[reward.terms]]\n[reward.terms.htp]\nurl = \"https://a\"\n",
-       "FILE:2:15: reward.terms.0.htp: unknown table, did you mean 'reward.terms.0.http'?"},
-      {"[[reward.terms]]\n[reward.terms.http]\nquantum = 1\n",
-       "FILE:3:1: reward.terms.0.http.quantum: unknown key, expected one of url, key_env, ca_file, allow_plain_http, "
-       "use_proxy, max_concurrent, max_tries, image_format, format, batch_size, whole_groups, model, system, template, "
+      {"[[rewards]]\n[rewards.http]\nmax_trys = 2\n",
+       "FILE:3:1: rewards.0.http.max_trys: unknown key, did you mean 'rewards.0.http.max_tries'?"},
+      {"[[rewards]]\n[[rewards]]\nhttp.modell = \"m\"\n",
+       "FILE:3:6: rewards.1.http.modell: unknown key, did you mean 'rewards.1.http.model'?"},
+      {"[[rewards]]\nurl = \"https://a\"\n",
+       "FILE:2:1: rewards.0.url: unknown key, did you mean 'rewards.0.http.url'?"},
+      {"[[rewards]]\n[rewards.htp]\nurl = \"https://a\"\n",
+       "FILE:2:10: rewards.0.htp: unknown table, did you mean 'rewards.0.http'?"},
+      {"[[rewards]]\n[rewards.http]\nquantum = 1\n",
+       "FILE:3:1: rewards.0.http.quantum: unknown key, expected one of url, key_env, ca_file, allow_plain_http, "
+       "use_proxy, max_concurrent, max_tries, image_format, batch_size, format, whole_groups, model, system, template, "
        "max_tokens, temperature, score_pointer, score_regex, scale, offset, min_number, max_number"},
-      {"[[reward.terms]]\nquantum = 1\n",
-       "FILE:2:1: reward.terms.0.quantum: unknown key, expected one of name, kind, dimension, measure, timeout_s, "
-       "model, "
-       "jpeg_prefer, pattern, min_tokens, max_tokens, overlong_cache, detector, http, path, isolate, max_memory_gib, "
+      {"[[rewards]]\nquantum = 1\n",
+       "FILE:2:1: rewards.0.quantum: unknown key, expected one of name, kind, dimension, metric, detector, "
+       "pattern, min_tokens, max_tokens, overlong_cache, jpeg_prefer, model, timeout_s, http, path, isolate, "
+       "max_memory_gib, "
        "settings, "
-       "weight, drives, scale, clip, gate, gate_min"},
-      {"[[reward.terms]]\nhttp = \"https://a\"\n",
-       "FILE:2:8: reward.terms.0.http: expected a table [reward.terms.http], got \"https://a\""},
-      {"[[reward.terms]]\n\"http.url\" = \"https://a\"\n",
-       "FILE:2:1: reward.terms.0.\"http.url\": unknown key, did you mean 'reward.terms.0.http.url'?"},
-      {"[[reward.terms]]\n[reward.terms.http]\nurl = \"ftp://a\"\n",
-       "FILE:3:7: reward.terms.0.http.url: expected an http:// or https:// address without user name, got \"ftp://a\""},
-      {"[[reward.terms]]\nhttp = {max_concurrent = 0}\n",
-       "FILE:2:26: reward.terms.0.http.max_concurrent: expected an integer from 1 to 512, got 0"},
-      {"[[reward.terms]]\nhttp.url.x = 1\n",
-       "FILE:2:6: reward.terms.0.http.url: expected an http:// or https:// address without user name, got a table"},
+       "weight, modality, scale, clip, gate, gate_min"},
+      {"[[rewards]]\nhttp = \"https://a\"\n",
+       "FILE:2:8: rewards.0.http: expected a table [rewards.http], got \"https://a\""},
+      {"[[rewards]]\n\"http.url\" = \"https://a\"\n",
+       "FILE:2:1: rewards.0.\"http.url\": unknown key, did you mean 'rewards.0.http.url'?"},
+      {"[[rewards]]\n[rewards.http]\nurl = \"ftp://a\"\n",
+       "FILE:3:7: rewards.0.http.url: expected an http:// or https:// address without user name, got \"ftp://a\""},
+      {"[[rewards]]\nhttp = {max_concurrent = 0}\n",
+       "FILE:2:26: rewards.0.http.max_concurrent: expected an integer from 1 to 512, got 0"},
+      {"[[rewards]]\nhttp.url.x = 1\n",
+       "FILE:2:6: rewards.0.http.url: expected an http:// or https:// address without user name, got a table"},
       {"[policy]\nlora.rnk = 4\n", "FILE:2:6: policy.lora.rnk: unknown key, did you mean 'policy.lora.rank'?"},
       {"\"grpo.group_size\" = 8\n", "FILE:1:1: \"grpo.group_size\": unknown key, did you mean 'grpo.group_size'?"},
       {"[run]\n\"a\\nb\" = 1\n",
@@ -91,21 +91,20 @@ TEST(Parse, SaysWhereAndWhatIsWrong) {
       {"[optim]\nlr = true\n", "FILE:2:6: optim.lr: expected a number >= 0, got true"},
       {"[optim]\nlr = nan\n", "FILE:2:6: optim.lr: expected a number >= 0, got nan"},
       {"[optim]\nlr = inf\n", "FILE:2:6: optim.lr: expected a number >= 0, got inf"},
-      {"[[reward.terms]]\nweight = -inf\n", "FILE:2:10: reward.terms.0.weight: expected a number, got -inf"},
+      {"[[rewards]]\nweight = -inf\n", "FILE:2:10: rewards.0.weight: expected a number, got -inf"},
       {"[monitor]\nreport = 1\n", "FILE:2:10: monitor.report: expected true or false, got 1"},
       {"[monitor]\nreport = \"yes\"\n", "FILE:2:10: monitor.report: expected true or false, got \"yes\""},
       {"[run]\ndir = 7\n", "FILE:2:7: run.dir: expected a string, got 7"},
       {"[policy]\ndtype = 32\n", "FILE:2:9: policy.dtype: expected one of float32 | bfloat16, got 32"},
-      {"[rollout]\nprogram = \"image\"\n",
-       "FILE:2:11: rollout.program: expected a non-empty list of \"text\" and \"image\", got "
+      {"[rollout]\nepisode = \"image\"\n",
+       "FILE:2:11: rollout.episode: expected a non-empty list of \"text\" and \"image\", got "
        "\"image\""},
       {"[policy]\nfreeze = [\"a\", 1]\n", "FILE:2:16: policy.freeze.1: expected a non-empty string, got 1"},
       {"grpo = 3\n", "FILE:1:8: grpo: expected a table [grpo], got 3"},
       {"[[grpo]]\n", "FILE:1:1: grpo: expected a table [grpo], got a list"},
-      {"[reward.terms]\nkind = \"geneval\"\n",
-       "FILE:1:1: reward.terms: expected a list of tables [[reward.terms]], got a table"},
-      {"[reward]\nterms = [1]\n", "FILE:2:10: reward.terms.0: expected a list of tables [[reward.terms]], got 1"},
-      {"[reward]\nterms = 1\n", "FILE:2:9: reward.terms: expected a list of tables [[reward.terms]], got 1"},
+      {"[rewards]\nkind = \"geneval\"\n", "FILE:1:1: rewards: expected a list of tables [[rewards]], got a table"},
+      {"rewards = [1]\n", "FILE:1:12: rewards.0: expected a list of tables [[rewards]], got 1"},
+      {"rewards = 1\n", "FILE:1:11: rewards: expected a list of tables [[rewards]], got 1"},
       // Out of range
       {"[grpo]\ngroup_size = 1\n", "FILE:2:14: grpo.group_size: expected an integer from 2 to 65536, got 1"},
       {"[run]\nnum_steps = 0\n", "FILE:2:13: run.num_steps: expected an integer from 1 to 1e9, got 0"},
@@ -116,15 +115,15 @@ TEST(Parse, SaysWhereAndWhatIsWrong) {
       {"[run]\ndir = \"a\\u0000b\"\n",
        "FILE:2:7: run.dir: expected a string without control characters, got \"a\\u0000b\""},
       {"[rollout]\ntemperature = 0\n", "FILE:2:15: rollout.temperature: expected a number > 0, got 0"},
-      {"[rollout]\nprogram = []\n",
-       "FILE:2:11: rollout.program: expected a non-empty list of \"text\" and \"image\", got an "
+      {"[rollout]\nepisode = []\n",
+       "FILE:2:11: rollout.episode: expected a non-empty list of \"text\" and \"image\", got an "
        "empty list"},
-      {"[monitor.alarms]\nstatistics = [\"text_length\", \"sharpness\"]\n",
-       "FILE:2:30: monitor.alarms.statistics.1: expected one of brightness, chroma, dark_share, "
-       "saturated_share, edge_density, color_entropy, picture_diversity, text_length, "
+      {"[monitor.drift]\nstatistics = [\"text_length\", \"sharpness\"]\n",
+       "FILE:2:30: monitor.drift.statistics.1: expected one of brightness, chroma, dark_share, "
+       "saturated_share, edge_density, color_entropy, image_diversity, text_length, "
        "text_repetition, text_diversity, got \"sharpness\""},
-      {"[rollout]\nprogram = [\"text\", \"video\"]\n",
-       "FILE:2:20: rollout.program.1: expected \"text\" or \"image\", got \"video\""},
+      {"[rollout]\nepisode = [\"text\", \"video\"]\n",
+       "FILE:2:20: rollout.episode.1: expected \"text\" or \"image\", got \"video\""},
       {"[rollout.sde]\nkind = \"flow\"\n",
        "FILE:2:8: rollout.sde.kind: expected one of flow_sde | cps | dance, got \"flow\""},
       {"[grpo.text]\nimportance = \"tokens\"\n",
@@ -138,8 +137,8 @@ TEST(Parse, SaysWhereAndWhatIsWrong) {
       {"[grpo.image]\nclip_range = 0.0\n", "FILE:2:14: grpo.image.clip_range: expected a number > 0 and < 1, got 0.0"},
       {"[policy.lora]\nrank = 0\n", "FILE:2:8: policy.lora.rank: expected an integer from 1 to 4096, got 0"},
       {"[reward]\nmax_dropped = 1.5\n", "FILE:2:15: reward.max_dropped: expected a number from 0 to 1, got 1.5"},
-      {"[[reward.terms]]\nname = \"a b\"\n",
-       "FILE:2:8: reward.terms.0.name: expected a name of letters, digits and _ - . (at most 100), "
+      {"[[rewards]]\nname = \"a b\"\n",
+       "FILE:2:8: rewards.0.name: expected a name of letters, digits and _ - . (at most 100), "
        "got \"a b\""},
       {"[[optim.groups]]\npattern = \"\"\nlr = 1\n",
        "FILE:2:11: optim.groups.0.pattern: expected a non-empty string, got \"\""},
@@ -213,7 +212,7 @@ TEST(Parse, TakesDotsAndBracketsInStringsAndComments) {
   for (int i = 0; i < 100; ++i) floats += "\n  \"a.b\",  # one.\n";
   EXPECT_EQ(refusal(floats + "]\n"), "accepted");
   std::string terms;
-  for (int i = 0; i < 50; ++i) terms += fmt::format("[[reward.terms]]\nname = \"t{}\"\nweight = 0.5\n", i);
+  for (int i = 0; i < 50; ++i) terms += fmt::format("[[rewards]]\nname = \"t{}\"\nweight = 0.5\n", i);
   EXPECT_EQ(refusal(terms), "accepted");
 }
 
@@ -253,10 +252,10 @@ TEST(Parse, NamesAMissingKeyWithoutALine) {
   EXPECT_EQ(train(""), "FILE: policy.model: missing (string: model folder in the official BAGEL or Qwen2.5 layout)");
   EXPECT_EQ(train("[policy]\nmodel = \"m\"\n"), "FILE: data.prompts: missing (string: prompt file (JSONL))");
   EXPECT_EQ(train("[policy]\nmodel = \"m\"\n[data]\nprompts = \"p\"\n"),
-            "FILE: reward.terms: missing (list of tables: the reward is the weighted sum of its terms)");
+            "FILE: rewards: missing (list of tables: the reward is the weighted sum of its terms)");
   EXPECT_EQ(train("[policy]\nmodel = \"\"\n"), "FILE:2:9: policy.model: expected a non-empty string, got \"\"");
-  EXPECT_EQ(train("[policy]\nmodel = \"m\"\n[data]\nprompts = \"p\"\n[reward]\nterms = []\n"),
-            "FILE: reward.terms: missing (list of tables: the reward is the weighted sum of its terms)");
+  EXPECT_EQ(train("rewards = []\n[policy]\nmodel = \"m\"\n[data]\nprompts = \"p\"\n"),
+            "FILE: rewards: missing (list of tables: the reward is the weighted sum of its terms)");
   EXPECT_EQ(train(kShortest), "accepted");
   EXPECT_EQ(sft(""), "FILE: data.prompts: missing (string: prompt file (JSONL))");
   EXPECT_EQ(sft("[data]\nprompts = \"p\"\n"), "FILE: sft.output: missing (string: model folder to write)");
@@ -287,19 +286,19 @@ TEST(Parse, TakesEveryWritingOfAValue) {
       "\"run\".'seed' = 1",
       "run = {'seed' = 1, \"name\" = \"a\"}",
       "[\"grpo\" . 'text']\nweight = 1",
-      "reward.terms = [\n  {name = 'a', \"weight\" = 1}, {\"name\" = 'b'},\n]\n'run'.\"seed\" = 1",
+      "rewards = [\n  {name = 'a', \"weight\" = 1}, {\"name\" = 'b'},\n]\n'run'.\"seed\" = 1",
       "[ run ]\nseed = 1",
       "[grpo]\n[grpo.text]\n[grpo.image]",
       "[grpo.text]\n[grpo]\ngroup_size = 4",
-      "[reward]\nterms = []",
-      "[reward]\nterms = [{kind = \"format\"}]",
-      "[[reward.terms]]",
-      "[[reward.terms]]\nweight = -1",
+      "rewards = []",
+      "rewards = [{kind = \"format\"}]",
+      "[[rewards]]",
+      "[[rewards]]\nweight = -1",
       "[rollout.window]\nlast = -1",
       "[rollout.window]\nlast = 10\nfirst = 8",
       "[rollout.window]\nmode = \"all\"\nwidth = 99",
-      "[rollout]\nprogram = [\"text\"]\nnum_steps = 1",
-      "[rollout]\nprogram = [\"text\", \"text\", \"image\"]",
+      "[rollout]\nepisode = [\"text\"]\nnum_steps = 1",
+      "[rollout]\nepisode = [\"text\", \"text\", \"image\"]",
       "[rollout.sde]\nkind = \"cps\"\nnoise_level = 1",
       "[grpo.text]\ndual_clip = 0",
       "[grpo.text]\ndual_clip = 3",
@@ -312,10 +311,10 @@ TEST(Parse, TakesEveryWritingOfAValue) {
       "[checkpoint]\non_disk_full = \"continue\"",
       "[sft]\ntext_weight = 0\nimage_weight = 0",
       "[optim.ema]\nenabled = false\ndecay = 0",
-      "[[reward.terms]]\n[reward.terms.http]\nurl = \"https://a.b/c\"\n[[reward.terms]]\nname = \"b\"",
-      "[[reward.terms]]\nhttp.url = \"https://a\"\nhttp.model = \"m\"",
-      "reward.terms = [{http = {url = \"http://[::1]:80/x?y#z\"}}]",
-      "[[reward.terms]]\nhttp = {}"};
+      "[[rewards]]\nkind = \"http\"\n[rewards.http]\nurl = \"https://a.b/c\"\n[[rewards]]\nname = \"b\"",
+      "[[rewards]]\nhttp.url = \"https://a\"\nkind = \"http\"\nhttp.model = \"m\"",
+      "rewards = [{kind = \"http\", http = {url = \"http://[::1]:80/x?y#z\"}}]",
+      "[[rewards]]\nhttp = {}"};
   for (const std::string& text : cases) {
     const bool refused = text == "[optim.groups]";
     EXPECT_EQ(refusal(text) == "accepted", !refused) << text << "\n" << refusal(text);
@@ -342,13 +341,13 @@ TEST(Parse, BindsValues) {
 
 TEST(Parse, BindsSubTablesOfAListsElements) {
   const Recipe recipe = accepted(
-      "[[reward.terms]]\nkind = \"http\"\n[reward.terms.http]\nurl = \"https://a/b\"\nkey_env = \"JUDGE_KEY\"\n"
-      "[[reward.terms]]\nname = \"second\"\nkind = \"http\"\nhttp.url = \"https://c\"\nhttp.batch_size = 3\n",
-      {"reward.terms.1.http.max_tries=7", "reward.terms.0.http.url=http://localhost:8000/v1"});
+      "[[rewards]]\nkind = \"http\"\n[rewards.http]\nurl = \"https://a/b\"\nkey_env = \"JUDGE_KEY\"\n"
+      "[[rewards]]\nname = \"second\"\nkind = \"http\"\nhttp.url = \"https://c\"\nhttp.batch_size = 3\n",
+      {"rewards.1.http.max_tries=7", "rewards.0.http.url=http://localhost:8000/v1"});
   ASSERT_EQ(recipe.reward.terms.size(), 2u);
   EXPECT_EQ(recipe.reward.terms[0].http.url, "http://localhost:8000/v1");
   EXPECT_EQ(recipe.reward.terms[0].http.key_env, "JUDGE_KEY");
-  EXPECT_EQ(recipe.reward.terms[0].http.batch_size, reward::HttpConfig().batch_size);
+  EXPECT_EQ(recipe.reward.terms[0].http.batch_size, reward::EndpointConfig().batch_size);
   EXPECT_EQ(recipe.reward.terms[1].http.url, "https://c");
   EXPECT_EQ(recipe.reward.terms[1].http.batch_size, 3);
   EXPECT_EQ(recipe.reward.terms[1].http.max_tries, 7);
@@ -356,11 +355,11 @@ TEST(Parse, BindsSubTablesOfAListsElements) {
 
 TEST(Overrides, TakeTheKeysType) {
   const Recipe recipe =
-      accepted(kShortest + "[[reward.terms]]\nkind = \"format\"\n[[optim.groups]]\npattern = \"a\"\nlr = 1\n",
+      accepted(kShortest + "[[rewards]]\nkind = \"format\"\n[[optim.groups]]\npattern = \"a\"\nlr = 1\n",
                {"grpo.group_size=16", "optim.lr=1", "optim.lr=3e-5", "run.name=a=b", "data.prompts=\"a \\\"b\\\"\"",
                 "run.dir='x y'", "policy.model=", "monitor.report=false", "policy.train=lora",
-                "policy.dtype=\"bfloat16\"", "rollout.program=[\"image\"]", "policy.freeze=[]",
-                "reward.terms.1.weight=0.5", "optim.groups.0.lr=0.125", "rollout.window.last=-1"});
+                "policy.dtype=\"bfloat16\"", "rollout.episode=[\"image\"]", "policy.freeze=[]", "rewards.1.weight=0.5",
+                "optim.groups.0.lr=0.125", "rollout.window.last=-1"});
   EXPECT_EQ(recipe.grpo.group_size, 16);
   EXPECT_EQ(recipe.optim.lr, 3e-5);
   EXPECT_EQ(recipe.run.name, "a=b");
@@ -370,7 +369,7 @@ TEST(Overrides, TakeTheKeysType) {
   EXPECT_FALSE(recipe.monitor.report);
   EXPECT_EQ(recipe.policy.train, policy::TrainMode::lora);
   EXPECT_EQ(recipe.policy.dtype, policy::DtypeChoice::bfloat16);
-  EXPECT_EQ(recipe.rollout.program, std::vector<std::string>{"image"});
+  EXPECT_EQ(recipe.rollout.episode, std::vector{data::SegmentKind::image});
   EXPECT_TRUE(recipe.policy.freeze.empty());
   EXPECT_EQ(recipe.reward.terms[0].weight, 1.0);
   EXPECT_EQ(recipe.reward.terms[1].weight, 0.5);
@@ -378,8 +377,8 @@ TEST(Overrides, TakeTheKeysType) {
 }
 
 TEST(Overrides, ReplaceAWholeListOfTables) {
-  const std::string list = "reward.terms=[{kind = \"saturation\", weight = 2}, {kind = \"geneval\"}]";
-  const Recipe recipe = accepted(kShortest, {list, "reward.terms.1.weight=0"});
+  const std::string list = "rewards=[{kind = \"saturation\", weight = 2}, {kind = \"geneval\"}]";
+  const Recipe recipe = accepted(kShortest, {list, "rewards.1.weight=0"});
   ASSERT_EQ(recipe.reward.terms.size(), 2u);
   EXPECT_EQ(recipe.reward.terms[0].kind, reward::RewardKind::saturation);
   EXPECT_EQ(recipe.reward.terms[1].weight, 0.0);
@@ -408,28 +407,28 @@ TEST(Overrides, SayWhichArgumentIsWrong) {
       {"policy.dtype=float23", "expected one of float32 | bfloat16, got \"float23\" (did you mean \"float32\"?)"},
       {"run.name=a/b", "expected a folder name (1 to 200 bytes, no '/'), got \"a/b\""},
       {"run.name=\"a", "expected a folder name (1 to 200 bytes, no '/'), got \"\\\"a\""},
-      {"rollout.program=image", "expected a non-empty list of \"text\" and \"image\", got \"image\""},
-      {"rollout.program=[\"image\", \"vdeo\"]", "rollout.program.1: expected \"text\" or \"image\", got \"vdeo\""},
+      {"rollout.episode=image", "expected a non-empty list of \"text\" and \"image\", got \"image\""},
+      {"rollout.episode=[\"image\", \"vdeo\"]", "rollout.episode.1: expected \"text\" or \"image\", got \"vdeo\""},
       {"grpo=3", "grpo is a table, expected one of its keys (grpo.prompts_per_step, ...)"},
-      {"reward.terms.0.weight=x", "expected a number, got \"x\""},
-      {"reward.terms.0.wieght=1", "unknown key, did you mean 'reward.terms.0.weight'?"},
-      {"reward.terms.1.weight=1", "reward.terms has 1 element, counted from 0"},
+      {"rewards.0.weight=x", "expected a number, got \"x\""},
+      {"rewards.0.wieght=1", "unknown key, did you mean 'rewards.0.weight'?"},
+      {"rewards.1.weight=1", "rewards has 1 element, counted from 0"},
       {"optim.groups.0.lr=1", "optim.groups has 0 elements, counted from 0"},
-      {"reward.terms.x.weight=1", "unknown key, did you mean 'reward.terms.0.weight'?"},
-      {"reward.terms.N.weight=1", "unknown key, did you mean 'reward.terms.0.weight'?"},
-      {"reward.terms=[1]", "reward.terms.0: expected a list of tables [[reward.terms]], got 1"},
-      {"reward.terms=x", "expected a list of tables, got \"x\""},
+      {"rewards.x.weight=1", "unknown key, did you mean 'rewards.0.weight'?"},
+      {"rewards.N.weight=1", "unknown key, did you mean 'rewards.0.weight'?"},
+      {"rewards=[1]", "rewards.0: expected a list of tables [[rewards]], got 1"},
+      {"rewards=x", "expected a list of tables, got \"x\""},
       {"optim.groups=[{lr = 1}]", "optim.groups.0.pattern: missing (string: of parameter names, * and ?)"},
-      {"reward.terms.0.http.modell=x", "unknown key, did you mean 'reward.terms.0.http.model'?"},
+      {"rewards.0.http.modell=x", "unknown key, did you mean 'rewards.0.http.model'?"},
       {"optim.groups.0.x.y=x", "optim.groups has 0 elements, counted from 0"},
-      {"reward.terms.0.http.quantum=x",
+      {"rewards.0.http.quantum=x",
        "unknown key, expected one of url, key_env, ca_file, allow_plain_http, use_proxy, max_concurrent, max_tries, "
-       "image_format, format, batch_size, whole_groups, model, system, template, max_tokens, temperature, "
+       "image_format, batch_size, format, whole_groups, model, system, template, max_tokens, temperature, "
        "score_pointer, "
        "score_regex, scale, offset, min_number, max_number"},
-      {"reward.terms.0.http=x", "reward.terms.0.http is a table, expected one of its keys"},
-      {"reward.terms.2.http.url=https://a", "reward.terms has 1 element, counted from 0"},
-      {"reward.terms.0.http.url=a", "expected an http:// or https:// address without user name, got \"a\""},
+      {"rewards.0.http=x", "rewards.0.http is a table, expected one of its keys"},
+      {"rewards.2.http.url=https://a", "rewards has 1 element, counted from 0"},
+      {"rewards.0.http.url=a", "expected an http:// or https:// address without user name, got \"a\""},
       {"run.seed=1\nname = \"x\"", "expected an integer >= 0, got \"1\\nname = \\\"x\\\"\""},
       {"run.name=\xFF", "not UTF-8"},
   };

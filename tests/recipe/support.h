@@ -27,7 +27,7 @@ inline Recipe accepted(std::string_view text, const std::vector<std::string>& ov
 
 /// The shortest recipe that `train` takes.
 inline const std::string kShortest =
-    "[policy]\nmodel = \"m\"\n[data]\nprompts = \"p.jsonl\"\n[[reward.terms]]\nkind = "
+    "[policy]\nmodel = \"m\"\n[data]\nprompts = \"p.jsonl\"\n[[rewards]]\nkind = "
     "\"geneval\"\n";
 
 }  // namespace unigrpo::recipe

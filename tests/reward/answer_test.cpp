@@ -5,12 +5,12 @@
 namespace unigrpo::reward {
 namespace {
 
-data::Sample sample(const std::string& text, const std::string& metadata, bool ended = true) {
+data::Sample sample(const std::string& text, const std::string& metadata, bool finished = true) {
   data::Sample made;
   made.metadata_json = metadata;
   data::SampleSegment segment;
   segment.text = text;
-  segment.ended = ended;
+  segment.finished = finished;
   made.segments = {segment};
   return made;
 }

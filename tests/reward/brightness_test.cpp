@@ -9,7 +9,7 @@ TEST(BrightnessReward, IsTheMeanLumaOfTheLastImage) {
   data::Sample sample;
   const auto add = [&](std::vector<uint8_t> pixels) {
     sample.segments.push_back(
-        {.kind = data::SampleSegment::Kind::image, .text = "", .image = {.width = 2, .height = 1, .pixels = pixels}});
+        {.kind = data::SegmentKind::image, .text = "", .image = {.width = 2, .height = 1, .pixels = pixels}});
   };
   add({255, 255, 255, 255, 255, 255});
   add({0, 0, 0, 51, 51, 51});

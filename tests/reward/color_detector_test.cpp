@@ -6,7 +6,7 @@
 #include <cmath>
 #include <string>
 
-#include "data/shapes_world.h"
+#include "data/worlds/shapes_world.h"
 
 namespace unigrpo::reward {
 namespace {

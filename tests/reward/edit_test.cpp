@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
-#include "data/shapes_tasks.h"
+#include "data/worlds/shapes_tasks.h"
 #include "reward/builtin/color_detector.h"
 
 namespace unigrpo::reward {
@@ -27,7 +27,9 @@ const std::string kGreenSquare =
 const std::vector<Detection> kBefore = {object("square", "blue", 15, 32), object("circle", "red", 48, 32)};
 
 TEST(ScoreEdit, TheChangeAndTheRestMustBothBeRight) {
-  auto score = [&](const std::vector<Detection>& after) { return score_edit(kGreenSquare, kBefore, after, 64, 64); };
+  auto score = [&](const std::vector<Detection>& after) {
+    return score_edit(parse_edit_row(kGreenSquare), kBefore, after, 64, 64);
+  };
   const auto right = score({object("square", "green", 16, 33), object("circle", "red", 47, 30)});
   EXPECT_EQ(right.strict, 1);
   EXPECT_EQ(right.soft, 1);
@@ -52,17 +54,19 @@ TEST(ScoreEdit, WhatIsRemovedNeedNotStay) {
   const std::string gone =
       R"({"include": [{"class": "circle", "count": 1, "color": "red"}], "exclude": [{"class": "square", "count": 1}],)"
       R"("metadata": {"changed": "square"}})";
-  EXPECT_EQ(score_edit(gone, kBefore, std::vector<Detection>{object("circle", "red", 48, 32)}, 64, 64).strict, 1);
-  const auto untouched = score_edit(gone, kBefore, kBefore, 64, 64);
+  EXPECT_EQ(
+      score_edit(parse_edit_row(gone), kBefore, std::vector<Detection>{object("circle", "red", 48, 32)}, 64, 64).strict,
+      1);
+  const auto untouched = score_edit(parse_edit_row(gone), kBefore, kBefore, 64, 64);
   EXPECT_EQ(untouched.strict, 0);
   EXPECT_EQ(untouched.soft, 0);
   const std::vector<Detection> another = {object("square", "blue", 15, 32), object("square", "blue", 15, 50),
                                           object("circle", "red", 48, 32)};
-  EXPECT_EQ(score_edit(gone, kBefore, another, 64, 64).soft, 0);  // worse than before is no progress
+  EXPECT_EQ(score_edit(parse_edit_row(gone), kBefore, another, 64, 64).soft, 0);  // worse than before is no progress
 }
 
 TEST(EditReward, ScoresDrawnScenesOfTheWorldAndTheirOriginals) {
-  const auto reward = make_edit_reward(GenevalMeasure::strict, make_color_detector());
+  const auto reward = make_edit_reward(GenevalMetric::strict, make_color_detector());
   std::vector<data::Sample> right, lazy;
   const auto prompts = shapes::make_split(300).test;
   for (uint64_t i = 0; i < 100; ++i) {
@@ -72,7 +76,7 @@ TEST(EditReward, ScoresDrawnScenesOfTheWorldAndTheirOriginals) {
     sample.metadata_json = row.fields_json;
     sample.images = {std::make_shared<const Image>(shapes::render(row.image))};
     data::SampleSegment segment;
-    segment.kind = data::SampleSegment::Kind::image;
+    segment.kind = data::SegmentKind::image;
     segment.image = shapes::render(*row.drawn);
     sample.segments = {segment};
     right.push_back(sample);
@@ -88,7 +92,7 @@ TEST(EditReward, ScoresDrawnScenesOfTheWorldAndTheirOriginals) {
 }
 
 TEST(EditReward, SaysWhatARowLacks) {
-  const auto reward = make_edit_reward(GenevalMeasure::mixed, make_color_detector());
+  const auto reward = make_edit_reward(GenevalMetric::mixed, make_color_detector());
   EXPECT_NE(reward->missing_metadata(R"({"include": [{"class": "circle", "count": 1}]})").find("metadata.changed"),
             std::string::npos);
   EXPECT_NE(reward->missing_metadata(R"({"metadata": {"changed": "square"}})").find("include"), std::string::npos);

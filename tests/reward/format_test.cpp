@@ -5,10 +5,10 @@
 namespace unigrpo::reward {
 namespace {
 
-double value_of(const std::string& text, bool ended = true) {
+double value_of(const std::string& text, bool finished = true) {
   data::Sample sample;
-  sample.segments.push_back({.kind = data::SampleSegment::Kind::text, .text = text, .ended = ended, .image = {}});
-  sample.segments.push_back({.kind = data::SampleSegment::Kind::text, .text = "later", .image = {}});
+  sample.segments.push_back({.kind = data::SegmentKind::text, .text = text, .finished = finished, .image = {}});
+  sample.segments.push_back({.kind = data::SegmentKind::text, .text = "later", .image = {}});
   return make_format_reward()->score(std::vector{sample})[0].value.value();
 }
 

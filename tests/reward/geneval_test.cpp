@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
-#include "data/shapes_world.h"
+#include "data/worlds/shapes_world.h"
 #include "reward/builtin/color_detector.h"
 
 namespace unigrpo::reward {
@@ -26,7 +26,7 @@ Detection object(const std::string& class_name, const std::string& color, double
 }
 
 GenevalScore score(std::string_view metadata, const std::vector<Detection>& found) {
-  return score_geneval(metadata, found, 64, 64);
+  return score_geneval(parse_geneval_row(metadata), found, 64, 64);
 }
 
 TEST(ScoreGeneval, RightSceneMeetsEveryRequirement) {
@@ -165,25 +165,25 @@ TEST(ScoreGeneval, RefusesBoxesOutsideTheImage) {
 data::Sample sample_of(const Image& image, const std::string& metadata) {
   data::Sample sample;
   sample.metadata_json = metadata;
-  sample.segments.push_back({.kind = data::SampleSegment::Kind::image, .text = "", .image = image});
+  sample.segments.push_back({.kind = data::SegmentKind::image, .text = "", .image = image});
   return sample;
 }
 
-TEST(GenevalReward, GivesTheMeasureAndBothParts) {
+TEST(GenevalReward, GivesTheMetricAndBothParts) {
   using enum data::shapes::Shape;
   using enum data::shapes::Color;
   const Image image = data::shapes::render({{square, blue, 48, 32, 8}, {circle, red, 16, 20, 8}});
   const std::vector<data::Sample> samples = {sample_of(image, kTwoLeftOfOne)};
-  const auto value = [&](GenevalMeasure measure) {
-    const Score result = make_geneval_reward(measure, make_color_detector())->score(samples)[0];
+  const auto value = [&](GenevalMetric metric) {
+    const Score result = make_geneval_reward(metric, make_color_detector())->score(samples)[0];
     EXPECT_DOUBLE_EQ(result.parts.at("strict"), 0);
     EXPECT_DOUBLE_EQ(result.parts.at("soft"), 6.0 / 7);
     EXPECT_EQ(result.reason, "expected 2 circle, found 1");
     return result.value.value();
   };
-  EXPECT_DOUBLE_EQ(value(GenevalMeasure::strict), 0);
-  EXPECT_DOUBLE_EQ(value(GenevalMeasure::soft), 6.0 / 7);
-  EXPECT_DOUBLE_EQ(value(GenevalMeasure::mixed), 3.0 / 7);
+  EXPECT_DOUBLE_EQ(value(GenevalMetric::strict), 0);
+  EXPECT_DOUBLE_EQ(value(GenevalMetric::soft), 6.0 / 7);
+  EXPECT_DOUBLE_EQ(value(GenevalMetric::mixed), 3.0 / 7);
 }
 
 TEST(GenevalReward, LeavesSamplesThatCannotBeJudgedWithoutAScore) {
@@ -191,7 +191,7 @@ TEST(GenevalReward, LeavesSamplesThatCannotBeJudgedWithoutAScore) {
   no_image.metadata_json = kThreeCircles;
   const std::vector<data::Sample> samples = {no_image, sample_of({}, kThreeCircles),
                                              sample_of(data::shapes::render({}), "{")};
-  const auto scores = make_geneval_reward(GenevalMeasure::strict, make_color_detector())->score(samples);
+  const auto scores = make_geneval_reward(GenevalMetric::strict, make_color_detector())->score(samples);
   for (const Score& result : scores) EXPECT_FALSE(result.value);
   EXPECT_EQ(scores[0].reason, "no image");
   EXPECT_EQ(scores[1].reason, "the image is empty");
@@ -199,13 +199,13 @@ TEST(GenevalReward, LeavesSamplesThatCannotBeJudgedWithoutAScore) {
 }
 
 TEST(GenevalReward, SaysWhatMetadataLack) {
-  const auto reward = make_geneval_reward(GenevalMeasure::strict, make_color_detector());
+  const auto reward = make_geneval_reward(GenevalMetric::strict, make_color_detector());
   EXPECT_EQ(reward->missing_metadata(kThreeCircles), "");
   EXPECT_EQ(reward->missing_metadata(R"({"tag": "counting"})"), "'include' is missing");
 }
 
 TEST(GenevalReward, ScoresRenderedScenesOfEveryTestPromptAsRight) {
-  const auto reward = make_geneval_reward(GenevalMeasure::strict, make_color_detector());
+  const auto reward = make_geneval_reward(GenevalMetric::strict, make_color_detector());
   int64_t right = 0, total = 0;
   for (const auto& prompt : data::shapes::make_split().test) {
     RandomStream random({.seed = 3, .prompt = static_cast<uint64_t>(total), .purpose = Purpose::test});

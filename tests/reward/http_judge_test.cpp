@@ -8,7 +8,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
-#include "data/shapes_world.h"
+#include "data/worlds/shapes_world.h"
 #include "reward/http/http_reward.h"
 #include "reward/http/reply_number.h"
 #include "support/server_process.h"
@@ -30,7 +30,7 @@ TermConfig term_of(const std::string& path, double timeout_s = 60) {
   TermConfig term;
   term.name = "judge";
   term.kind = RewardKind::http;
-  term.timeout_s = timeout_s;
+  term.http.timeout_s = timeout_s;
   term.http.url = local(path);
   term.http.key_env = "UNIGRPO_TEST_JUDGE_KEY";
   term.http.batch_size = 2;
@@ -39,10 +39,10 @@ TermConfig term_of(const std::string& path, double timeout_s = 60) {
 
 TermConfig chat_of(const std::string& path) {
   TermConfig term = term_of(path);
-  term.http.format = HttpFormat::chat;
-  term.http.model = "judge-1";
-  term.http.message_template = "Prompt: {prompt}";
-  term.http.score_pointer = "/score";
+  term.judge.format = HttpFormat::chat;
+  term.judge.model = "judge-1";
+  term.judge.message_template = "Prompt: {prompt}";
+  term.judge.score_pointer = "/score";
   return term;
 }
 
@@ -54,9 +54,9 @@ std::vector<data::Sample> samples_of(int64_t count = 4) {
     sample.id = fmt::format("p/{}", i);
     sample.prompt = fmt::format("worth {}", static_cast<double>(i) / 8);
     sample.group = i / 2;
-    sample.segments.push_back({.kind = data::SampleSegment::Kind::text, .text = "a thought", .image = {}});
+    sample.segments.push_back({.kind = data::SegmentKind::text, .text = "a thought", .image = {}});
     sample.segments.push_back(
-        {.kind = data::SampleSegment::Kind::image,
+        {.kind = data::SegmentKind::image,
          .text = "",
          .image = data::shapes::render({{data::shapes::Shape::circle, data::shapes::Color::red, 32, 32, 9}})});
   }
@@ -156,8 +156,8 @@ TEST(HttpJudge, OutlivesAHostileServer) {
 
 TEST(HttpJudge, BringsDimensionsReasonsAndNotes) {
   TermConfig term = term_of("/good");
-  term.http.scale = 2;
-  term.http.offset = 1;
+  term.judge.scale = 2;
+  term.judge.offset = 1;
   const auto scores = make_http_reward(term)->score(samples_of());
   EXPECT_EQ(scores[3].value, 1.75);
   EXPECT_EQ(scores[3].parts, (std::map<std::string, double>{{"length", 11}}));
@@ -179,7 +179,7 @@ TEST(HttpJudge, KeepsTheKeyOutOfWhatAJudgeEchoes) {
 TEST(HttpJudge, AsksForWholeGroupsWhereItCompares) {
   TermConfig term = term_of("/good/0");
   EXPECT_FALSE(make_http_reward(term)->wants_groups());
-  term.http.whole_groups = true;
+  term.judge.whole_groups = true;
   term.http.batch_size = 1;
   const auto judge = make_http_reward(term);
   EXPECT_TRUE(judge->wants_groups());
@@ -214,10 +214,10 @@ TEST(ChatJudge, TakesTheNumberOutOfTheReply) {
       EXPECT_EQ(scores[n].value, static_cast<double>(n) / 8) << scores[n].reason;
     EXPECT_EQ(scores[3].notes.at("reply"), "{\"score\": 0.375}");
   }
-  term.http.score_pointer = "";
-  term.http.score_regex = R"("score": ([0-9.]+))";
+  term.judge.score_pointer = "";
+  term.judge.score_regex = R"("score": ([0-9.]+))";
   EXPECT_EQ(make_http_reward(term)->score(samples_of())[3].value, 0.375);
-  term.http.score_regex = "stars";
+  term.judge.score_regex = "stars";
   const Score none = make_http_reward(term)->score(samples_of(1))[0];
   EXPECT_FALSE(none.value);
   EXPECT_EQ(none.reason, "the reply has nothing that http.score_regex matches");
@@ -228,11 +228,11 @@ TEST(ChatJudge, FillsItsTemplateOnce) {
   auto samples = samples_of(1);
   samples[0].prompt = "{text} 9";
   samples[0].segments[0].text = "4";
-  term.http.message_template = "{prompt}";
+  term.judge.message_template = "{prompt}";
   EXPECT_EQ(make_http_reward(term)->score(samples)[0].value, 9.0);
   samples[0].prompt = "7 {text}";  // ends with no number as it stands
   EXPECT_EQ(make_http_reward(term)->score(samples)[0].value, 0.5);
-  term.http.message_template = R"({"score": N} {prompt} {text})";
+  term.judge.message_template = R"({"score": N} {prompt} {text})";
   EXPECT_EQ(make_http_reward(term)->score(samples)[0].value, 4.0);
 }
 
@@ -306,8 +306,8 @@ TEST(MakeHttpReward, NamesTheTermInItsErrors) {
   term.http.url = "";
   EXPECT_TRUE(refusal(term).starts_with("reward 'judge': URL ''")) << refusal(term);
   term = chat_of("/good");
-  term.http.score_pointer = "";
-  term.http.score_regex = "(";
+  term.judge.score_pointer = "";
+  term.judge.score_regex = "(";
   EXPECT_TRUE(refusal(term).starts_with("reward 'judge': http.score_regex: '('")) << refusal(term);
 }
 

@@ -9,7 +9,7 @@ namespace {
 
 data::Sample sample_of(const Image& image) {
   data::Sample sample;
-  sample.segments.push_back({.kind = data::SampleSegment::Kind::image, .text = "", .image = image});
+  sample.segments.push_back({.kind = data::SegmentKind::image, .text = "", .image = image});
   return sample;
 }
 

@@ -48,7 +48,7 @@ class OcrReward : public ::testing::Test {
     data::Sample sample;
     sample.prompt = prompt;
     sample.metadata_json = metadata;
-    sample.segments.push_back({.kind = data::SampleSegment::Kind::image,
+    sample.segments.push_back({.kind = data::SegmentKind::image,
                                .text = "",
                                .image = io::read_image(UNIGRPO_SOURCE_DIR "/tests/reward/open_door.png")});
     return sample;
@@ -68,7 +68,7 @@ TEST_F(OcrReward, TheRowsOwnTextComesFirst) {
   EXPECT_EQ(score.value, 0.875);  // one of eight letters
 }
 
-TEST_F(OcrReward, AnEmptyPictureScoresZero) {
+TEST_F(OcrReward, AnEmptyImageScoresZero) {
   data::Sample sample = sign(R"(a "word")");
   auto& pixels = sample.segments[0].image.pixels;
   std::fill(pixels.begin(), pixels.end(), uint8_t{255});

@@ -28,20 +28,20 @@ std::string refusal_of_description(const std::string& json) {
   return "accepted";
 }
 
-/// A picture whose rows are padded, in memory of the test's own.
-struct Picture {
+/// An image whose rows are padded, in memory of the test's own.
+struct Image {
   std::vector<uint8_t> bytes = std::vector<uint8_t>(4 * 16, 9);
   ImageView view() const { return {bytes.data(), 5, 4, 16}; }
 };
 
 TEST(Protocol, RequestsComeBackAsTheyWere) {
-  Picture picture;
-  picture.bytes[16] = 77;  // first pixel of the second row
+  Image image;
+  image.bytes[16] = 77;  // first pixel of the second row
   SampleView sample{
       .id = "p/0", .prompt = "a \"star\"", .metadata_json = R"({"a": 1.0})", .group = 3, .segments = {}, .images = {}};
-  sample.segments.push_back({.text = "two\nlines \xC3\xA9", .num_tokens = 4, .ended = false, .image = {}});
-  sample.segments.push_back({.kind = SegmentView::Kind::image, .text = "", .image = picture.view()});
-  sample.images.push_back(picture.view());
+  sample.segments.push_back({.text = "two\nlines \xC3\xA9", .num_tokens = 4, .finished = false, .image = {}});
+  sample.segments.push_back({.kind = SegmentView::Kind::image, .text = "", .image = image.view()});
+  sample.images.push_back(image.view());
   const std::vector<SampleView> samples = {sample, sample};
 
   const RequestPlan plan = plan_request(samples);
@@ -58,12 +58,12 @@ TEST(Protocol, RequestsComeBackAsTheyWere) {
   ASSERT_EQ(back[1].segments.size(), 2u);
   EXPECT_EQ(back[1].segments[0].text, sample.segments[0].text);
   EXPECT_EQ(back[1].segments[0].num_tokens, 4);
-  EXPECT_FALSE(back[1].segments[0].ended);
-  const ImageView image = back[1].segments[1].image;
-  EXPECT_EQ(image.width, 5);
-  EXPECT_EQ(image.row_stride, 15);
-  EXPECT_EQ((image.pixels - reinterpret_cast<uint8_t*>(memory.data())) % static_cast<std::ptrdiff_t>(kAlignment), 0);
-  EXPECT_EQ(image.pixels[15], 77);
+  EXPECT_FALSE(back[1].segments[0].finished);
+  const ImageView seen = back[1].segments[1].image;
+  EXPECT_EQ(seen.width, 5);
+  EXPECT_EQ(seen.row_stride, 15);
+  EXPECT_EQ((seen.pixels - reinterpret_cast<uint8_t*>(memory.data())) % static_cast<std::ptrdiff_t>(kAlignment), 0);
+  EXPECT_EQ(seen.pixels[15], 77);
   ASSERT_EQ(back[1].images.size(), 1u);
   EXPECT_EQ(back[1].images[0].pixels[15], 77);
 }

@@ -84,13 +84,15 @@ TermConfig term_of(const Harm& harm, const std::string& on = "1/1") {
   TermConfig term;
   term.name = "bad";
   term.kind = RewardKind::plugin;
-  term.path = UNIGRPO_TEST_PLUGINS "/hostile.so";
-  term.isolate = harm.isolate;
-  term.timeout_s = harm.timeout_s;
-  term.max_memory_gib = 1;  // 64 threads' stacks take half of it
-  term.settings = R"({"do": ")" + harm.what + R"(", "on": ")" + on + "\"" + harm.settings + "}";
+  term.plugin.path = UNIGRPO_TEST_PLUGINS "/hostile.so";
+  term.plugin.isolate = harm.isolate;
+  term.plugin.timeout_s = harm.timeout_s;
+  term.plugin.max_memory_gib = 1;  // 64 threads' stacks take half of it
+  term.plugin.settings = R"({"do": ")" + harm.what + R"(", "on": ")" + on + "\"" + harm.settings + "}";
   return term;
 }
+
+PluginReward started(const TermConfig& term) { return {term.name, term.plugin}; }
 
 /// Where sample 1/1 does the harm: it has no score, for a reason that holds `cause`, and all others have theirs.
 void expect_only_the_culprit_lost(const std::vector<Score>& scores, const std::string& cause) {
@@ -119,7 +121,7 @@ TEST_P(HostilePlugin, CostsNoSampleButItsOwnItsScore) {
   const testing::TempFolder folder;
   log::to_file(folder.path() / "log.txt");
   {
-    PluginReward reward(term_of({.what = hostile.what, .timeout_s = hostile.timeout_s}));
+    PluginReward reward = started(term_of({.what = hostile.what, .timeout_s = hostile.timeout_s}));
     for (int call = 0; call < 2; ++call) {  // the second one finds it in order again
       const Stopwatch watch;
       expect_only_the_culprit_lost(reward.score(six_samples()), hostile.cause);
@@ -159,7 +161,7 @@ INSTANTIATE_TEST_SUITE_P(
 class HostileInProcess : public ::testing::TestWithParam<Case> {};
 
 TEST_P(HostileInProcess, IsContainedAsFarAsAProcessNeedNotBe) {
-  PluginReward reward(term_of({.what = GetParam().what, .isolate = Isolation::none}));
+  PluginReward reward = started(term_of({.what = GetParam().what, .isolate = Isolation::none}));
   expect_only_the_culprit_lost(reward.score(six_samples()), GetParam().cause);
 }
 
@@ -172,7 +174,7 @@ INSTANTIATE_TEST_SUITE_P(All, HostileInProcess,
 
 std::string refusal(const TermConfig& term) {
   try {
-    PluginReward reward(term);
+    PluginReward reward = started(term);
   } catch (const BadInput& error) {
     return error.what();
   }
@@ -189,9 +191,9 @@ TEST(PluginReward, IsRefusedWhereItsConstructorCrashes) {
 
 TEST(PluginReward, IsRefusedForAnotherAbiVersion) {
   TermConfig term = term_of({.what = ""});
-  term.path = UNIGRPO_TEST_PLUGINS "/hostile_abi.so";
+  term.plugin.path = UNIGRPO_TEST_PLUGINS "/hostile_abi.so";
   for (const Isolation isolate : {Isolation::process, Isolation::none}) {
-    term.isolate = isolate;
+    term.plugin.isolate = isolate;
     EXPECT_NE(refusal(term).find("built for plugin ABI version 99, this program has 1"), std::string::npos)
         << refusal(term);
   }
@@ -202,14 +204,14 @@ TEST(PluginReward, IsRefusedForItsSettingsFileOrKind) {
                 .find("hostile.so: unknown setting 'batch_sise'"),
             std::string::npos);
   TermConfig term = term_of({.what = ""});
-  term.path = "";
+  term.plugin.path = "";
   EXPECT_EQ(refusal(term), "reward 'bad': path: missing (the plugin's file)");
   const testing::TempFolder folder;
   fs::permissions(folder.path(), fs::perms::owner_all);
-  term.path = folder.write("judge.py", "#!/bin/sh\n").string();
+  term.plugin.path = folder.write("judge.py", "#!/bin/sh\n").string();
   EXPECT_NE(refusal(term).find("neither a shared library (.so) nor a program (chmod +x it)"), std::string::npos);
-  fs::permissions(term.path, fs::perms::owner_all);
-  term.isolate = Isolation::none;
+  fs::permissions(term.plugin.path, fs::perms::owner_all);
+  term.plugin.isolate = Isolation::none;
   EXPECT_NE(refusal(term).find("isolate = \"none\" is for shared libraries"), std::string::npos);
 }
 
@@ -234,7 +236,7 @@ TEST(PluginReward, StopsOrTriesAgainAsTheRecipeSays) {
 }
 
 TEST(PluginReward, LosesTheGroupAndNoOtherWhereItComparesGroups) {
-  PluginReward reward(term_of({.what = "SIGSEGV", .settings = R"(, "batch_size": 6, "wants_groups": true)"}));
+  PluginReward reward = started(term_of({.what = "SIGSEGV", .settings = R"(, "batch_size": 6, "wants_groups": true)"}));
   EXPECT_TRUE(reward.wants_groups());
   const std::vector<Score> scores = reward.score(six_samples());
   for (size_t n = 0; n < 3; ++n) EXPECT_EQ(scores[n].value, 10);
@@ -242,7 +244,7 @@ TEST(PluginReward, LosesTheGroupAndNoOtherWhereItComparesGroups) {
 }
 
 TEST(PluginReward, BlamesNoSampleForADeathBetweenTwoCalls) {
-  PluginReward reward(term_of({.what = "die later"}));
+  PluginReward reward = started(term_of({.what = "die later"}));
   expect_only_the_culprit_lost(reward.score(six_samples()), "");
   while (num_processes_left() > 0) usleep(1000);
   const std::vector<data::Sample> samples = six_samples();
@@ -252,7 +254,7 @@ TEST(PluginReward, BlamesNoSampleForADeathBetweenTwoCalls) {
 TEST(PluginReward, ServesAsManyCallsAtOnceAsItDeclares) {
   for (const Isolation isolate : {Isolation::process, Isolation::none}) {
     const std::string harm = isolate == Isolation::process ? "SIGSEGV" : "throw std";
-    PluginReward reward(term_of({.what = harm, .settings = R"(, "threads": 3)", .isolate = isolate}));
+    PluginReward reward = started(term_of({.what = harm, .settings = R"(, "threads": 3)", .isolate = isolate}));
     expect_only_the_culprit_lost(reward.score(six_samples()),
                                  isolate == Isolation::process ? "SIGSEGV" : "no such luck");
   }
@@ -263,9 +265,9 @@ TEST(PluginReward, ScoresNothingWithAFileThatHasChanged) {
   fs::permissions(folder.path(), fs::perms::owner_all);
   TermConfig term = term_of({.what = "SIGSEGV", .settings = ""});
   const fs::path copy = folder.path() / "copy.so";
-  fs::copy_file(term.path, copy);
-  term.path = copy.string();
-  PluginReward reward(term);
+  fs::copy_file(term.plugin.path, copy);
+  term.plugin.path = copy.string();
+  PluginReward reward = started(term);
   fs::remove(copy);  // as a build does: the running worker keeps the old file
   folder.write("copy.so", "other bytes");
   const std::vector<Score> scores = reward.score(six_samples());
@@ -276,7 +278,7 @@ TEST(PluginReward, ScoresNothingWithAFileThatHasChanged) {
 }
 
 TEST(PluginReward, SaysWhenNoOtherProcessCanBeStarted) {
-  PluginReward reward(term_of({.what = "SIGSEGV", .settings = ""}));
+  PluginReward reward = started(term_of({.what = "SIGSEGV", .settings = ""}));
   fault::configure("plugin.spawn=throw");
   const std::vector<Score> scores = reward.score(six_samples());
   fault::configure("");
@@ -289,10 +291,10 @@ TEST(PluginReward, SaysWhenNoOtherProcessCanBeStarted) {
 TermConfig program_of(const testing::TempFolder& folder, const std::string& script) {
   fs::permissions(folder.path(), fs::perms::owner_all);
   TermConfig term;
-  term.name = "program";
+  term.name = "episode";
   term.kind = RewardKind::plugin;
-  term.path = folder.write("worker", script).string();
-  fs::permissions(term.path, fs::perms::owner_all);
+  term.plugin.path = folder.write("worker", script).string();
+  fs::permissions(term.plugin.path, fs::perms::owner_all);
   return term;
 }
 
@@ -312,15 +314,15 @@ TEST(PluginProgram, ScoresARunFromPython) {
   TermConfig term;
   term.name = "colours";
   term.kind = RewardKind::plugin;
-  term.path = UNIGRPO_SOURCE_DIR "/plugins/python_judge/judge.py";
-  PluginReward reward(term);
+  term.plugin.path = UNIGRPO_SOURCE_DIR "/plugins/python_judge/judge.py";
+  PluginReward reward = started(term);
   EXPECT_EQ(reward.dimensions().at(1), "ink");
 
   std::vector<data::Sample> samples = six_samples();
   for (data::Sample& sample : samples) sample.prompt = "a red and a blue circle";
   Image image{.width = 33, .height = 2, .pixels = std::vector<uint8_t>(33 * 2 * 3, 255)};
   for (int x = 0; x < 33; ++x) image.at(x, 1)[1] = image.at(x, 1)[2] = 40;  // the lower half is red
-  samples[1].segments.push_back({.kind = data::SampleSegment::Kind::image, .text = "", .image = image});
+  samples[1].segments.push_back({.kind = data::SegmentKind::image, .text = "", .image = image});
   for (int call = 0; call < 2; ++call) {
     const std::vector<Score> scores = reward.score(samples);
     EXPECT_EQ(scores[0].reason, "no image");
@@ -329,29 +331,29 @@ TEST(PluginProgram, ScoresARunFromPython) {
     EXPECT_EQ(scores[1].parts.at("ink"), 0.5);
     EXPECT_EQ(scores[1].notes.at("found"), "red");
     image = Image{.width = 640, .height = 640, .pixels = std::vector<uint8_t>(640 * 640 * 3, 255)};
-    samples[2].segments.push_back(
-        {.kind = data::SampleSegment::Kind::image, .text = "", .image = image});  // memory grows
+    samples[2].segments.push_back({.kind = data::SegmentKind::image, .text = "", .image = image});  // memory grows
   }
 
-  term.settings = R"({"tolerence": 3})";
+  term.plugin.settings = R"({"tolerence": 3})";
   EXPECT_NE(refusal(term).find("ValueError: unknown setting 'tolerence'"), std::string::npos) << refusal(term);
 }
 
 TEST(PluginProgram, LosesItsOwnSamplesOnly) {
   const testing::TempFolder folder;
   const std::string library = UNIGRPO_SOURCE_DIR "/plugins/python_judge";
-  PluginReward reward(program_of(folder,
-                                 "#!/usr/bin/env python3\n"
-                                 "import sys; sys.path.insert(0, '" +
-                                     library +
-                                     "'); sys.dont_write_bytecode = True\n"
-                                     "import os, unigrpo_worker\n"
-                                     "def score(samples):\n"
-                                     "    for sample in samples:\n"
-                                     "        if sample.id == '1/1': os.abort()\n"
-                                     "        if sample.id == '0/2': return []\n"
-                                     "    return [float('nan') if s.id == '0/1' else len(s.prompt) for s in samples]\n"
-                                     "unigrpo_worker.serve(lambda settings: score, name='bad', batch_size=6)\n"));
+  PluginReward reward =
+      started(program_of(folder,
+                         "#!/usr/bin/env python3\n"
+                         "import sys; sys.path.insert(0, '" +
+                             library +
+                             "'); sys.dont_write_bytecode = True\n"
+                             "import os, unigrpo_worker\n"
+                             "def score(samples):\n"
+                             "    for sample in samples:\n"
+                             "        if sample.id == '1/1': os.abort()\n"
+                             "        if sample.id == '0/2': return []\n"
+                             "    return [float('nan') if s.id == '0/1' else len(s.prompt) for s in samples]\n"
+                             "unigrpo_worker.serve(lambda settings: score, name='bad', batch_size=6)\n"));
   const std::vector<Score> scores = reward.score(six_samples());
   EXPECT_EQ(scores[0].value, 10);
   EXPECT_EQ(scores[1].reason, "the score is nan");

@@ -1,7 +1,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
-#include "data/shapes_world.h"
+#include "data/worlds/shapes_world.h"
 #include "reward/builtin/geneval.h"
 #include "reward/http/http_reward.h"
 #include "support/server_process.h"
@@ -14,7 +14,7 @@ using ::unigrpo::testing::ServerProcess;
 
 TermConfig term_of(const std::string& url) {
   TermConfig term;
-  term.detector = DetectorKind::http;
+  term.objects.detector = DetectorKind::http;
   term.http.url = url;
   term.http.batch_size = 2;
   return term;
@@ -59,11 +59,11 @@ TEST(DetectorServer, FindsTheShapesOfTheWorld) {
 }
 
 TEST(DetectorServer, ServesGenevalAsTheBuiltInDetectorDoes) {
-  const auto reward = make_geneval_reward(GenevalMeasure::strict, make_http_detector(reference()));
+  const auto reward = make_geneval_reward(GenevalMetric::strict, make_http_detector(reference()));
   data::Sample sample;
   sample.metadata_json = R"({"include": [{"class": "square", "count": 1, "color": "blue"},)"
                          R"({"class": "circle", "count": 2, "color": "red", "position": ["left of", 0]}]})";
-  sample.segments.push_back({.kind = data::SampleSegment::Kind::image,
+  sample.segments.push_back({.kind = data::SegmentKind::image,
                              .text = "",
                              .image = shapes::render({{shapes::Shape::square, shapes::Color::blue, 48, 32, 10},
                                                       {shapes::Shape::circle, shapes::Color::red, 14, 16, 9},
@@ -88,7 +88,7 @@ TEST(DetectorServer, ReadsPngAlone) {
             "the detector says: cannot read the image: no PNG; this server reads image_format = \"png\"");
 }
 
-TEST(RemoteDetector, FailuresAreReasonsAndNeverEmptyPictures) {
+TEST(RemoteDetector, FailuresAreReasonsAndNeverEmptyImages) {
   const Image image = shapes::render({});
   const std::vector<const Image*> images(3, &image);
   const auto failure = [&](const std::string& mode) {

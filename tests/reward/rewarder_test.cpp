@@ -149,7 +149,7 @@ TEST(Rewarder, ADimensionThatItsRewardHasNotIsRefusedAtTheStart) {
     ADD_FAILURE();
   } catch (const BadInput& error) {
     EXPECT_STREQ(error.what(),
-                 "reward.terms: the reward of 'plan' has no dimension 'overlng'; expected one of rules, overlong");
+                 "rewards: the reward of 'plan' has no dimension 'overlng'; expected one of rules, overlong");
   }
 }
 
@@ -175,7 +175,8 @@ TEST(Rewarder, TermsOfOneRewardShareItAndNameTheirDimension) {
 
 TEST(Rewarder, TermsThatDifferInWhatTheyAskHaveTheirOwn) {
   RewardConfig config;
-  config.terms = {{.name = "a", .measure = GenevalMeasure::strict}, {.name = "b", .measure = GenevalMeasure::soft}};
+  config.terms = {{.name = "a", .objects = {.metric = GenevalMetric::strict}},
+                  {.name = "b", .objects = {.metric = GenevalMetric::soft}}};
   std::atomic<int> seen = 0;
   int made = 0;
   const Rewarder rewarder(config, [&](const TermConfig&) {

@@ -7,27 +7,27 @@
 namespace unigrpo::reward {
 namespace {
 
-Score score_of(const TermConfig& term, const std::string& text, int64_t tokens = 10) {
+Score score_of(const TextRulesConfig& term, const std::string& text, int64_t tokens = 10) {
   data::Sample sample;
-  sample.segments.push_back({.kind = data::SampleSegment::Kind::text, .text = text, .num_tokens = tokens, .image = {}});
-  sample.segments.push_back({.kind = data::SampleSegment::Kind::text, .text = "later", .image = {}});
+  sample.segments.push_back({.kind = data::SegmentKind::text, .text = text, .num_tokens = tokens, .image = {}});
+  sample.segments.push_back({.kind = data::SegmentKind::text, .text = "later", .image = {}});
   return make_text_rules_reward(term)->score(std::vector{sample})[0];
 }
 
-TermConfig with_pattern(const std::string& pattern) {
-  TermConfig term;
+TextRulesConfig with_pattern(const std::string& pattern) {
+  TextRulesConfig term;
   term.pattern = pattern;
   return term;
 }
 
 TEST(TextRulesReward, WantsThePatternSomewhereInTheFirstText) {
-  const TermConfig term = with_pattern(R"(<answer>\s*\d+\s*</answer>)");
+  const TextRulesConfig term = with_pattern(R"(<answer>\s*\d+\s*</answer>)");
   EXPECT_EQ(score_of(term, "so <answer> 42 </answer>").value, 1.0);
   const Score score = score_of(term, "so <answer> many </answer>");
   EXPECT_EQ(score.value, 0.0);
   EXPECT_EQ(score.reason, "the pattern is not in the text");
   EXPECT_EQ(score_of(with_pattern("later"), "first").value, 0.0);
-  EXPECT_EQ(score_of(TermConfig{}, "anything").value, 1.0);
+  EXPECT_EQ(score_of(TextRulesConfig{}, "anything").value, 1.0);
 }
 
 TEST(TextRulesReward, KnowsLinesAndCharactersOfSeveralBytes) {
@@ -39,7 +39,7 @@ TEST(TextRulesReward, KnowsLinesAndCharactersOfSeveralBytes) {
 }
 
 TEST(TextRulesReward, WantsAShortestLength) {
-  TermConfig term;
+  TextRulesConfig term;
   term.min_tokens = 8;
   EXPECT_EQ(score_of(term, "", 8).value, 1.0);
   const Score score = score_of(term, "", 7);
@@ -49,7 +49,7 @@ TEST(TextRulesReward, WantsAShortestLength) {
 
 // DAPO's equation 13 with max 100 and cache 20.
 TEST(TextRulesReward, PunishesLengthSoftly) {
-  TermConfig term;
+  TextRulesConfig term;
   term.max_tokens = 100;
   term.overlong_cache = 20;
   EXPECT_EQ(score_of(term, "", 1).parts.at("overlong"), 0);
@@ -63,7 +63,7 @@ TEST(TextRulesReward, PunishesLengthSoftly) {
 }
 
 TEST(TextRulesReward, AddsRulesAndPunishment) {
-  TermConfig term = with_pattern("star");
+  TextRulesConfig term = with_pattern("star");
   term.max_tokens = 20;
   term.overlong_cache = 10;
   const Score kept = score_of(term, "a star", 15);
@@ -73,7 +73,7 @@ TEST(TextRulesReward, AddsRulesAndPunishment) {
 }
 
 TEST(TextRulesReward, NoTextBreaksTheRules) {
-  const auto reward = make_text_rules_reward(TermConfig{});
+  const auto reward = make_text_rules_reward(TextRulesConfig{});
   const Score score = reward->score(std::vector{data::Sample{}})[0];
   EXPECT_EQ(score.value, 0.0);
   EXPECT_EQ(score.reason, "no text");
@@ -86,7 +86,7 @@ TEST(TextRulesReward, RefusesWhatIsNoPattern) {
     FAIL();
   } catch (const BadInput& error) {
     EXPECT_STREQ(error.what(),
-                 "reward.terms: pattern '<answer>(\\d+': expected a regular expression: missing closing parenthesis "
+                 "rewards: pattern '<answer>(\\d+': expected a regular expression: missing closing parenthesis "
                  "(at byte 12)");
   }
 }

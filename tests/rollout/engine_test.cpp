@@ -23,6 +23,8 @@ namespace unigrpo::rollout {
 namespace {
 
 using testing::close;
+using testing::kImage;
+using testing::kText;
 using testing::prompts;
 using testing::request;
 using testing::tiny_rollout;
@@ -38,49 +40,48 @@ class Engine : public ::testing::Test {
   static void TearDownTestSuite() { delete model; }
 
   static std::vector<Trajectory> roll(const RolloutConfig& config, const RolloutRequest& what, uint64_t seed = 11) {
-    return RolloutEngine(*model, config, seed, "").rollout(what);
+    return RolloutEngine(*model, config, {.seed = seed}, "").rollout(what);
   }
-  static const TextSegment& text(const Trajectory& t, size_t segment = 0) {
-    return std::get<TextSegment>(t.segments.at(segment));
-  }
-  static const ImageSegment& image(const Trajectory& t, size_t segment = 1) {
-    return std::get<ImageSegment>(t.segments.at(segment));
-  }
+  static const TextSegment& text(const Trajectory& t, size_t turn = 0) { return t.texts.at(turn); }
+  static const FlowSegment& image(const Trajectory& t, size_t turn = 0) { return t.flows.at(turn); }
+  static const FlowStream& stream(const Trajectory& t, size_t turn = 0) { return image(t, turn).stream(); }
   static void expect_same_blocks(const std::vector<policy::Block>& a, const std::vector<policy::Block>& b,
                                  double same) {
     ASSERT_EQ(a.size(), b.size());
     for (size_t k = 0; k < a.size(); ++k) {
-      EXPECT_EQ(a[k].kind, b[k].kind);
-      EXPECT_EQ(a[k].ids, b[k].ids);
-      EXPECT_EQ(a[k].grid, b[k].grid);
-      ASSERT_EQ(a[k].latents.defined(), b[k].latents.defined());
-      if (a[k].latents.defined()) {
-        EXPECT_TRUE(close(a[k].latents, b[k].latents, same));
-      }
-      ASSERT_EQ(a[k].pixels.defined(), b[k].pixels.defined());
-      if (a[k].pixels.defined()) {
-        EXPECT_TRUE(close(a[k].pixels, b[k].pixels, 1 / 120.0));  // a byte may round the other way
+      ASSERT_EQ(a[k].index(), b[k].index());
+      if (const auto* written = std::get_if<policy::TextBlock>(&a[k])) {
+        EXPECT_EQ(written->ids, std::get<policy::TextBlock>(b[k]).ids);
+      } else if (const auto* clean = std::get_if<policy::LatentBlock>(&a[k])) {
+        EXPECT_EQ(clean->grid, std::get<policy::LatentBlock>(b[k]).grid);
+        EXPECT_TRUE(close(clean->latents, std::get<policy::LatentBlock>(b[k]).latents, same));
+      } else {
+        const auto &one = std::get<policy::VisionBlock>(a[k]), &other = std::get<policy::VisionBlock>(b[k]);
+        EXPECT_EQ(one.grid, other.grid);
+        EXPECT_TRUE(close(one.pixels, other.pixels, 1 / 120.0));  // a byte may round the other way
       }
     }
   }
   static void expect_same(const Trajectory& a, const Trajectory& b, double same = kSame) {
-    ASSERT_EQ(a.segments.size(), b.segments.size());
+    ASSERT_EQ(a.segments, b.segments);
+    ASSERT_EQ(a.texts.size(), b.texts.size());
+    ASSERT_EQ(a.flows.size(), b.flows.size());
     expect_same_blocks(a.prefix, b.prefix, same);
     EXPECT_EQ(a.sample.id, b.sample.id);
-    for (size_t s = 0; s < a.segments.size(); ++s) {
-      ASSERT_EQ(a.segments[s].index(), b.segments[s].index());
-      if (std::holds_alternative<TextSegment>(a.segments[s])) {
-        EXPECT_EQ(text(a, s).ids, text(b, s).ids) << a.sample.id;
-        EXPECT_EQ(text(a, s).ended, text(b, s).ended);
-        EXPECT_TRUE(close(text(a, s).log_probs, text(b, s).log_probs, same));
-        EXPECT_TRUE(close(text(a, s).entropy, text(b, s).entropy, same));
-      } else {
-        EXPECT_EQ(image(a, s).window.first, image(b, s).window.first);
-        EXPECT_TRUE(close(image(a, s).latents, image(b, s).latents, same));
-        EXPECT_TRUE(close(image(a, s).final_latent, image(b, s).final_latent, same));
-        EXPECT_TRUE(close(image(a, s).log_probs, image(b, s).log_probs, same));
-        expect_same_blocks(image(a, s).context, image(b, s).context, same);
-      }
+    for (size_t n = 0; n < a.texts.size(); ++n) {
+      EXPECT_EQ(text(a, n).ids, text(b, n).ids) << a.sample.id;
+      EXPECT_EQ(text(a, n).finished, text(b, n).finished);
+      EXPECT_TRUE(close(text(a, n).log_probs, text(b, n).log_probs, same));
+      EXPECT_TRUE(close(text(a, n).entropy, text(b, n).entropy, same));
+    }
+    for (size_t n = 0; n < a.flows.size(); ++n) {
+      EXPECT_EQ(image(a, n).window.first, image(b, n).window.first);
+      ASSERT_EQ(image(a, n).streams.size(), 1U);
+      EXPECT_EQ(stream(a, n).modality, "image");
+      EXPECT_TRUE(close(stream(a, n).latents, stream(b, n).latents, same));
+      EXPECT_TRUE(close(stream(a, n).final_latent, stream(b, n).final_latent, same));
+      EXPECT_TRUE(close(stream(a, n).log_probs, stream(b, n).log_probs, same));
+      expect_same_blocks(image(a, n).context, image(b, n).context, same);
     }
   }
 
@@ -103,10 +104,10 @@ TEST_F(Engine, TrajectoriesComeGroupByGroupWithWhatTrainingNeeds) {
     EXPECT_EQ(text(t).log_probs.sizes(), (at::IntArrayRef{k}));
     EXPECT_EQ(text(t).entropy.sizes(), (at::IntArrayRef{k}));
     EXPECT_LE(text(t).log_probs.max().item<double>(), 0);
-    ended += text(t).ended ? 1 : 0;
-    EXPECT_EQ(text(t).ended, text(t).ids.back() == model->eos_id());
+    ended += text(t).finished ? 1 : 0;
+    EXPECT_EQ(text(t).finished, text(t).ids.back() == model->eos_id());
     EXPECT_EQ(t.sample.segments[0].num_tokens, k);
-    EXPECT_EQ(image(t).latents.sizes(), (at::IntArrayRef{3, 16, 64}));
+    EXPECT_EQ(stream(t).latents.sizes(), (at::IntArrayRef{3, 16, 64}));
     EXPECT_EQ(image(t).window.width(), 2);
     EXPECT_EQ(image(t).window.first, image(all[i / 4 * 4]).window.first) << "a group shares its window";
     EXPECT_EQ(t.sample.segments[1].image.width, 64);
@@ -151,9 +152,9 @@ TEST_F(Engine, SeedStepAndSampleEachMakeAnotherEpisode) {
   RolloutRequest other_step = request(three, 2);
   other_step.step = 2;
   const auto step = roll(tiny_rollout(), other_step), seed = roll(tiny_rollout(), request(three, 2), 12);
-  const at::Tensor one = image(base[0]).final_latent;
+  const at::Tensor one = stream(base[0]).final_latent;
   for (const Trajectory* other : {&base[1], &step[0], &seed[0]}) {
-    EXPECT_GT((image(*other).final_latent - one).abs().max().item<double>(), 0.1);
+    EXPECT_GT((stream(*other).final_latent - one).abs().max().item<double>(), 0.1);
   }
 }
 
@@ -180,16 +181,16 @@ TEST_F(Engine, LogProbsAreThoseOfTheTrainingForward) {
 TEST_F(Engine, ATextThatTheLimitCutsHasNoEndTokenAmongItsActions) {
   RolloutConfig config = tiny_rollout();
   config.max_tokens = 2;
-  int cut = 0;
+  int truncated = 0;
   for (const Trajectory& t : roll(config, request(three, 6))) {
     EXPECT_LE(text(t).ids.size(), 2U);
-    EXPECT_EQ(t.sample.segments[0].ended, text(t).ended);
-    if (text(t).ended) continue;
-    ++cut;
+    EXPECT_EQ(t.sample.segments[0].finished, text(t).finished);
+    if (text(t).finished) continue;
+    ++truncated;
     EXPECT_EQ(text(t).ids.size(), 2U);
     EXPECT_NE(text(t).ids.back(), model->eos_id());
   }
-  EXPECT_GT(cut, 0);
+  EXPECT_GT(truncated, 0);
 }
 
 TEST_F(Engine, WithoutStochasticStepsNothingIsTrainedAndTheWalkIsTheOde) {
@@ -198,15 +199,15 @@ TEST_F(Engine, WithoutStochasticStepsNothingIsTrainedAndTheWalkIsTheOde) {
   const auto all = roll(tiny_rollout(), ode);
   const Trajectory& t = all[1];
   EXPECT_EQ(image(t).window.width(), 0);
-  EXPECT_EQ(image(t).log_probs.numel(), 0);
-  EXPECT_EQ(image(t).latents.sizes(), (at::IntArrayRef{1, 16, 64}));
+  EXPECT_EQ(stream(t).log_probs.numel(), 0);
+  EXPECT_EQ(stream(t).latents.sizes(), (at::IntArrayRef{1, 16, 64}));
   // The same walk by hand, from the same noise.
   policy::Context context;
   policy::Context* row = &context;
-  std::vector<int64_t> ids = t.prefix.front().ids;
+  std::vector<int64_t> ids = std::get<policy::TextBlock>(t.prefix.front()).ids;
   ids.push_back(model->bos_id());
   ids.insert(ids.end(), text(t).ids.begin(), text(t).ids.end());
-  if (!text(t).ended) ids.push_back(model->eos_id());
+  if (!text(t).finished) ids.push_back(model->eos_id());
   model->append_text(std::span<policy::Context* const>(&row, 1), std::span(&ids, 1));
   const policy::Context* reader = &context;
   const auto denoiser = model->denoise(std::span(&reader, 1), {4, 4});
@@ -216,27 +217,27 @@ TEST_F(Engine, WithoutStochasticStepsNothingIsTrainedAndTheWalkIsTheOde) {
     const double now = image(t).timesteps[i], next = image(t).timesteps[i + 1];
     x = flow::ode_step(x, denoiser->velocity(x, at::full({1}, now, at::kFloat)), now, next);
   }
-  EXPECT_TRUE(close(image(t).final_latent, x[0], 1e-4));  // four steps of float32
+  EXPECT_TRUE(close(stream(t).final_latent, x[0], 1e-4));  // four steps of float32
   model->release(context);
 }
 
 TEST_F(Engine, ForcedTextStandsWhereTheSampledOneWouldAndIsNoAction) {
   RolloutRequest forced = request(three, 2);
-  forced.forced_text = {"a star", "a circle and a star", "two"};
+  forced.teacher_forced_text = {"a star", "a circle and a star", "two"};
   const auto all = roll(tiny_rollout(), forced);
   for (size_t i = 0; i < all.size(); ++i) {
-    std::vector<int64_t> want = model->tokenizer().encode(forced.forced_text[i / 2]);
+    std::vector<int64_t> want = model->tokenizer().encode(forced.teacher_forced_text[i / 2]);
     want.push_back(model->eos_id());
     EXPECT_EQ(text(all[i]).ids, want);
-    EXPECT_TRUE(text(all[i]).forced);
-    EXPECT_TRUE(text(all[i]).ended);
+    EXPECT_TRUE(text(all[i]).teacher_forced);
+    EXPECT_TRUE(text(all[i]).finished);
   }
-  // It is read by the image: another text, another picture from the same noise.
+  // It is read by the image: another text, another image from the same noise.
   const auto sampled = roll(tiny_rollout(), request(three, 2));
-  EXPECT_GT((image(all[0]).final_latent - image(sampled[0]).final_latent).abs().max().item<double>(), 1e-3);
+  EXPECT_GT((stream(all[0]).final_latent - stream(sampled[0]).final_latent).abs().max().item<double>(), 1e-3);
 }
 
-TEST_F(Engine, GuidanceOfOneIsNoneAndMoreChangesThePicture) {
+TEST_F(Engine, GuidanceOfOneIsNoneAndMoreChangesTheImage) {
   const auto plain = roll(tiny_rollout(), request(three, 1));
   RolloutRequest guided = request(three, 1);
   guided.guidance.text_scale = 1.0;
@@ -244,33 +245,33 @@ TEST_F(Engine, GuidanceOfOneIsNoneAndMoreChangesThePicture) {
   guided.guidance.text_scale = 4.0;
   const auto four = roll(tiny_rollout(), guided);
   for (size_t i = 0; i < 3; ++i) {
-    EXPECT_TRUE(close(image(one[i]).final_latent, image(plain[i]).final_latent, 0));
+    EXPECT_TRUE(close(stream(one[i]).final_latent, stream(plain[i]).final_latent, 0));
     EXPECT_EQ(text(four[i]).ids, text(plain[i]).ids);
-    EXPECT_GT((image(four[i]).final_latent - image(plain[i]).final_latent).abs().max().item<double>(), 1e-3);
+    EXPECT_GT((stream(four[i]).final_latent - stream(plain[i]).final_latent).abs().max().item<double>(), 1e-3);
   }
 }
 
 TEST_F(Engine, GuidanceHoldsAContextWithoutTextAndOneWithoutImages) {
   const testing::TempFolder temp;
-  Image picture{.width = 64, .height = 96, .pixels = std::vector<uint8_t>(size_t{3} * 64 * 96, 90)};
-  for (size_t i = 0; i < picture.pixels.size(); i += 7) picture.pixels[i] = static_cast<uint8_t>(i % 251);
-  io::write_png(temp.path() / "picture.png", picture);
+  Image given_image{.width = 64, .height = 96, .pixels = std::vector<uint8_t>(size_t{3} * 64 * 96, 90)};
+  for (size_t i = 0; i < given_image.pixels.size(); i += 7) given_image.pixels[i] = static_cast<uint8_t>(i % 251);
+  io::write_png(temp.path() / "image.png", given_image);
   auto one = prompts({"a red circle"});
-  one[0].images = {(temp.path() / "picture.png").string()};
+  one[0].images = {(temp.path() / "image.png").string()};
   RolloutConfig config = tiny_rollout();
-  config.program = {"text", "image", "text", "image"};
+  config.episode = {kText, kImage, kText, kImage};
   RolloutRequest guided = request(one, 2);
   guided.stochastic = false;
   guided.guidance = {.text_scale = 3, .image_scale = 2, .renorm = flow::Renorm::text_channel, .interval_low = 0};
-  const auto all = RolloutEngine(*model, config, 11, "change it").rollout(guided);
+  const auto all = RolloutEngine(*model, config, {.seed = 11}, "change it").rollout(guided);
   const Trajectory& t = all[1];
 
   auto context_of = [&](const std::vector<policy::Block>& blocks) {
     policy::Context context;
     policy::Context* row = &context;
     for (const policy::Block& block : blocks) {
-      if (block.kind == policy::Block::Kind::text) {
-        model->append_text(std::span<policy::Context* const>(&row, 1), std::span(&block.ids, 1));
+      if (const auto* read = std::get_if<policy::TextBlock>(&block)) {
+        model->append_text(std::span<policy::Context* const>(&row, 1), std::span(&read->ids, 1));
       } else {
         model->append_images(std::span<policy::Context* const>(&row, 1), std::span(&block, 1));
       }
@@ -280,24 +281,24 @@ TEST_F(Engine, GuidanceHoldsAContextWithoutTextAndOneWithoutImages) {
   auto written = [&](const TextSegment& segment) {
     std::vector<int64_t> ids = {model->bos_id()};
     ids.insert(ids.end(), segment.ids.begin(), segment.ids.end());
-    if (!segment.ended) ids.push_back(model->eos_id());
-    return policy::text_block(ids);
+    if (!segment.finished) ids.push_back(model->eos_id());
+    return policy::TextBlock{ids};
   };
-  const policy::Block system = policy::text_block(policy::block_ids(*model, "change it"));
-  const policy::Block prompt = policy::text_block(policy::block_ids(*model, "a red circle"));
-  const Image pictures[] = {picture};
-  const std::vector<policy::Block> given = model->read_images(pictures, true).front();
+  const policy::Block system = policy::TextBlock{policy::block_ids(*model, "change it")};
+  const policy::Block prompt = policy::TextBlock{policy::block_ids(*model, "a red circle")};
+  const Image images[] = {given_image};
+  const std::vector<policy::Block> given = model->read_images(images, true).front();
   ASSERT_EQ(t.prefix.size(), 2 + given.size());
   const std::vector<policy::Block>& drawn = image(t).context;
   std::vector<policy::Block> whole = {system}, textless = {system};
   for (auto* list : {&whole, &textless}) list->insert(list->end(), given.begin(), given.end());
   whole.insert(whole.end(), {prompt, written(text(t, 0))});
   for (auto* list : {&whole, &textless}) list->insert(list->end(), drawn.begin(), drawn.end());
-  whole.push_back(written(text(t, 2)));
+  whole.push_back(written(text(t, 1)));
   policy::Context contexts[] = {context_of(whole), context_of(textless), context_of({system, prompt})};
 
-  const policy::LatentGrid grid = image(t, 3).grid;
-  EXPECT_EQ(grid, given.front().grid);  // drawn at the picture's own size, which is not a square
+  const policy::LatentGrid grid = stream(t, 1).grid;
+  EXPECT_EQ(grid, std::get<policy::LatentBlock>(given.front()).grid);  // the image's own size, which is not a square
   EXPECT_NE(grid.height, grid.width);
   EXPECT_EQ(t.sample.segments[3].image.height, grid.height * model->config().pixels_per_token());
   at::Tensor x = tensor::normal(
@@ -314,7 +315,7 @@ TEST_F(Engine, GuidanceHoldsAContextWithoutTextAndOneWithoutImages) {
         flow::guide(guided.guidance, {.conditional = v[0], .without_text = v[1], .without_image = v[2]});
     x = flow::ode_step(x, velocity, now, next);
   }
-  EXPECT_TRUE(close(image(t, 3).final_latent, x[0], 1e-4));
+  EXPECT_TRUE(close(stream(t, 1).final_latent, x[0], 1e-4));
   for (policy::Context& context : contexts) model->release(context);
 }
 
@@ -324,16 +325,16 @@ TEST_F(Engine, PromptsOfSeveralSizesShareABatchAndDoNotChangeEachOther) {
   const std::pair<int, int> sizes[] = {{64, 96}, {0, 0}, {96, 64}};
   for (size_t i = 0; i < list.size(); ++i) {
     if (sizes[i].first == 0) continue;
-    Image picture{.width = sizes[i].first, .height = sizes[i].second, .pixels = {}};
-    picture.pixels.assign(static_cast<size_t>(3 * picture.width * picture.height), static_cast<uint8_t>(60 * (i + 1)));
+    Image image{.width = sizes[i].first, .height = sizes[i].second, .pixels = {}};
+    image.pixels.assign(static_cast<size_t>(3 * image.width * image.height), static_cast<uint8_t>(60 * (i + 1)));
     const auto file = temp.path() / (std::to_string(i) + ".png");
-    io::write_png(file, picture);
+    io::write_png(file, image);
     list[i].images = {file.string()};
   }
   const auto together = roll(tiny_rollout(), request(list, 2));
-  EXPECT_EQ(image(together[0]).grid,
-            (policy::LatentGrid{image(together[4]).grid.width, image(together[4]).grid.height}));
-  EXPECT_EQ(image(together[2]).grid, model->grid_for(64));
+  EXPECT_EQ(stream(together[0]).grid,
+            (policy::LatentGrid{stream(together[4]).grid.width, stream(together[4]).grid.height}));
+  EXPECT_EQ(stream(together[2]).grid, model->grid_for(64));
   for (size_t p = 0; p < list.size(); ++p) {
     RolloutRequest alone = request(std::span(list).subspan(p, 1), 2);
     const auto single = roll(tiny_rollout(), alone);
@@ -344,43 +345,44 @@ TEST_F(Engine, PromptsOfSeveralSizesShareABatchAndDoNotChangeEachOther) {
   EXPECT_EQ(grpo::plan_micro_batches(together, rows, 1 << 20).size(), 3U);
 }
 
-TEST_F(Engine, ProgramsMayBeTextOnlyImageOnlyOrLonger) {
+TEST_F(Engine, EpisodesMayBeTextOnlyImageOnlyOrLonger) {
   RolloutConfig config = tiny_rollout();
-  config.program = {"text"};
+  config.episode = {kText};
   for (const Trajectory& t : roll(config, request(three, 2))) EXPECT_EQ(t.segments.size(), 1U);
-  config.program = {"image"};
+  config.episode = {kImage};
   for (const Trajectory& t : roll(config, request(three, 2))) EXPECT_EQ(image(t, 0).window.width(), 2);
-  config.program = {"text", "image", "text", "image"};
+  config.episode = {kText, kImage, kText, kImage};
   const auto long_ones = roll(config, request(three, 2));
   config.token_budget = 100;
   const auto in_small_batches = roll(config, request(three, 2));
   for (size_t i = 0; i < long_ones.size(); ++i) {
     EXPECT_EQ(long_ones[i].segments.size(), 4U);
     EXPECT_EQ(long_ones[i].sample.segments.size(), 4U);
-    // A drawn picture is rounded to bytes before it is read: what is 1e-7 apart may become 1/255 of one pixel.
+    // A drawn image is rounded to bytes before it is read: what is 1e-7 apart may become 1/255 of one pixel.
     expect_same(in_small_batches[i], long_ones[i], 5e-3);
   }
 }
 
 TEST_F(Engine, ASystemPromptIsABlockBeforeThePrompt) {
-  const RolloutEngine plain(*model, tiny_rollout(), 0, ""), told(*model, tiny_rollout(), 0, "draw it");
+  const RolloutEngine plain(*model, tiny_rollout(), {}, ""), told(*model, tiny_rollout(), {}, "draw it");
   const auto prompt = plain.prefix(three[0]), both = told.prefix(three[0]);
+  auto ids = [](const policy::Block& block) { return std::get<policy::TextBlock>(block).ids; };
   ASSERT_EQ(prompt.size(), 1U);
-  EXPECT_EQ(prompt[0].ids.front(), model->bos_id());
-  EXPECT_EQ(prompt[0].ids.back(), model->eos_id());
+  EXPECT_EQ(ids(prompt[0]).front(), model->bos_id());
+  EXPECT_EQ(ids(prompt[0]).back(), model->eos_id());
   ASSERT_EQ(both.size(), 2U);
-  EXPECT_EQ(both[0].ids, policy::block_ids(*model, "draw it"));
-  EXPECT_EQ(both[1].ids, prompt[0].ids);
+  EXPECT_EQ(ids(both[0]), policy::block_ids(*model, "draw it"));
+  EXPECT_EQ(ids(both[1]), ids(prompt[0]));
 }
 
 TEST_F(Engine, APromptThatMayOutgrowThePositionsIsRefused) {
   RolloutConfig config = tiny_rollout();
   const int64_t prompt_tokens = static_cast<int64_t>(policy::block_ids(*model, three[0].text).size());
   config.max_tokens = model->max_positions() - prompt_tokens - 4;  // bos and eos of the text, the image's two blocks
-  RolloutEngine(*model, config, 0, "").check_length(three[0]);
+  RolloutEngine(*model, config, {}, "").check_length(three[0]);
   ++config.max_tokens;
   try {
-    RolloutEngine(*model, config, 0, "").rollout(request(three, 1));
+    RolloutEngine(*model, config, {}, "").rollout(request(three, 1));
     ADD_FAILURE() << "not refused";
   } catch (const BadInput& error) {
     EXPECT_TRUE(std::string(error.what()).starts_with("prompt '0': ")) << error.what();

@@ -28,11 +28,13 @@ void expect_refusal(const std::string& file, const std::function<void(json&)>& c
 
 TEST(ClipConfig, ReadsSizesActivationAndEndToken) {
   const ClipConfig old = read_clip_config(kData / "clip_tiny");
-  EXPECT_TRUE(old.text.quick_gelu && old.vision.quick_gelu);
+  EXPECT_EQ(old.text.activation, nn::Activation::quick_gelu);
+  EXPECT_EQ(old.vision.activation, nn::Activation::quick_gelu);
   EXPECT_EQ(old.eos_token_id, kLegacyEosTokenId);
   EXPECT_EQ(old.max_positions, 77);
   const ClipConfig late = read_clip_config(kData / "clip_tiny_gelu");
-  EXPECT_FALSE(late.text.quick_gelu || late.vision.quick_gelu);
+  EXPECT_EQ(late.text.activation, nn::Activation::gelu);
+  EXPECT_EQ(late.vision.activation, nn::Activation::gelu);
   EXPECT_EQ(late.eos_token_id, 617);
   EXPECT_EQ(late.projection_dim, 16);
   EXPECT_EQ(late.text.num_layers, 3);
@@ -60,7 +62,7 @@ TEST(ClipConfig, OldFilesSectionsComeFirst) {
   const ClipConfig config = read_clip_config(folder.path());
   EXPECT_EQ(config.text.hidden_size, 1024);
   EXPECT_EQ(config.text.num_layers, 12);
-  EXPECT_FALSE(config.text.quick_gelu);
+  EXPECT_EQ(config.text.activation, nn::Activation::gelu);
 }
 
 TEST(ClipConfig, NamesFileAndKeyOfWhatIsNotSupported) {
@@ -70,7 +72,7 @@ TEST(ClipConfig, NamesFileAndKeyOfWhatIsNotSupported) {
   expect_refusal(
       "config.json", [](json& root) { root["model_type"] = "siglip"; }, R"(: 'model_type' is "siglip"; only "clip")");
   expect_refusal(
-      "config.json", [](json& root) { root["projection_dim"] = -1; }, ": 'projection_dim' must be an integer from 1");
+      "config.json", [](json& root) { root["projection_dim"] = -1; }, ": 'projection_dim' must be a positive integer");
   expect_refusal(
       "config.json", [](json& root) { root["vision_config"] = 3; }, ": vision_config: expected a JSON object");
   expect_refusal("config.json", change("text_config", "hidden_act", "relu"), ": text_config: 'hidden_act' must be");
@@ -94,7 +96,7 @@ TEST(ClipImageConfig, NamesFileAndKeyOfWhatIsNotSupported) {
   expect_refusal(file, change("size", {{"height", 32}, {"width", 32}}), ": size: 'shortest_edge' is missing");
   expect_refusal(file, change("crop_size", {{"height", 32}, {"width", 30}}),
                  ": crop_size: 'width' is 30; only 32 is supported");
-  expect_refusal(file, change("crop_size", 40), ": crop_size 40 is larger than the picture, whose shortest side is 32");
+  expect_refusal(file, change("crop_size", 40), ": crop_size 40 is larger than the image, whose shortest side is 32");
   expect_refusal(file, change("crop_size", 30), ": crop_size is 30, but config.json says image_size 32");
   expect_refusal(file, change("image_mean", {0.5, 0.5}), ": 'image_mean' must be three numbers, got [0.5,0.5]");
   expect_refusal(file, change("image_std", {0.5, 0.0, 0.5}), ": 'image_std' must be above 0");

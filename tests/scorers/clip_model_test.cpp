@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
-#include "scorers/pictures.h"
+#include "scorers/images.h"
 #include "scorers/tiny_clip.h"
 #include "support/tensors.h"
 

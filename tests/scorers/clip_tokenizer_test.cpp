@@ -15,7 +15,7 @@ std::string refusal(const ClipCopy& copy) {
   return message_of<BadInput>([&] { ClipTokenizer tokenizer(copy.path()); });
 }
 
-// One folder has vocab.json and merges.txt, the other tokenizer.json; texts are cut at 77 and at 20 ids.
+// One folder has vocab.json and merges.txt, the other tokenizer.json; texts are truncated to 77 and at 20 ids.
 TEST(ClipTokenizer, GivesTheIdsOfTransformers) {
   for (const auto& [name, length] : {std::pair{"clip_tiny", 77}, {"clip_tiny_gelu", 20}}) {
     const Golden golden(name);
@@ -32,12 +32,12 @@ TEST(ClipTokenizer, SaysWhetherATextWasCut) {
   const ClipTokenizer tokenizer(kData / "clip_tiny");
   const ClipTokenizer::Text whole = tokenizer.encode("a photo of a red circle", 77);
   const auto length = static_cast<int64_t>(whole.ids.size());
-  EXPECT_FALSE(whole.cut);
-  EXPECT_FALSE(tokenizer.encode("a photo of a red circle", length).cut);
-  const ClipTokenizer::Text cut = tokenizer.encode("a photo of a red circle", length - 1);
-  EXPECT_TRUE(cut.cut);
-  EXPECT_EQ(static_cast<int64_t>(cut.ids.size()), length - 1);
-  EXPECT_EQ(cut.ids.back(), tokenizer.eos_token_id());
+  EXPECT_FALSE(whole.truncated);
+  EXPECT_FALSE(tokenizer.encode("a photo of a red circle", length).truncated);
+  const ClipTokenizer::Text truncated = tokenizer.encode("a photo of a red circle", length - 1);
+  EXPECT_TRUE(truncated.truncated);
+  EXPECT_EQ(static_cast<int64_t>(truncated.ids.size()), length - 1);
+  EXPECT_EQ(truncated.ids.back(), tokenizer.eos_token_id());
 }
 
 TEST(ClipTokenizer, RefusesTextThatIsNotUtf8) {

@@ -88,7 +88,7 @@ TEST_P(Scorers, APromptThatWasCutIsNoted) {
   const auto found = scores(ScorerKind::clip_score);
   EXPECT_TRUE(found[0].notes.empty() || std::string(GetParam()) != "clip_tiny");
   EXPECT_EQ(found[4].notes.at("prompt"),
-            std::string("cut at ") + (std::string(GetParam()) == "clip_tiny" ? "77" : "20") + " tokens");
+            std::string("truncated to ") + (std::string(GetParam()) == "clip_tiny" ? "77" : "20") + " tokens");
 }
 
 INSTANTIATE_TEST_SUITE_P(Tiny, Scorers, ::testing::ValuesIn(kFolders),

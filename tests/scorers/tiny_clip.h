@@ -50,7 +50,7 @@ inline std::vector<const Image*> pointers(const std::vector<Image>& images) {
 inline data::Sample sample_of(const std::string& prompt, const Image& image) {
   data::Sample sample;
   sample.prompt = prompt;
-  sample.segments.push_back({.kind = data::SampleSegment::Kind::image, .text = "", .image = image});
+  sample.segments.push_back({.kind = data::SegmentKind::image, .text = "", .image = image});
   return sample;
 }
 

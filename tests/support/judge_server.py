@@ -3,7 +3,7 @@
 usage: judge_server.py [--tls CERT KEY] [--port N]
 
 Prints its port and serves until its stdin is closed. It answers what the JSON judge, the chat judge and the detector
-post (docs/REWARDS.md): a sample's score is the number that its prompt (or the message) ends with, else 0.5. A second
+post (docs/HTTP_JUDGES.md): a sample's score is the number that its prompt (or the message) ends with, else 0.5. A second
 part of the path delays that: /good/0.5. GET of the same path tells what came there:
 {"requests", "most_at_once", "authorization": [...]}.
 """

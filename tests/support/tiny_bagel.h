@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "policy/bagel.h"
+#include "policy/bagel/bagel.h"
 #include "tensor/rng.h"
 
 namespace unigrpo::testing {
@@ -21,7 +21,7 @@ inline std::unique_ptr<policy::Bagel> tiny_bagel(policy::TrainMode train = polic
   config.train = train;
   config.lora.rank = 4;
   config.lora.alpha = 8;
-  return policy::Bagel::load(config, 5);
+  return policy::Bagel::load(config, {.seed = 5});
 }
 
 inline at::Tensor parameter(const policy::UnifiedPolicy& model, const std::string& name) {
@@ -47,7 +47,7 @@ inline void make_texts_end(policy::Bagel& model) {
   std::vector<int64_t> ids = {model.bos_id()};
   for (int64_t i = 3; i < 60; ++i) ids.push_back(i * 6);
   policy::TrainBatch batch{.prefixes = {{}}, .sequences = {{}}};
-  batch.sequences[0].blocks.push_back(policy::text_block(ids));
+  batch.sequences[0].blocks.push_back(policy::TextBlock{ids});
   const at::Tensor mean = model.forward_train(batch).text_hidden.mean(0);
   parameter(model, "language_model.lm_head.weight")[model.eos_id()].copy_(mean *
                                                                           (5.0 / mean.square().sum().item<double>()));

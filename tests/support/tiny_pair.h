@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "policy/paired.h"
+#include "policy/paired/paired.h"
 #include "support/temp_folder.h"
 #include "support/tiny_bagel.h"
 
@@ -34,7 +34,7 @@ class PairFolder {
     return config;
   }
   std::unique_ptr<policy::Paired> load(policy::TrainMode train = policy::TrainMode::full) const {
-    return policy::Paired::load(config(train), 5);
+    return policy::Paired::load(config(train), {.seed = 5});
   }
 
  private:
@@ -47,7 +47,7 @@ inline void make_texts_end(policy::Paired& model) {
   policy::TrainBatch batch{.prefixes = {{}}, .sequences = {{}}};
   std::vector<int64_t> ids = {model.bos_id()};
   for (int64_t i = 3; i < 60; ++i) ids.push_back(i * 6);
-  batch.sequences[0].blocks.push_back(policy::text_block(ids));
+  batch.sequences[0].blocks.push_back(policy::TextBlock{ids});
   const at::Tensor mean = model.forward_train(batch).text_hidden.mean(0);
   parameter(model, "text.lm_head.weight")[model.eos_id()].copy_(mean * (2.5 / mean.square().sum().item<double>()));
 }

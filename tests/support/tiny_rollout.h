@@ -11,6 +11,8 @@
 
 namespace unigrpo::testing {
 
+inline constexpr auto kText = data::SegmentKind::text, kImage = data::SegmentKind::image;
+
 inline std::vector<data::Prompt> prompts(const std::vector<std::string>& texts) {
   std::vector<data::Prompt> list;
   for (const std::string& text : texts) {
@@ -40,7 +42,7 @@ inline rollout::RolloutRequest request(std::span<const data::Prompt> list, int64
                                   .step = 1,
                                   .stochastic = true,
                                   .guidance = {},
-                                  .forced_text = {}};
+                                  .teacher_forced_text = {}};
   for (const data::Prompt& prompt : list) request.keys.push_back(static_cast<uint64_t>(prompt.index));
   return request;
 }

@@ -27,7 +27,7 @@ width = 2
 [grpo]
 prompts_per_step = 2
 group_size = 3
-[[reward.terms]]
+[[rewards]]
 kind = "saturation"
 [optim]
 lr = 1e-3

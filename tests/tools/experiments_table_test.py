@@ -15,14 +15,14 @@ tool = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(tool)
 
 DOCS = "".join(f"<!-- table:{name} -->\nold\n<!-- /table:{name} -->\ntext between\n"
-               for name in ("base", "demo", "demo_tags", "modalities", "penalties", "guidance", "tasks", "seeing",
-                            "alarms", "honest"))
+               for name in ("base", "demo", "demo_tags", "modalities", "penalties", "cfg_scale", "tasks", "seeing",
+                            "drift_monitor", "honest"))
 README = "# Head\n<!-- table:demo -->\n<!-- /table:demo -->\ntail\n"
 
 
 def eval_json(strict, soft, samples=4, guidance=1.0, prompts=490):
     return {"prompts": "test.jsonl", "num_prompts": prompts, "num_samples": samples, "seed": 0, "num_steps": 10,
-            "guidance": guidance, "overall": {"strict": strict, "soft": soft},
+            "cfg_scale": guidance, "overall": {"strict": strict, "soft": soft},
             "tags": {"counting": {"strict": strict, "soft": soft, "count": 2},
                      "position": {"strict": strict / 2, "soft": soft, "count": 9}}}
 
@@ -110,7 +110,7 @@ class ExperimentsTable(unittest.TestCase):
         self.add_run("exp_answer_s0", {"before": eval_json(0.5, 0.5), "after": eval_json(0.75, 0.75)}, [{"step": 59}])
         self.call()
         self.assertEqual(self.line(self.docs, "| questions"),
-                         "| questions about a picture | 60 | 0.500 (0.500, not run, not run) "
+                         "| questions about an image | 60 | 0.500 (0.500, not run, not run) "
                          "| 0.750 (0.750, not run, not run) | +0.250 (+0.250, not run, not run) |")
         self.assertTrue(self.line(self.docs, "| the demo |").endswith(
             "| 0.600 | 0.550 (not run, 0.550, not run) | -0.050 (not run, -0.050, not run) |"))
@@ -119,26 +119,26 @@ class ExperimentsTable(unittest.TestCase):
         """held_out: strict scores before each step and after the last."""
         rows = [{"step": step, "eval/strict": score} for step, score in enumerate(held_out[:-1])]
         for step, statistic, direction in alarms:
-            rows[step][f"alarm_raised/{statistic}"] = direction
+            rows[step][f"drift_raised/{statistic}"] = direction
         self.add_run(name, {"before": eval_json(held_out[0], 0.7, prompts=244),
                             "after": eval_json(held_out[-1], 0.7, prompts=244)}, rows)
 
     def test_alarms_are_in_time_before_the_score_is_lost(self):
-        self.add_watched("exp_watch_dark_s0", [0.4, 0.39, 0.36, 0.3, 0.1], [(2, "brightness", -1), (3, "chroma", 1)])
-        self.add_watched("exp_watch_dark_s1", [0.4, 0.39, 0.36, 0.3, 0.1], [(3, "brightness", -1)])
-        self.add_watched("exp_watch_dark_s2", [0.4, 0.39, 0.36, 0.38, 0.37], [])
-        self.add_watched("exp_watch_saturation_s0", [0.4, 0.39, 0.36, 0.38, 0.3], [])
+        self.add_watched("exp_drift_dark_s0", [0.4, 0.39, 0.36, 0.3, 0.1], [(2, "brightness", -1), (3, "chroma", 1)])
+        self.add_watched("exp_drift_dark_s1", [0.4, 0.39, 0.36, 0.3, 0.1], [(3, "brightness", -1)])
+        self.add_watched("exp_drift_dark_s2", [0.4, 0.39, 0.36, 0.38, 0.37], [])
+        self.add_watched("exp_drift_saturation_s0", [0.4, 0.39, 0.36, 0.38, 0.3], [])
         for seed in range(3):
-            self.add_watched(f"exp_watch_honest_s{seed}", [0.4, 0.5, 0.6], [(1, "chroma", 1)] if seed == 2 else [])
+            self.add_watched(f"exp_drift_honest_s{seed}", [0.4, 0.5, 0.6], [(1, "chroma", 1)] if seed == 2 else [])
         self.call()
         lines = self.docs.read_text().splitlines()
-        self.assertIn("| dark pictures | 0 | 2, brightness down | 3 | yes | 0.400 | 0.100 |", lines)
-        self.assertIn("| dark pictures | 1 | 3, brightness down | 3 | no | 0.400 | 0.100 |", lines)
-        self.assertIn("| dark pictures | 2 | none | never | nothing lost | 0.400 | 0.370 |", lines)
-        self.assertIn("| saturated pictures | 0 | none | 4 | no | 0.400 | 0.300 |", lines)
-        self.assertIn("| saturated pictures | 1 | not run | - | - | - | - |", lines)
+        self.assertIn("| dark images | 0 | 2, brightness down | 3 | yes | 0.400 | 0.100 |", lines)
+        self.assertIn("| dark images | 1 | 3, brightness down | 3 | no | 0.400 | 0.100 |", lines)
+        self.assertIn("| dark images | 2 | none | never | nothing lost | 0.400 | 0.370 |", lines)
+        self.assertIn("| saturated images | 0 | none | 4 | no | 0.400 | 0.300 |", lines)
+        self.assertIn("| saturated images | 1 | not run | - | - | - | - |", lines)
         self.assertIn("| GenEval | 3 | 2 | 1 (step 1, chroma up) |", lines)
-        self.assertIn("| GenEval, after two rounds | 0 | - | 0 |", lines)
+        self.assertIn("| GenEval, after two turns | 0 | - | 0 |", lines)
         before = self.docs.read_text()
         shutil.rmtree(self.root / "runs")
         self.call()

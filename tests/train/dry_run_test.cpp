@@ -6,13 +6,15 @@
 #include <string>
 
 #include "base/error.h"
-#include "policy/bagel.h"
+#include "policy/bagel/bagel.h"
 #include "support/temp_folder.h"
 #include "support/tensors.h"
 #include "support/tiny_bagel.h"
 
 namespace unigrpo::train {
 namespace {
+
+using data::SegmentKind;
 
 namespace fs = std::filesystem;
 
@@ -50,7 +52,7 @@ TEST(DryRun, CountsWhatTrainingWouldTrain) {
   EXPECT_NE(text.find("the weights' headers fit the config"), std::string::npos) << text;
   EXPECT_NE(text.find("not/here.jsonl is not here: 64 tokens a prompt assumed"), std::string::npos) << text;
   EXPECT_EQ(line_of(text, "prompts x group = samples"), "12 x 12 = 144");
-  EXPECT_EQ(line_of(text, "and for the alarms"), "24 ");
+  EXPECT_EQ(line_of(text, "and for the drift monitor"), "24 ");
 
   recipe.policy.train = policy::TrainMode::lora;
   recipe.policy.lora.rank = 4;
@@ -83,12 +85,12 @@ TEST(DryRun, OfThePublishedSizesFitsWithLoraAndNotWithAllWeights) {
 
 TEST(DryRun, OfATextModelHasNoImages) {
   recipe::Recipe recipe = recipe_for(UNIGRPO_TEST_DATA "/qwen2_tiny_tied");
-  recipe.rollout.program = {"text"};
+  recipe.rollout.episode = {SegmentKind::text};
   const std::string text = dry_run(recipe, {});
   EXPECT_NE(text.find("the weights' headers fit the config"), std::string::npos) << text;
   EXPECT_EQ(line_of(text, "language model, generation").substr(0, 2), "0 ");
   EXPECT_EQ(line_of(text, "image tokens, once a denoising step"), "0 ");
-  recipe.rollout.program = {"text", "image"};
+  recipe.rollout.episode = {SegmentKind::text, SegmentKind::image};
   const std::string said = testing::message_of<BadInput>([&] { dry_run(recipe, {}); });
   EXPECT_NE(said.find("text only"), std::string::npos) << said;
 }

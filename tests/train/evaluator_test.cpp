@@ -50,7 +50,7 @@ class Evaluator : public ::testing::Test {
     object.erase("seconds");
     return object;
   }
-  static const Image& picture(const EvalResult& result, size_t row) {
+  static const Image& image(const EvalResult& result, size_t row) {
     return *result.samples.at(row).sample.last_image();
   }
 
@@ -61,27 +61,27 @@ policy::Bagel* Evaluator::model = nullptr;
 
 TEST_F(Evaluator, TheSameSeedGivesTheSameImagesAndJsonAnotherSeedOthers) {
   EvalOptions o = options();
-  const EvalResult first = evaluate(*model, o), again = evaluate(*model, o);
+  const EvalResult first = evaluate(*model, o, {}), again = evaluate(*model, o, {});
   EXPECT_EQ(steady(o, first), steady(o, again));
   o.seed = 1;
-  const EvalResult other = evaluate(*model, o);
+  const EvalResult other = evaluate(*model, o, {});
   ASSERT_EQ(first.samples.size(), 4U);
   for (size_t i = 0; i < 4; ++i) {
-    EXPECT_EQ(picture(first, i).pixels, picture(again, i).pixels);
-    EXPECT_NE(picture(first, i).pixels, picture(other, i).pixels);
+    EXPECT_EQ(image(first, i).pixels, image(again, i).pixels);
+    EXPECT_NE(image(first, i).pixels, image(other, i).pixels);
   }
 }
 
 TEST_F(Evaluator, APromptsImageDoesNotDependOnTheRestOfTheFile) {
   const EvalOptions o = options();
-  const EvalResult all = evaluate(*model, o);
+  const EvalResult all = evaluate(*model, o, {});
   EvalOptions half = o;
   half.max_prompts = 2;  // rows 0 and 2, spread over the file
-  const EvalResult some = evaluate(*model, half);
+  const EvalResult some = evaluate(*model, half, {});
   ASSERT_EQ(some.samples.size(), 2U);
   EXPECT_EQ(some.samples[1].sample.prompt, "a red circle");
   for (size_t i = 0; i < 2; ++i) {
-    const Image &a = picture(some, i), &b = picture(all, 2 * i);
+    const Image &a = image(some, i), &b = image(all, 2 * i);
     ASSERT_EQ(a.pixels.size(), b.pixels.size());
     for (size_t k = 0; k < a.pixels.size(); ++k) ASSERT_NEAR(a.pixels[k], b.pixels[k], 1);  // a grey level of rounding
   }
@@ -91,7 +91,7 @@ TEST_F(Evaluator, CountsPromptsNotImagesAndAveragesOverBoth) {
   EvalOptions o = options();
   o.num_samples = 3;
   o.rewards = {{.kind = reward::RewardKind::saturation}, {.name = "ink", .kind = reward::RewardKind::saturation}};
-  const EvalResult result = evaluate(*model, o);
+  const EvalResult result = evaluate(*model, o, {});
   EXPECT_EQ(result.samples.size(), 12U);
   EXPECT_EQ(result.overall.count, 4);
   EXPECT_EQ(result.tags.at("single_object").count, 2);
@@ -118,7 +118,7 @@ TEST_F(Evaluator, CountsPromptsNotImagesAndAveragesOverBoth) {
 TEST_F(Evaluator, TheJsonHoldsWhatItsReadersExpect) {
   EvalOptions o = options();
   o.keep_samples = 0;
-  const EvalResult result = evaluate(*model, o);
+  const EvalResult result = evaluate(*model, o, {});
   EXPECT_TRUE(result.samples.empty());
   const nlohmann::json object = steady(o, result);
   EXPECT_EQ(object["model"], "tiny");
@@ -127,7 +127,7 @@ TEST_F(Evaluator, TheJsonHoldsWhatItsReadersExpect) {
   EXPECT_EQ(object["num_prompts"], 4);
   EXPECT_EQ(object["seed"], 0);
   EXPECT_EQ(object["num_steps"], 3);
-  EXPECT_EQ(object["guidance"], 1.0);
+  EXPECT_EQ(object["cfg_scale"], 1.0);
   for (const char* part : {"overall", "overall_by_tag"}) {
     EXPECT_TRUE(object[part]["strict"].is_number()) << part;
     EXPECT_TRUE(object[part]["soft"].is_number()) << part;
@@ -137,9 +137,9 @@ TEST_F(Evaluator, TheJsonHoldsWhatItsReadersExpect) {
 
 TEST_F(Evaluator, TheTruePlanStandsInForTheModelsOwnText) {
   EvalOptions o = options();
-  o.true_plan = true;
-  const EvalResult result = evaluate(*model, o);
-  const EvalResult own = evaluate(*model, options());
+  o.oracle_plan = true;
+  const EvalResult result = evaluate(*model, o, {});
+  const EvalResult own = evaluate(*model, options(), {});
   EXPECT_NE(result.samples[0].sample.segments[0].text, own.samples[0].sample.segments[0].text);
   EXPECT_NE(result.samples[2].sample.segments[0].text.find("red"), std::string::npos)
       << result.samples[2].sample.segments[0].text;
@@ -148,7 +148,7 @@ TEST_F(Evaluator, TheTruePlanStandsInForTheModelsOwnText) {
 TEST_F(Evaluator, NamesTheLineThatTheRewardCannotJudge) {
   EvalOptions o = options();
   o.prompts = temp.write("bad.jsonl", std::string(kRows) + "{\"prompt\": \"x\"}\n").string();
-  const std::string message = message_of<BadInput>([&] { evaluate(*model, o); });
+  const std::string message = message_of<BadInput>([&] { evaluate(*model, o, {}); });
   EXPECT_TRUE(message.starts_with(o.prompts + ":5: ")) << message;
   EXPECT_EQ(message_of<BadInput>([&] { check_eval_prompts(o.prompts, o.rewards); }), message);
   EXPECT_EQ(message_of<BadInput>([&] { check_eval_prompts(o.prompts, {{.kind = reward::RewardKind::saturation}}); }),

@@ -11,6 +11,7 @@
 namespace unigrpo::train {
 namespace {
 
+using data::SegmentKind;
 using testing::TempFolder;
 
 std::string message_of(const std::string& json) {
@@ -29,13 +30,13 @@ std::string message_of(const std::string& json) {
 TEST(GenerationConfig, WithoutTheFileTheDefaultsHold) {
   const TempFolder temp;
   const GenerationConfig config = read_generation_config(temp.path());
-  EXPECT_EQ(config.program, (std::vector<std::string>{"text", "image"}));
+  EXPECT_EQ(config.episode, (std::vector<SegmentKind>{SegmentKind::text, SegmentKind::image}));
   EXPECT_EQ(config.num_steps, 25);
   EXPECT_EQ(config.guidance.text_scale, 1.0);
 }
 
 TEST(GenerationConfig, WhatIsWrittenIsRead) {
-  const GenerationConfig written{.program = {"image", "text"},
+  const GenerationConfig written{.episode = {SegmentKind::image, SegmentKind::text},
                                  .image_size = 128,
                                  .num_steps = 7,
                                  .timestep_shift = 3.5,
@@ -56,7 +57,7 @@ TEST(GenerationConfig, WhatIsWrittenIsRead) {
   EXPECT_EQ(read.guidance.renorm, flow::Renorm::text_channel);
   EXPECT_EQ(read.guidance.interval_high, 0.9);
   EXPECT_EQ(read.system_prompt, written.system_prompt);
-  EXPECT_EQ(read.program, written.program);
+  EXPECT_EQ(read.episode, written.episode);
 }
 
 TEST(GenerationConfig, KeysOfOtherToolsArePassedOver) {
@@ -66,11 +67,11 @@ TEST(GenerationConfig, KeysOfOtherToolsArePassedOver) {
 TEST(GenerationConfig, AModelOfTextAloneWritesAndKeepsTheKeysOfOtherTools) {
   const TempFolder temp;
   temp.write("config.json", R"({"model_type": "qwen2"})");
-  EXPECT_EQ(read_generation_config(temp.path()).program, std::vector<std::string>{"text"});
+  EXPECT_EQ(read_generation_config(temp.path()).episode, std::vector<SegmentKind>{SegmentKind::text});
   temp.write("generation_config.json", R"({"eos_token_id": [1, 2], "temperature": 0.7})");
   GenerationConfig config = read_generation_config(temp.path());
   EXPECT_EQ(config.temperature, 0.7);
-  EXPECT_EQ(config.program, std::vector<std::string>{"text"});
+  EXPECT_EQ(config.episode, std::vector<SegmentKind>{SegmentKind::text});
   config.temperature = 1.0;
   temp.write("generation_config.json", to_json(config, temp.path()));
   const std::string written = io::read_text_file(temp.path() / "generation_config.json");
@@ -89,11 +90,11 @@ TEST(GenerationConfig, ErrorsNameFileAndKeyAndWhatWasFound) {
             ": 'max_tokens' must be 1 to 1e6, got 18446744073709551615");
   EXPECT_EQ(message_of(R"({"temperature": 0})"), ": 'temperature' must be above 0, got 0");
   EXPECT_EQ(message_of(R"({"temperature": true})"), ": 'temperature' must be a number, got true");
-  EXPECT_EQ(message_of(R"({"guidance": -2})"), ": 'guidance' must be above 0, got -2");
-  EXPECT_EQ(message_of(R"({"program": []})"), ": 'program' must be a list of \"text\" and \"image\"");
-  EXPECT_EQ(message_of(R"({"program": "text"})"), ": 'program' must be a list of \"text\" and \"image\"");
-  EXPECT_EQ(message_of(R"({"program": ["text", "video"]})"),
-            ": 'program' must be a list of \"text\" and \"image\", got \"video\"");
+  EXPECT_EQ(message_of(R"({"cfg_scale": -2})"), ": 'cfg_scale' must be above 0, got -2");
+  EXPECT_EQ(message_of(R"({"episode": []})"), ": 'episode' must be a list of \"text\" and \"image\"");
+  EXPECT_EQ(message_of(R"({"episode": "text"})"), ": 'episode' must be a list of \"text\" and \"image\"");
+  EXPECT_EQ(message_of(R"({"episode": ["text", "video"]})"),
+            ": 'episode' must be a list of \"text\" and \"image\", got \"video\"");
   EXPECT_EQ(message_of(R"({"system_prompt": 3})"), ": 'system_prompt' must be a string, got 3");
 }
 
@@ -103,13 +104,13 @@ TEST(GenerationConfig, RolloutsForSamplingHaveTheSameSettings) {
   config.timestep_shift = 2;
   config.max_tokens = 3;
   config.temperature = 0.5;
-  config.program = {"image"};
+  config.episode = {SegmentKind::image};
   const rollout::RolloutConfig settings = to_rollout_config(config);
   EXPECT_EQ(settings.num_steps, 6);
   EXPECT_EQ(settings.timestep_shift, 2);
   EXPECT_EQ(settings.max_tokens, 3);
   EXPECT_EQ(settings.temperature, 0.5);
-  EXPECT_EQ(settings.program, config.program);
+  EXPECT_EQ(settings.episode, config.episode);
 }
 
 }  // namespace

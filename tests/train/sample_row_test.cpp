@@ -15,7 +15,7 @@ TEST(SampleRow, HoldsAllThatTheTermsSaid) {
                                               .parts = {},
                                               .missing = {},
                                               .notes = {{"reply", "2 of 8"}, {"seen", "a dog"}}},
-                                             {.value = {}, .reason = "no picture", .parts = {}}};
+                                             {.value = {}, .reason = "no image", .parts = {}}};
 
   const monitor::SampleRow row = sample_row(sample, terms, scores);
 
@@ -23,7 +23,7 @@ TEST(SampleRow, HoldsAllThatTheTermsSaid) {
   EXPECT_EQ(row.scores,
             (std::map<std::string, std::optional<double>>{
                 {"geneval", 0.75}, {"geneval_strict", 0.5}, {"geneval_soft", 1.0}, {"judge", 0.25}, {"ocr", {}}}));
-  EXPECT_EQ(row.reasons, (std::map<std::string, std::string>{{"judge", "blurred"}, {"ocr", "no picture"}}));
+  EXPECT_EQ(row.reasons, (std::map<std::string, std::string>{{"judge", "blurred"}, {"ocr", "no image"}}));
   EXPECT_EQ(
       row.notes,
       (std::map<std::string, std::map<std::string, std::string>>{{"judge", {{"reply", "2 of 8"}, {"seen", "a dog"}}}}));

@@ -6,12 +6,11 @@
 #include <vector>
 
 #include "data/prompt_file.h"
-#include "data/shapes_world.h"
-#include "policy/bagel.h"
+#include "data/worlds/shapes_world.h"
+#include "policy/bagel/bagel.h"
 #include "reward/builtin/color_detector.h"
 #include "reward/builtin/geneval.h"
 #include "train/prompt_lines.h"
-#include "train/sft_data.h"
 
 namespace unigrpo::train {
 namespace {
@@ -20,7 +19,7 @@ TEST(ShapesBase, DecodedImagesReadAsTheScenesThatWereEncoded) {
   const std::string root = UNIGRPO_SOURCE_DIR;
   policy::PolicyConfig config;
   config.model = root + "/assets/shapes-base";
-  const auto model = policy::Bagel::load(config, 0);
+  const auto model = policy::Bagel::load(config, {});
   const auto prompts = data::read_prompt_file(root + "/assets/shapes-world/test.jsonl");
   const auto detector = reward::make_color_detector();
   constexpr int64_t kImages = 200;
@@ -35,7 +34,8 @@ TEST(ShapesBase, DecodedImagesReadAsTheScenesThatWereEncoded) {
   for (int64_t i = 0; i < kImages; ++i) {
     const auto& prompt = prompts[static_cast<size_t>(i) * prompts.size() / kImages];
     const auto found = detector->detect(decoded[i]);
-    right += reward::score_geneval(prompt.metadata_json, found, 64, 64).strict == 1.0 ? 1 : 0;
+    right +=
+        reward::score_geneval(reward::parse_geneval_row(prompt.metadata_json), found, 64, 64).strict == 1.0 ? 1 : 0;
   }
   RecordProperty("right", static_cast<int>(right));
   EXPECT_GE(right, kImages * 97 / 100);

@@ -86,7 +86,7 @@ def write_tokenizer(folder, tokens, merges, max_length, as_json):
 
 
 def make_images(generator):
-    """Pictures of several shapes: to shrink, to grow, of the right size already, and long ones."""
+    """Images of several shapes: to shrink, to grow, of the right size already, and long ones."""
     images = []
     for height, width in [(45, 61), (20, 17), (32, 32), (28, 28), (120, 33), (9, 40)]:
         coarse = torch.rand((1, 3, 5, 6), generator=generator)

@@ -47,9 +47,9 @@ class AnswerReward : public Reward {
   static Score score_one(const data::Sample& sample) {
     const auto right = right_answers(sample.metadata_json);
     const auto text = std::find_if(sample.segments.rbegin(), sample.segments.rend(),
-                                   [](const auto& segment) { return segment.kind == data::SampleSegment::Kind::text; });
+                                   [](const auto& segment) { return segment.kind == data::SegmentKind::text; });
     if (text == sample.segments.rend()) return {.value = std::nullopt, .reason = "no text", .parts = {}};
-    if (!text->ended) return {.value = 0.0, .reason = "the text did not end", .parts = {}};
+    if (!text->finished) return {.value = 0.0, .reason = "the text did not end", .parts = {}};
     const std::string given = answer_of(text->text);
     if (std::find(right.begin(), right.end(), given) != right.end()) return {.value = 1.0, .reason = "", .parts = {}};
     return {.value = 0.0, .reason = fmt::format("answered '{}', expected '{}'", given, right.front()), .parts = {}};

@@ -12,7 +12,7 @@ namespace unigrpo::reward {
 std::string answer_of(std::string_view text);
 
 /// 1 where the sample's last text answers what `metadata.answer` of its row says (a text, or a list of texts of which
-/// one is enough), else 0. A text that the length limit cut answers nothing. For questions with a checkable answer.
+/// one is enough), else 0. A truncated text answers nothing. For questions with a checkable answer.
 std::unique_ptr<Reward> make_answer_reward();
 
 }  // namespace unigrpo::reward

@@ -9,7 +9,7 @@
 #include <optional>
 #include <utility>
 
-#include "data/shapes_world.h"
+#include "data/worlds/shapes_world.h"
 
 namespace unigrpo::reward {
 namespace {

@@ -15,30 +15,9 @@
 namespace unigrpo::reward {
 namespace {
 
-constexpr double kMayMove = 0.1;  // of the picture's longer side
+constexpr double kMayMove = 0.1;  // of the image's longer side
 
-struct Change {
-  std::string changed;  // class
-  bool removed = false;
-};
-
-Change change_of(const std::string& metadata_json) {
-  const nlohmann::json row = io::parse_json(metadata_json, "metadata");
-  if (!row.is_object() || !row.contains("metadata") || !row["metadata"].is_object() ||
-      !row["metadata"].contains("changed") || !row["metadata"]["changed"].is_string()) {
-    throw BadInput("'metadata.changed' is missing: the class of the objects that change");
-  }
-  Change change{.changed = row["metadata"]["changed"].get<std::string>()};
-  if (row.contains("exclude") && row["exclude"].is_array()) {
-    for (const auto& entry : row["exclude"]) {
-      change.removed =
-          change.removed || (entry.is_object() && entry.contains("class") && entry["class"] == change.changed);
-    }
-  }
-  return change;
-}
-
-/// Detections in shares of the picture, so that pictures of two sizes compare.
+/// Detections in shares of the image, so that images of two sizes compare.
 std::vector<Detection> scaled(std::vector<Detection> found, double x, double y) {
   for (Detection& object : found) {
     object.left *= x;
@@ -51,15 +30,19 @@ std::vector<Detection> scaled(std::vector<Detection> found, double x, double y) 
 
 class EditReward : public Reward {
  public:
-  EditReward(GenevalMeasure measure, std::unique_ptr<Detector> detector)
-      : measure_(measure), detector_(std::move(detector)) {}
+  EditReward(GenevalMetric metric, std::unique_ptr<Detector> detector)
+      : metric_(metric), detector_(std::move(detector)) {}
 
   std::vector<Score> score(std::span<const data::Sample> samples) override {
     std::vector<Score> scores(samples.size());
     std::vector<size_t> judged;
-    std::vector<const Image*> images;  // of each judged sample, the old picture and the new one
+    std::vector<EditRow> rows;         // of the judged
+    std::vector<const Image*> images;  // of each judged sample, the old image and the new one
     for (size_t n = 0; n < samples.size(); ++n) {
       scores[n].reason = unfit(samples[n]);
+      if (scores[n].reason.empty()) {
+        scores[n].reason = complaint_of([&] { rows.push_back(parse_edit_row(samples[n].metadata_json)); });
+      }
       if (!scores[n].reason.empty()) continue;
       judged.push_back(n);
       images.insert(images.end(), {samples[n].images.front().get(), samples[n].last_image()});
@@ -73,48 +56,54 @@ class EditReward : public Reward {
       const Image &old_image = *images[2 * i], &new_image = *images[2 * i + 1];
       const auto old_objects = scaled(before.objects, static_cast<double>(new_image.width) / old_image.width,
                                       static_cast<double>(new_image.height) / old_image.height);
-      score = to_score(
-          score_edit(samples[judged[i]].metadata_json, old_objects, after.objects, new_image.width, new_image.height),
-          measure_);
+      score = to_score(score_edit(rows[i], old_objects, after.objects, new_image.width, new_image.height), metric_);
     }
     return scores;
   }
 
   std::string missing_metadata(const std::string& metadata_json) const override {
-    return complaint_of([&] {
-      change_of(metadata_json);
-      score_geneval(metadata_json, {}, 1, 1);
-    });
+    return complaint_of([&] { parse_edit_row(metadata_json); });
   }
   std::vector<std::string> dimensions() const override { return geneval_dimensions(); }
 
  private:
-  /// Why a sample cannot be judged; empty where it can.
-  std::string unfit(const data::Sample& sample) const {
+  /// Why a sample's images cannot be judged; empty where they can.
+  static std::string unfit(const data::Sample& sample) {
     const Image* after = sample.last_image();
     if (!after) return "no image";
     if (sample.images.empty()) return "the prompt has no image";
     if (!is_whole(*after) || !is_whole(*sample.images.front())) return "an image is empty";
-    return missing_metadata(sample.metadata_json);
+    return "";
   }
 
-  GenevalMeasure measure_;
+  GenevalMetric metric_;
   std::unique_ptr<Detector> detector_;
 };
 
 }  // namespace
 
-GenevalScore score_edit(const std::string& metadata_json, std::span<const Detection> before,
-                        std::span<const Detection> after, int image_width, int image_height) {
-  const Change change = change_of(metadata_json);
-  const GenevalScore wanted = score_geneval(metadata_json, after, image_width, image_height);
+EditRow parse_edit_row(const std::string& metadata_json) {
+  const nlohmann::json json = io::parse_json(metadata_json, "metadata");
+  if (!json.is_object() || !json.contains("metadata") || !json["metadata"].is_object() ||
+      !json["metadata"].contains("changed") || !json["metadata"]["changed"].is_string()) {
+    throw BadInput("'metadata.changed' is missing: the class of the objects that change");
+  }
+  EditRow row{.wanted = read_geneval_row(json), .changed = json["metadata"]["changed"].get<std::string>()};
+  row.removed =
+      std::ranges::any_of(row.wanted.exclude, [&](const auto& entry) { return entry.class_name == row.changed; });
+  return row;
+}
+
+GenevalScore score_edit(const EditRow& row, std::span<const Detection> before, std::span<const Detection> after,
+                        int image_width, int image_height) {
+  const GenevalScore wanted = score_geneval(row.wanted, after, image_width, image_height);
   const double reach = kMayMove * std::max(image_width, image_height);
   std::set<const Detection*> taken;
   double kept = 0, objects = 0;
   std::string reason = wanted.reason;
   for (const Detection& old : before) {
-    const bool touched = old.class_name == change.changed;
-    if (touched && change.removed) continue;
+    const bool touched = old.class_name == row.changed;
+    if (touched && row.removed) continue;
     ++objects;
     const Detection* nearest = nullptr;
     double best = reach;
@@ -135,13 +124,13 @@ GenevalScore score_edit(const std::string& metadata_json, std::span<const Detect
     }
   }
   const double share = objects > 0 ? kept / objects : 1.0;
-  const double had = score_geneval(metadata_json, before, image_width, image_height).soft;
+  const double had = score_geneval(row.wanted, before, image_width, image_height).soft;
   const double progress = had < 1 ? std::max(0.0, (wanted.soft - had) / (1 - had)) : wanted.soft;
   return {.strict = wanted.strict == 1.0 && kept == objects ? 1.0 : 0.0, .soft = progress * share, .reason = reason};
 }
 
-std::unique_ptr<Reward> make_edit_reward(GenevalMeasure measure, std::unique_ptr<Detector> detector) {
-  return std::make_unique<EditReward>(measure, std::move(detector));
+std::unique_ptr<Reward> make_edit_reward(GenevalMetric metric, std::unique_ptr<Detector> detector) {
+  return std::make_unique<EditReward>(metric, std::move(detector));
 }
 
 }  // namespace unigrpo::reward

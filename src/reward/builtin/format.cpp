@@ -17,7 +17,7 @@ std::string_view trimmed(std::string_view text) {
 /// Empty where the text is one thought, else what is wrong with it.
 std::string fault_of(const data::SampleSegment& segment) {
   std::string_view text = trimmed(segment.text);
-  if (!segment.ended) return "the text did not end";
+  if (!segment.finished) return "the text did not end";
   if (!text.starts_with(kOpen)) return "no <think> at the start";
   if (!text.ends_with(kClose)) return "no </think> at the end";
   text.remove_prefix(kOpen.size());
@@ -34,9 +34,9 @@ class FormatReward : public Reward {
     std::vector<Score> scores;
     scores.reserve(samples.size());
     for (const data::Sample& sample : samples) {
-      const auto text = std::find_if(
-          sample.segments.begin(), sample.segments.end(),
-          [](const data::SampleSegment& segment) { return segment.kind == data::SampleSegment::Kind::text; });
+      const auto text =
+          std::find_if(sample.segments.begin(), sample.segments.end(),
+                       [](const data::SampleSegment& segment) { return segment.kind == data::SegmentKind::text; });
       const std::string fault = text == sample.segments.end() ? "no text" : fault_of(*text);
       scores.push_back({.value = fault.empty() ? 1.0 : 0.0, .reason = fault, .parts = {}});
     }

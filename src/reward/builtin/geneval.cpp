@@ -20,26 +20,11 @@ namespace unigrpo::reward {
 namespace {
 
 using Json = nlohmann::json;
+using Requirement = GenevalRow::Requirement;
 
 constexpr double kPositionThreshold = 0.1;  // share of both boxes' sizes that an offset must exceed
 constexpr double kDirectionThreshold = 0.5;
 constexpr std::array kRelations = {"left of", "right of", "above", "below"};
-
-struct Position {
-  std::string relation;
-  size_t target = 0;  // index of an earlier include entry
-};
-
-struct Requirement {
-  std::string class_name;
-  int64_t count = 1;
-  std::string color;  // empty where the entry gives none
-  std::optional<Position> position;
-};
-
-struct Metadata {
-  std::vector<Requirement> include, exclude;
-};
 
 void require(bool condition, std::string_view list, size_t index, std::string_view what) {
   if (!condition) throw BadInput("'{}' entry {}: {}", list, index, what);
@@ -51,10 +36,10 @@ std::string required_string(const Json& value, std::string_view list, size_t ind
   return value.get<std::string>();
 }
 
-Position parse_position(const Json& value, size_t index) {
+GenevalRow::Position parse_position(const Json& value, size_t index) {
   require(value.is_array() && value.size() == 2 && value[0].is_string() && value[1].is_number_integer(), "include",
           index, "'position' must be [relation, index of an include entry]");
-  Position position = {.relation = value[0].get<std::string>(), .target = 0};
+  GenevalRow::Position position = {.relation = value[0].get<std::string>(), .target = 0};
   require(std::find(kRelations.begin(), kRelations.end(), position.relation) != kRelations.end(), "include", index,
           "'position' must be left of | right of | above | below");
   require(value[1] >= 0 && value[1] < index, "include", index, "'position' must name an earlier entry");
@@ -95,25 +80,9 @@ std::vector<Requirement> parse_list(const Json& json, const std::string& list) {
   return requirements;
 }
 
-int64_t num_sharing(const Metadata& metadata, const std::string& class_name) {
-  return std::count_if(metadata.include.begin(), metadata.include.end(),
+int64_t num_sharing(const GenevalRow& row, const std::string& class_name) {
+  return std::count_if(row.include.begin(), row.include.end(),
                        [&](const Requirement& other) { return other.class_name == class_name; });
-}
-
-Metadata parse_metadata(std::string_view text) {
-  const Json json = io::parse_json(text, "metadata");
-  if (!json.is_object()) throw BadInput("metadata must be an object");
-  if (!json.contains("include")) throw BadInput("'include' is missing");
-  Metadata metadata = {parse_list(json, "include"), parse_list(json, "exclude")};
-  if (metadata.include.empty()) throw BadInput("'include' is empty");
-  std::set<std::pair<std::string, std::string>> seen;
-  for (const Requirement& entry : metadata.include) {
-    const bool distinct = seen.insert({entry.class_name, entry.color}).second;
-    if (num_sharing(metadata, entry.class_name) > 1 && (entry.color.empty() || !distinct)) {
-      throw BadInput("'include' entries that share the class '{}' need different colors", entry.class_name);
-    }
-  }
-  return metadata;
 }
 
 /// GenEval's relation of a to b:
@@ -162,8 +131,8 @@ using Objects = std::vector<const Detection*>;
 
 /// The objects that an entry speaks of: those of its class, and of its colour where another entry
 /// shares the class.
-Objects objects_of(const Requirement& entry, const Metadata& metadata, std::span<const Detection> detections) {
-  const bool by_color = num_sharing(metadata, entry.class_name) > 1;
+Objects objects_of(const Requirement& entry, const GenevalRow& row, std::span<const Detection> detections) {
+  const bool by_color = num_sharing(row, entry.class_name) > 1;
   Objects objects;
   for (const Detection& found : detections) {
     if (found.class_name == entry.class_name && (!by_color || found.color == entry.color)) objects.push_back(&found);
@@ -177,10 +146,10 @@ int64_t count_of(const std::string& class_name, std::span<const Detection> detec
 }
 
 /// Classes that several entries name, with the number of objects they ask for together.
-std::map<std::string, int64_t> shared_classes(const Metadata& metadata) {
+std::map<std::string, int64_t> shared_classes(const GenevalRow& row) {
   std::map<std::string, int64_t> totals;
-  for (const Requirement& entry : metadata.include) {
-    if (num_sharing(metadata, entry.class_name) > 1) totals[entry.class_name] += entry.count;
+  for (const Requirement& entry : row.include) {
+    if (num_sharing(row, entry.class_name) > 1) totals[entry.class_name] += entry.count;
   }
   return totals;
 }
@@ -202,15 +171,19 @@ void check_boxes(std::span<const Detection> detections, int image_width, int ima
 
 class GenevalReward : public Reward {
  public:
-  GenevalReward(GenevalMeasure measure, std::unique_ptr<Detector> detector)
-      : measure_(measure), detector_(std::move(detector)) {}
+  GenevalReward(GenevalMetric metric, std::unique_ptr<Detector> detector)
+      : metric_(metric), detector_(std::move(detector)) {}
 
   std::vector<Score> score(std::span<const data::Sample> samples) override {
     std::vector<Score> scores(samples.size());
     std::vector<size_t> judged;
+    std::vector<GenevalRow> rows;  // of the judged
     std::vector<const Image*> images;
     for (size_t n = 0; n < samples.size(); ++n) {
       scores[n].reason = unfit(samples[n]);
+      if (scores[n].reason.empty()) {
+        scores[n].reason = complaint_of([&] { rows.push_back(parse_geneval_row(samples[n].metadata_json)); });
+      }
       if (!scores[n].reason.empty()) continue;
       judged.push_back(n);
       images.push_back(samples[n].last_image());
@@ -220,40 +193,56 @@ class GenevalReward : public Reward {
       Score& score = scores[judged[i]];
       score.reason = found[i].failure;
       if (!score.reason.empty()) continue;
-      score = to_score(
-          score_geneval(samples[judged[i]].metadata_json, found[i].objects, images[i]->width, images[i]->height),
-          measure_);
+      score = to_score(score_geneval(rows[i], found[i].objects, images[i]->width, images[i]->height), metric_);
     }
     return scores;
   }
 
   std::string missing_metadata(const std::string& metadata_json) const override {
-    return complaint_of([&] { parse_metadata(metadata_json); });
+    return complaint_of([&] { parse_geneval_row(metadata_json); });
   }
   std::vector<std::string> dimensions() const override { return geneval_dimensions(); }
 
  private:
-  /// Why a sample cannot be judged; empty where it can.
-  std::string unfit(const data::Sample& sample) const {
+  /// Why a sample's image cannot be judged; empty where it can.
+  static std::string unfit(const data::Sample& sample) {
     const Image* image = sample.last_image();
     if (image == nullptr) return "no image";
-    return is_whole(*image) ? missing_metadata(sample.metadata_json) : "the image is empty";
+    return is_whole(*image) ? "" : "the image is empty";
   }
 
-  GenevalMeasure measure_;
+  GenevalMetric metric_;
   std::unique_ptr<Detector> detector_;
 };
 
 }  // namespace
 
-GenevalScore score_geneval(std::string_view metadata_json, std::span<const Detection> detections, int image_width,
+GenevalRow read_geneval_row(const Json& json) {
+  if (!json.is_object()) throw BadInput("metadata must be an object");
+  if (!json.contains("include")) throw BadInput("'include' is missing");
+  GenevalRow row = {parse_list(json, "include"), parse_list(json, "exclude")};
+  if (row.include.empty()) throw BadInput("'include' is empty");
+  std::set<std::pair<std::string, std::string>> seen;
+  for (const Requirement& entry : row.include) {
+    const bool distinct = seen.insert({entry.class_name, entry.color}).second;
+    if (num_sharing(row, entry.class_name) > 1 && (entry.color.empty() || !distinct)) {
+      throw BadInput("'include' entries that share the class '{}' need different colors", entry.class_name);
+    }
+  }
+  return row;
+}
+
+GenevalRow parse_geneval_row(std::string_view metadata_json) {
+  return read_geneval_row(io::parse_json(metadata_json, "metadata"));
+}
+
+GenevalScore score_geneval(const GenevalRow& row, std::span<const Detection> detections, int image_width,
                            int image_height) {
-  const Metadata metadata = parse_metadata(metadata_json);
   check_boxes(detections, image_width, image_height);
   Tally tally;
   std::vector<Objects> groups;
-  for (const Requirement& entry : metadata.include) {
-    const Objects& objects = groups.emplace_back(objects_of(entry, metadata, detections));
+  for (const Requirement& entry : row.include) {
+    const Objects& objects = groups.emplace_back(objects_of(entry, row, detections));
     const std::string name = described(entry);
     tally.add(!objects.empty(), fmt::format("no {}", entry.class_name));
     tally.add(static_cast<int64_t>(objects.size()) == entry.count,
@@ -272,16 +261,16 @@ GenevalScore score_geneval(std::string_view metadata_json, std::span<const Detec
                            });
                          });
       tally.add(holds, fmt::format("{} not {} {}", name, entry.position->relation,
-                                   described(metadata.include[entry.position->target])));
+                                   described(row.include[entry.position->target])));
     }
   }
   // Entries that share a class have each counted their own colour; an object of a third is surplus
   // all the same.
-  for (const auto& [class_name, total] : shared_classes(metadata)) {
+  for (const auto& [class_name, total] : shared_classes(row)) {
     const int64_t found = count_of(class_name, detections);
     tally.add(found == total, fmt::format("expected {} {} in all, found {}", total, class_name, found));
   }
-  for (const Requirement& entry : metadata.exclude) {
+  for (const Requirement& entry : row.exclude) {
     const int64_t found = count_of(entry.class_name, detections);
     tally.add(found < entry.count,
               fmt::format("expected fewer than {} {}, found {}", entry.count, entry.class_name, found));
@@ -289,14 +278,14 @@ GenevalScore score_geneval(std::string_view metadata_json, std::span<const Detec
   return tally.score();
 }
 
-Score to_score(const GenevalScore& found, GenevalMeasure measure) {
+Score to_score(const GenevalScore& found, GenevalMetric metric) {
   const auto value = [&] {
-    switch (measure) {
-      case GenevalMeasure::strict:
+    switch (metric) {
+      case GenevalMetric::strict:
         return found.strict;
-      case GenevalMeasure::soft:
+      case GenevalMetric::soft:
         return found.soft;
-      case GenevalMeasure::mixed:
+      case GenevalMetric::mixed:
         break;
     }
     return (found.strict + found.soft) / 2;
@@ -306,8 +295,8 @@ Score to_score(const GenevalScore& found, GenevalMeasure measure) {
 
 std::vector<std::string> geneval_dimensions() { return {"strict", "soft"}; }
 
-std::unique_ptr<Reward> make_geneval_reward(GenevalMeasure measure, std::unique_ptr<Detector> detector) {
-  return std::make_unique<GenevalReward>(measure, std::move(detector));
+std::unique_ptr<Reward> make_geneval_reward(GenevalMetric metric, std::unique_ptr<Detector> detector) {
+  return std::make_unique<GenevalReward>(metric, std::move(detector));
 }
 
 }  // namespace unigrpo::reward

@@ -1,13 +1,16 @@
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "reward/builtin/config.h"
 #include "reward/builtin/detector.h"
-#include "reward/config.h"
 #include "reward/reward.h"
 
 namespace unigrpo::reward {
@@ -19,7 +22,26 @@ struct GenevalScore {
   std::string reason;  // what is wrong, empty when strict is 1
 };
 
-/// Scores detections against a row's `include` / `exclude`.
+/// What a row asks for: its `include` and `exclude`.
+struct GenevalRow {
+  struct Position {
+    std::string relation;
+    size_t target = 0;  // index of an earlier include entry
+  };
+  struct Requirement {
+    std::string class_name;
+    int64_t count = 1;
+    std::string color;  // empty where the entry gives none
+    std::optional<Position> position;
+  };
+  std::vector<Requirement> include, exclude;
+};
+
+/// Throws BadInput where the row is not in GenEval's schema.
+GenevalRow read_geneval_row(const nlohmann::json& row);
+GenevalRow parse_geneval_row(std::string_view metadata_json);
+
+/// Scores detections against a row.
 ///
 /// Requirements, each met or not: an include entry's class is there; exactly `count` objects of it
 /// are (GenEval itself lets more pass outside its counting task; here a surplus object of a named
@@ -30,19 +52,19 @@ struct GenevalScore {
 /// then each counts the objects of its colour, and the class's total must be right as well.
 /// Relations are GenEval's: the offset of the box centres, less a tenth of both boxes' sizes, over
 /// its length; "left of" where the x component is below -0.5, and so on.
-/// Throws BadInput where `metadata_json` is not in GenEval's schema, RuntimeFailure for a box that
-/// is empty or not within the image (by a pixel or more): a fault of the detector.
-GenevalScore score_geneval(std::string_view metadata_json, std::span<const Detection> detections, int image_width,
+/// Throws RuntimeFailure for a box that is empty or not within the image (by a pixel or more): a
+/// fault of the detector.
+GenevalScore score_geneval(const GenevalRow& row, std::span<const Detection> detections, int image_width,
                            int image_height);
 
-/// As a sample's score: the value is `measure` (mixed: the mean of both), the parts are geneval_dimensions().
-Score to_score(const GenevalScore& found, GenevalMeasure measure);
+/// As a sample's score: the value is `metric` (mixed: the mean of both), the parts are geneval_dimensions().
+Score to_score(const GenevalScore& found, GenevalMetric metric);
 
 /// "strict" and "soft".
 std::vector<std::string> geneval_dimensions();
 
-/// Detects the objects in a sample's last image and scores them: the value is `measure` (mixed: the
+/// Detects the objects in a sample's last image and scores them: the value is `metric` (mixed: the
 /// mean of strict and soft), the parts are "strict" and "soft". Range [0, 1].
-std::unique_ptr<Reward> make_geneval_reward(GenevalMeasure measure, std::unique_ptr<Detector> detector);
+std::unique_ptr<Reward> make_geneval_reward(GenevalMetric metric, std::unique_ptr<Detector> detector);
 
 }  // namespace unigrpo::reward

@@ -2,7 +2,7 @@
 
 #include <memory>
 
-#include "reward/config.h"
+#include "reward/builtin/config.h"
 #include "reward/reward.h"
 
 namespace unigrpo::reward {

@@ -60,7 +60,7 @@ class OcrReward : public Reward {
       throw BadInput("reward 'ocr': Tesseract has no English model; install tesseract-ocr-eng or set TESSDATA_PREFIX");
     }
     reader_.SetVariable("debug_file", "/dev/null");
-    reader_.SetPageSegMode(tesseract::PSM_SPARSE_TEXT);  // words anywhere in a picture, not a page
+    reader_.SetPageSegMode(tesseract::PSM_SPARSE_TEXT);  // words anywhere in an image, not a page
   }
 
   std::vector<Score> score(std::span<const data::Sample> samples) override {
@@ -81,7 +81,7 @@ class OcrReward : public Reward {
   /// Words in reading order, one space between.
   std::string text_in(const Image& image) {
     reader_.SetImage(image.pixels.data(), image.width, image.height, 3, 3 * image.width);
-    reader_.SetSourceResolution(150);  // dots an inch: pictures say none, and Tesseract would guess and warn
+    reader_.SetSourceResolution(150);  // dots an inch: images say none, and Tesseract would guess and warn
     const std::unique_ptr<char[]> text(reader_.GetUTF8Text());
     if (!text) throw BadInput("Tesseract could not read the image");
     std::string words;

@@ -8,7 +8,7 @@
 
 namespace unigrpo::reward {
 
-/// How well a picture shows the text that it should, in [0, 1]: 1 - min(d, n) / n, with n the target's length in bytes
+/// How well an image shows the text that it should, in [0, 1]: 1 - min(d, n) / n, with n the target's length in bytes
 /// and d the Levenshtein distance of the two texts, 0 where the target is part of what was read; white space and the
 /// case of ASCII letters aside. It is Flow-GRPO's (arXiv 2505.05470). `target` has more than white space.
 double ocr_score(std::string_view read, std::string_view target);

@@ -15,13 +15,13 @@ namespace {
 Pattern compiled(const std::string& text) try {
   return {text, {.dot_takes_line_breaks = true, .invalid_utf8 = true}};
 } catch (const Pattern::Error& error) {
-  throw BadInput("reward.terms: pattern {}: expected a regular expression: {} (at byte {})", in_quotes(text),
-                 error.what(), error.offset);
+  throw BadInput("rewards: pattern {}: expected a regular expression: {} (at byte {})", in_quotes(text), error.what(),
+                 error.offset);
 }
 
 class TextRulesReward : public Reward {
  public:
-  explicit TextRulesReward(const TermConfig& term) : term_(term), pattern_(compiled(term.pattern)) {}
+  explicit TextRulesReward(const TextRulesConfig& config) : config_(config), pattern_(compiled(config.pattern)) {}
 
   std::vector<Score> score(std::span<const data::Sample> samples) override {
     return score_each(samples, [this](const data::Sample& sample) { return score_one(sample); });
@@ -33,7 +33,7 @@ class TextRulesReward : public Reward {
  private:
   Score score_one(const data::Sample& sample) const {
     const auto text = std::find_if(sample.segments.begin(), sample.segments.end(),
-                                   [](const auto& segment) { return segment.kind == data::SampleSegment::Kind::text; });
+                                   [](const auto& segment) { return segment.kind == data::SegmentKind::text; });
     if (text == sample.segments.end())
       return {.value = 0.0, .reason = "no text", .parts = {{"rules", 0}, {"overlong", 0}}};
     const std::string fault = fault_of(*text);
@@ -43,8 +43,8 @@ class TextRulesReward : public Reward {
   }
 
   std::string fault_of(const data::SampleSegment& text) const {
-    if (text.num_tokens < term_.min_tokens) {
-      return fmt::format("{} tokens, expected at least {}", text.num_tokens, term_.min_tokens);
+    if (text.num_tokens < config_.min_tokens) {
+      return fmt::format("{} tokens, expected at least {}", text.num_tokens, config_.min_tokens);
     }
     try {
       return pattern_.search(text.text) ? "" : "the pattern is not in the text";
@@ -54,21 +54,21 @@ class TextRulesReward : public Reward {
   }
 
   double overlong_of(int64_t length) const {
-    if (term_.max_tokens == 0) return 0;
-    const int64_t over = length - (term_.max_tokens - term_.overlong_cache);
+    if (config_.max_tokens == 0) return 0;
+    const int64_t over = length - (config_.max_tokens - config_.overlong_cache);
     if (over <= 0) return 0;
-    if (length > term_.max_tokens) return -1;
-    return -static_cast<double>(over) / static_cast<double>(term_.overlong_cache);
+    if (length > config_.max_tokens) return -1;
+    return -static_cast<double>(over) / static_cast<double>(config_.overlong_cache);
   }
 
-  TermConfig term_;
+  TextRulesConfig config_;
   Pattern pattern_;
 };
 
 }  // namespace
 
-std::unique_ptr<Reward> make_text_rules_reward(const TermConfig& term) {
-  return std::make_unique<TextRulesReward>(term);
+std::unique_ptr<Reward> make_text_rules_reward(const TextRulesConfig& config) {
+  return std::make_unique<TextRulesReward>(config);
 }
 
 }  // namespace unigrpo::reward

@@ -2,7 +2,7 @@
 
 #include <memory>
 
-#include "reward/config.h"
+#include "reward/builtin/config.h"
 #include "reward/reward.h"
 
 namespace unigrpo::reward {
@@ -19,6 +19,6 @@ namespace unigrpo::reward {
 /// 0.
 ///
 /// Throws BadInput for a pattern that is none. A text on which the pattern needs too many steps has no score.
-std::unique_ptr<Reward> make_text_rules_reward(const TermConfig& term);
+std::unique_ptr<Reward> make_text_rules_reward(const TextRulesConfig& config);
 
 }  // namespace unigrpo::reward

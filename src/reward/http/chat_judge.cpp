@@ -20,7 +20,7 @@ constexpr size_t kMaxNoteBytes = 4000;
 std::string texts_of(const data::Sample& sample) {
   std::string texts;
   for (const data::SampleSegment& segment : sample.segments) {
-    if (segment.kind != data::SampleSegment::Kind::text) continue;
+    if (segment.kind != data::SegmentKind::text) continue;
     if (!texts.empty()) texts += "\n\n";
     texts += segment.text;
   }
@@ -52,7 +52,7 @@ std::vector<const Image*> images_of(const data::Sample& sample) {
   std::vector<const Image*> images;
   for (const auto& image : sample.images) images.push_back(image.get());
   for (const data::SampleSegment& segment : sample.segments) {
-    if (segment.kind == data::SampleSegment::Kind::image) images.push_back(&segment.image);
+    if (segment.kind == data::SegmentKind::image) images.push_back(&segment.image);
   }
   return images;
 }
@@ -68,11 +68,12 @@ std::string reply_in(const Json& answer) {
 
 class ChatJudge : public Reward {
  public:
-  explicit ChatJudge(const TermConfig& term)
-      : config_(term.http),
+  ChatJudge(const EndpointConfig& endpoint, const JudgeConfig& judge, StopToken stop)
+      : image_format_(endpoint.image_format),
+        config_(judge),
         number_(config_.score_pointer.empty() ? number_by_pattern(config_.score_regex)
                                               : number_at_pointer(config_.score_pointer)),
-        client_(make_client(term)) {}
+        client_(make_client(endpoint, stop)) {}
 
   std::vector<Score> score(std::span<const data::Sample> samples) override {
     std::vector<Score> scores(samples.size());
@@ -107,7 +108,7 @@ class ChatJudge : public Reward {
     if (images.empty()) return text;
     Json content = Json::array({{{"type", "text"}, {"text", std::move(text)}}});
     for (const Image* image : images) {
-      content.push_back({{"type", "image_url"}, {"image_url", {{"url", data_url(*image, config_.image_format)}}}});
+      content.push_back({{"type", "image_url"}, {"image_url", {{"url", data_url(*image, image_format_)}}}});
     }
     return content;
   }
@@ -126,13 +127,16 @@ class ChatJudge : public Reward {
     return score;
   }
 
-  HttpConfig config_;
+  HttpImageFormat image_format_;
+  JudgeConfig config_;
   std::unique_ptr<ReplyNumber> number_;
   io::HttpClient client_;
 };
 
 }  // namespace
 
-std::unique_ptr<Reward> make_chat_judge(const TermConfig& term) { return std::make_unique<ChatJudge>(term); }
+std::unique_ptr<Reward> make_chat_judge(const EndpointConfig& endpoint, const JudgeConfig& judge, StopToken stop) {
+  return std::make_unique<ChatJudge>(endpoint, judge, stop);
+}
 
 }  // namespace unigrpo::reward

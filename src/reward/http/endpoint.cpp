@@ -18,7 +18,7 @@
 namespace unigrpo::reward {
 namespace {
 
-std::string key_of(const HttpConfig& config) {
+std::string key_of(const EndpointConfig& config) {
   if (config.key_env.empty()) return "";
   const char* key = std::getenv(config.key_env.c_str());
   if (key == nullptr || *key == '\0') {
@@ -60,16 +60,16 @@ void hide_key(const io::HttpClient& client, nlohmann::json& json) {
 
 }  // namespace
 
-io::HttpClient make_client(const TermConfig& term) {
-  const HttpConfig& config = term.http;
+io::HttpClient make_client(const EndpointConfig& config, StopToken stop) {
   return io::HttpClient({.url = config.url,
                          .key = key_of(config),
                          .ca_file = config.ca_file,
-                         .timeout_s = term.timeout_s,
+                         .timeout_s = config.timeout_s,
                          .max_tries = static_cast<int>(config.max_tries),
                          .max_concurrent = static_cast<int>(config.max_concurrent),
                          .allow_plain_http = config.allow_plain_http,
-                         .use_proxy = config.use_proxy});
+                         .use_proxy = config.use_proxy,
+                         .stop = stop});
 }
 
 nlohmann::json parse_reply(std::string_view text, std::string_view what) {
@@ -100,7 +100,7 @@ std::string data_url(const Image& image, HttpImageFormat format) {
 std::string unfit(const data::Sample& sample) {
   const bool whole = std::ranges::all_of(sample.images, [](const auto& image) { return is_whole(*image); }) &&
                      std::ranges::all_of(sample.segments, [](const data::SampleSegment& segment) {
-                       return segment.kind != data::SampleSegment::Kind::image || is_whole(segment.image);
+                       return segment.kind != data::SegmentKind::image || is_whole(segment.image);
                      });
   return whole ? "" : "an image is empty";
 }
@@ -110,7 +110,7 @@ std::string shortened(std::string_view text, size_t max_bytes) {
   return std::string(text.substr(0, valid_utf8_prefix(text.substr(0, max_bytes)))) + "...";
 }
 
-Score score_of(double number, const HttpConfig& config) {
+Score score_of(double number, const JudgeConfig& config) {
   if (!(number >= config.min_number && number <= config.max_number)) {
     return {.value = std::nullopt,
             .reason = fmt::format("the judge's number {} is not within {} and {} (http.min_number, max_number)", number,

@@ -8,14 +8,14 @@
 #include "data/sample.h"
 #include "io/http_client.h"
 #include "io/image.h"
-#include "reward/config.h"
+#include "reward/http/config.h"
 #include "reward/score.h"
 
 /// What everything that asks over HTTP has in common.
 namespace unigrpo::reward {
 
-/// The client of a term's [reward.terms.http]; the key comes from the environment. Throws BadInput where that has none.
-io::HttpClient make_client(const TermConfig& term);
+/// The client of a service; the key comes from the environment. Throws BadInput where that has none.
+io::HttpClient make_client(const EndpointConfig& config, StopToken stop);
 
 /// What a judge says as JSON, at most 32 levels deep. Throws BadInput "<what>: invalid JSON: ...".
 nlohmann::json parse_reply(std::string_view text, std::string_view what);
@@ -37,6 +37,6 @@ std::string unfit(const data::Sample& sample);
 std::string shortened(std::string_view text, size_t max_bytes);
 
 /// scale * number + offset, or no score where the number is out of bounds.
-Score score_of(double number, const HttpConfig& config);
+Score score_of(double number, const JudgeConfig& config);
 
 }  // namespace unigrpo::reward

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "data/segment_json.h"
 #include "io/json.h"
 #include "reward/http/endpoint.h"
 #include "reward/http/judges.h"
@@ -24,15 +25,12 @@ constexpr size_t kMaxNoteBytes = 4000;
 
 Json sample_json(const data::Sample& sample, HttpImageFormat format) {
   Json images = Json::array(), segments = Json::array();
-  for (const auto& image : sample.images) images.push_back(image_json(*image, format));
+  for (const auto& image : sample.images) images.emplace_back(image_json(*image, format));
   for (const data::SampleSegment& segment : sample.segments) {
-    if (segment.kind == data::SampleSegment::Kind::image) {
-      Json image = image_json(segment.image, format);
-      image["kind"] = "image";
-      segments.push_back(std::move(image));
+    if (segment.kind == data::SegmentKind::image) {
+      segments.emplace_back(data::image_segment_json(image_json(segment.image, format)));
     } else {
-      segments.push_back(
-          {{"kind", "text"}, {"text", segment.text}, {"num_tokens", segment.num_tokens}, {"ended", segment.ended}});
+      segments.emplace_back(data::text_segment_json(segment.text, segment.num_tokens, segment.finished));
     }
   }
   return {{"id", sample.id},
@@ -105,7 +103,7 @@ void read_notes(const Json& notes, Score& score) {
 }
 
 /// One entry of "scores". Throws BadInput where it is not as documented.
-Score read_score(const Json& entry, const std::string& id, const HttpConfig& config) {
+Score read_score(const Json& entry, const std::string& id, const JudgeConfig& config) {
   if (entry.is_number()) return score_of(entry.get<double>(), config);
   if (!entry.is_object()) throw BadInput("expected a number or an object");
   if (const auto named = entry.find("id"); named != entry.end() && *named != id)
@@ -128,12 +126,13 @@ Score read_score(const Json& entry, const std::string& id, const HttpConfig& con
 
 class JsonJudge : public Reward {
  public:
-  explicit JsonJudge(const TermConfig& term) : name_(term.name), config_(term.http), client_(make_client(term)) {}
+  JsonJudge(std::string name, const EndpointConfig& endpoint, const JudgeConfig& judge, StopToken stop)
+      : name_(std::move(name)), endpoint_(endpoint), config_(judge), client_(make_client(endpoint, stop)) {}
 
   std::vector<Score> score(std::span<const data::Sample> samples) override {
     std::vector<Score> scores(samples.size());
     for (size_t n = 0; n < samples.size(); ++n) scores[n].reason = unfit(samples[n]);
-    const auto batches = batches_of(samples, static_cast<size_t>(config_.batch_size), config_.whole_groups);
+    const auto batches = batches_of(samples, static_cast<size_t>(endpoint_.batch_size), config_.whole_groups);
     const auto replies = client_.post(batches.size(), [&](size_t b) { return request(samples, batches[b]); });
     for (size_t b = 0; b < batches.size(); ++b) read_reply(replies[b], samples, batches[b], scores);
     return scores;
@@ -145,7 +144,7 @@ class JsonJudge : public Reward {
  private:
   std::string request(std::span<const data::Sample> samples, const Batch& batch) const {
     Json list = Json::array();
-    for (const size_t n : batch) list.push_back(sample_json(samples[n], config_.image_format));
+    for (const size_t n : batch) list.push_back(sample_json(samples[n], endpoint_.image_format));
     return to_text({{"version", 1}, {"reward", name_}, {"samples", std::move(list)}});
   }
 
@@ -179,12 +178,16 @@ class JsonJudge : public Reward {
   }
 
   std::string name_;
-  HttpConfig config_;
+  EndpointConfig endpoint_;
+  JudgeConfig config_;
   io::HttpClient client_;
 };
 
 }  // namespace
 
-std::unique_ptr<Reward> make_json_judge(const TermConfig& term) { return std::make_unique<JsonJudge>(term); }
+std::unique_ptr<Reward> make_json_judge(const std::string& name, const EndpointConfig& endpoint,
+                                        const JudgeConfig& judge, StopToken stop) {
+  return std::make_unique<JsonJudge>(name, endpoint, judge, stop);
+}
 
 }  // namespace unigrpo::reward

@@ -68,7 +68,8 @@ Detections read_image(const Json& entry, const Image& image) {
 
 class HttpDetector : public Detector {
  public:
-  explicit HttpDetector(const TermConfig& term) : config_(term.http), client_(make_client(term)) {}
+  HttpDetector(const EndpointConfig& endpoint, StopToken stop)
+      : config_(endpoint), client_(make_client(endpoint, stop)) {}
 
   std::vector<Detection> detect(const Image& image) override {
     const Image* one = &image;
@@ -117,12 +118,14 @@ class HttpDetector : public Detector {
     return found;
   }
 
-  HttpConfig config_;
+  EndpointConfig config_;
   io::HttpClient client_;
 };
 
 }  // namespace
 
-std::unique_ptr<Detector> make_remote_detector(const TermConfig& term) { return std::make_unique<HttpDetector>(term); }
+std::unique_ptr<Detector> make_remote_detector(const EndpointConfig& endpoint, StopToken stop) {
+  return std::make_unique<HttpDetector>(endpoint, stop);
+}
 
 }  // namespace unigrpo::reward

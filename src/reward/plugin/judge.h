@@ -23,7 +23,7 @@ struct SegmentView {
   Kind kind = Kind::text;
   std::string text;
   int64_t num_tokens = 0;
-  bool ended = true;
+  bool finished = true;
   ImageView image;
 };
 

@@ -119,7 +119,7 @@ class CSamples {
                                                    .kind = is_image ? UNIGRPO_SEGMENT_IMAGE : UNIGRPO_SEGMENT_TEXT,
                                                    .text = text_of(view.text),
                                                    .num_tokens = view.num_tokens,
-                                                   .ended = view.ended ? 1U : 0U,
+                                                   .finished = view.finished ? 1U : 0U,
                                                    .reserved = 0,
                                                    .image = is_image ? image(view.image) : nullptr});
   }

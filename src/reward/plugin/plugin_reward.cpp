@@ -17,6 +17,7 @@
 #include "base/text.h"
 #include "reward/plugin/library.h"
 #include "reward/plugin/process.h"
+#include "reward/rules.h"
 
 namespace unigrpo::reward {
 namespace {
@@ -33,17 +34,17 @@ bool is_library(const fs::path& path) {
   return name.ends_with(".so") || name.find(".so.") != std::string::npos;
 }
 
-fs::path checked_path(const TermConfig& term) {
-  if (term.path.empty()) throw BadInput("path: missing (the plugin's file)");
-  plugin::check_plugin_file(term.path);
-  const fs::path path = fs::canonical(term.path);
+fs::path checked_path(const PluginConfig& config) {
+  if (config.path.empty()) throw BadInput("path: missing (the plugin's file)");
+  plugin::check_plugin_file(config.path);
+  const fs::path path = fs::canonical(config.path);
   if (is_library(path)) return path;
   if (access(path.c_str(), X_OK) != 0) {
-    throw BadInput("{}: neither a shared library (.so) nor a program (chmod +x it)", term.path);
+    throw BadInput("{}: neither a shared library (.so) nor a program (chmod +x it)", config.path);
   }
-  if (term.isolate == Isolation::none) {
+  if (config.isolate == Isolation::none) {
     throw BadInput("{}: a program cannot run inside of this process; isolate = \"none\" is for shared libraries",
-                   term.path);
+                   config.path);
   }
   return path;
 }
@@ -79,13 +80,13 @@ SampleView view_of(const data::Sample& sample) {
                   .images = {}};
   for (const data::SampleSegment& segment : sample.segments) {
     SegmentView& out = view.segments.emplace_back();
-    if (segment.kind == data::SampleSegment::Kind::image) {
+    if (segment.kind == data::SegmentKind::image) {
       out.kind = SegmentView::Kind::image;
       out.image = view_of(segment.image);
     } else {
       out.text = valid_text(segment.text);
       out.num_tokens = segment.num_tokens;
-      out.ended = segment.ended;
+      out.finished = segment.finished;
     }
   }
   for (const auto& image : sample.images) view.images.push_back(view_of(*image));
@@ -154,34 +155,33 @@ void run_in_threads(size_t num_threads, size_t count, const std::function<void(s
 
 }  // namespace
 
-PluginReward::PluginReward(const TermConfig& term) : term_(term) {
-  if (term_.name.empty()) term_.name = enum_name(term_.kind);
+PluginReward::PluginReward(std::string name, const PluginConfig& config) : name_(std::move(name)), config_(config) {
   try {
-    const fs::path path = checked_path(term_);
+    const fs::path path = checked_path(config_);
     path_ = path.string();
     sha256_ = plugin::file_sha256(path);
     do {
-      if (owned_.empty() || term_.isolate == Isolation::process) owned_.push_back(make_judge());
+      if (owned_.empty() || config_.isolate == Isolation::process) owned_.push_back(make_judge());
       judges_.push_back(owned_.back().get());
     } while (static_cast<int64_t>(judges_.size()) < description().threads);
   } catch (const BadInput& error) {
-    throw BadInput("reward '{}': {}", term_.name, error.what());
+    throw BadInput("reward '{}': {}", name_, error.what());
   }
 }
 
 PluginReward::~PluginReward() = default;
 
 std::unique_ptr<Judge> PluginReward::make_judge() const {
-  if (term_.isolate == Isolation::none) return std::make_unique<plugin::Library>(path_, term_.settings);
+  if (config_.isolate == Isolation::none) return std::make_unique<plugin::Library>(path_, config_.settings);
   return std::make_unique<plugin::Worker>(
-      plugin::WorkerOptions{.reward = term_.name,
+      plugin::WorkerOptions{.reward = name_,
                             .path = path_,
                             .is_program = !is_library(path_),
                             .sha256 = sha256_,
-                            .settings_json = term_.settings,
-                            .timeout_s = term_.timeout_s,
-                            .start_timeout_s = std::max(kStart_s, term_.timeout_s),
-                            .memory_bytes = static_cast<uint64_t>(term_.max_memory_gib * (1 << 30))});
+                            .settings_json = config_.settings,
+                            .timeout_s = config_.timeout_s,
+                            .start_timeout_s = std::max(kStart_s, config_.timeout_s),
+                            .memory_bytes = static_cast<uint64_t>(config_.max_memory_gib * (1 << 30))});
 }
 
 const Description& PluginReward::description() const { return owned_[0]->description(); }
@@ -193,8 +193,8 @@ std::vector<std::string> PluginReward::dimensions() const {
 }
 
 std::string PluginReward::introduction() const {
-  return fmt::format("reward '{}': {} (SHA-256 {}), isolate {}, batches of {}, {} at once, scores {}", term_.name,
-                     path_, sha256_, enum_name(term_.isolate), description().batch_size, description().threads,
+  return fmt::format("reward '{}': {} (SHA-256 {}), isolate {}, batches of {}, {} at once, scores {}", name_, path_,
+                     sha256_, enum_name(config_.isolate), description().batch_size, description().threads,
                      join(dimensions(), ", "));
 }
 
@@ -211,7 +211,7 @@ std::vector<Score> PluginReward::score(std::span<const data::Sample> samples) {
 
   for (size_t n = 0; n < samples.size(); ++n) {
     if (scores[n].value) continue;
-    log::warn(fmt::format("reward '{}': no score for sample {} (prompt {}): {}", term_.name, one_line(samples[n].id),
+    log::warn(fmt::format("reward '{}': no score for sample {} (prompt {}): {}", name_, one_line(samples[n].id),
                           in_quotes(samples[n].prompt), scores[n].reason));
   }
   return scores;
@@ -237,7 +237,7 @@ void PluginReward::judge_batch(Judge& judge, std::span<const SampleView> views, 
   const std::string error = judge_units(judge, views, units, scores);
   if (error.empty()) return;
   if (units.size() > 1) {
-    log::warn(fmt::format("reward '{}': a call failed ({}); its samples are judged one by one", term_.name, error));
+    log::warn(fmt::format("reward '{}': a call failed ({}); its samples are judged one by one", name_, error));
     for (size_t u = 0; u < units.size(); ++u) judge_batch(judge, views, units.subspan(u, 1), scores);
     return;
   }
@@ -258,7 +258,7 @@ std::string PluginReward::judge_units(Judge& judge, std::span<const SampleView> 
 }
 
 std::unique_ptr<PluginReward> make_plugin_reward(const TermConfig& term) {
-  return std::make_unique<PluginReward>(term);
+  return std::make_unique<PluginReward>(term_name(term), term.plugin);
 }
 
 }  // namespace unigrpo::reward

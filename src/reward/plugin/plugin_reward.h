@@ -14,9 +14,9 @@ namespace unigrpo::reward {
 /// score is in the log.
 class PluginReward : public Reward {
  public:
-  /// Starts it. Throws BadInput naming the file: not there, not to be trusted (world-writable), no plugin of this ABI
-  /// version, or one that refuses its settings.
-  explicit PluginReward(const TermConfig& term);
+  /// Starts it; messages call it `name`. Throws BadInput naming the file: not there, not to be trusted
+  /// (world-writable), no plugin of this ABI version, or one that refuses its settings.
+  PluginReward(std::string name, const PluginConfig& config);
   ~PluginReward() override;
 
   std::vector<Score> score(std::span<const data::Sample> samples) override;
@@ -37,7 +37,8 @@ class PluginReward : public Reward {
                           std::vector<Score>& scores) const;
   std::string introduction() const;
 
-  TermConfig term_;
+  std::string name_;
+  PluginConfig config_;
   std::string path_;
   std::string sha256_;
   std::vector<std::unique_ptr<plugin::Judge>> owned_;

@@ -25,9 +25,8 @@ namespace fs = std::filesystem;
 
 constexpr double kGrace_s = 2;  // for a process whose end is known to be near
 
-/// The worker's program stands beside this one, in the build as in an installation.
 fs::path worker_program() {
-  const fs::path program = fs::read_symlink("/proc/self/exe").parent_path() / "unigrpo-reward-worker";
+  const fs::path program = program_folder() / "unigrpo-reward-worker";
   if (!fs::exists(program)) throw RuntimeFailure("{}: not there; a plugin needs it to run in", program.string());
   return program;
 }

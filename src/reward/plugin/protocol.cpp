@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "data/segment_json.h"
 
 namespace unigrpo::reward::plugin {
 namespace {
@@ -89,15 +90,16 @@ ImageView image_of(const Json& json, std::span<const std::byte> memory) {
 }
 
 SegmentView segment_of(const Json& json, std::span<const std::byte> memory) {
+  data::SegmentFields fields = data::read_segment(json, "its message");
   SegmentView segment;
-  if (member<std::string>(json, "type", "") == "image") {
+  if (fields.kind == data::SegmentKind::image) {
     segment.kind = SegmentView::Kind::image;
     segment.image = image_of(json, memory);
     return segment;
   }
-  segment.text = member<std::string>(json, "text", "");
-  segment.num_tokens = member<int64_t>(json, "num_tokens", 0);
-  segment.ended = member<bool>(json, "ended", true);
+  segment.text = std::move(fields.text);
+  segment.num_tokens = fields.num_tokens;
+  segment.finished = fields.finished;
   return segment;
 }
 
@@ -192,12 +194,9 @@ RequestPlan plan_request(std::span<const SampleView> samples) {
     Json segments = Json::array(), images = Json::array();
     for (const SegmentView& segment : sample.segments) {
       if (segment.kind == SegmentView::Kind::image) {
-        Json json = image_json(segment.image, offset);
-        json["type"] = "image";
-        segments.push_back(std::move(json));
+        segments.emplace_back(data::image_segment_json(image_json(segment.image, offset)));
       } else {
-        segments.push_back(
-            {{"type", "text"}, {"text", segment.text}, {"num_tokens", segment.num_tokens}, {"ended", segment.ended}});
+        segments.emplace_back(data::text_segment_json(segment.text, segment.num_tokens, segment.finished));
       }
     }
     for (const ImageView& image : sample.images) images.push_back(image_json(image, offset));

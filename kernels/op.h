@@ -1,0 +1,39 @@
+#pragma once
+
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+#include <string>
+#include <utility>
+
+/// Every operation here is registered in one way:
+///
+///   TORCH_LIBRARY_FRAGMENT(unigrpo, m)                         its schema, and that of its backward where it has one
+///   TORCH_LIBRARY_IMPL(unigrpo, CompositeImplicitAutograd, m)  the reference composition, on backends without loops
+///   TORCH_LIBRARY_IMPL(unigrpo, CPU, m), and CUDA in the .cu   a backend's own loops
+///   TORCH_LIBRARY_IMPL(unigrpo, Autograd, m)                   the gradient of those, a torch::autograd::Function
+///
+/// so that a backend gains loops of its own by registering them, and no caller asks which there are.
+namespace unigrpo::kernels {
+
+/// The operator "unigrpo::<name>" with the signature of a function that implements it. Kept in a static by callers.
+template <typename Result, typename... Args>
+c10::TypedOperatorHandle<Result(Args...)> find_op(const char* name, Result (* /*implementation*/)(Args...)) {
+  return c10::Dispatcher::singleton()
+      .findSchemaOrThrow((std::string("unigrpo::") + name).c_str(), "")
+      .typed<Result(Args...)>();
+}
+
+/// Calls an operator: straight its loops where nothing is recorded.
+template <typename Result, typename... Args, typename... Given>
+Result call(const c10::TypedOperatorHandle<Result(Args...)>& op, Given&&... given) {
+  if (at::GradMode::is_enabled()) return op.call(std::forward<Given>(given)...);
+  const at::AutoDispatchBelowADInplaceOrView below;
+  return op.call(std::forward<Given>(given)...);
+}
+
+}  // namespace unigrpo::kernels

@@ -1,0 +1,19 @@
+#pragma once
+
+#include <span>
+#include <string>
+
+#include "checkpoint/resume.h"
+#include "checkpoint/save.h"
+#include "runtime/stateful.h"
+
+namespace unigrpo::checkpoint {
+
+/// What a checkpoint at `step` (steps done) holds: each component's tensors as a part, its values as "<name>.<key>".
+Snapshot take_snapshot(int64_t step, const std::string& recipe_toml, std::span<Stateful* const> components);
+
+/// Gives each component its state back. One of which the checkpoint holds nothing (a part of the run that was switched
+/// on since) starts as it is. Throws BadInput naming the checkpoint and what does not fit.
+void restore(std::span<Stateful* const> components, const LoadedCheckpoint& loaded);
+
+}  // namespace unigrpo::checkpoint

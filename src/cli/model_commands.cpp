@@ -1,0 +1,134 @@
+#include "cli/model_commands.h"
+
+#include <CLI/CLI.hpp>
+#include <memory>
+
+namespace unigrpo::cli {
+namespace {
+
+template <typename Options>
+Run run_with(const std::shared_ptr<Options>& options) {
+  return [options] { return run(*options); };
+}
+
+void add_model_options(CLI::App& app, ModelOptions& options) {
+  app.add_option("--model", options.model, "Model folder in the official BAGEL or Qwen2.5 layout")->required();
+  app.add_option("--adapter", options.adapter, "PEFT adapter folder on top of the model");
+  app.add_option("--dtype", options.dtype, "Of the weights: float32 (default) or bfloat16");
+  app.add_option("--episode", options.episode, "Segments of an answer, as text,image (default: the model's own)")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"text", "image"}));
+  app.add_option("--steps", options.num_steps, "Denoising steps (default: the model's generation_config.json)")
+      ->check(CLI::Range(int64_t{1}, int64_t{10000}));
+  app.add_option("--cfg-scale", options.guidance, "Text guidance; 1 = none")->check(CLI::Range(1.0, 100.0));
+  app.add_option("--cfg-image-scale", options.cfg_image_scale,
+                 "Guidance by the prompt's images, beside --cfg-scale; 1 = none")
+      ->check(CLI::Range(1.0, 100.0));
+}
+
+Run declare_train(CLI::App& app) {
+  const auto options = std::make_shared<TrainOptions>();
+  app.add_option("recipe", options->path, "Recipe file (TOML)")->required();
+  app.add_flag("--resume", options->resume, "Go on from the newest checkpoint of the run folder");
+  auto* dry_run = app.add_flag("--dry-run", options->dry_run,
+                               "Print what a step costs and what fits, from the recipe, config and headers alone");
+  app.add_option("--gpus", options->num_gpus, "With --dry-run: how many (default 1)")
+      ->needs(dry_run)
+      ->check(CLI::Range(int64_t{1}, int64_t{100000}));
+  app.add_option("--gpu-memory", options->gpu_gib, "With --dry-run: GiB of each (default 80)")
+      ->needs(dry_run)
+      ->check(CLI::Range(1.0, 10000.0));
+  add_overrides(app, options->overrides);
+  return run_with(options);
+}
+
+Run declare_sft(CLI::App& app) {
+  const auto options = std::make_shared<SftOptions>();
+  app.add_option("recipe", options->path, "Recipe file (TOML) with an [sft] table")->required();
+  app.add_flag("--resume", options->resume, "Go on from the newest checkpoint of the run folder");
+  add_overrides(app, options->overrides);
+  return run_with(options);
+}
+
+Run declare_sample(CLI::App& app) {
+  const auto options = std::make_shared<SampleOptions>();
+  add_model_options(app, options->model);
+  app.add_option("--prompt", options->prompt, "What to generate, to change or to answer")->required();
+  app.add_option("--image", options->images, "Image that the prompt is about; may be given again")
+      ->allow_extra_args(false);
+  app.add_option("--out", options->out, "Folder for the PNGs and samples.jsonl")->required();
+  app.add_option("--seed", options->seed, "Of all noise (default 0)");
+  app.add_option("--count", options->count, "Samples (default 1)")->check(CLI::Range(int64_t{1}, int64_t{10000}));
+  return run_with(options);
+}
+
+Run declare_eval(CLI::App& app) {
+  const auto options = std::make_shared<EvalOptions>();
+  add_model_options(app, options->model);
+  app.add_option("--prompts", options->prompts, "Prompt file (JSONL, GenEval's schema)")->required();
+  app.add_option("--reward", options->reward, "What scores the images")->capture_default_str();
+  app.add_option("--json", options->json, "Write the result here");
+  app.add_option("--out", options->out, "Folder for all images and samples.jsonl");
+  app.add_option("--seed", options->seed, "Of all noise (default 0)");
+  app.add_option("--num-samples", options->num_samples, "Images a prompt")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t{1}, int64_t{10000}));
+  app.add_option("--max-prompts", options->max_prompts, "Prompts at most, spread over the file; 0 = all")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t{0}, int64_t{1000000}));
+  app.add_flag("--oracle-plan", options->oracle_plan, "Embedded world: give the right plan instead of the model's own");
+  return run_with(options);
+}
+
+Run declare_export(CLI::App& app) {
+  const auto options = std::make_shared<ExportOptions>();
+  app.add_option("--run", options->run, "Run folder")->required();
+  app.add_option("--out", options->out, "Folder to write")->required();
+  app.add_option(
+         "--to", options->to,
+         "peft: the adapter alone; bagel, qwen2: the whole model, LoRA merged, in its family's layout (default)")
+      ->check(CLI::IsMember({"bagel", "qwen2", "peft"}));
+  app.add_option("--step", options->step, "Checkpoint (default: the newest)");
+  app.add_option("--dtype", options->dtype, "Of the weights written")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"float32", "bfloat16"}));
+  app.add_option("--max-shard-size", options->shard_bytes,
+                 "A whole model over this size comes in shards: 5GB (default: one file)")
+      ->transform(CLI::AsSizeValue(true));
+  app.add_flag("--raw", options->raw, "The last weights instead of their running average (EMA)");
+  return run_with(options);
+}
+
+Run declare_init(CLI::App& app) {
+  const auto options = std::make_shared<InitOptions>();
+  app.add_option("--configs", options->configs, "Folder with the config files and a tokenizer, without weights")
+      ->required();
+  app.add_option("--out", options->out, "Model folder to write")->required();
+  app.add_flag("--float32", options->float32, "Instead of bf16");
+  app.add_option("--seed", options->seed, "Of the weights (default 0)");
+  return run_with(options);
+}
+
+Run declare_selftest(CLI::App& app) {
+  const auto options = std::make_shared<SelftestOptions>();
+  auto* source = app.add_option_group("source", "What to compare with");
+  source->add_option("--vectors", options->vectors, "File of numeric cases (tests/data/README.md tells the format)");
+  source->add_option("--bagel", options->bagel,
+                     "BAGEL folder with golden.json and golden.safetensors of the official code");
+  source->require_option(1);
+  return run_with(options);
+}
+
+}  // namespace
+
+const std::vector<Command> kModelCommands = {
+    {"train", "Train a model by a recipe", &declare_train},
+    {"sft", "Warm start: train the autoencoder, or text and images together", &declare_sft},
+    {"sample", "Answer a prompt with text and images", &declare_sample},
+    {"eval", "Score a model on a prompt file", &declare_eval},
+    {"export", "Write a run's weights as a model folder or a PEFT adapter", &declare_export},
+    {"init", "Write a model folder of fresh random weights for config files", &declare_init},
+    {"selftest", "Check the algorithm's numbers against a file of cases", &declare_selftest},
+};
+
+}  // namespace unigrpo::cli

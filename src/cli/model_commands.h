@@ -1,0 +1,80 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cli/commands.h"
+
+namespace unigrpo::cli {
+
+/// The commands that need LibTorch: their rows of the table, in which `declare` knows only what follows here.
+extern const std::vector<Command> kModelCommands;
+
+/// What `sample` and `eval` ask about a model and how it is sampled.
+struct ModelOptions {
+  std::string model, adapter, dtype = "float32";
+  std::vector<std::string> episode;
+  std::optional<int64_t> num_steps;
+  std::optional<double> guidance, cfg_image_scale;
+};
+
+struct TrainOptions {
+  std::string path;
+  std::vector<std::string> overrides;
+  bool resume = false, dry_run = false;
+  std::optional<int64_t> num_gpus;
+  std::optional<double> gpu_gib;
+};
+
+struct SftOptions {
+  std::string path;
+  std::vector<std::string> overrides;
+  bool resume = false;
+};
+
+struct SampleOptions {
+  ModelOptions model;
+  std::string prompt, out;
+  std::vector<std::string> images;
+  uint64_t seed = 0;
+  int64_t count = 1;
+};
+
+struct EvalOptions {
+  ModelOptions model;
+  std::string prompts, reward = "geneval", json, out;
+  uint64_t seed = 0;
+  int64_t num_samples = 1, max_prompts = 0;
+  bool oracle_plan = false;
+};
+
+struct ExportOptions {
+  std::string run, to, out, dtype = "float32";
+  std::optional<int64_t> step;
+  uint64_t shard_bytes = 0;
+  bool raw = false;
+};
+
+struct InitOptions {
+  std::string configs, out;
+  bool float32 = false;
+  uint64_t seed = 0;
+};
+
+struct SelftestOptions {
+  std::string vectors, bagel;  // one of them
+};
+
+/// Runs a command. Defined twice: in `unigrpo-torch` each in the command's own file; in `unigrpo`, which has no
+/// LibTorch in it, all in torch_program.cpp, where they start the former.
+int run(const TrainOptions& options);
+int run(const SftOptions& options);
+int run(const SampleOptions& options);
+int run(const EvalOptions& options);
+int run(const ExportOptions& options);
+int run(const InitOptions& options);
+int run(const SelftestOptions& options);
+
+}  // namespace unigrpo::cli

@@ -1,0 +1,42 @@
+// The commands that need LibTorch, in the program that does without it: each hands over to unigrpo-torch, which holds
+// everything, by exec: the same process, arguments, signals and exit code.
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+
+#include "base/error.h"
+#include "base/subprocess.h"
+#include "cli/model_commands.h"
+
+namespace unigrpo::cli {
+namespace {
+
+int hand_over() {
+  const std::string program = (program_folder() / "unigrpo-torch").string();
+  std::ifstream file("/proc/self/cmdline", std::ios::binary);
+  std::string text(std::istreambuf_iterator<char>(file), {});  // each argument ends in a NUL
+  std::vector<char*> arguments;
+  for (size_t at = 0; at < text.size(); at = text.find('\0', at) + 1) arguments.push_back(&text[at]);
+  arguments.push_back(nullptr);
+  execv(program.c_str(), arguments.data());
+  if (errno == ENOENT) {
+    throw RuntimeFailure("{}: not there; this command needs LibTorch, which a build without it lacks", program);
+  }
+  throw RuntimeFailure("{}: cannot be started: {}", program, std::strerror(errno));
+}
+
+}  // namespace
+
+int run(const TrainOptions&) { return hand_over(); }
+int run(const SftOptions&) { return hand_over(); }
+int run(const SampleOptions&) { return hand_over(); }
+int run(const EvalOptions&) { return hand_over(); }
+int run(const ExportOptions&) { return hand_over(); }
+int run(const InitOptions&) { return hand_over(); }
+int run(const SelftestOptions&) { return hand_over(); }
+
+}  // namespace unigrpo::cli

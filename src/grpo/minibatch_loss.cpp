@@ -1,0 +1,208 @@
+#include "grpo/minibatch_loss.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <string>
+#include <string_view>
+
+#include "flow/sde_step.h"
+#include "flow/velocity_penalty.h"
+#include "grpo/image_loss.h"
+#include "grpo/regulariser.h"
+#include "grpo/text_loss.h"
+
+namespace unigrpo::grpo {
+namespace {
+
+using rollout::FlowSegment;
+using rollout::TextSegment;
+using rollout::Trajectory;
+
+bool trains_text(const GrpoConfig& config) { return config.text.weight > 0; }
+bool trains_images(const GrpoConfig& config) { return config.image.weight > 0; }
+
+/// The segments of one turn that have actions, as rows of padded tensors.
+template <typename Segment>
+class TurnRows {
+ public:
+  TurnRows(const std::vector<Placed<Segment>>& segments, int64_t turn) {
+    for (const Placed<Segment>& placed : segments) {
+      lengths_.push_back(placed.segment->num_actions());
+      if (placed.turn != turn || lengths_.back() == 0) continue;
+      places_.push_back(lengths_.size() - 1);
+      rows.push_back(placed);
+    }
+  }
+
+  /// flat: [sum of all segments' actions] -> [B, longest], padded with zeros.
+  at::Tensor padded(const at::Tensor& flat) const {
+    const auto all = flat.split_with_sizes(lengths_);
+    std::vector<at::Tensor> picked;
+    for (const size_t place : places_) picked.push_back(all[place]);
+    return at::pad_sequence(picked, /*batch_first=*/true);
+  }
+
+  /// [B, longest] bool: where there are actions.
+  at::Tensor mask() const {
+    std::vector<int64_t> picked;
+    for (const size_t place : places_) picked.push_back(lengths_[place]);
+    const at::Tensor limit = at::tensor(picked, at::kLong).unsqueeze(1);
+    return at::arange(limit.max().item<int64_t>(), at::kLong).unsqueeze(0).lt(limit);
+  }
+
+  std::vector<Placed<Segment>> rows;  // [B]
+
+ private:
+  std::vector<int64_t> lengths_;  // of all segments
+  std::vector<size_t> places_;    // of the rows among them
+};
+
+at::Tensor float_tensor(const std::vector<double>& values) { return at::tensor(values).to(at::kFloat); }
+
+/// The part of turn `turn` in the mean over all turns.
+double share(Aggregation how, const std::vector<ActionCounts>& turns, int64_t turn) {
+  double total = 0;
+  for (const ActionCounts& counts : turns) total += aggregated_size(how, counts);
+  return total > 0 ? aggregated_size(how, turns[turn]) / total : 0.0;
+}
+
+ActionCounts counts_of(const GrpoConfig& config, const TextSegment& text) {
+  const double tokens = trains_on(config.text.truncated, text.finished) ? static_cast<double>(text.num_actions()) : 0;
+  return {.num_actions = tokens, .num_nonempty_rows = tokens > 0 ? 1.0 : 0.0, .num_rows = 1, .sum_of_weights = tokens};
+}
+
+ActionCounts counts_of(const GrpoConfig& config, const FlowSegment& flow) {
+  ActionCounts steps{.num_actions = static_cast<double>(flow.num_actions()), .num_nonempty_rows = 1, .num_rows = 1};
+  for (int64_t i = flow.window.first; i < flow.window.last; ++i) {
+    steps.sum_of_weights += step_weight(config.image.step_weight, flow.timesteps[i], flow.timesteps[i + 1]);
+  }
+  return steps;
+}
+
+/// [B, S], or undefined where all steps weigh alike.
+at::Tensor step_weights(StepWeight how, const TurnRows<FlowSegment>& turn_rows) {
+  if (how == StepWeight::uniform) return {};
+  std::vector<at::Tensor> weights;
+  for (const Placed<FlowSegment>& placed : turn_rows.rows) {
+    const FlowSegment& flow = *placed.segment;
+    std::vector<double> steps;
+    for (int64_t i = flow.window.first; i < flow.window.last; ++i) {
+      steps.push_back(step_weight(how, flow.timesteps[i], flow.timesteps[i + 1]));
+    }
+    weights.push_back(float_tensor(steps));
+  }
+  return at::pad_sequence(weights, /*batch_first=*/true);
+}
+
+}  // namespace
+
+TurnCounts count_turns(const GrpoConfig& config, std::span<const Trajectory> trajectories,
+                       const std::vector<std::vector<int64_t>>& micro_batches) {
+  TurnCounts counts;
+  auto add = [&](const auto& segments, std::vector<ActionCounts>& turns) {
+    for (size_t turn = 0; turn < segments.size(); ++turn) {
+      if (segments[turn].num_actions() == 0) continue;
+      if (turns.size() <= turn) turns.resize(turn + 1);
+      turns[turn] += counts_of(config, segments[turn]);
+    }
+  };
+  for (const auto& rows : micro_batches) {
+    for (const int64_t row : rows) {
+      add(trajectories[row].texts, counts.text);
+      add(trajectories[row].flows, counts.flow);
+    }
+  }
+  return counts;
+}
+
+bool needs_reference(const GrpoConfig& config) {
+  return (trains_images(config) && config.image.penalty != flow::Penalty::none) ||
+         (trains_text(config) && config.text.kl_beta > 0);
+}
+
+at::Tensor MinibatchLoss::loss(const PackedBatch& packed, const Recomputed& now, const Recomputed& reference,
+                               UpdateStats& stats) const {
+  at::Tensor sum;
+  auto add = [&](const at::Tensor& term) {
+    if (term.defined()) sum = sum.defined() ? sum + term : term;
+  };
+  for (int64_t turn = 0; turn < counts_.num_turns(); ++turn) {
+    if (trains_text(config_)) add(text_term(turn, packed.texts, now, reference, stats));
+    if (trains_images(config_)) add(flow_term(turn, packed.flows, now, reference, stats));
+  }
+  return sum;
+}
+
+at::Tensor MinibatchLoss::text_term(int64_t turn, const PackedTexts& texts, const Recomputed& now,
+                                    const Recomputed& reference, UpdateStats& stats) const {
+  const TurnRows turn_rows(texts.segments, turn);
+  if (turn_rows.rows.empty()) return {};
+  const at::Tensor mask = turn_rows.mask();
+  std::vector<double> advantages;
+  for (size_t i = 0; i < turn_rows.rows.size(); ++i) {
+    const Placed<TextSegment>& placed = turn_rows.rows[i];
+    const bool finished = placed.segment->finished;
+    if (!trains_on(config_.text.truncated, finished)) mask[static_cast<int64_t>(i)].fill_(false);
+    advantages.push_back(text_advantage(config_.text.truncated, finished, advantages_.text[placed.row]));
+  }
+  const TextLoss result =
+      text_loss(config_.text,
+                {.log_probs = turn_rows.padded(now.text_log_probs),
+                 .old_log_probs = turn_rows.padded(texts.old_log_probs),
+                 .ref_log_probs = config_.text.kl_beta > 0 ? turn_rows.padded(reference.text_log_probs) : at::Tensor(),
+                 .mask = mask,
+                 .advantages = float_tensor(advantages)},
+                counts_.text[turn], rollout_.max_tokens);
+  auto note = [&](const char* name, const at::Tensor& value) {
+    stats[turn_metric(turn, name)] += value.item<double>();
+  };
+  note("text/loss", result.loss);
+  note("text/kl", result.kl);
+  note("text/approx_kl", result.approx_kl);
+  note("text/clip_fraction", result.clip_fraction);
+  return config_.text.weight * share(config_.text.aggregation, counts_.text, turn) * result.loss;
+}
+
+at::Tensor MinibatchLoss::flow_term(int64_t turn, const PackedFlows& flows, const Recomputed& now,
+                                    const Recomputed& reference, UpdateStats& stats) const {
+  const TurnRows turn_rows(flows.segments, turn);
+  if (turn_rows.rows.empty()) return {};
+  std::vector<double> advantages;
+  for (const auto& placed : turn_rows.rows) advantages.push_back(advantages_.image[placed.row]);
+  const FlowPenalty* penalty = flow_penalty(config_.image.penalty);
+  ImageBatch batch{.log_probs = turn_rows.padded(now.flow_log_probs),
+                   .old_log_probs = turn_rows.padded(flows.old_log_probs),
+                   .mask = turn_rows.mask(),
+                   .advantages = float_tensor(advantages),
+                   .log_ratios = {},
+                   .step_weights = step_weights(config_.image.step_weight, turn_rows),
+                   .penalty = {}};
+  if (config_.image.ratio_norm) {
+    batch.log_ratios = turn_rows.padded(
+        flow::ratio_norm_log_ratio(rollout_.sde, flows.x, now.velocity, flows.velocity_old, flows.x_next, flows.times));
+  }
+  if (penalty) {
+    batch.penalty = turn_rows.padded(penalty->of(rollout_.sde, now.velocity, reference.velocity, flows.times));
+  }
+  const ActionCounts& counts = counts_.flow[turn];
+  const ImageLoss result = image_loss(config_.image, batch, counts);
+
+  const std::string prefix = turn_rows.rows.front().segment->stream().modality + "/";
+  auto note = [&](std::string_view name, const at::Tensor& value) {
+    stats[turn_metric(turn, prefix + std::string(name))] += value.item<double>();
+  };
+  note("loss", result.loss);
+  note("approx_kl", result.approx_kl);
+  note("clip_fraction", result.clip_fraction);
+  note("ratio", result.ratio_mean);
+  if (config_.image.ratio_norm) note("plain_ratio", result.plain_ratio_mean);
+  if (penalty) note(enum_name(penalty->penalty), result.penalty);
+  if (penalty && penalty->penalty != flow::Penalty::velocity_mse) {  // how far from the reference, on one scale for all
+    const at::Tensor away = turn_rows.padded(flow::velocity_mse(now.velocity.detach(), reference.velocity));
+    note(enum_name(flow::Penalty::velocity_mse), away.sum() / counts.num_actions);
+  }
+  return share(Aggregation::token_mean, counts_.flow, turn) * result.total;
+}
+
+}  // namespace unigrpo::grpo

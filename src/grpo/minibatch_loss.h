@@ -1,0 +1,67 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "grpo/advantages.h"
+#include "grpo/aggregation.h"
+#include "grpo/config.h"
+#include "grpo/pack.h"
+#include "grpo/recompute.h"
+#include "grpo/update_stats.h"
+#include "rollout/config.h"
+#include "rollout/trajectory.h"
+
+namespace unigrpo::grpo {
+
+/// Global counts of a mini-batch, turn by turn: an episode's n-th text, its n-th image.
+struct TurnCounts {
+  std::vector<ActionCounts> text, flow;
+
+  int64_t num_turns() const { return static_cast<int64_t>(std::max(text.size(), flow.size())); }
+};
+
+/// From the trajectories alone, so that one micro-batch at a time need be packed.
+TurnCounts count_turns(const GrpoConfig& config, std::span<const rollout::Trajectory> trajectories,
+                       const std::vector<std::vector<int64_t>>& micro_batches);
+
+/// Whether a term of the loss compares with the reference policy.
+bool needs_reference(const GrpoConfig& config);
+
+/// The loss of one mini-batch, a micro-batch at a time:
+///
+///   loss = w_text * L_text + w_img * L_img + lambda * L_penalty
+///
+/// of each turn, weighted by its share of the actions; every term divided by the mini-batch's global counts, so that
+/// micro-batches do not change it.
+class MinibatchLoss {
+ public:
+  /// The references must outlive it.
+  MinibatchLoss(const GrpoConfig& config, const rollout::RolloutConfig& rollout, const Advantages& advantages,
+                TurnCounts counts)
+      : config_(config), rollout_(rollout), advantages_(advantages), counts_(std::move(counts)) {}
+
+  /// The sum that backward starts from; undefined where nothing is trained. Adds its numbers to `stats`.
+  /// `reference`: empty where no term needs it.
+  at::Tensor loss(const PackedBatch& packed, const Recomputed& now, const Recomputed& reference,
+                  UpdateStats& stats) const;
+
+ private:
+  /// The terms of one turn; undefined where the micro-batch has none of it.
+  at::Tensor text_term(int64_t turn, const PackedTexts& texts, const Recomputed& now, const Recomputed& reference,
+                       UpdateStats& stats) const;
+  at::Tensor flow_term(int64_t turn, const PackedFlows& flows, const Recomputed& now, const Recomputed& reference,
+                       UpdateStats& stats) const;
+
+  const GrpoConfig& config_;
+  const rollout::RolloutConfig& rollout_;
+  const Advantages& advantages_;
+  TurnCounts counts_;
+};
+
+}  // namespace unigrpo::grpo

@@ -1,0 +1,37 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "grpo/pack.h"
+#include "grpo/update_stats.h"
+#include "policy/policy.h"
+#include "rollout/config.h"
+#include "rollout/trajectory.h"
+
+namespace unigrpo::grpo {
+
+/// What a training forward says about the actions of a packed batch.
+struct Recomputed {
+  at::Tensor text_log_probs;  // [sum K]
+  at::Tensor velocity;        // [R, L, D]
+  at::Tensor flow_log_probs;  // [R]
+  std::vector<std::vector<policy::ContextDigest>> digests;
+};
+
+Recomputed recompute(policy::UnifiedPolicy& policy, const rollout::RolloutConfig& rollout, const PackedBatch& packed);
+
+/// Throws RuntimeFailure where an action is about to be trained under other conditions than those it was sampled under.
+/// `weights_version`: of the policy when the update began; later mini-batches of the same rollout are trained on newer
+/// weights on purpose.
+void require_same_fingerprint(const policy::UnifiedPolicy& policy, const rollout::RolloutConfig& rollout,
+                              std::span<const rollout::Trajectory> trajectories, const PackedBatch& packed,
+                              const Recomputed& now, uint64_t weights_version);
+
+/// Largest difference from the rollout's log-probs, turn by turn: <modality>/log_prob_diff.
+void note_log_prob_diff(const PackedBatch& packed, const Recomputed& now, UpdateStats& stats);
+
+}  // namespace unigrpo::grpo

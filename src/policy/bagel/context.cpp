@@ -1,0 +1,139 @@
+// BAGEL with a key/value cache: what rollouts and sampling run.
+#include <ATen/ATen.h>
+
+#include "policy/bagel/bagel.h"
+#include "tensor/convert.h"
+
+namespace unigrpo::policy {
+namespace {
+
+using tensor::index_tensor;
+
+/// Image blocks of several rows, each at one rotary position: boundary tokens first, two a row, then the images'
+/// tokens, row after row. `contexts` have room for the blocks already; positions are those before the blocks.
+struct ImageRows {
+  std::vector<nn::QueryBlock> blocks;
+  std::vector<int64_t> positions, slots;
+};
+
+ImageRows place_images(std::span<const Context* const> contexts, std::span<const int64_t> tokens) {
+  ImageRows rows;
+  int64_t total = 2 * static_cast<int64_t>(contexts.size());
+  for (const int64_t count : tokens) total += count;
+  rows.positions.resize(total);
+  rows.slots.resize(total);
+  int64_t next = 2 * static_cast<int64_t>(contexts.size());
+  for (size_t i = 0; i < contexts.size(); ++i) {
+    const Context& context = *contexts[i];
+    const int64_t boundary = 2 * static_cast<int64_t>(i);
+    nn::QueryBlock block;
+    block.causal = false;
+    block.keys = context.slots;
+    block.queries.push_back(boundary);
+    for (int64_t k = 0; k < tokens[i]; ++k) block.queries.push_back(next++);
+    block.queries.push_back(boundary + 1);
+    const size_t first_slot = context.slots.size() - block.queries.size();
+    for (size_t k = 0; k < block.queries.size(); ++k) {
+      rows.positions[block.queries[k]] = context.position;
+      rows.slots[block.queries[k]] = context.slots[first_slot + k];
+    }
+    rows.blocks.push_back(std::move(block));
+  }
+  return rows;
+}
+
+}  // namespace
+
+void Bagel::append_images(std::span<Context* const> rows, std::span<const Block> blocks) {
+  const at::NoGradGuard no_grad;
+  if (rows.empty()) return;
+  std::vector<const LatentBlock*> clean;
+  std::vector<const VisionBlock*> seen;
+  for (const Block& block : blocks) {
+    if (const auto* image = std::get_if<LatentBlock>(&block)) clean.push_back(image);
+    if (const auto* image = std::get_if<VisionBlock>(&block)) seen.push_back(image);
+  }
+  if (clean.size() != blocks.size() && seen.size() != blocks.size()) {
+    throw std::invalid_argument("append_images: clean images of one kind");
+  }
+  const bool latents = seen.empty();
+  std::vector<const Context*> readers;
+  std::vector<int64_t> counts, boundary;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    readers.push_back(rows[i]);
+    counts.push_back(latents ? clean[i]->grid.num_tokens() : seen[i]->grid.num_tokens());
+    boundary.insert(boundary.end(), {image_start_, image_end_});
+    cache_.extend(*rows[i], counts.back() + 2);
+  }
+  const ImageRows placed = place_images(readers, counts);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const int64_t position = rows[i]->position++, visible = static_cast<int64_t>(rows[i]->slots.size());
+    if (latents) {
+      rows[i]->digest.add_image(*clean[i], position, visible);
+    } else {
+      rows[i]->digest.add_image(*seen[i], position, visible);
+    }
+  }
+  const auto num_rows = static_cast<int64_t>(placed.positions.size());
+  const auto layout =
+      std::make_shared<const nn::AttentionLayout>(placed.blocks, std::vector<int64_t>{}, num_rows, llm_->options());
+  const PackedTokens tokens{.num_und = latents ? 2 * static_cast<int64_t>(rows.size()) : num_rows,
+                            .position_ids = index_tensor(placed.positions, device()),
+                            .layout = layout,
+                            .cache_slots = index_tensor(placed.slots, device())};
+  const at::Tensor embeds = at::cat(
+      {llm_->embed(index_tensor(boundary, device())), latents ? embed_clean_latents(clean) : embed_vision(seen)}, 0);
+  llm_->forward(embeds, tokens, &cache_);
+}
+
+/// One image block a row: boundary tokens (understanding weights) around the latents, all at one rotary position.
+class BagelDenoiser final : public Denoiser {
+ public:
+  BagelDenoiser(Bagel& model, std::span<const Context* const> rows, LatentGrid grid) : model_(model), grid_(grid) {
+    const auto b = static_cast<int64_t>(rows.size());
+    std::vector<int64_t> boundary;
+    std::vector<const Context*> readers;
+    scratch_.reserve(rows.size());  // addresses stay
+    for (const Context* row : rows) {
+      Context& scratch = scratch_.emplace_back(model.cache_.fork(*row));
+      model.cache_.extend(scratch, grid.num_tokens() + 2);
+      readers.push_back(&scratch);
+      boundary.insert(boundary.end(), {model.image_start_, model.image_end_});
+    }
+    const ImageRows placed = place_images(readers, std::vector<int64_t>(rows.size(), grid.num_tokens()));
+    const auto layout = std::make_shared<const nn::AttentionLayout>(
+        placed.blocks, std::vector<int64_t>{}, static_cast<int64_t>(placed.positions.size()), model.llm_->options());
+    packed_ = {.num_und = 2 * b,
+               .position_ids = index_tensor(placed.positions, model.device()),
+               .layout = layout,
+               .cache_slots = index_tensor(placed.slots, model.device())};
+    const at::NoGradGuard no_grad;
+    boundary_ = model.llm_->embed(index_tensor(boundary, model.device()));
+  }
+  ~BagelDenoiser() override {
+    for (Context& context : scratch_) model_.cache_.release(context);
+  }
+  BagelDenoiser(const BagelDenoiser&) = delete;
+  BagelDenoiser& operator=(const BagelDenoiser&) = delete;
+
+  at::Tensor velocity(const at::Tensor& latents, const at::Tensor& t) override {
+    const at::NoGradGuard no_grad;
+    const at::Tensor embeds = at::cat({boundary_, model_.embed_latents(latents, t, grid_)}, 0);
+    const at::Tensor hidden = model_.llm_->forward(embeds, packed_, &model_.cache_);
+    const at::Tensor drawn = hidden.narrow(0, packed_.num_und, hidden.size(0) - packed_.num_und);
+    return model_.llm2vae_(drawn).to(at::kFloat).view(latents.sizes());
+  }
+
+ private:
+  Bagel& model_;
+  LatentGrid grid_;
+  std::vector<Context> scratch_;
+  PackedTokens packed_;
+  at::Tensor boundary_;
+};
+
+std::unique_ptr<Denoiser> Bagel::denoise(std::span<const Context* const> rows, LatentGrid grid) {
+  return std::make_unique<BagelDenoiser>(*this, rows, grid);
+}
+
+}  // namespace unigrpo::policy

@@ -1,0 +1,44 @@
+// BAGEL's packed forward over whole sequences: what training differentiates.
+#include <ATen/ATen.h>
+
+#include "policy/bagel/bagel.h"
+#include "policy/placement.h"
+#include "tensor/convert.h"
+
+namespace unigrpo::policy {
+
+using tensor::index_tensor;
+
+TrainOutput Bagel::forward_train(const TrainBatch& batch) {
+  const Placement placed(batch, image_start_, image_end_);
+  const PackedTokens tokens = packed(placed);
+  at::Tensor und = llm_->embed(index_tensor(placed.und_ids, device()));
+  if (!placed.vision.empty()) {
+    const at::Tensor seen = embed_vision(placed.vision).to(und.scalar_type());
+    und = und.index_copy(0, index_tensor(placed.vision_rows, device()), seen);
+  }
+  std::vector<at::Tensor> embeds = {und};
+  at::Tensor noisy;  // [sum of S, L, C]
+  if (!placed.noisy.empty()) {
+    std::vector<at::Tensor> latents, times;
+    for (const NoisyBlock* block : placed.noisy) {
+      latents.push_back(block->latents);
+      times.push_back(block->t);
+    }
+    noisy = at::cat(latents, 0);
+    embeds.push_back(embed_latents(noisy, at::cat(times, 0), placed.noisy.front()->grid));
+  }
+  if (!placed.clean.empty()) embeds.push_back(embed_clean_latents(placed.clean));
+  const at::Tensor hidden = llm_->forward(embeds.size() == 1 ? und : at::cat(embeds, 0), tokens, nullptr);
+  TrainOutput output;
+  output.digests = placed.digests;
+  if (!placed.text_rows.empty()) {
+    output.text_hidden = hidden.index_select(0, index_tensor(placed.text_rows, device()));
+  }
+  if (noisy.defined()) {
+    output.velocity = llm2vae_(hidden.narrow(0, placed.num_und, placed.num_noisy)).to(at::kFloat).view(noisy.sizes());
+  }
+  return output;
+}
+
+}  // namespace unigrpo::policy

@@ -1,0 +1,34 @@
+#include "recipe/sections/builder.h"
+#include "recipe/sections/sections.h"
+
+namespace unigrpo::recipe {
+namespace {
+
+using policy::LoraConfig, policy::PolicyConfig;
+
+Section policy_section() {
+  return Builder("policy", "the model that is trained", [](Recipe& r, size_t) -> auto& { return r.policy; })
+      .row("model", &PolicyConfig::model, "model folder in the official BAGEL or Qwen2.5 layout", {}, kForTrain)
+      .row("dtype", &PolicyConfig::dtype, "of the forward pass; master weights are float32 always")
+      .row("train", &PolicyConfig::train, "all weights, or LoRA adapters")
+      .row("freeze", &PolicyConfig::freeze, "patterns (* and ?) of parameters that stay as they are",
+           list_or_empty(kNonEmpty))
+      .row("recompute", &PolicyConfig::recompute,
+           "run each layer again in the backward pass instead of keeping its activations");
+}
+
+Section policy_lora_section() {
+  return Builder("policy.lora", "adapters, with policy.train = \"lora\"",
+                 [](Recipe& r, size_t) -> auto& { return r.policy.lora; })
+      .row("rank", &LoraConfig::rank, "of the two factors", between(1, 4096))
+      .row("alpha", &LoraConfig::alpha, "the update is scaled by alpha / rank", above(0))
+      .row("dropout", &LoraConfig::dropout, "of the adapters' inputs in the update; ratios then do not start at 1",
+           between(0, 0.9))
+      .row("targets", &LoraConfig::targets, "patterns (* and ?) of the weights to adapt", list(kNonEmpty));
+}
+
+}  // namespace
+
+std::vector<Section> policy_sections() { return {policy_section(), policy_lora_section()}; }
+
+}  // namespace unigrpo::recipe

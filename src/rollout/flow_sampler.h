@@ -1,0 +1,29 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/rng.h"
+#include "policy/policy.h"
+#include "rollout/config.h"
+#include "rollout/trajectory.h"
+
+namespace unigrpo::rollout {
+
+/// One row of a denoising batch.
+struct DenoiseRequest {
+  const policy::Context* context = nullptr;
+  const policy::Context* without_text = nullptr;   // with text guidance: without the prompt and the policy's texts
+  const policy::Context* without_image = nullptr;  // with image guidance: the context's system and prompt blocks alone
+  StreamKey key;                                   // purpose is set here
+  flow::SdeWindow window;                          // empty: an ODE all the way
+};
+
+/// Walks the rows from noise to data together, on one grid, one network evaluation a step and one more for each
+/// guidance that acts at that time.
+std::vector<FlowSegment> denoise(policy::ImagePolicy& policy, const RolloutConfig& config,
+                                 std::span<const DenoiseRequest> rows, policy::LatentGrid grid,
+                                 const flow::GuidanceConfig& guidance);
+
+}  // namespace unigrpo::rollout

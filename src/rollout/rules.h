@@ -1,0 +1,33 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "base/conflict.h"
+#include "rollout/config.h"
+
+namespace unigrpo::rollout {
+
+bool has_segment(const RolloutConfig& config, data::SegmentKind kind);
+
+/// What is wrong with [rollout].
+std::optional<Conflict> validate(const RolloutConfig& config);
+
+/// Tokens of one image.
+struct ImageTokens {
+  int64_t block = 0;  // while it is denoised: its latents and the two tokens around them
+  int64_t seen = 0;   // as later segments see it, by the vision tower: the same with its patches
+};
+
+/// Tokens of one sample, at most.
+struct SampleTokens {
+  int64_t sampled = 0;            // of all texts, their end tokens included
+  int64_t texts = 0;              // of the texts as blocks of a context: with the two tokens around each
+  int64_t images = 0;             // of images as later segments see them
+  int64_t denoised = 0;           // of images, once a denoising step
+  int64_t trained = 0;            // of images, once a trained step
+  int64_t num_trained_steps = 0;  // of an image
+};
+SampleTokens count_tokens(const RolloutConfig& config, ImageTokens image);
+
+}  // namespace unigrpo::rollout

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <c10/core/Device.h>
+
+#include <cstdint>
+
+#include "base/signals.h"
+
+namespace unigrpo {
+
+/// Where this process stands among those of its run. One rank for now.
+struct Mesh {
+  int64_t rank = 0;
+  int64_t world_size = 1;
+};
+
+/// What a process is, decided once when it starts and then handed down.
+struct Runtime {
+  c10::Device device = c10::kCPU;  // holds the weights and does the arithmetic
+  Mesh mesh = {};
+  StopToken stop = {};  // asked between phases; what was begun is finished or dropped whole
+  uint64_t seed = 0;    // of every random stream
+  int64_t threads = 0;  // of an operation; 0: all cores
+};
+
+/// Sets the process's threads and keeps freed memory for the next step (base/memory.h); with `signals`, SIGINT, SIGTERM
+/// and their like only ask to stop from here on (base/signals.h).
+struct RuntimeOptions {
+  uint64_t seed = 0;
+  int64_t threads = 0;
+  bool signals = false;
+};
+Runtime make_runtime(const RuntimeOptions& options);
+
+}  // namespace unigrpo

@@ -1,0 +1,229 @@
+#include "train/grpo_objective.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/fault.h"
+#include "checkpoint/export_model.h"
+#include "data/prompt_file.h"
+#include "data/prompt_sampler.h"
+#include "grpo/update.h"
+#include "monitor/failures_file.h"
+#include "train/build.h"
+#include "train/step_hook.h"
+#include "train/step_metrics.h"
+
+namespace unigrpo::train {
+namespace {
+
+namespace fs = std::filesystem;
+using recipe::Recipe;
+using Trajectories = std::span<const rollout::Trajectory>;
+
+std::vector<int64_t> group_ids(Trajectories trajectories) {
+  std::vector<int64_t> ids;
+  for (const auto& trajectory : trajectories) ids.push_back(trajectory.prompt_index);
+  return ids;
+}
+
+std::vector<std::string> prompt_ids(Trajectories trajectories) {
+  std::vector<std::string> ids;
+  for (const auto& trajectory : trajectories) {
+    const std::string& id = trajectory.sample.id;  // <prompt id>/<sample index>
+    ids.push_back(id.substr(0, id.rfind('/')));
+  }
+  return ids;
+}
+
+/// A line in the step's file of failures for each score that a term did not give, and a note with the first.
+void tell_failures(const Step& step, const RunContext& run) {
+  std::vector<monitor::Failure> failures;
+  for (size_t i = 0; i < step.trajectories.size(); ++i) {
+    for (size_t k = 0; k < step.scores.terms.size(); ++k) {
+      const reward::Score& score = step.scores.scores[i][k];
+      if (score.value) continue;
+      failures.push_back({.step = step.index,
+                          .reward = step.scores.terms[k],
+                          .sample = step.trajectories[i].sample.id,
+                          .prompt = step.trajectories[i].sample.prompt,
+                          .reason = score.reason});
+    }
+  }
+  if (failures.empty()) return;
+  const fs::path file = run.folder.failures_file(step.index);
+  monitor::write_failures(file, failures);
+  run.monitor.note(fmt::format("{} scores are missing; the first: reward '{}', sample {}: {} (all in {})",
+                               failures.size(), failures.front().reward, failures.front().sample,
+                               failures.front().reason, file.string()));
+}
+
+void tell_noise(const Recipe& recipe, const grpo::LogProbNoise& noise, monitor::Monitor& monitor) {
+  const auto& [text, image] = std::tie(recipe.grpo.text, recipe.grpo.image);
+  monitor.note(
+      fmt::format("log-prob noise between rollout and update: text {:.1e} (clip {} / {}), image {:.1e} (clip {})",
+                  noise.text, text.clip_low, text.clip_high, noise.image, image.clip_range));
+  const auto warn = [&](double range, double floor, const char* key) {
+    if (range >= floor) return;
+    monitor.note(
+        fmt::format("warning: {} = {} is below the measured noise {:.1e}: clipping acts on noise", key, range, floor));
+  };
+  if (text.weight > 0) warn(text.clip_low, noise.text, "grpo.text.clip_low");
+  if (image.weight > 0) warn(image.clip_range, noise.image, "grpo.image.clip_range");
+}
+
+class GrpoObjective : public Objective {
+ public:
+  GrpoObjective(const Recipe& recipe, const Runtime& runtime)
+      : recipe_(recipe),
+        runtime_(runtime),
+        prompts_(data::read_prompt_file(recipe.data.prompts)),
+        rewarder_(build_rewarder(recipe.reward, runtime)),
+        policies_(build_policies(recipe, runtime)),
+        generation_(generation_of(recipe)),
+        engine_(*policies_.policy, recipe.rollout, runtime, generation_.system_prompt),
+        sampler_(prompts_, runtime.seed, recipe.grpo.prompts_per_step) {
+    rewarder_.check_prompts(prompts_, recipe.data.prompts);
+    for (const data::Prompt& prompt : prompts_) engine_.check_length(prompt);
+    if (std::ranges::count(recipe.rollout.episode, data::SegmentKind::image) > 0) {
+      policies_.policy->grid_for(recipe.rollout.image_size);
+    }
+  }
+
+  NamedTensors parameters() const override { return trained_parameters(*policies_.policy); }
+  policy::UnifiedPolicy* policy() override { return policies_.policy.get(); }
+  rollout::RolloutEngine* engine() override { return &engine_; }
+  const GenerationConfig& generation() const override { return generation_; }
+  std::vector<Stateful*> stateful() override { return {&statistics_}; }
+
+  std::string describe() const override {
+    return describe_step(recipe_, *policies_.policy, policy::num_tokens(engine_.prefix(prompts_.front())));
+  }
+
+  bool sample(Step& step, const RunContext& run) override {
+    Stopwatch phase;
+    run.monitor.phase("rollout");
+    fault::point("rollout.begin");
+    const data::PromptBatch batch = sampler_.batch(step.index);
+    step.trajectories = roll(step, batch.prompts, 0);  // rewards judge the groups as they come
+    fault::point("rollout.end");
+    if (runtime_.stop.requested()) return false;
+    rollout_metrics(step.trajectories, phase.seconds(), step.metrics);
+    step.metrics["time/rollout"] = phase.restart();
+
+    run.monitor.phase("reward");
+    step.scores = rewarder_.collect();
+    if (runtime_.stop.requested()) return false;  // a judge may have been cut short
+    fault::point("advantage");
+    step.advantages = advantages_of(step);
+    if (recipe_.grpo.advantage.zero_std == grpo::ZeroStd::resample && !resample(step)) return false;
+    tell_failures(step, run);
+    refuse_too_many_dropped(step);
+    reward_metrics(step.scores, step.advantages, step.metrics);
+    step.metrics["time/reward"] = phase.restart();
+    return true;
+  }
+
+  void update(Step& step, const Optimization& optimization, const RunContext& run) override {
+    statistics_ = step.advantages.statistics;
+    const grpo::UpdateSetup setup{.policy = *policies_.policy,
+                                  .reference = policies_.reference.get(),
+                                  .optimizer = optimization.optimizer,
+                                  .clip = optimization.clip,
+                                  .config = recipe_.grpo,
+                                  .rollout = recipe_.rollout};
+    if (!std::exchange(noise_told_, true)) {
+      tell_noise(recipe_, grpo::measure_log_prob_noise(setup, step.trajectories), run.monitor);
+    }
+    step.metrics.merge(grpo::update(setup, step.trajectories, step.advantages, optimization.lr_factor));
+    double tokens = 0;
+    for (const auto& trajectory : step.trajectories) {
+      for (const auto& segment : trajectory.sample.segments) tokens += static_cast<double>(segment.num_tokens);
+    }
+    step.metrics["throughput/tokens_per_s"] = tokens / step.watch.seconds();
+    step.metrics["throughput/images_per_s"] = static_cast<double>(step.trajectories.size()) / step.watch.seconds();
+  }
+
+  fs::path output(const fs::path& run_dir) const override { return run_dir / "final"; }
+
+  void write_model(const fs::path& destination, int64_t step) override {
+    checkpoint::ExportOptions options;
+    options.dtype = recipe_.policy.dtype == policy::DtypeChoice::float32 ? at::kFloat : at::kBFloat16;
+    options.metadata = {{"unigrpo_run", recipe_.run.name}, {"unigrpo_step", std::to_string(step)}};
+    options.generation_config = to_json(generation_, recipe_.policy.model);
+    checkpoint::export_model(recipe_.policy.model, destination, policies_.policy->merged(), options);
+  }
+
+ private:
+  std::vector<rollout::Trajectory> roll(const Step& step, std::span<const data::Prompt> prompts, int64_t first_sample) {
+    rollout::RolloutRequest request = request_for(prompts, recipe_.grpo.group_size);
+    request.guidance.text_scale = recipe_.rollout.rollout_cfg_scale;
+    request.first_sample = first_sample;
+    request.step = static_cast<uint64_t>(step.index) + 1;
+    request.on_group = [this](int64_t p, std::vector<data::Sample> group) {
+      rewarder_.submit(static_cast<size_t>(p * recipe_.grpo.group_size), std::move(group));
+    };
+    return engine_.rollout(request);
+  }
+
+  grpo::Advantages advantages_of(const Step& step) const {
+    return grpo::compute_advantages(recipe_.grpo.advantage, step.scores, group_ids(step.trajectories),
+                                    recipe_.reward.on_error, recipe_.reward.terms, prompt_ids(step.trajectories),
+                                    statistics_);
+  }
+
+  /// Groups without spread are replaced by those of other prompts, from further down the prompt order (DAPO's dynamic
+  /// sampling, arXiv 2503.14476); what still has none after max_resamples draws leaves the batch. False: a stop came.
+  bool resample(Step& step) {
+    constexpr int64_t kFarAway = int64_t{1} << 40;  // steps that no run reaches
+    const int64_t draws = recipe_.grpo.advantage.max_resamples, group_size = recipe_.grpo.group_size;
+    for (int64_t draw = 0; draw < draws && !step.advantages.zero_std_group_ids.empty(); ++draw) {
+      const data::PromptBatch spare = sampler_.batch(kFarAway + step.index * draws + draw);
+      const auto& empty_groups = step.advantages.zero_std_group_ids;
+      const int64_t first_sample = (draw + 1) * group_size;
+      auto fresh =
+          roll(step, std::span(spare.prompts).first(std::min(spare.prompts.size(), empty_groups.size())), first_sample);
+      reward::ScoreTable scores = rewarder_.collect();
+      for (size_t i = 0; i < fresh.size(); ++i) {
+        const int64_t group = empty_groups[fresh[i].prompt_index];
+        const auto slot = static_cast<size_t>(group * group_size + fresh[i].sample_index - first_sample);
+        fresh[i].prompt_index = group;
+        fresh[i].sample.group = group;
+        step.trajectories[slot] = std::move(fresh[i]);
+        step.scores.scores[slot] = std::move(scores.scores[i]);
+      }
+      if (runtime_.stop.requested()) return false;
+      step.advantages = advantages_of(step);
+    }
+    return true;
+  }
+
+  void refuse_too_many_dropped(const Step& step) const {
+    const size_t samples = step.trajectories.size();
+    const int64_t dropped = step.advantages.num_dropped;
+    if (static_cast<double>(dropped) <= recipe_.reward.max_dropped * static_cast<double>(samples)) return;
+    throw RuntimeFailure("step {}: {} of {} samples have no reward, more than reward.max_dropped = {} allows",
+                         step.index, dropped, samples, recipe_.reward.max_dropped);
+  }
+
+  const Recipe& recipe_;
+  const Runtime& runtime_;
+  std::vector<data::Prompt> prompts_;
+  reward::Rewarder rewarder_;
+  Policies policies_;
+  GenerationConfig generation_;
+  rollout::RolloutEngine engine_;
+  data::PromptSampler sampler_;
+  grpo::RunningStatistics statistics_;  // as they stand after the last finished step
+  bool noise_told_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<Objective> make_grpo_objective(const Recipe& recipe, const Runtime& runtime) {
+  return std::make_unique<GrpoObjective>(recipe, runtime);
+}
+
+}  // namespace unigrpo::train

@@ -1,0 +1,56 @@
+#include "base/clock.h"
+#include "data/prompt_file.h"
+#include "monitor/drift_monitor.h"
+#include "train/build.h"
+#include "train/hooks/hooks.h"
+
+namespace unigrpo::train {
+namespace {
+
+class DriftHook : public StepHook, public Stateful {
+ public:
+  explicit DriftHook(const RunContext& run)
+      : run_(run),
+        config_(run.recipe.monitor.drift),
+        prompts_(data::spread_over(data::read_prompt_file(run.recipe.data.prompts), config_.prompts)),
+        monitor_(config_) {}
+
+  void before_update(Step& step) override {
+    if (step.index % config_.every != 0) return;
+    run_.monitor.phase("probe");
+    Stopwatch watch;
+    rollout::RolloutRequest request = request_for(prompts_, config_.samples);
+    request.step = 0;  // training's steps are keyed from 1
+    request.stochastic = false;
+    request.guidance.text_scale = run_.recipe.rollout.rollout_cfg_scale;
+    std::vector<data::Sample> samples;
+    for (auto& trajectory : run_.objective.engine()->rollout(request)) samples.push_back(std::move(trajectory.sample));
+    monitor::DriftMonitor::Observation seen = monitor_.observe(step.index, samples);
+    step.metrics.merge(seen.metrics);
+    for (const monitor::DriftAlarm& alarm : seen.raised) run_.monitor.note(monitor::describe(alarm));
+    if (config_.action == monitor::DriftAction::stop && !seen.raised.empty()) {
+      reason_ = monitor::describe(seen.raised.front()) + " (monitor.drift.action = stop)";
+    }
+    step.metrics["time/probe"] = watch.restart();
+  }
+
+  std::optional<std::string> stop_reason() const override { return reason_; }
+
+  Stateful* stateful() override { return this; }
+  std::string name() const override { return "drift_monitor"; }
+  State state() const override { return {.values = monitor_.state()}; }
+  void load_state(const State& state, const std::string& where) override { monitor_.restore(state.values, where); }
+
+ private:
+  RunContext run_;
+  const monitor::DriftConfig& config_;
+  const std::vector<data::Prompt> prompts_;
+  monitor::DriftMonitor monitor_;
+  std::optional<std::string> reason_;
+};
+
+}  // namespace
+
+std::unique_ptr<StepHook> make_drift_hook(const RunContext& run) { return std::make_unique<DriftHook>(run); }
+
+}  // namespace unigrpo::train

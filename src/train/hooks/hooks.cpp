@@ -1,0 +1,22 @@
+#include "train/hooks/hooks.h"
+
+namespace unigrpo::train {
+
+std::optional<optim::EmaScope> averaged(const RunContext& run) {
+  if (!run.recipe.optim.ema.enabled) return std::nullopt;
+  return std::make_optional<optim::EmaScope>(run.ema, run.trained);
+}
+
+std::vector<std::unique_ptr<StepHook>> make_hooks(const RunContext& run) {
+  std::vector<std::unique_ptr<StepHook>> hooks;
+  if (run.objective.policy() == nullptr) return hooks;
+  if (!run.recipe.eval.prompts.empty()) {
+    hooks.push_back(make_evaluation_hook(run));
+    if (run.recipe.eval.keep_best) hooks.push_back(make_keep_best_hook(run));
+  }
+  if (run.recipe.monitor.drift.enabled && run.objective.engine() != nullptr) hooks.push_back(make_drift_hook(run));
+  if (run.recipe.monitor.sample_every > 0) hooks.push_back(make_sample_hook(run));
+  return hooks;
+}
+
+}  // namespace unigrpo::train

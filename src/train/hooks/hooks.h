@@ -1,0 +1,22 @@
+#pragma once
+
+#include <memory>
+
+#include "train/step_hook.h"
+
+namespace unigrpo::train {
+
+/// Scores the policy, averaged weights where EMA is on, on eval.prompts before and after the run and every eval.every
+/// steps; what stands in the run folder already is not scored again.
+std::unique_ptr<StepHook> make_evaluation_hook(const RunContext& run);
+
+/// The weights with the best score of the evaluations so far, in best/. Comes after the evaluation hook.
+std::unique_ptr<StepHook> make_keep_best_hook(const RunContext& run);
+
+/// What the policy makes of a few prompts, whatever that is worth: the same noise each time (monitor/drift_monitor.h).
+std::unique_ptr<StepHook> make_drift_hook(const RunContext& run);
+
+/// Every monitor.sample_every steps, some of the step's samples with what was thought of them.
+std::unique_ptr<StepHook> make_sample_hook(const RunContext& run);
+
+}  // namespace unigrpo::train

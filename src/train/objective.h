@@ -1,0 +1,70 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "grpo/advantages.h"
+#include "optim/adamw.h"
+#include "optim/grad_clip.h"
+#include "policy/policy.h"
+#include "reward/score.h"
+#include "rollout/engine.h"
+#include "runtime/stateful.h"
+#include "train/generation_config.h"
+
+namespace unigrpo::train {
+
+struct RunContext;  // step_hook.h
+
+/// One step under way: filled by the objective, read and added to by the hooks.
+struct Step {
+  int64_t index = 0;  // from 0
+  Stopwatch watch = {};
+  std::map<std::string, double> metrics = {};
+  // Of an objective that samples; empty for others.
+  std::vector<rollout::Trajectory> trajectories = {};
+  reward::ScoreTable scores = {};
+  grpo::Advantages advantages = {};
+};
+
+/// What takes gradients to new weights.
+struct Optimization {
+  optim::AdamW& optimizer;
+  optim::GradClip& clip;
+  double lr_factor = 1;  // from the schedule
+};
+
+/// What a run optimises. The trainer owns everything around it: the loop, optimizer, EMA, checkpoints, hooks, signals.
+class Objective {
+ public:
+  virtual ~Objective() = default;
+
+  /// The parameters that move, under their official names.
+  virtual NamedTensors parameters() const = 0;
+  /// What a step is, in numbers, as the table that a run starts with; empty: nothing to tell.
+  virtual std::string describe() const { return {}; }
+  /// Draws what the step learns from. False: a stop was asked for, and the step is dropped; nothing has changed.
+  virtual bool sample(Step& step, const RunContext& run) = 0;
+  /// Gradients and one or more optimizer steps.
+  virtual void update(Step& step, const Optimization& optimization, const RunContext& run) = 0;
+  /// What a checkpoint keeps beside weights and optimizer.
+  virtual std::vector<Stateful*> stateful() { return {}; }
+
+  /// The model behind it; null where there is none that could be sampled.
+  virtual policy::UnifiedPolicy* policy() { return nullptr; }
+  /// What its steps sample with; null where they do not.
+  virtual rollout::RolloutEngine* engine() { return nullptr; }
+  /// How the model is sampled where it is evaluated.
+  virtual const GenerationConfig& generation() const = 0;
+
+  /// Where the trained model goes at the end of a run whose folder is `run_dir`.
+  virtual std::filesystem::path output(const std::filesystem::path& run_dir) const = 0;
+  /// Writes the weights as they stand as a model folder. `step`: steps done.
+  virtual void write_model(const std::filesystem::path& destination, int64_t step) = 0;
+};
+
+}  // namespace unigrpo::train

@@ -1,0 +1,85 @@
+#include "train/step_metrics.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace unigrpo::train {
+namespace {
+
+void mean_and_std(const std::vector<double>& values, const std::string& name, Metrics& out) {
+  if (values.empty()) return;
+  double mean = 0, square = 0;
+  for (const double v : values) mean += v / static_cast<double>(values.size());
+  for (const double v : values) square += (v - mean) * (v - mean) / static_cast<double>(values.size());
+  out[name + "/mean"] = mean;
+  out[name + "/std"] = std::sqrt(square);
+}
+
+/// Texts of one turn: an episode's n-th text.
+struct TextCounts {
+  double texts = 0, tokens = 0, truncated = 0, entropy = 0, scored_tokens = 0;
+};
+
+}  // namespace
+
+void reward_metrics(const reward::ScoreTable& scores, const grpo::Advantages& advantages, Metrics& out) {
+  std::vector<double> rewards;
+  for (const auto& reward : advantages.rewards) {
+    if (reward) rewards.push_back(*reward);
+  }
+  mean_and_std(rewards, "reward", out);
+  std::map<std::string, std::pair<double, double>> sums;  // name -> sum, count
+  for (const auto& row : scores.scores) {
+    for (size_t k = 0; k < scores.terms.size(); ++k) {
+      auto add = [&](const std::string& name, double value) {
+        sums["reward/" + name].first += value;
+        sums["reward/" + name].second += 1;
+      };
+      if (row[k].value) add(scores.terms[k], *row[k].value);
+      for (const auto& [part, value] : row[k].parts) add(scores.terms[k] + "_" + part, value);
+    }
+  }
+  for (const auto& [name, sum] : sums) out[name] = sum.first / sum.second;
+  out["reward/dropped"] = static_cast<double>(advantages.num_dropped);
+  out["advantage/zero_std_ratio"] = advantages.zero_std_ratio();
+}
+
+void rollout_metrics(std::span<const rollout::Trajectory> trajectories, double seconds, Metrics& out) {
+  std::vector<TextCounts> turns;
+  double tokens = 0, images = 0;
+  for (const auto& trajectory : trajectories) {
+    images += static_cast<double>(trajectory.flows.size());
+    if (turns.size() < trajectory.texts.size()) turns.resize(trajectory.texts.size());
+    for (size_t turn = 0; turn < trajectory.texts.size(); ++turn) {
+      const rollout::TextSegment& text = trajectory.texts[turn];
+      TextCounts& counts = turns[turn];
+      counts.texts += 1;
+      counts.tokens += static_cast<double>(text.ids.size());
+      counts.truncated += text.finished ? 0 : 1;
+      counts.entropy += text.entropy.sum().item<double>();
+      counts.scored_tokens += static_cast<double>(text.entropy.numel());
+      tokens += static_cast<double>(text.ids.size());
+    }
+  }
+  for (size_t turn = 0; turn < turns.size(); ++turn) {
+    const TextCounts& counts = turns[turn];
+    const std::string prefix = turn == 0 ? "" : fmt::format("turn_{}/", turn);
+    out[prefix + "text/length"] = counts.tokens / counts.texts;
+    out[prefix + "text/truncated_ratio"] = counts.truncated / counts.texts;
+    out[prefix + "text/entropy"] = counts.entropy / std::max(counts.scored_tokens, 1.0);
+  }
+  out["throughput/rollout_tokens_per_s"] = tokens / seconds;
+  out["throughput/rollout_images_per_s"] = images / seconds;
+}
+
+double peak_bytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_maxrss) * 1024.0;
+}
+
+}  // namespace unigrpo::train
