@@ -95,6 +95,7 @@ class GrpoObjective : public Objective {
   NamedTensors parameters() const override { return trained_parameters(*policies_.policy); }
   policy::UnifiedPolicy* policy() override { return policies_.policy.get(); }
   rollout::RolloutEngine* engine() override { return &engine_; }
+  std::span<const data::Prompt> prompts() const override { return prompts_; }
   const GenerationConfig& generation() const override { return generation_; }
   std::vector<Stateful*> stateful() override { return {&statistics_}; }
 

@@ -3,10 +3,12 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "base/clock.h"
+#include "data/prompt.h"
 #include "grpo/advantages.h"
 #include "optim/adamw.h"
 #include "optim/grad_clip.h"
@@ -58,6 +60,8 @@ class Objective {
   virtual policy::UnifiedPolicy* policy() { return nullptr; }
   /// What its steps sample with; null where they do not.
   virtual rollout::RolloutEngine* engine() { return nullptr; }
+  /// What is sampled for; empty where nothing is.
+  virtual std::span<const data::Prompt> prompts() const { return {}; }
   /// How the model is sampled where it is evaluated.
   virtual const GenerationConfig& generation() const = 0;
 

@@ -29,8 +29,8 @@ ShapesExamples::ShapesExamples(const std::string& file, std::span<const data::Pr
   }
 }
 
-std::vector<int64_t> ShapesExamples::batch(int64_t step, int64_t batch_size) const {
-  return batch_indices(step, batch_size, config_.num_examples, seed_ + 1);
+std::vector<int64_t> ShapesExamples::batch(int64_t step) const {
+  return batch_indices(step, config_.batch_size, config_.num_examples, seed_ + 1);
 }
 
 const std::string& ShapesExamples::line(int64_t index) const {
@@ -97,7 +97,7 @@ SftExample ShapesExamples::example(int64_t index) const {
 RowExamples::RowExamples(std::vector<data::Prompt> rows, int64_t batch_size, uint64_t seed)
     : rows_(std::move(rows)), sampler_(rows_, seed, batch_size) {}
 
-std::vector<int64_t> RowExamples::batch(int64_t step, int64_t /*batch_size*/) const {
+std::vector<int64_t> RowExamples::batch(int64_t step) const {
   std::vector<int64_t> keys;
   for (const data::Prompt& row : sampler_.batch(step).prompts) keys.push_back(row.index);
   return keys;

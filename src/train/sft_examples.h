@@ -33,7 +33,7 @@ struct SftExample {
 class Examples {
  public:
   virtual ~Examples() = default;
-  virtual std::vector<int64_t> batch(int64_t step, int64_t batch_size) const = 0;
+  virtual std::vector<int64_t> batch(int64_t step) const = 0;
   virtual SftExample example(int64_t key) const = 0;
 };
 
@@ -45,7 +45,7 @@ class ShapesExamples : public Examples {
   /// none.
   ShapesExamples(const std::string& file, std::span<const data::Prompt> prompts, const recipe::SftConfig& config,
                  uint64_t seed);
-  std::vector<int64_t> batch(int64_t step, int64_t batch_size) const override;
+  std::vector<int64_t> batch(int64_t step) const override;
   SftExample example(int64_t index) const override;
   /// The scene of example i, whatever its task: for the autoencoder.
   data::shapes::Example draw_world(int64_t index) const;
@@ -62,7 +62,7 @@ class ShapesExamples : public Examples {
 class RowExamples : public Examples {
  public:
   RowExamples(std::vector<data::Prompt> rows, int64_t batch_size, uint64_t seed);
-  std::vector<int64_t> batch(int64_t step, int64_t batch_size) const override;
+  std::vector<int64_t> batch(int64_t step) const override;
   /// Reads the row's images. Throws BadInput naming the file that cannot be read.
   SftExample example(int64_t row) const override;
 

@@ -229,10 +229,8 @@ class SftObjective : public Objective {
         runtime_(runtime),
         examples_(open_examples(recipe, runtime.seed)),
         policy_(open_policy(recipe.policy, runtime)),
-        generation_(read_generation_config(recipe.policy.model)),
-        system_prompt_(recipe.rollout.system_prompt.empty() ? generation_.system_prompt
-                                                            : recipe.rollout.system_prompt) {
-    generation_.system_prompt = system_prompt_;
+        generation_(read_generation_config(recipe.policy.model)) {
+    if (!recipe.rollout.system_prompt.empty()) generation_.system_prompt = recipe.rollout.system_prompt;
     const at::NoGradGuard no_grad;
     encoded_batch(0);  // rows that the model cannot read are told before anything is made
   }
@@ -337,12 +335,13 @@ class SftObjective : public Objective {
   /// The step's examples, in order; the cache holds what was encoded before, as far as it goes.
   std::vector<std::shared_ptr<const Encoded>> encoded_batch(int64_t step) {
     std::vector<std::shared_ptr<const Encoded>> batch;
-    for (const int64_t key : examples_->batch(step, sft_.batch_size)) {
+    for (const int64_t key : examples_->batch(step)) {
       if (const auto found = cache_.find(key); found != cache_.end()) {
         batch.push_back(found->second);
         continue;
       }
-      batch.push_back(std::make_shared<const Encoded>(encode(*policy_, system_prompt_, examples_->example(key))));
+      batch.push_back(
+          std::make_shared<const Encoded>(encode(*policy_, generation_.system_prompt, examples_->example(key))));
       if (cached_bytes_ > kMaxCachedBytes) continue;
       cached_bytes_ += batch.back()->num_bytes();
       cache_[key] = batch.back();
@@ -356,7 +355,6 @@ class SftObjective : public Objective {
   std::unique_ptr<Examples> examples_;
   std::unique_ptr<policy::UnifiedPolicy> policy_;
   GenerationConfig generation_;
-  std::string system_prompt_;
   std::map<int64_t, std::shared_ptr<const Encoded>> cache_;
   uint64_t cached_bytes_ = 0;
   std::vector<Row> rows_;  // of the step under way

@@ -1,11 +1,12 @@
 #include "train/step_metrics.h"
 
 #include <ATen/ATen.h>
-#include <fmt/format.h>
 #include <sys/resource.h>
 
 #include <algorithm>
 #include <cmath>
+
+#include "grpo/update_stats.h"
 
 namespace unigrpo::train {
 namespace {
@@ -67,10 +68,10 @@ void rollout_metrics(std::span<const rollout::Trajectory> trajectories, double s
   }
   for (size_t turn = 0; turn < turns.size(); ++turn) {
     const TextCounts& counts = turns[turn];
-    const std::string prefix = turn == 0 ? "" : fmt::format("turn_{}/", turn);
-    out[prefix + "text/length"] = counts.tokens / counts.texts;
-    out[prefix + "text/truncated_ratio"] = counts.truncated / counts.texts;
-    out[prefix + "text/entropy"] = counts.entropy / std::max(counts.scored_tokens, 1.0);
+    out[grpo::turn_metric(static_cast<int64_t>(turn), "text/length")] = counts.tokens / counts.texts;
+    out[grpo::turn_metric(static_cast<int64_t>(turn), "text/truncated_ratio")] = counts.truncated / counts.texts;
+    out[grpo::turn_metric(static_cast<int64_t>(turn), "text/entropy")] =
+        counts.entropy / std::max(counts.scored_tokens, 1.0);
   }
   out["throughput/rollout_tokens_per_s"] = tokens / seconds;
   out["throughput/rollout_images_per_s"] = images / seconds;

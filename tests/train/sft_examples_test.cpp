@@ -95,7 +95,7 @@ TEST(RowExamples, AreTheUsersOwnTargets) {
   EXPECT_EQ(drawn.target[2].text, "done");
   EXPECT_FALSE(answer.draws);
   EXPECT_EQ(answer.images.size(), 1U);
-  std::vector<int64_t> keys = examples->batch(0, 2);
+  std::vector<int64_t> keys = examples->batch(0);
   std::ranges::sort(keys);
   EXPECT_EQ(keys, (std::vector<int64_t>{0, 1}));
 

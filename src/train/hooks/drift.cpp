@@ -12,7 +12,7 @@ class DriftHook : public StepHook, public Stateful {
   explicit DriftHook(const RunContext& run)
       : run_(run),
         config_(run.recipe.monitor.drift),
-        prompts_(data::spread_over(data::read_prompt_file(run.recipe.data.prompts), config_.prompts)),
+        prompts_(data::spread_over(run.objective.prompts(), config_.prompts)),
         monitor_(config_) {}
 
   void before_update(Step& step) override {
