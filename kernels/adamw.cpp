@@ -146,12 +146,11 @@ TORCH_LIBRARY_IMPL(unigrpo, CompositeImplicitAutograd, m) { m.impl("adamw_", &ad
 TORCH_LIBRARY_IMPL(unigrpo, CPU, m) { m.impl("adamw_", &adamw_cpu_); }
 
 int64_t adamw_(const AdamWTensors& t, const AdamWStep& s) {
-  static const auto op = find_op("adamw_", &adamw_cpu_);
   if (t.parameters.empty()) return 0;
   check(t);
   const at::NoGradGuard no_grad;
-  return call(op, t.masters, t.exp_avgs, t.exp_avg_sqs, t.parameters, t.grads, s.lr, s.beta1, s.beta2, s.eps,
-              s.weight_decay, s.grad_scale, s.step);
+  return call<&adamw_cpu_>("adamw_", t.masters, t.exp_avgs, t.exp_avg_sqs, t.parameters, t.grads, s.lr, s.beta1,
+                           s.beta2, s.eps, s.weight_decay, s.grad_scale, s.step);
 }
 
 int64_t adamw_reference_(const AdamWTensors& t, const AdamWStep& s) {

@@ -310,19 +310,13 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_cpu(const at::Tensor& q_
   return {grad_q, grad_k, grad_v};
 }
 
-std::tuple<at::Tensor, at::Tensor> call_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                                const BlockIndex& i) {
-  static const auto op = find_op("block_attention", &forward_cpu);
-  return call(op, q, k, v, i.queries, i.query_start, i.keys, i.key_start, i.causal);
-}
-
 class BlockAttention : public torch::autograd::Function<BlockAttention> {
  public:
   static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context, const at::Tensor& q,
                                                 const at::Tensor& k, const at::Tensor& v, const at::Tensor& queries,
                                                 const at::Tensor& query_start, const at::Tensor& keys,
                                                 const at::Tensor& key_start, const at::Tensor& causal) {
-    auto [out, log_sum] = call_forward(q, k, v, {queries, query_start, keys, key_start, causal});
+    auto [out, log_sum] = call<&forward_cpu>("block_attention", q, k, v, queries, query_start, keys, key_start, causal);
     context->save_for_backward({q, k, v, queries, query_start, keys, key_start, causal, out, log_sum});
     context->mark_non_differentiable({log_sum});
     return {out, log_sum};
@@ -330,20 +324,12 @@ class BlockAttention : public torch::autograd::Function<BlockAttention> {
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  const torch::autograd::variable_list& grads) {
-    static const auto op = find_op("block_attention_backward", &backward_cpu);
     const auto s = context->get_saved_variables();
-    const auto [q, k, v] = call(op, s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9], grads[0]);
+    const auto [q, k, v] = call<&backward_cpu>("block_attention_backward", s[0], s[1], s[2], s[3], s[4], s[5], s[6],
+                                               s[7], s[8], s[9], grads[0]);
     return {q, k, v, {}, {}, {}, {}, {}};
   }
 };
-
-std::tuple<at::Tensor, at::Tensor> autograd(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                            const at::Tensor& queries, const at::Tensor& query_start,
-                                            const at::Tensor& keys, const at::Tensor& key_start,
-                                            const at::Tensor& causal) {
-  const auto out = BlockAttention::apply(q, k, v, queries, query_start, keys, key_start, causal);
-  return {out[0], out[1]};
-}
 
 }  // namespace
 
@@ -359,7 +345,7 @@ TORCH_LIBRARY_IMPL(unigrpo, CPU, m) {
   m.impl("block_attention", &forward_cpu);
   m.impl("block_attention_backward", &backward_cpu);
 }
-TORCH_LIBRARY_IMPL(unigrpo, Autograd, m) { m.impl("block_attention", &autograd); }
+TORCH_LIBRARY_IMPL(unigrpo, Autograd, m) { m.impl("block_attention", gradient<BlockAttention>(&forward_cpu)); }
 
 BlockIndex block_index(std::span<const QueryBlock> blocks) {
   std::vector<int64_t> queries, query_start = {0}, keys, key_start = {0};
@@ -404,7 +390,8 @@ at::Tensor block_attention(const at::Tensor& q, const at::Tensor& k_pool, const 
   }
   TORCH_CHECK(k_pool.sizes() == v_pool.sizes() && q.size(2) == k_pool.size(2) && q.size(1) % k_pool.size(1) == 0, "q ",
               q.sizes(), ", keys ", k_pool.sizes(), " and values ", v_pool.sizes(), " do not fit");
-  return std::get<0>(call_forward(q, k_pool, v_pool, index));
+  return std::get<0>(call<&forward_cpu>("block_attention", q, k_pool, v_pool, index.queries, index.query_start,
+                                        index.keys, index.key_start, index.causal));
 }
 
 }  // namespace unigrpo::kernels

@@ -38,7 +38,6 @@ void ema_update_reference_(at::TensorList averages, at::TensorList values, doubl
 }
 
 void ema_update_(at::TensorList averages, at::TensorList values, double rate) {
-  static const auto op = find_op("ema_update_", &ema_update_cpu_);
   TORCH_CHECK(averages.size() == values.size(), "ema_update_: ", values.size(), " values for ", averages.size(),
               " averages");
   check_chunkable(averages, "averages");
@@ -49,7 +48,7 @@ void ema_update_(at::TensorList averages, at::TensorList values, double rate) {
   }
   if (averages.empty()) return;
   const at::NoGradGuard no_grad;
-  call(op, averages, values, rate);
+  call<&ema_update_cpu_>("ema_update_", averages, values, rate);
 }
 
 }  // namespace unigrpo::kernels

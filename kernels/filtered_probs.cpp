@@ -37,13 +37,12 @@ TORCH_LIBRARY_FRAGMENT(unigrpo, m) {
 TORCH_LIBRARY_IMPL(unigrpo, CompositeImplicitAutograd, m) { m.impl("filtered_probs", &composed); }
 
 at::Tensor filtered_probs(const at::Tensor& logits, const FilterConfig& config) {
-  static const auto op = find_op("filtered_probs", &composed);
   TORCH_CHECK(logits.dim() == 2, "logits must be [N, V], got ", logits.sizes());
   TORCH_CHECK(config.temperature > 0, "temperature must be above 0, got ", config.temperature);
   TORCH_CHECK(config.top_k >= 0, "top_k must be 0 or more, got ", config.top_k);
   TORCH_CHECK(config.top_p > 0 && config.top_p <= 1, "top_p must be in (0, 1], got ", config.top_p);
   const at::NoGradGuard no_grad;
-  return call(op, logits, config.temperature, config.top_k, config.top_p);
+  return call<&composed>("filtered_probs", logits, config.temperature, config.top_k, config.top_p);
 }
 
 }  // namespace unigrpo::kernels

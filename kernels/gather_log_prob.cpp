@@ -209,17 +209,11 @@ at::Tensor gather_log_prob_backward_cpu(const at::Tensor& logits_in, const at::T
   return grad;
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> call_forward(const at::Tensor& logits, const at::Tensor& ids,
-                                                            double temperature) {
-  static const auto op = find_op("gather_log_prob", &gather_log_prob_cpu);
-  return call(op, logits, ids, temperature);
-}
-
 class GatherLogProb : public torch::autograd::Function<GatherLogProb> {
  public:
   static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context, const at::Tensor& logits,
                                                 const at::Tensor& ids, double temperature) {
-    auto [log_probs, entropy, log_normalizer] = call_forward(logits, ids, temperature);
+    auto [log_probs, entropy, log_normalizer] = call<&gather_log_prob_cpu>("gather_log_prob", logits, ids, temperature);
     context->save_for_backward({logits, ids, entropy, log_normalizer});
     context->saved_data["temperature"] = temperature;
     context->mark_non_differentiable({log_normalizer});
@@ -228,22 +222,16 @@ class GatherLogProb : public torch::autograd::Function<GatherLogProb> {
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  const torch::autograd::variable_list& grads) {
-    static const auto op = find_op("gather_log_prob_backward", &gather_log_prob_backward_cpu);
     const auto saved = context->get_saved_variables();
     const auto zeros_like = [](const at::Tensor& grad, const at::Tensor& like) {
       return grad.defined() ? grad : at::zeros_like(like);
     };
-    const at::Tensor grad = call(op, saved[0], saved[1], context->saved_data["temperature"].toDouble(), saved[2],
-                                 saved[3], zeros_like(grads[0], saved[2]), zeros_like(grads[1], saved[2]));
+    const at::Tensor grad = call<&gather_log_prob_backward_cpu>(
+        "gather_log_prob_backward", saved[0], saved[1], context->saved_data["temperature"].toDouble(), saved[2],
+        saved[3], zeros_like(grads[0], saved[2]), zeros_like(grads[1], saved[2]));
     return {grad, at::Tensor(), at::Tensor()};
   }
 };
-
-std::tuple<at::Tensor, at::Tensor, at::Tensor> gather_log_prob_autograd(const at::Tensor& logits, const at::Tensor& ids,
-                                                                        double temperature) {
-  const auto out = GatherLogProb::apply(logits, ids, temperature);
-  return {out[0], out[1], out[2]};
-}
 
 }  // namespace
 
@@ -265,7 +253,7 @@ TORCH_LIBRARY_IMPL(unigrpo, CPU, m) {
   m.impl("gather_log_prob", &gather_log_prob_cpu);
   m.impl("gather_log_prob_backward", &gather_log_prob_backward_cpu);
 }
-TORCH_LIBRARY_IMPL(unigrpo, Autograd, m) { m.impl("gather_log_prob", &gather_log_prob_autograd); }
+TORCH_LIBRARY_IMPL(unigrpo, Autograd, m) { m.impl("gather_log_prob", gradient<GatherLogProb>(&gather_log_prob_cpu)); }
 
 TokenLogProbs gather_log_prob_reference(const at::Tensor& logits, const at::Tensor& ids, double temperature) {
   const at::Tensor log_p = (logits.to(result_type(logits)) / temperature).log_softmax(-1);       // [N, V]
@@ -279,8 +267,8 @@ TokenLogProbs gather_log_prob(const at::Tensor& logits, const at::Tensor& ids, d
               "ids must be [N] int64 with N = ", logits.size(0), ", got ", ids.sizes());
   TORCH_CHECK(ids.device() == logits.device(), "logits and ids must be on one device");
   TORCH_CHECK(temperature > 0, "temperature must be above 0, got ", temperature);
-  const auto [log_probs, entropy, log_normalizer] = call_forward(logits, ids, temperature);
-  return {log_probs, entropy};
+  const auto out = call<&gather_log_prob_cpu>("gather_log_prob", logits, ids, temperature);
+  return {std::get<0>(out), std::get<1>(out)};
 }
 
 }  // namespace unigrpo::kernels

@@ -22,8 +22,7 @@ at::Tensor layer_norm_reference(const at::Tensor& x, const at::Tensor& weight, c
 }
 
 at::Tensor layer_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, double eps) {
-  static const auto op = find_op("layer_norm", &library);
-  return call(op, x, weight, bias, eps);
+  return call<&library>("layer_norm", x, weight, bias, eps);
 }
 
 }  // namespace unigrpo::kernels

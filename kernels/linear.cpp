@@ -54,11 +54,6 @@ at::Tensor linear_cpu(const at::Tensor& x, const at::Tensor& weight, const std::
   return multiply(at::constant_pad_nd(x, {0, 0, 0, tiles - rows}), weight, bias).narrow(0, 0, rows);
 }
 
-at::Tensor call_linear(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
-  static const auto op = find_op("linear", &linear_cpu);
-  return call(op, x, weight, bias);
-}
-
 /// With g the gradient of y:   dx = g W,   dW = g^T x,   db = sum over rows of g
 class Linear : public torch::autograd::Function<Linear> {
  public:
@@ -66,7 +61,7 @@ class Linear : public torch::autograd::Function<Linear> {
                             const std::optional<at::Tensor>& bias) {
     context->save_for_backward({x, weight});
     context->saved_data["bias"] = bias.has_value();
-    return call_linear(x, weight, bias);
+    return call<&linear_cpu>("linear", x, weight, bias);
   }
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     const auto saved = context->get_saved_variables();
@@ -82,16 +77,12 @@ class Linear : public torch::autograd::Function<Linear> {
   }
 };
 
-at::Tensor linear_autograd(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
-  return Linear::apply(x, weight, bias);
-}
-
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(unigrpo, m) { m.def("linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor"); }
 TORCH_LIBRARY_IMPL(unigrpo, CompositeImplicitAutograd, m) { m.impl("linear", &linear_reference); }
 TORCH_LIBRARY_IMPL(unigrpo, CPU, m) { m.impl("linear", &linear_cpu); }
-TORCH_LIBRARY_IMPL(unigrpo, Autograd, m) { m.impl("linear", &linear_autograd); }
+TORCH_LIBRARY_IMPL(unigrpo, Autograd, m) { m.impl("linear", gradient<Linear>(&linear_cpu)); }
 
 at::Tensor linear_reference(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
   return at::linear(x, weight, bias);
@@ -103,7 +94,8 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tenso
   std::vector<int64_t> shape(x.sizes().begin(), x.sizes().end());
   shape.back() = weight.size(0);
   const at::Tensor rows = x.reshape({-1, x.size(-1)}).contiguous();
-  return call_linear(rows, weight, bias.defined() ? std::optional(bias) : std::nullopt).view(shape);
+  const auto added = bias.defined() ? std::optional(bias) : std::nullopt;
+  return call<&linear_cpu>("linear", rows, weight, added).view(shape);
 }
 
 }  // namespace unigrpo::kernels

@@ -68,9 +68,8 @@ PaddedBlocks pad_blocks(std::span<const QueryBlock> blocks, at::Device device) {
 
 at::Tensor padded_attention(const at::Tensor& q, const at::Tensor& k_pool, const at::Tensor& v_pool,
                             const PaddedBlocks& blocks) {
-  static const auto op = find_op("padded_attention", &composed);
   const auto mask = blocks.mask.defined() ? std::optional(blocks.mask) : std::nullopt;
-  return call(op, q, k_pool, v_pool, blocks.queries, blocks.keys, mask);
+  return call<&composed>("padded_attention", q, k_pool, v_pool, blocks.queries, blocks.keys, mask);
 }
 
 }  // namespace unigrpo::kernels

@@ -86,15 +86,10 @@ std::tuple<at::Tensor, at::Tensor> backward_cpu(const at::Tensor& grad_in, const
   return {grad_x, partial.sum(0)};
 }
 
-std::tuple<at::Tensor, at::Tensor> call_forward(const at::Tensor& x, const at::Tensor& weight, double eps) {
-  static const auto op = find_op("rms_norm", &forward_cpu);
-  return call(op, x, weight, eps);
-}
-
 class RmsNorm : public torch::autograd::Function<RmsNorm> {
  public:
   static variable_list forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight, double eps) {
-    const auto [y, inverse] = call_forward(x, weight, eps);
+    const auto [y, inverse] = call<&forward_cpu>("rms_norm", x, weight, eps);
     context->save_for_backward({x, weight, inverse});
     context->mark_non_differentiable({inverse});
     context->set_materialize_grads(false);
@@ -102,17 +97,11 @@ class RmsNorm : public torch::autograd::Function<RmsNorm> {
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
-    static const auto op = find_op("rms_norm_backward", &backward_cpu);
     const auto saved = context->get_saved_variables();
-    const auto [grad_x, grad_weight] = call(op, grads[0], saved[0], saved[1], saved[2]);
+    const auto [grad_x, grad_weight] = call<&backward_cpu>("rms_norm_backward", grads[0], saved[0], saved[1], saved[2]);
     return {grad_x, grad_weight, at::Tensor()};
   }
 };
-
-std::tuple<at::Tensor, at::Tensor> autograd(const at::Tensor& x, const at::Tensor& weight, double eps) {
-  const auto out = RmsNorm::apply(x, weight, eps);
-  return {out[0], out[1]};
-}
 
 }  // namespace
 
@@ -129,7 +118,7 @@ TORCH_LIBRARY_IMPL(unigrpo, CPU, m) {
   m.impl("rms_norm", &forward_cpu);
   m.impl("rms_norm_backward", &backward_cpu);
 }
-TORCH_LIBRARY_IMPL(unigrpo, Autograd, m) { m.impl("rms_norm", &autograd); }
+TORCH_LIBRARY_IMPL(unigrpo, Autograd, m) { m.impl("rms_norm", gradient<RmsNorm>(&forward_cpu)); }
 
 at::Tensor rms_norm_reference(const at::Tensor& x, const at::Tensor& weight, double eps) {
   const at::Tensor wide = x.scalar_type() == at::kDouble ? x : x.to(at::kFloat);
@@ -139,7 +128,7 @@ at::Tensor rms_norm_reference(const at::Tensor& x, const at::Tensor& weight, dou
 
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
   const bool wide = x.scalar_type() == at::kFloat && weight.scalar_type() == at::kFloat && weight.is_contiguous();
-  return wide ? std::get<0>(call_forward(x, weight, eps)) : rms_norm_reference(x, weight, eps);
+  return wide ? std::get<0>(call<&forward_cpu>("rms_norm", x, weight, eps)) : rms_norm_reference(x, weight, eps);
 }
 
 }  // namespace unigrpo::kernels

@@ -43,11 +43,6 @@ at::Tensor rotary_cpu(const at::Tensor& x_in, const at::Tensor& cos, const at::T
   return y;
 }
 
-at::Tensor call_rotary(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, bool inverse) {
-  static const auto op = find_op("rotary", &rotary_cpu);
-  return call(op, x, cos, sin, inverse);
-}
-
 // The inverse of a rotation is the rotation by the negative angle, and so is its gradient.
 class Rotary : public torch::autograd::Function<Rotary> {
  public:
@@ -55,17 +50,14 @@ class Rotary : public torch::autograd::Function<Rotary> {
                             bool inverse) {
     context->save_for_backward({cos, sin});
     context->saved_data["inverse"] = inverse;
-    return call_rotary(x, cos, sin, inverse);
+    return call<&rotary_cpu>("rotary", x, cos, sin, inverse);
   }
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     const auto saved = context->get_saved_variables();
-    return {call_rotary(grads[0], saved[0], saved[1], !context->saved_data["inverse"].toBool()), {}, {}, {}};
+    const bool back = !context->saved_data["inverse"].toBool();
+    return {call<&rotary_cpu>("rotary", grads[0], saved[0], saved[1], back), {}, {}, {}};
   }
 };
-
-at::Tensor rotary_autograd(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, bool inverse) {
-  return Rotary::apply(x, cos, sin, inverse);
-}
 
 at::Tensor composed(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, bool inverse) {
   const at::Tensor c = cos.unsqueeze(1).to(x.scalar_type());  // [T, 1, Dh / 2]
@@ -79,7 +71,7 @@ at::Tensor composed(const at::Tensor& x, const at::Tensor& cos, const at::Tensor
 TORCH_LIBRARY_FRAGMENT(unigrpo, m) { m.def("rotary(Tensor x, Tensor cos, Tensor sin, bool inverse) -> Tensor"); }
 TORCH_LIBRARY_IMPL(unigrpo, CompositeImplicitAutograd, m) { m.impl("rotary", &composed); }
 TORCH_LIBRARY_IMPL(unigrpo, CPU, m) { m.impl("rotary", &rotary_cpu); }
-TORCH_LIBRARY_IMPL(unigrpo, Autograd, m) { m.impl("rotary", &rotary_autograd); }
+TORCH_LIBRARY_IMPL(unigrpo, Autograd, m) { m.impl("rotary", gradient<Rotary>(&rotary_cpu)); }
 
 RotaryTable rotary_table(const at::Tensor& position_ids, int64_t head_dim, double theta) {
   const auto options = at::TensorOptions().dtype(at::kFloat).device(position_ids.device());
@@ -94,7 +86,7 @@ at::Tensor apply_rotary_reference(const at::Tensor& x, const RotaryTable& table)
 }
 
 at::Tensor apply_rotary(const at::Tensor& x, const RotaryTable& table) {
-  if (x.scalar_type() == at::kFloat) return call_rotary(x, table.cos, table.sin, false);
+  if (x.scalar_type() == at::kFloat) return call<&rotary_cpu>("rotary", x, table.cos, table.sin, false);
   return apply_rotary_reference(x, table);
 }
 

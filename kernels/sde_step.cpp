@@ -67,43 +67,50 @@ double sum_over(int64_t count, const Body& body) {
   return total;
 }
 
+/// Runs body(row, first element) for the rows of x [B, ...], in tasks of like size.
+template <typename Body>
+void for_rows(const at::Tensor& x, const Body& body) {
+  const int64_t rows = x.size(0), count = rows == 0 ? 0 : x.numel() / rows;
+  at::parallel_for(0, rows, std::max<int64_t>(1, kElementsATask / std::max<int64_t>(1, count)),
+                   [&](int64_t begin, int64_t end) {
+                     for (int64_t row = begin; row < end; ++row) body(row, row * count);
+                   });
+}
+
+/// A row's log-prob; mean(i): of element i.
+template <typename T, typename Mean>
+T row_log_prob(const T* next, int64_t count, double std, bool gaussian, const Mean& mean) {
+  const double sum = sum_over<T>(count, [&](int64_t i) {
+    const T off = next[i] - mean(i);
+    return off * off;
+  });
+  return static_cast<T>(finish(sum, count, std, gaussian));
+}
+
 std::tuple<at::Tensor, at::Tensor, at::Tensor> sde_step_cpu(const at::Tensor& x_in, const at::Tensor& velocity_in,
                                                             const at::Tensor& noise_in,
                                                             const at::Tensor& coefficients_in, bool gaussian) {
-  const at::Tensor x = x_in.contiguous();
-  const at::Tensor velocity = velocity_in.contiguous();
-  const at::Tensor noise = noise_in.contiguous();
-  const at::Tensor coefficients = coefficients_in.contiguous();
-  const int64_t rows = x.size(0);
-  const int64_t count = rows == 0 ? 0 : x.numel() / rows;
-  at::Tensor x_next = at::empty_like(x);
-  at::Tensor mean = at::empty_like(x);
-  at::Tensor log_prob = at::empty({rows}, x.options());
+  const at::Tensor x = x_in.contiguous(), velocity = velocity_in.contiguous(), noise = noise_in.contiguous(),
+                   coefficients = coefficients_in.contiguous();
+  at::Tensor x_next = at::empty_like(x), mean = at::empty_like(x), log_prob = at::empty({x.size(0)}, x.options());
   AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "sde_step", [&] {
-    const double* table = coefficients.const_data_ptr<double>();
-    const int64_t grain = std::max<int64_t>(1, kElementsATask / std::max<int64_t>(1, count));
-    at::parallel_for(0, rows, grain, [&](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; ++row) {
-        const auto c_x = static_cast<scalar_t>(table[3 * row]);
-        const auto c_v = static_cast<scalar_t>(table[3 * row + 1]);
-        const auto std = static_cast<scalar_t>(table[3 * row + 2]);
-        const scalar_t* px = x.const_data_ptr<scalar_t>() + row * count;
-        const scalar_t* pv = velocity.const_data_ptr<scalar_t>() + row * count;
-        const scalar_t* pn = noise.const_data_ptr<scalar_t>() + row * count;
-        scalar_t* __restrict__ p_mean = mean.mutable_data_ptr<scalar_t>() + row * count;
-        scalar_t* __restrict__ p_next = x_next.mutable_data_ptr<scalar_t>() + row * count;
-        for (int64_t i = 0; i < count; ++i) {
-          p_mean[i] = c_x * px[i] + c_v * pv[i];
-          p_next[i] = p_mean[i] + std * pn[i];
-        }
-        // From the rounded x_next, not from the noise: training only has x_next.
-        const double sum = sum_over<scalar_t>(count, [&](int64_t i) {
-          const scalar_t off = p_next[i] - p_mean[i];
-          return off * off;
-        });
-        log_prob.mutable_data_ptr<scalar_t>()[row] =
-            static_cast<scalar_t>(finish(sum, count, table[3 * row + 2], gaussian));
+    for_rows(x, [&](int64_t row, int64_t first) {
+      const int64_t count = x.numel() / x.size(0);
+      const double* c = coefficients.const_data_ptr<double>() + 3 * row;
+      const auto c_x = static_cast<scalar_t>(c[0]), c_v = static_cast<scalar_t>(c[1]),
+                 std = static_cast<scalar_t>(c[2]);
+      const scalar_t* px = x.const_data_ptr<scalar_t>() + first;
+      const scalar_t* pv = velocity.const_data_ptr<scalar_t>() + first;
+      const scalar_t* pn = noise.const_data_ptr<scalar_t>() + first;
+      scalar_t* __restrict__ p_mean = mean.mutable_data_ptr<scalar_t>() + first;
+      scalar_t* __restrict__ p_next = x_next.mutable_data_ptr<scalar_t>() + first;
+      for (int64_t i = 0; i < count; ++i) {
+        p_mean[i] = c_x * px[i] + c_v * pv[i];
+        p_next[i] = p_mean[i] + std * pn[i];
       }
+      // From the rounded x_next, not from the noise: training only has x_next.
+      log_prob.mutable_data_ptr<scalar_t>()[row] =
+          row_log_prob(p_next, count, c[2], gaussian, [&](int64_t i) { return p_mean[i]; });
     });
   });
   return {x_next, mean, log_prob};
@@ -111,31 +118,18 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> sde_step_cpu(const at::Tensor& x_
 
 at::Tensor sde_log_prob_cpu(const at::Tensor& x_in, const at::Tensor& velocity_in, const at::Tensor& x_next_in,
                             const at::Tensor& coefficients_in, bool gaussian) {
-  const at::Tensor x = x_in.contiguous();
-  const at::Tensor velocity = velocity_in.contiguous();
-  const at::Tensor x_next = x_next_in.contiguous();
-  const at::Tensor coefficients = coefficients_in.contiguous();
-  const int64_t rows = x.size(0);
-  const int64_t count = rows == 0 ? 0 : x.numel() / rows;
-  at::Tensor log_prob = at::empty({rows}, x.options());
+  const at::Tensor x = x_in.contiguous(), velocity = velocity_in.contiguous(), x_next = x_next_in.contiguous(),
+                   coefficients = coefficients_in.contiguous();
+  at::Tensor log_prob = at::empty({x.size(0)}, x.options());
   AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "sde_log_prob", [&] {
-    const double* table = coefficients.const_data_ptr<double>();
-    const int64_t grain = std::max<int64_t>(1, kElementsATask / std::max<int64_t>(1, count));
-    at::parallel_for(0, rows, grain, [&](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; ++row) {
-        const auto c_x = static_cast<scalar_t>(table[3 * row]);
-        const auto c_v = static_cast<scalar_t>(table[3 * row + 1]);
-        const scalar_t* px = x.const_data_ptr<scalar_t>() + row * count;
-        const scalar_t* pv = velocity.const_data_ptr<scalar_t>() + row * count;
-        const scalar_t* p_next = x_next.const_data_ptr<scalar_t>() + row * count;
-        const double sum = sum_over<scalar_t>(count, [&](int64_t i) {
-          const scalar_t mean = c_x * px[i] + c_v * pv[i];
-          const scalar_t off = p_next[i] - mean;
-          return off * off;
-        });
-        log_prob.mutable_data_ptr<scalar_t>()[row] =
-            static_cast<scalar_t>(finish(sum, count, table[3 * row + 2], gaussian));
-      }
+    for_rows(x, [&](int64_t row, int64_t first) {
+      const double* c = coefficients.const_data_ptr<double>() + 3 * row;
+      const auto c_x = static_cast<scalar_t>(c[0]), c_v = static_cast<scalar_t>(c[1]);
+      const scalar_t* px = x.const_data_ptr<scalar_t>() + first;
+      const scalar_t* pv = velocity.const_data_ptr<scalar_t>() + first;
+      log_prob.mutable_data_ptr<scalar_t>()[row] =
+          row_log_prob(x_next.const_data_ptr<scalar_t>() + first, x.numel() / x.size(0), c[2], gaussian,
+                       [&](int64_t i) { return c_x * px[i] + c_v * pv[i]; });
     });
   });
   return log_prob;
@@ -150,19 +144,13 @@ at::Tensor velocity_gradient(const at::Tensor& x, const at::Tensor& velocity, co
   return (x_next - column(coefficients, 0, x) * x - c_v * velocity) * (weight * grad_log_prob.view(c_v.sizes()));
 }
 
-at::Tensor call_sde_log_prob(const at::Tensor& x, const at::Tensor& velocity, const at::Tensor& x_next,
-                             const at::Tensor& coefficients, bool gaussian) {
-  static const auto op = find_op("sde_log_prob", &sde_log_prob_cpu);
-  return call(op, x, velocity, x_next, coefficients, gaussian);
-}
-
 class SdeLogProb : public torch::autograd::Function<SdeLogProb> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x, const at::Tensor& velocity,
                             const at::Tensor& x_next, const at::Tensor& coefficients, bool gaussian) {
     context->save_for_backward({x, velocity, x_next, coefficients});
     context->saved_data["gaussian"] = gaussian;
-    return call_sde_log_prob(x, velocity, x_next, coefficients, gaussian);
+    return call<&sde_log_prob_cpu>("sde_log_prob", x, velocity, x_next, coefficients, gaussian);
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
@@ -174,11 +162,6 @@ class SdeLogProb : public torch::autograd::Function<SdeLogProb> {
         at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
-
-at::Tensor sde_log_prob_autograd(const at::Tensor& x, const at::Tensor& velocity, const at::Tensor& x_next,
-                                 const at::Tensor& coefficients, bool gaussian) {
-  return SdeLogProb::apply(x, velocity, x_next, coefficients, gaussian);
-}
 
 }  // namespace
 
@@ -198,7 +181,7 @@ TORCH_LIBRARY_IMPL(unigrpo, CPU, m) {
   m.impl("sde_step", &sde_step_cpu);
   m.impl("sde_log_prob", &sde_log_prob_cpu);
 }
-TORCH_LIBRARY_IMPL(unigrpo, Autograd, m) { m.impl("sde_log_prob", &sde_log_prob_autograd); }
+TORCH_LIBRARY_IMPL(unigrpo, Autograd, m) { m.impl("sde_log_prob", gradient<SdeLogProb>(&sde_log_prob_cpu)); }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> sde_step_reference(const at::Tensor& x, const at::Tensor& velocity,
                                                                   const at::Tensor& noise,
@@ -221,16 +204,15 @@ at::Tensor sde_log_prob_reference(const at::Tensor& x, const at::Tensor& velocit
 std::tuple<at::Tensor, at::Tensor, at::Tensor> sde_step(const at::Tensor& x, const at::Tensor& velocity,
                                                         const at::Tensor& noise, const at::Tensor& coefficients,
                                                         bool gaussian) {
-  static const auto op = find_op("sde_step", &sde_step_cpu);
   check_inputs(x, velocity, noise, coefficients);
   const at::NoGradGuard no_grad;
-  return call(op, x, velocity, noise, coefficients, gaussian);
+  return call<&sde_step_cpu>("sde_step", x, velocity, noise, coefficients, gaussian);
 }
 
 at::Tensor sde_log_prob(const at::Tensor& x, const at::Tensor& velocity, const at::Tensor& x_next,
                         const at::Tensor& coefficients, bool gaussian) {
   check_inputs(x, velocity, x_next, coefficients);
-  return call_sde_log_prob(x, velocity, x_next, coefficients, gaussian);
+  return call<&sde_log_prob_cpu>("sde_log_prob", x, velocity, x_next, coefficients, gaussian);
 }
 
 }  // namespace unigrpo::kernels

@@ -60,11 +60,10 @@ at::Tensor sum_of_squares_reference(at::TensorList tensors) {
 }
 
 at::Tensor sum_of_squares(at::TensorList tensors) {
-  static const auto op = find_op("sum_of_squares", &sum_of_squares_cpu);
   if (tensors.empty()) return at::zeros({0}, at::kDouble);
   check_chunkable(tensors, "what is squared");
   const at::NoGradGuard no_grad;
-  return call(op, tensors);
+  return call<&sum_of_squares_cpu>("sum_of_squares", tensors);
 }
 
 }  // namespace unigrpo::kernels

@@ -109,6 +109,10 @@ bool matches_pattern(std::string_view text, std::string_view pattern) {
 size_t valid_utf8_prefix(std::string_view text) {
   size_t at = 0;
   while (at < text.size()) {
+    if (static_cast<uint8_t>(text[at]) < 0x80) {  // most of any text
+      ++at;
+      continue;
+    }
     const size_t length = utf8_length(text, at);
     if (length == 0) break;
     at += length;

@@ -91,11 +91,15 @@ void write_tasks(const ShapesOptions& options, const std::string& part, const st
   }
 }
 
+void make_folder(const std::string& folder) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error) throw BadInput("{}: cannot make this folder: {}", folder, error.message());
+}
+
 int run_shapes(const ShapesOptions& options) {
   const shapes::WorldSplit split = shapes::make_split();
-  std::error_code error;
-  fs::create_directories(options.out, error);
-  if (error) throw BadInput("{}: cannot make this folder: {}", options.out, error.message());
+  make_folder(options.out);
   shapes::write_world(options.out, split);
   fmt::print("{}: {} training, {} validation and {} test prompts\n", options.out, split.train.size(),
              split.validation.size(), split.test.size());
@@ -113,9 +117,7 @@ int run_shapes(const ShapesOptions& options) {
 }
 
 int run_arithmetic(const ArithmeticOptions& options) {
-  std::error_code error;
-  fs::create_directories(options.out, error);
-  if (error) throw BadInput("{}: cannot make this folder: {}", options.out, error.message());
+  make_folder(options.out);
   const data::ArithmeticRows rows = data::make_sums(options.largest, options.seed);
   io::write_file_atomic(fs::path(options.out) / "train.jsonl", fmt::format("{}\n", fmt::join(rows.train, "\n")));
   io::write_file_atomic(fs::path(options.out) / "test.jsonl", fmt::format("{}\n", fmt::join(rows.test, "\n")));
@@ -128,20 +130,19 @@ int run_arithmetic(const ArithmeticOptions& options) {
 std::vector<std::string> sentences_of(const std::vector<data::Prompt>& prompts) {
   std::vector<std::string> sentences;
   for (const data::Prompt& prompt : prompts) {
-    auto line = nlohmann::json::parse(prompt.metadata_json);
-    line["prompt"] = prompt.text;
+    const std::string line = shapes::world_line(prompt);
     sentences.push_back(prompt.text);
     for (const double plan_noise : {0.0, 1.0}) {
       RandomStream stream({.prompt = static_cast<uint64_t>(prompt.index),
                            .sample = static_cast<uint64_t>(plan_noise),
                            .purpose = Purpose::world_plan});
-      sentences.push_back(shapes::draw_example(line.dump(), {.plan_noise = plan_noise}, stream).plan);
+      sentences.push_back(shapes::draw_example(line, {.plan_noise = plan_noise}, stream).plan);
     }
     RandomStream stream({.prompt = static_cast<uint64_t>(prompt.index), .purpose = Purpose::sft_task});
-    const shapes::TaskRow question = shapes::draw_answer_task(line.dump(), 0, stream);
-    const shapes::TaskRow change = shapes::draw_edit_task(line.dump(), 0, stream);
+    const shapes::TaskRow question = shapes::draw_answer_task(line, 0, stream);
+    const shapes::TaskRow change = shapes::draw_edit_task(line, 0, stream);
     const shapes::SelfCorrectExample self_correct =
-        shapes::draw_self_correct_example(line.dump(), {.scene_noise = 0.5}, stream);
+        shapes::draw_self_correct_example(line, {.scene_noise = 0.5}, stream);
     sentences.insert(sentences.end(),
                      {question.prompt, question.text, change.prompt, change.text, self_correct.verdict});
   }

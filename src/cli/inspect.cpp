@@ -85,12 +85,6 @@ Kind detect_kind(const fs::path& path) {
   throw BadInput("{}: cannot tell what this is; say it with --as {}", path.string(), enum_choices<Kind>());
 }
 
-std::string shape_text(const std::vector<int64_t>& shape) {
-  std::string text;
-  for (const int64_t size : shape) text += (text.empty() ? "" : ", ") + std::to_string(size);
-  return "[" + text + "]";
-}
-
 std::string_view bytes_of(const io::TensorView& tensor) {
   return {reinterpret_cast<const char*>(tensor.bytes.data()), tensor.bytes.size()};
 }
@@ -112,7 +106,7 @@ std::string inspect_safetensors(const Options& options) {
   for (const io::TensorView* tensor : checkpoint.tensors()) {
     total += tensor->bytes.size();
     lines += fmt::format("\n  {} {:<7} {:<20} {}", sha256_hex(bytes_of(*tensor)), io::dtype_name(tensor->dtype),
-                         shape_text(tensor->shape), Json(tensor->name).dump());
+                         fmt::format("[{}]", fmt::join(tensor->shape, ", ")), Json(tensor->name).dump());
   }
   std::string text =
       fmt::format("{}: safetensors, {} tensors, {}", options.path, checkpoint.tensors().size(), human_bytes(total)) +

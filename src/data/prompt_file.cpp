@@ -63,13 +63,13 @@ class RowReader {
 
   Prompt read(std::string_view line) const {
     // Integers beyond 64 bits come through as reals, to be refused by the name of their field.
-    const Json row = io::parse_json(line, where_, {.wide_integers = true});
+    Json row = io::parse_json(line, where_, {.wide_integers = true});
     if (!row.is_object()) {
       throw BadInput("{}: a row must be a JSON object, found {}", where_, row.type_name());
     }
     Prompt prompt;
     Json metadata = Json::object();
-    for (const auto& [name, value] : row.items()) {
+    for (auto& [name, value] : row.items()) {
       if (name == "prompt") {
         prompt.text = string(name, value, kMaxPromptBytes);
         check_prompt(prompt.text);
@@ -87,7 +87,7 @@ class RowReader {
       } else {
         check_metadata(name, value);
         if (name == "tag") prompt.tag = value.get<std::string>();
-        metadata[name] = value;
+        metadata[name] = std::move(value);
       }
     }
     if (!row.contains("prompt")) throw BadInput("{}: prompt is missing", where_);

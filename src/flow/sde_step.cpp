@@ -6,11 +6,18 @@
 #include <cmath>
 #include <numbers>
 #include <stdexcept>
+#include <utility>
 
 #include "kernels/sde_step.h"
 #include "tensor/shape.h"
 
 namespace unigrpo::flow {
+
+TimeSpans::TimeSpans(at::Tensor from, at::Tensor to, double max)
+    : t(std::move(from)), t_next(std::move(to)), t_max(max) {}
+TimeSpans::TimeSpans(const TimeSpan& span)
+    : TimeSpans(at::full({1}, span.t, at::kDouble), at::full({1}, span.t_next, at::kDouble), span.t_max) {}
+
 namespace {
 
 using tensor::at_least_float32;
@@ -60,8 +67,7 @@ struct Inputs {
 
 Inputs prepare(const SdeConfig& config, const at::Tensor& x, const at::Tensor& velocity, const TimeSpans& spans) {
   check_same_shape(x, "x [B, L, D]", velocity, "velocity [B, L, D]");
-  check_shape(spans.t, {x.size(0)}, "t [B]");
-  return {at_least_float32(x), at_least_float32(velocity), sde_coefficients(config, spans).to(x.device())};
+  return {at_least_float32(x), at_least_float32(velocity), sde_coefficients(config, spans, x.size(0)).to(x.device())};
 }
 
 }  // namespace
@@ -78,8 +84,9 @@ Inputs prepare(const SdeConfig& config, const at::Tensor& x, const at::Tensor& v
 //                   = x (1 + a^2 / (2t) delta) + v (1 + a^2 (1 - t) / (2t)) delta
 //
 // since x - (1 - t)(x - t v) = t x + t (1 - t) v: dance is flow_sde with the constant sigma = a.
-at::Tensor sde_coefficients(const SdeConfig& config, const TimeSpans& spans) {
+at::Tensor sde_coefficients(const SdeConfig& config, const TimeSpans& spans, int64_t rows) {
   check_spans(config, spans);
+  if (spans.t.numel() != 1) check_shape(spans.t, {rows}, "t [B]");
   const at::Tensor t = spans.t.to(at::kDouble);            // [B]
   const at::Tensor t_next = spans.t_next.to(at::kDouble);  // [B]
   if (config.kind == SdeKind::cps) {
@@ -87,7 +94,7 @@ at::Tensor sde_coefficients(const SdeConfig& config, const TimeSpans& spans) {
     const at::Tensor std = t_next * share;
     // sqrt(t'^2 - std^2) in a form that rounding cannot make the root of a negative number.
     const at::Tensor kept = t_next * std::sqrt(std::max(0.0, 1 - share * share));
-    return at::stack({(1 - t_next) + kept, kept * (1 - t) - t * (1 - t_next), std}, 1);
+    return at::stack({(1 - t_next) + kept, kept * (1 - t) - t * (1 - t_next), std}, 1).expand({rows, 3});
   }
   const at::Tensor delta = t_next - t;
   at::Tensor variance = at::full_like(t, config.noise_level * config.noise_level);  // sigma^2
@@ -97,12 +104,7 @@ at::Tensor sde_coefficients(const SdeConfig& config, const TimeSpans& spans) {
   }
   const at::Tensor c_x = 1 + variance / (2 * t) * delta;
   const at::Tensor c_v = (1 + variance * (1 - t) / (2 * t)) * delta;
-  return at::stack({c_x, c_v, (variance * -delta).sqrt()}, 1);
-}
-
-TimeSpans repeat(const TimeSpan& span, int64_t batch, at::Device device) {
-  const auto options = at::TensorOptions().dtype(at::kDouble).device(device);
-  return {at::full({batch}, span.t, options), at::full({batch}, span.t_next, options), span.t_max};
+  return at::stack({c_x, c_v, (variance * -delta).sqrt()}, 1).expand({rows, 3});
 }
 
 SdeMean sde_mean(const SdeConfig& config, const at::Tensor& x, const at::Tensor& velocity, const TimeSpans& spans) {
@@ -118,18 +120,10 @@ SdeStep sde_step(const SdeConfig& config, const at::Tensor& x, const at::Tensor&
   const at::Tensor std = in.coefficients.select(1, 2).to(in.x.scalar_type());  // [B]
   const bool wants_gradient =
       at::GradMode::is_enabled() && (x.requires_grad() || velocity.requires_grad() || noise.requires_grad());
-  if (!wants_gradient) {
-    const auto [x_next, mean, log_prob] =
-        kernels::sde_step(in.x, in.velocity, noise.to(in.x.scalar_type()), in.coefficients, is_gaussian(config));
-    return {x_next, mean, std, log_prob};
-  }
-  const at::Tensor mean = sde_mean(config, x, velocity, spans).mean;
-  const at::Tensor spread = column(in.coefficients, 2, in.x) * noise.to(in.x.scalar_type());
-  const at::Tensor mean_square = mean_elements(spread.square());  // [B]
-  const at::Tensor log_prob = is_gaussian(config)
-                                  ? -mean_square / (2 * std.square()) - std.log() - 0.5 * std::log(2 * std::numbers::pi)
-                                  : -mean_square;
-  return {mean + spread, mean, std, log_prob};
+  const auto step = wants_gradient ? kernels::sde_step_reference : kernels::sde_step;
+  const auto [x_next, mean, log_prob] =
+      step(in.x, in.velocity, noise.to(in.x.scalar_type()), in.coefficients, is_gaussian(config));
+  return {x_next, mean, std, log_prob};
 }
 
 at::Tensor sde_log_prob(const SdeConfig& config, const at::Tensor& x, const at::Tensor& velocity,
@@ -175,30 +169,6 @@ at::Tensor ratio_norm_log_ratio(const SdeConfig& config, const at::Tensor& x, co
       (at_least_float32(x_next) - column(old.coefficients, 0, old.x) * old.x - c_v * old.velocity) /
       column(old.coefficients, 2, old.x);  // [B, L, D]
   return mean_elements(noise * c_v * (at_least_float32(velocity) - old.velocity));
-}
-
-SdeStep sde_step(const SdeConfig& config, const at::Tensor& x, const at::Tensor& velocity, const at::Tensor& noise,
-                 const TimeSpan& span) {
-  return sde_step(config, x, velocity, noise, repeat(span, x.size(0), at::kCPU));
-}
-
-SdeMean sde_mean(const SdeConfig& config, const at::Tensor& x, const at::Tensor& velocity, const TimeSpan& span) {
-  return sde_mean(config, x, velocity, repeat(span, x.size(0), at::kCPU));
-}
-
-at::Tensor sde_log_prob(const SdeConfig& config, const at::Tensor& x, const at::Tensor& velocity,
-                        const at::Tensor& x_next, const TimeSpan& span) {
-  return sde_log_prob(config, x, velocity, x_next, repeat(span, x.size(0), at::kCPU));
-}
-
-at::Tensor log_ratio(const SdeConfig& config, const at::Tensor& x, const at::Tensor& velocity,
-                     const at::Tensor& velocity_old, const at::Tensor& x_next, const TimeSpan& span) {
-  return log_ratio(config, x, velocity, velocity_old, x_next, repeat(span, x.size(0), at::kCPU));
-}
-
-at::Tensor ratio_norm_log_ratio(const SdeConfig& config, const at::Tensor& x, const at::Tensor& velocity,
-                                const at::Tensor& velocity_old, const at::Tensor& x_next, const TimeSpan& span) {
-  return ratio_norm_log_ratio(config, x, velocity, velocity_old, x_next, repeat(span, x.size(0), at::kCPU));
 }
 
 }  // namespace unigrpo::flow

@@ -19,19 +19,13 @@ at::Tensor velocity_mse(const at::Tensor& velocity, const at::Tensor& velocity_r
 at::Tensor latent_kl(const SdeConfig& config, const at::Tensor& velocity, const at::Tensor& velocity_ref,
                      const TimeSpans& spans) {
   const at::Tensor mse = velocity_mse(velocity, velocity_ref);  // [B]
-  tensor::check_shape(spans.t, {velocity.size(0)}, "t [B]");
-  const at::Tensor coefficients = sde_coefficients(config, spans);
+  const at::Tensor coefficients = sde_coefficients(config, spans, velocity.size(0));
   const at::Tensor std = coefficients.select(1, 2);
   if (std.is_cpu() && std.eq(0).any().item<bool>()) {
     throw std::invalid_argument("the latent KL of a step with std 0 is not defined");
   }
   const at::Tensor weight = coefficients.select(1, 1).square() / (2 * std.square());
   return mse * weight.to(mse.device(), mse.scalar_type());
-}
-
-at::Tensor latent_kl(const SdeConfig& config, const at::Tensor& velocity, const at::Tensor& velocity_ref,
-                     const TimeSpan& span) {
-  return latent_kl(config, velocity, velocity_ref, repeat(span, velocity.size(0), at::kCPU));
 }
 
 }  // namespace unigrpo::flow

@@ -20,7 +20,5 @@ at::Tensor velocity_mse(const at::Tensor& velocity, const at::Tensor& velocity_r
 /// Throws std::invalid_argument for a CPU span whose std is 0 (the last step of cps).
 at::Tensor latent_kl(const SdeConfig& config, const at::Tensor& velocity, const at::Tensor& velocity_ref,
                      const TimeSpans& spans);
-at::Tensor latent_kl(const SdeConfig& config, const at::Tensor& velocity, const at::Tensor& velocity_ref,
-                     const TimeSpan& span);
 
 }  // namespace unigrpo::flow

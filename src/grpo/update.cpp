@@ -8,6 +8,7 @@
 #include "grpo/pack.h"
 #include "grpo/recompute.h"
 #include "grpo/rules.h"
+#include "optim/clipped_step.h"
 
 namespace unigrpo::grpo {
 namespace {
@@ -27,17 +28,6 @@ Recomputed of_reference(const UpdateSetup& setup, const PackedBatch& packed) {
   if (setup.reference) return recompute(*setup.reference, setup.rollout, packed);
   const policy::AdaptersOff off(setup.policy);
   return recompute(setup.policy, setup.rollout, packed);
-}
-
-/// One optimizer step with the gradients that the micro-batches have left; adds its numbers to `stats`.
-void step(const UpdateSetup& setup, double lr_factor, UpdateStats& stats) {
-  const optim::GradNorm norm = setup.clip.check(setup.optimizer.parameters());
-  if (!norm.skip) {
-    const optim::StepStats moved = setup.optimizer.step(lr_factor, norm.scale);
-    if (moved.num_bf16 > 0) stats["optim/lost_updates"] += moved.lost_ratio();
-  }
-  setup.optimizer.zero_grad();
-  stats["optim/grad_norm"] += norm.norm;
 }
 
 }  // namespace
@@ -100,7 +90,7 @@ UpdateStats update(const UpdateSetup& setup, std::span<const Trajectory> traject
       if (loss.defined() && loss.requires_grad()) loss.backward();
       ++micro_batches;
     }
-    step(setup, lr_factor, stats);
+    optim::clipped_step(setup.optimizer, setup.clip, lr_factor, stats);
   }
   if (!plan.empty()) {
     for (auto& [name, value] : stats) value /= static_cast<double>(plan.size());

@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <fstream>
 #include <mutex>
 #include <opencv2/core.hpp>
 #include <opencv2/core/utils/logger.hpp>
@@ -90,6 +91,20 @@ Image to_image(const cv::Mat& decoded, const std::string& where) {
   return image;
 }
 
+ImageHeader checked_header(std::span<const uint8_t> bytes, const std::string& where) {
+  const auto header = read_image_header(bytes);
+  if (!header) throw BadInput("{}: not a PNG, JPEG or WebP image", where);
+  if (header->width == 0 || header->height == 0 || header->width > kMaxPixels / header->height) {
+    throw BadInput("{}: image of {}x{} pixels, 1 to {} in all are read", where, header->width, header->height,
+                   kMaxPixels);
+  }
+  return *header;
+}
+
+std::span<const uint8_t> bytes_of(const std::string& text) {
+  return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};
+}
+
 void check_pixels(const Image& image) {
   if (image.width < 1 || image.height < 1 || image.pixels.size() != size_t{3} * image.width * image.height) {
     throw RuntimeFailure("image of {}x{} holds {} bytes of pixels", image.width, image.height, image.pixels.size());
@@ -126,23 +141,28 @@ std::vector<uint8_t> encode_image(const Image& image, ImageFormat format) {
   return bytes;
 }
 
+ImageHeader read_image_header(const std::filesystem::path& path) {
+  std::vector<uint8_t> head(size_t{64} << 10);
+  std::ifstream file(path, std::ios::binary);
+  file.read(reinterpret_cast<char*>(head.data()), static_cast<std::streamsize>(head.size()));
+  head.resize(static_cast<size_t>(file.gcount()));
+  if (read_image_header(head)) return checked_header(head, path.string());
+  return checked_header(bytes_of(read_text_file(path, kMaxFileBytes)),
+                        path.string());  // thumbnails may stand before it
+}
+
 Image read_image(const std::filesystem::path& path) {
   const std::string where = path.string();
   const std::string text = read_text_file(path, kMaxFileBytes);
-  const std::span bytes(reinterpret_cast<const uint8_t*>(text.data()), text.size());
-  const auto header = read_image_header(bytes);
-  if (!header) throw BadInput("{}: not a PNG, JPEG or WebP image", where);
-  if (header->width == 0 || header->height == 0 || header->width > kMaxPixels / header->height) {
-    throw BadInput("{}: image of {}x{} pixels, 1 to {} in all are read", where, header->width, header->height,
-                   kMaxPixels);
-  }
-  if (!is_whole(bytes, header->format)) throw BadInput("{}: JPEG without end, truncated?", where);
-  cv::Mat decoded = decode(bytes, header->format, where);
+  const std::span bytes = bytes_of(text);
+  const ImageHeader header = checked_header(bytes, where);
+  if (!is_whole(bytes, header.format)) throw BadInput("{}: JPEG without end, truncated?", where);
+  cv::Mat decoded = decode(bytes, header.format, where);
   if (decoded.empty()) throw BadInput("{}: damaged image, cannot decode it", where);
   const auto width = static_cast<uint64_t>(decoded.cols);
   const auto height = static_cast<uint64_t>(decoded.rows);
-  if (std::minmax(width, height) != std::minmax(header->width, header->height)) {
-    throw BadInput("{}: header says {}x{} pixels, {}x{} came out", where, header->width, header->height, width, height);
+  if (std::minmax(width, height) != std::minmax(header.width, header.height)) {
+    throw BadInput("{}: header says {}x{} pixels, {}x{} came out", where, header.width, header.height, width, height);
   }
   if (decoded.depth() == CV_16U) decoded.convertTo(decoded, CV_8U, 1.0 / 257);  // 65535 -> 255
   return to_image(decoded, where);

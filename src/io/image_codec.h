@@ -22,6 +22,9 @@ std::vector<uint8_t> encode_image(const Image& image, ImageFormat format);
 /// before decoding.
 Image read_image(const std::filesystem::path& path);
 
+/// What the start of such a file says, without decoding. Throws BadInput naming `path` as read_image does.
+ImageHeader read_image_header(const std::filesystem::path& path);
+
 /// Atomic write of a PNG.
 void write_png(const std::filesystem::path& path, const Image& image);
 

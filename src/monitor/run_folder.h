@@ -24,10 +24,7 @@ class RunFolder {
 
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path recipe_file() const { return path_ / "recipe.toml"; }
-  std::filesystem::path log_file() const { return path_ / "log.txt"; }
-  std::filesystem::path metrics_file() const { return path_ / "metrics.jsonl"; }
   std::filesystem::path tensorboard() const { return path_ / "tensorboard"; }
-  std::filesystem::path report_file() const { return path_ / "report.html"; }
   std::filesystem::path samples(int64_t step) const { return path_ / "samples" / io::step_name(step); }
   std::filesystem::path samples(const std::string& name) const {
     return path_ / "samples" / name;
@@ -36,7 +33,6 @@ class RunFolder {
   std::filesystem::path eval_file(const std::string& name) const { return path_ / ("eval_" + name + ".json"); }
   std::filesystem::path checkpoints() const { return path_ / "checkpoints"; }
   std::filesystem::path checkpoint(int64_t step) const { return checkpoints() / io::step_name(step); }
-  std::filesystem::path final_model() const { return path_ / "final"; }
   std::filesystem::path best_model() const { return path_ / "best"; }
   std::filesystem::path failures_file(int64_t step) const {
     return path_ / "failures" / (io::step_name(step) + ".jsonl");

@@ -8,20 +8,13 @@
 #include "base/error.h"
 #include "io/model_folder.h"
 #include "tensor/convert.h"
+#include "tensor/shape.h"
 
 namespace unigrpo::nn {
 namespace {
 
 at::Tensor without_memory(const std::vector<int64_t>& shape) {
   return at::empty(shape, at::TensorOptions(at::kMeta).dtype(at::kFloat));
-}
-
-std::string shape_text(at::IntArrayRef shape) {
-  std::string text = "[";
-  for (size_t i = 0; i < shape.size(); ++i) {
-    text += (i ? ", " : "") + std::to_string(shape[i]);
-  }
-  return text + "]";
 }
 
 }  // namespace
@@ -41,7 +34,7 @@ at::Tensor Weights::take(const std::string& name, const std::vector<int64_t>& sh
   }
   if (found->second.sizes() != at::IntArrayRef(shape)) {
     throw BadInput("{}: tensor '{}' has shape {}, the config asks for {}", source_, name,
-                   shape_text(found->second.sizes()), shape_text(shape));
+                   tensor::shape_text(found->second.sizes()), tensor::shape_text(shape));
   }
   taken_.insert(name);
   return found->second;

@@ -49,7 +49,7 @@ struct SftConfig {  // recipe: [sft]
   double text_weight = 1.0;   // cross-entropy
   double image_weight = 1.0;  // velocity MSE
   int64_t timesteps_per_image = 4;  // noisy copies that share one context
-  double prompt_dropout = 0.1;      // share of samples trained without context, for guidance
+  double prompt_dropout = 0.1;      // share of samples trained without prompt, for guidance
   double kl_weight = 1e-6;          // autoencoder: of the posterior KL
 };
 

@@ -17,7 +17,7 @@ class Reward {
   /// One score a sample, in order. A sample that cannot be judged gets an empty value and a reason.
   virtual std::vector<Score> score(std::span<const data::Sample> samples) = 0;
   /// Empty when a row with this metadata can be judged, else what it lacks ("'include' is missing").
-  virtual std::string missing_metadata(const std::string& metadata_json) const = 0;
+  virtual std::string missing_metadata(const std::string& /*metadata_json*/) const { return {}; }
   /// True: every call holds whole groups (samples with one `group`), for rewards that compare. Otherwise any split may
   /// come.
   virtual bool wants_groups() const { return false; }

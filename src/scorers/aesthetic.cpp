@@ -65,8 +65,6 @@ class AestheticReward final : public reward::Reward {
         image_config_(read_clip_image_config(folder, model_.config().image_size)),
         head_(read_head(folder / kHeadFile, model_.config().projection_dim)) {}
 
-  std::string missing_metadata(const std::string&) const override { return ""; }
-
   std::vector<Score> score(std::span<const data::Sample> samples) override {
     const at::NoGradGuard no_grad;
     std::vector<Score> scores(samples.size());

@@ -56,8 +56,6 @@ class SimilarityReward final : public reward::Reward {
     }
   }
 
-  std::string missing_metadata(const std::string&) const override { return ""; }
-
   std::vector<Score> score(std::span<const data::Sample> samples) override {
     std::vector<Score> scores(samples.size());
     const ImagesToJudge judged = images_to_judge(samples, scores);

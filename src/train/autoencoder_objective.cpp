@@ -7,6 +7,7 @@
 #include "data/prompt_file.h"
 #include "io/atomic_file.h"
 #include "io/safetensors.h"
+#include "optim/clipped_step.h"
 #include "policy/bagel/bagel.h"
 #include "policy/initial_weight.h"
 #include "tensor/convert.h"
@@ -95,12 +96,9 @@ class AutoencoderObjective : public Objective {
     const at::Tensor reconstruction = error.abs().mean() + error.square().mean();
     const at::Tensor kl = 0.5 * (posterior.mean.square() + posterior.logvar.exp() - 1.0 - posterior.logvar).mean();
     (reconstruction + recipe_.sft.kl_weight * kl).backward();
-    const optim::GradNorm norm = optimization.clip.check(parameters_);
-    if (!norm.skip) optimization.optimizer.step(optimization.lr_factor, norm.scale);
-    optimization.optimizer.zero_grad();
+    optim::clipped_step(optimization.optimizer, optimization.clip, optimization.lr_factor, step.metrics);
     step.metrics["sft/reconstruction_l1"] = error.abs().mean().item<double>();
     step.metrics["sft/kl"] = kl.item<double>();
-    step.metrics["optim/grad_norm"] = norm.norm;
     step.metrics["throughput/images_per_s"] = static_cast<double>(recipe_.sft.batch_size) / step.watch.seconds();
   }
 

@@ -15,7 +15,6 @@
 #include "reward/rewarder.h"
 #include "rollout/engine.h"
 #include "train/build.h"
-#include "train/prompt_lines.h"
 #include "train/sample_row.h"
 
 namespace unigrpo::train {
@@ -41,7 +40,7 @@ reward::Rewarder judge(const std::vector<reward::TermConfig>& rewards, const Run
 
 std::string oracle_plan(const data::Prompt& prompt, uint64_t seed) {
   RandomStream stream({.seed = seed, .prompt = static_cast<uint64_t>(prompt.index), .purpose = Purpose::world_plan});
-  return data::shapes::draw_example(world_line(prompt), {}, stream).oracle_plan;
+  return data::shapes::draw_example(data::shapes::world_line(prompt), {}, stream).oracle_plan;
 }
 
 nlohmann::ordered_json tag_json(const TagScore& score) {

@@ -1,5 +1,7 @@
 #include "train/sft_examples.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <numeric>
 
@@ -8,7 +10,6 @@
 #include "data/prompt_file.h"
 #include "data/worlds/shapes_tasks.h"
 #include "io/image_codec.h"
-#include "train/prompt_lines.h"
 
 namespace unigrpo::train {
 
@@ -16,9 +17,13 @@ namespace shapes = data::shapes;
 
 ShapesExamples::ShapesExamples(const std::string& file, std::span<const data::Prompt> prompts,
                                const recipe::SftConfig& config, uint64_t seed)
-    : config_(config), seed_(seed) {
+    : file_(file),
+      config_(config),
+      seed_(seed),
+      line_order_(static_cast<int64_t>(prompts.size()), seed),
+      order_(config.num_examples, seed + 1) {
   for (const data::Prompt& prompt : prompts) {
-    lines_.push_back(world_line(prompt));
+    lines_.push_back(shapes::world_line(prompt));
     try {
       RandomStream stream({.seed = seed});
       shapes::draw_scene(lines_.back(), stream);
@@ -30,12 +35,18 @@ ShapesExamples::ShapesExamples(const std::string& file, std::span<const data::Pr
 }
 
 std::vector<int64_t> ShapesExamples::batch(int64_t step) const {
-  return batch_indices(step, config_.batch_size, config_.num_examples, seed_ + 1);
+  std::vector<int64_t> keys;
+  for (int64_t i = 0; i < config_.batch_size; ++i) keys.push_back(order_.at(step * config_.batch_size + i));
+  return keys;
+}
+
+std::string ShapesExamples::where(int64_t index) const {
+  return fmt::format("{}: example {} of the embedded world", file_, index);
 }
 
 const std::string& ShapesExamples::line(int64_t index) const {
   // Whole passes over the prompts, each in its own order, so that every prompt is drawn equally often.
-  return lines_[batch_indices(index, 1, static_cast<int64_t>(lines_.size()), seed_).front()];
+  return lines_[static_cast<size_t>(line_order_.at(index))];
 }
 
 shapes::Example ShapesExamples::draw_world(int64_t index) const {
@@ -94,9 +105,6 @@ SftExample ShapesExamples::example(int64_t index) const {
   return example;
 }
 
-RowExamples::RowExamples(std::vector<data::Prompt> rows, int64_t batch_size, uint64_t seed)
-    : rows_(std::move(rows)), sampler_(rows_, seed, batch_size) {}
-
 std::vector<int64_t> RowExamples::batch(int64_t step) const {
   std::vector<int64_t> keys;
   for (const data::Prompt& row : sampler_.batch(step).prompts) keys.push_back(row.index);
@@ -104,7 +112,7 @@ std::vector<int64_t> RowExamples::batch(int64_t step) const {
 }
 
 SftExample RowExamples::example(int64_t row) const {
-  const data::Prompt& prompt = rows_.at(static_cast<size_t>(row));
+  const data::Prompt& prompt = rows()[static_cast<size_t>(row)];
   SftExample example{.prompt = prompt.text, .images = data::read_prompt_images(prompt)};
   for (const data::TargetSegment& segment : prompt.target) {
     if (segment.image.empty()) {
@@ -117,6 +125,10 @@ SftExample RowExamples::example(int64_t row) const {
   return example;
 }
 
+std::string RowExamples::where(int64_t row) const {
+  return fmt::format("{}:{}", file_, rows()[static_cast<size_t>(row)].line);
+}
+
 std::unique_ptr<Examples> open_examples(const recipe::Recipe& recipe, uint64_t seed) {
   const std::string& file = recipe.data.prompts;
   auto rows = data::read_prompt_file(file);
@@ -125,30 +137,23 @@ std::unique_ptr<Examples> open_examples(const recipe::Recipe& recipe, uint64_t s
   for (const data::Prompt& row : rows) {
     if (!has_target(row)) throw BadInput("{}:{}: target is missing; other rows of the file have one", file, row.line);
   }
-  return std::make_unique<RowExamples>(std::move(rows), recipe.sft.batch_size, seed);
+  return std::make_unique<RowExamples>(file, std::move(rows), recipe.sft.batch_size, seed);
 }
 
-std::vector<int64_t> batch_indices(int64_t step, int64_t batch_size, int64_t pool, uint64_t seed) {
-  // Permutations are cached an epoch at a time by the caller's locality: steps come in order.
-  static thread_local struct {
-    int64_t epoch = -1, pool = 0;
-    uint64_t seed = 0;
-    std::vector<int64_t> order;
-  } cache;
-  std::vector<int64_t> indices;
-  for (int64_t i = step * batch_size; i < (step + 1) * batch_size; ++i) {
-    const int64_t epoch = i / pool;
-    if (cache.epoch != epoch || cache.pool != pool || cache.seed != seed) {
-      cache = {epoch, pool, seed, std::vector<int64_t>(pool)};
-      std::iota(cache.order.begin(), cache.order.end(), 0);
-      RandomStream stream({.seed = seed, .step = static_cast<uint64_t>(epoch), .purpose = Purpose::sft_order});
-      for (int64_t k = pool - 1; k > 0; --k) {
-        std::swap(cache.order[k], cache.order[stream.below(static_cast<uint64_t>(k) + 1)]);
-      }
+int64_t EpochOrder::at(int64_t position) const {
+  constexpr int64_t kMaxKept = int64_t{1} << 24;  // entries
+  const int64_t epoch = position / pool_;
+  if (!epochs_.contains(epoch) && static_cast<int64_t>(epochs_.size() + 1) * pool_ > kMaxKept) epochs_.clear();
+  std::vector<int64_t>& order = epochs_[epoch];
+  if (order.empty()) {
+    order.resize(static_cast<size_t>(pool_));
+    std::iota(order.begin(), order.end(), 0);
+    RandomStream stream({.seed = seed_, .step = static_cast<uint64_t>(epoch), .purpose = Purpose::sft_order});
+    for (int64_t k = pool_ - 1; k > 0; --k) {
+      std::swap(order[k], order[stream.below(static_cast<uint64_t>(k) + 1)]);
     }
-    indices.push_back(cache.order[i % pool]);
   }
-  return indices;
+  return order[position % pool_];
 }
 
 }  // namespace unigrpo::train

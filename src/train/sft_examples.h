@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -34,7 +35,24 @@ class Examples {
  public:
   virtual ~Examples() = default;
   virtual std::vector<int64_t> batch(int64_t step) const = 0;
+  /// Throws BadInput naming the file that cannot be read.
   virtual SftExample example(int64_t key) const = 0;
+  /// Where it stands, for messages: file:line.
+  virtual std::string where(int64_t key) const = 0;
+  /// A user's rows, by key; empty where examples are made on demand.
+  virtual std::span<const data::Prompt> rows() const { return {}; }
+};
+
+/// Order of things in training: seeded permutations of 0..pool-1, epoch after epoch.
+class EpochOrder {
+ public:
+  EpochOrder(int64_t pool, uint64_t seed) : pool_(pool), seed_(seed) {}
+  int64_t at(int64_t position) const;
+
+ private:
+  int64_t pool_;
+  uint64_t seed_;
+  mutable std::map<int64_t, std::vector<int64_t>> epochs_;  // those asked for, as long as they are few
 };
 
 /// Examples of the embedded world, drawn on demand: example i is a function of (seed, i) and the shares of the tasks
@@ -47,35 +65,37 @@ class ShapesExamples : public Examples {
                  uint64_t seed);
   std::vector<int64_t> batch(int64_t step) const override;
   SftExample example(int64_t index) const override;
+  std::string where(int64_t index) const override;
   /// The scene of example i, whatever its task: for the autoencoder.
   data::shapes::Example draw_world(int64_t index) const;
 
  private:
   const std::string& line(int64_t index) const;
+  std::string file_;
   std::vector<std::string> lines_;
   recipe::SftConfig config_;
   uint64_t seed_;
+  EpochOrder line_order_, order_;
 };
 
 /// A user's rows: the prompt with its images, and its `target`. The key is the row's index; the order is that of
 /// prompts in reinforcement learning (data/prompt_sampler.h).
 class RowExamples : public Examples {
  public:
-  RowExamples(std::vector<data::Prompt> rows, int64_t batch_size, uint64_t seed);
+  RowExamples(std::string file, std::vector<data::Prompt> rows, int64_t batch_size, uint64_t seed)
+      : file_(std::move(file)), sampler_(std::move(rows), seed, batch_size) {}
   std::vector<int64_t> batch(int64_t step) const override;
-  /// Reads the row's images. Throws BadInput naming the file that cannot be read.
   SftExample example(int64_t row) const override;
+  std::string where(int64_t row) const override;
+  std::span<const data::Prompt> rows() const override { return sampler_.prompts(); }
 
  private:
-  std::vector<data::Prompt> rows_;
+  std::string file_;
   data::PromptSampler sampler_;
 };
 
 /// The prompt file's own rows where they have a `target`, else the embedded world's. Throws BadInput `file:line` where
 /// some rows have one and others have not.
 std::unique_ptr<Examples> open_examples(const recipe::Recipe& recipe, uint64_t seed);
-
-/// Order of examples in training: step k's batch is a slice of seeded permutations of 0..pool-1, epoch after epoch.
-std::vector<int64_t> batch_indices(int64_t step, int64_t batch_size, int64_t pool, uint64_t seed);
 
 }  // namespace unigrpo::train

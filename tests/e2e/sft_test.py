@@ -60,10 +60,10 @@ IMAGE_ROWS = [
 ]
 
 
-def write_png(path, size=64):
-    rows = b"".join(b"\0" + bytes((200, 40, 40)) * size for _ in range(size))
+def write_png(path, size=64, height=64):
+    rows = b"".join(b"\0" + bytes((200, 40, 40)) * size for _ in range(height))
     chunk = lambda kind, body: struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", size, size, 8, 2, 0, 0, 0)) +
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", size, height, 8, 2, 0, 0, 0)) +
                      chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
 
 
@@ -176,6 +176,22 @@ class Sft(unittest.TestCase):
         result = self.unigrpo(folder, "sft", "rows.toml", code=2)
         self.assertIn("reads and writes text only", result.stderr)
         self.assertFalse((folder / "runs").exists())
+
+    def test_the_line_of_a_row_that_cannot_be_trained_on_is_told(self):
+        other_size = {"prompt": "two sizes", "target": [{"type": "image", "path": "a.png"},
+                                                        {"type": "image", "path": "b.png"}]}
+        no_file = {"prompt": "gone", "target": [{"type": "image", "path": "gone.png"}]}
+        no_image = {"prompt": "text", "images": ["rows.toml"], "target": [{"type": "text", "text": "none"}]}
+        too_long = {"prompt": "a" * 60000, "target": [{"type": "text", "text": "long"}]}
+        for number, (row, part) in enumerate([(other_size, "its images have different sizes"), (no_file, "gone.png"),
+                                              (no_image, "not a PNG, JPEG or WebP image"),
+                                              (too_long, "prompt and target take ")]):
+            folder = self.home(f"bad{number}", f"{DATA}/bagel_tiny", IMAGE_ROWS * 4 + [row])
+            write_png(folder / "b.png", height=128)
+            result = self.unigrpo(folder, "sft", "rows.toml", code=2)
+            self.assertIn("rows.jsonl:17: ", result.stderr)
+            self.assertIn(part, result.stderr)
+            self.assertFalse((folder / "runs").exists())
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ TEST(SdeStep, MatchesTheMarginalsOfTheFlow) {
     for (size_t i = 0; i + 10 < grid.size(); ++i) {
       const at::Tensor velocity = (x - mu) / grid[i];
       x = sde_step(config, x, velocity, draw(100 + i, {1, num_samples, 1}),
-                   {.t = grid[i], .t_next = grid[i + 1], .t_max = grid[1]})
+                   TimeSpan{.t = grid[i], .t_next = grid[i + 1], .t_max = grid[1]})
               .x_next;
     }
     const double t = grid[grid.size() - 10];

@@ -92,6 +92,23 @@ TEST(ImageCodec, GreyTransparentAndDeepImagesBecomeRgb8) {
   }
 }
 
+TEST(ImageCodec, HeadersAreReadWithoutDecoding) {
+  const TempFolder folder;
+  write_png(folder.path() / "a.png", noise(7, 5));
+  const ImageHeader header = read_image_header(folder.path() / "a.png");
+  EXPECT_EQ(header.width, 7U);
+  EXPECT_EQ(header.height, 5U);
+  for (const auto& path : {folder.path() / "gone.png", folder.write("text.png", "no image")}) {
+    std::string message = "accepted";
+    try {
+      read_image_header(path);
+    } catch (const BadInput& error) {
+      message = error.what();
+    }
+    EXPECT_EQ(message, refusal(path));
+  }
+}
+
 TEST(ImageCodec, HugeImagesAreRefusedBeforeDecoding) {
   const TempFolder folder;
   std::string png;

@@ -1,8 +1,7 @@
-#include "reward/builtin/jpeg.h"
-
 #include <gtest/gtest.h>
 
 #include "io/image_codec.h"
+#include "reward/builtin/last_image.h"
 
 namespace unigrpo::reward {
 namespace {

@@ -46,7 +46,6 @@ class NanReward : public Reward {
   std::vector<Score> score(std::span<const data::Sample> samples) override {
     return std::vector<Score>(samples.size(), {.value = std::nan(""), .reason = "", .parts = {}});
   }
-  std::string missing_metadata(const std::string&) const override { return ""; }
 };
 
 std::vector<data::Sample> samples_of(int64_t count) {
@@ -134,7 +133,6 @@ class TwoNumbers : public Reward {
     }
     return scores;
   }
-  std::string missing_metadata(const std::string&) const override { return ""; }
 
  private:
   std::atomic<int>& seen_;
@@ -207,7 +205,6 @@ class Throws : public Reward {
     if (calls_++ == 0) throw RuntimeFailure("the judge is ill");
     return std::vector<Score>(samples.size(), {.value = 1.0, .reason = "", .parts = {}});
   }
-  std::string missing_metadata(const std::string&) const override { return ""; }
 
  private:
   int calls_ = 0;

@@ -1,6 +1,6 @@
-#include "reward/builtin/saturation.h"
-
 #include <gtest/gtest.h>
+
+#include "reward/builtin/last_image.h"
 
 namespace unigrpo::reward {
 namespace {

@@ -109,10 +109,14 @@ TEST(RowExamples, AreTheUsersOwnTargets) {
             recipe.data.prompts + ":3: target is missing; other rows of the file have one");
 }
 
-TEST(BatchIndices, WalkThroughWholePermutations) {
+TEST(EpochOrder, WalksThroughWholePermutations) {
+  const EpochOrder order(50, 3), backwards(50, 3);
+  std::vector<int64_t> walked;
+  for (int64_t i = 99; i >= 0; --i) walked.push_back(backwards.at(i));
   std::map<int64_t, int> seen;
-  for (int64_t step = 0; step < 10; ++step) {
-    for (const int64_t index : batch_indices(step, 10, 50, 3)) ++seen[index];
+  for (int64_t i = 0; i < 100; ++i) {
+    ++seen[order.at(i)];
+    EXPECT_EQ(order.at(i), walked[static_cast<size_t>(99 - i)]);
   }
   EXPECT_EQ(seen.size(), 50U);
   for (const auto& [index, times] : seen) EXPECT_EQ(times, 2) << index;

@@ -10,7 +10,6 @@
 #include "policy/bagel/bagel.h"
 #include "reward/builtin/color_detector.h"
 #include "reward/builtin/geneval.h"
-#include "train/prompt_lines.h"
 
 namespace unigrpo::train {
 namespace {
@@ -26,7 +25,7 @@ TEST(ShapesBase, DecodedImagesReadAsTheScenesThatWereEncoded) {
   std::vector<Image> images;
   for (int64_t i = 0; i < kImages; ++i) {
     RandomStream stream({.sample = static_cast<uint64_t>(i), .purpose = Purpose::test});
-    const auto line = world_line(prompts[static_cast<size_t>(i) * prompts.size() / kImages]);
+    const auto line = data::shapes::world_line(prompts[static_cast<size_t>(i) * prompts.size() / kImages]);
     images.push_back(data::shapes::render(data::shapes::draw_scene(line, stream)));
   }
   const auto decoded = model->decode(model->encode_images(policy::to_pixels(images)), model->grid_for(64));

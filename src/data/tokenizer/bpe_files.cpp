@@ -170,8 +170,6 @@ AddedToken read_added_token(const std::string& where, const Json& entry) {
   return token;
 }
 
-bool is_spelled(std::string_view text) { return text.size() > 4 && text.starts_with("<|") && text.ends_with("|>"); }
-
 PreTokenizerStep read_split(const std::string& where, const Json& config) {
   const Json& pattern = member(where, config, "pattern");
   check_object(where, "pattern", pattern);
@@ -393,7 +391,7 @@ void read_added_tokens_file(const std::filesystem::path& path, TokenTable& table
   for (const auto& [text, id] : root.items()) {
     table.add(where, text, id);
     if (seen.contains(text)) continue;
-    add_unique(where, {.text = text, .id = table.id(text), .special = is_spelled(text)}, seen, files);
+    add_unique(where, {.text = text, .id = table.id(text), .special = has_special_spelling(text)}, seen, files);
   }
 }
 

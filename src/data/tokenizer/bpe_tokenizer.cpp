@@ -67,8 +67,7 @@ BpeTokenizer::BpeTokenizer(BpeFiles files, std::string_view where)
     } else {
       raw_tokens_.add(token.text, &token);
     }
-    const bool spelled = token.text.size() > 4 && token.text.starts_with("<|") && token.text.ends_with("|>");
-    if (!token.special && !spelled) continue;
+    if (!token.special && !has_special_spelling(token.text)) continue;
     is_special_[id] = true;
     special_tokens_[token.text] = token.id;
   }

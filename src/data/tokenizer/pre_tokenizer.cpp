@@ -1,20 +1,18 @@
 #include "data/tokenizer/pre_tokenizer.h"
 
-#include "base/error.h"
-#include "base/text.h"
-
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
 #include <utf8proc.h>
 
 #include <algorithm>
 #include <cstdlib>
 
+#include "base/error.h"
+#include "base/text.h"
+#include "data/pattern.h"
+
 namespace unigrpo::data {
 namespace {
 
 constexpr size_t kMaxPatternBytes = 4096;
-constexpr uint32_t kMatchLimit = 1'000'000;  // backtracking steps in one match
 constexpr uint32_t kHeapLimitKib = 64u << 10;
 
 // PCRE2's \s also holds U+180E, which left White_Space in Unicode 6.3.
@@ -38,70 +36,32 @@ std::string with_unicode_spaces(std::string_view pattern) {
   return result;
 }
 
-class Pattern {
- public:
-  Pattern(std::string_view pattern, std::string_view where) : where_(where) {
-    if (pattern.size() > kMaxPatternBytes) {
-      throw BadInput("{}: pre_tokenizer: pattern of {} bytes is too long, the limit is {}", where, pattern.size(),
-                     kMaxPatternBytes);
-    }
-    const std::string text = with_unicode_spaces(pattern);
-    int error = 0;
-    PCRE2_SIZE offset = 0;
-    code_.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(),
-                              PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &offset, nullptr));
-    if (!code_) {
-      throw BadInput("{}: pre_tokenizer: pattern {}: {}", where, in_quotes(pattern), message(error));
-    }
-    limits_.reset(pcre2_match_context_create(nullptr));
-    if (!limits_) throw RuntimeFailure("out of memory for a pattern");
-    pcre2_set_match_limit(limits_.get(), kMatchLimit);
-    pcre2_set_heap_limit(limits_.get(), kHeapLimitKib);
+Pattern compiled(std::string_view pattern, std::string_view where) try {
+  if (pattern.size() > kMaxPatternBytes) {
+    throw BadInput("{}: pre_tokenizer: pattern of {} bytes is too long, the limit is {}", where, pattern.size(),
+                   kMaxPatternBytes);
   }
+  return Pattern(with_unicode_spaces(pattern), {.unicode_classes = true, .max_heap_kib = kHeapLimitKib});
+} catch (const Pattern::Error& error) {
+  throw BadInput("{}: pre_tokenizer: pattern {}: {}", where, in_quotes(pattern), error.what());
+}
 
-  /// Calls found(begin, end) for each match that is not empty, from left to right.
-  template <typename Found>
-  void each_match(std::string_view text, const Found& found) const {
-    const std::unique_ptr<pcre2_match_data, Free> match(pcre2_match_data_create_from_pattern(code_.get(), nullptr));
-    if (!match) throw RuntimeFailure("out of memory for a pattern");
-    size_t at = 0;
-    while (at < text.size()) {
-      const int count = pcre2_match(code_.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), at,
-                                    PCRE2_NO_UTF_CHECK, match.get(), limits_.get());
-      if (count == PCRE2_ERROR_NOMATCH) return;
-      if (count < 0) {
-        throw BadInput("{}: pre_tokenizer: pattern gave up on a text: {}", where_, message(count));
-      }
-      const PCRE2_SIZE* range = pcre2_get_ovector_pointer(match.get());
-      // \K in a lookaround may put a match's begin behind its end, or before where the search
-      // began.
-      if (range[0] < at || range[1] <= range[0]) {
-        at = std::max(at, range[1]);
-        if (at < text.size()) at += character_bytes(text.substr(at));
-        continue;
-      }
-      found(range[0], range[1]);
-      at = range[1];
+/// Calls found(begin, end) for each match that is not empty, from left to right.
+template <typename Found>
+void each_match(const Pattern& pattern, std::string_view text, const Found& found) {
+  for (size_t at = 0; at < text.size();) {
+    const auto match = pattern.search(text, at);
+    if (!match) return;
+    // \K in a lookaround may put a match's begin behind its end, or before where the search began.
+    if (match->begin < at || match->end <= match->begin) {
+      at = std::max(at, match->end);
+      if (at < text.size()) at += character_bytes(text.substr(at));
+      continue;
     }
+    found(match->begin, match->end);
+    at = match->end;
   }
-
- private:
-  struct Free {
-    void operator()(pcre2_code* code) const { pcre2_code_free(code); }
-    void operator()(pcre2_match_data* match) const { pcre2_match_data_free(match); }
-    void operator()(pcre2_match_context* context) const { pcre2_match_context_free(context); }
-  };
-
-  static std::string message(int error) {
-    PCRE2_UCHAR text[256];
-    pcre2_get_error_message(error, text, sizeof(text));
-    return reinterpret_cast<const char*>(text);
-  }
-
-  std::string where_;
-  std::unique_ptr<pcre2_code, Free> code_;
-  std::unique_ptr<pcre2_match_context, Free> limits_;
-};
+}
 
 }  // namespace
 
@@ -123,7 +83,7 @@ PreTokenizerStep byte_level_step(bool prefix_space, bool use_gpt2_pattern) {
 
 struct PreTokenizer::Step {
   PreTokenizerStep config;
-  std::unique_ptr<Pattern> pattern;
+  std::optional<Pattern> pattern;
 
   void cut(std::string word, std::vector<std::string>& words) const {
     const auto add = [&](std::string_view part) {
@@ -135,7 +95,7 @@ struct PreTokenizer::Step {
     using Keep = PreTokenizerStep::Keep;
     const std::string_view text = word;
     size_t done = 0;
-    pattern->each_match(text, [&](size_t begin, size_t end) {
+    each_match(*pattern, text, [&](size_t begin, size_t end) {
       if (config.keep != Keep::matches) add(text.substr(done, begin - done));
       if (config.keep != Keep::gaps) add(text.substr(begin, end - begin));
       done = end;
@@ -146,9 +106,8 @@ struct PreTokenizer::Step {
 
 PreTokenizer::PreTokenizer(const std::vector<PreTokenizerStep>& steps, std::string_view where) : where_(where) {
   for (const PreTokenizerStep& config : steps) {
-    auto step = std::make_unique<Step>();
-    step->config = config;
-    if (!config.pattern.empty()) step->pattern = std::make_unique<Pattern>(config.pattern, where);
+    auto step = std::make_unique<Step>(Step{.config = config, .pattern = {}});
+    if (!config.pattern.empty()) step->pattern.emplace(compiled(config.pattern, where));
     steps_.push_back(std::move(step));
   }
 }
@@ -156,7 +115,7 @@ PreTokenizer::PreTokenizer(const std::vector<PreTokenizerStep>& steps, std::stri
 PreTokenizer::~PreTokenizer() = default;
 PreTokenizer::PreTokenizer(PreTokenizer&&) noexcept = default;
 
-std::vector<std::string> PreTokenizer::words(std::string_view text) const {
+std::vector<std::string> PreTokenizer::words(std::string_view text) const try {
   std::vector<std::string> words;
   if (!text.empty()) words.emplace_back(text);
   for (const auto& step : steps_) {
@@ -165,6 +124,8 @@ std::vector<std::string> PreTokenizer::words(std::string_view text) const {
     words = std::move(cut);
   }
   return words;
+} catch (const Pattern::Error& error) {
+  throw BadInput("{}: pre_tokenizer: pattern gave up on a text: {}", where_, error.what());
 }
 
 ByteAlphabet::ByteAlphabet() {

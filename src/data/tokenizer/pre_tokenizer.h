@@ -62,6 +62,11 @@ class ByteAlphabet {
   std::unordered_map<std::string_view, char> byte_of_character_;
 };
 
+/// "<|...|>": how special tokens are spelled.
+inline bool has_special_spelling(std::string_view text) {
+  return text.size() > 4 && text.starts_with("<|") && text.ends_with("|>");
+}
+
 /// Unicode normalization form C. text is valid UTF-8. Throws RuntimeFailure when memory runs out.
 std::string to_nfc(std::string_view text);
 

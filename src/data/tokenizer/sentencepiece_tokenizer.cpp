@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "data/tokenizer/pre_tokenizer.h"
 #include "data/tokenizer/sentencepiece_log.h"
 #include "data/tokenizer/sentencepiece_model.h"
 #include "io/atomic_file.h"
@@ -15,8 +16,6 @@ namespace {
 
 constexpr size_t kMaxFileBytes = size_t{64} << 20;
 constexpr size_t kMaxTextBytes = size_t{1} << 20;  // the library counts normalized bytes in an int
-
-bool is_spelled(std::string_view text) { return text.size() > 4 && text.starts_with("<|") && text.ends_with("|>"); }
 
 }  // namespace
 
@@ -38,7 +37,7 @@ SentencePieceTokenizer::SentencePieceTokenizer(std::string_view bytes, std::stri
   is_special_.resize(model.pieces.size());
   for (size_t id = 0; id < model.pieces.size(); ++id) {
     const auto& [text, score, type] = model.pieces[id];
-    const bool spelled = is_spelled(text);
+    const bool spelled = has_special_spelling(text);
     if (type != Type::control && type != Type::unknown && !(type == Type::user_defined && spelled)) {
       continue;
     }

@@ -3,27 +3,19 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <utility>
+
+#include "data/worlds/shapes_draw.h"
 
 namespace unigrpo::data::shapes {
 namespace {
 
 using nlohmann::ordered_json;
 
-constexpr std::array kCounts = {"zero", "one", "two", "three", "four", "five"};
 constexpr double kAskedIsThere = 0.75;  // share of counting questions about objects that are in the image
 constexpr double kRecolored = 0.7;      // share of recolourings among the changes, where both are possible
-
-std::string name_of(Shape shape) { return kShapeNames[static_cast<size_t>(shape)]; }
-std::string name_of(Color color) { return kColorNames[static_cast<size_t>(color)]; }
-
-template <typename T>
-T one_of(const std::vector<T>& items, RandomStream& stream) {
-  return items[static_cast<size_t>(stream.below(items.size()))];
-}
 
 /// Objects of one class and colour, in the order in which the scene has them.
 struct Kind {
@@ -49,7 +41,7 @@ std::vector<Kind> kinds_of(const Scene& scene) {
 std::string include_of(const std::vector<Kind>& kinds) {
   ordered_json include = ordered_json::array();
   for (const Kind& kind : kinds) {
-    include.push_back({{"class", name_of(kind.shape)}, {"count", kind.count}, {"color", name_of(kind.color)}});
+    include.push_back({{"class", shape_name(kind.shape)}, {"count", kind.count}, {"color", color_name(kind.color)}});
   }
   return include.dump();
 }
@@ -60,19 +52,11 @@ std::string plan_of(const std::vector<Kind>& kinds) {
   std::string text = "<think> ";
   for (size_t k = 0; k < kinds.size(); ++k) {
     const Kind& kind = kinds[k];
-    text += fmt::format("{}{} {}{}{}", k > 0 ? "; " : "", kCounts[static_cast<size_t>(kind.count)],
-                        kind.count > 0 ? fmt::format("{} ", name_of(kind.color)) : "", name_of(kind.shape),
+    text += fmt::format("{}{} {}{}{}", k > 0 ? "; " : "", kNumberNames[static_cast<size_t>(kind.count)],
+                        kind.count > 0 ? fmt::format("{} ", color_name(kind.color)) : "", shape_name(kind.shape),
                         kind.count != 1 ? "s" : "");
   }
   return text + " </think>";
-}
-
-template <typename E, size_t N>
-E other_than(E value, const std::array<const char*, N>&, RandomStream& stream) {
-  while (true) {
-    const auto drawn = static_cast<E>(stream.below(N));
-    if (drawn != value) return drawn;
-  }
 }
 
 /// One object more, less, of another colour or of another shape.
@@ -101,12 +85,12 @@ Scene spoiled(Scene scene, RandomStream& stream) {
       }
       break;
     case 2:
-      object.shape = other_than(object.shape, kShapeNames, stream);
+      object.shape = draw_other(kShapeNames, {object.shape}, stream);
       return scene;
     default:
       break;
   }
-  object.color = other_than(object.color, kColorNames, stream);
+  object.color = draw_other(kColorNames, {object.color}, stream);
   return scene;
 }
 
@@ -116,31 +100,31 @@ TaskRow draw_answer_task(std::string_view prompt_json, double wrong, RandomStrea
   TaskRow row;
   row.image = draw_scene(prompt_json, stream);
   const std::vector<Kind> kinds = kinds_of(row.image);
-  const Kind seen = one_of(kinds, stream);
+  const Kind seen = draw_item(kinds, stream);
   if (stream.chance(0.5)) {
     row.tag = "color";  // a scene that fits a prompt has one colour a class
-    row.prompt = fmt::format("what color {} the {}{}?", seen.count > 1 ? "are" : "is", name_of(seen.shape),
+    row.prompt = fmt::format("what color {} the {}{}?", seen.count > 1 ? "are" : "is", shape_name(seen.shape),
                              seen.count > 1 ? "s" : "");
-    row.text = name_of(seen.color);
+    row.text = color_name(seen.color);
   } else {
     row.tag = "count";
     Kind asked = seen;
     if (!stream.chance(kAskedIsThere)) {
-      asked.shape = static_cast<Shape>(stream.below(kShapeNames.size()));
-      asked.color = static_cast<Color>(stream.below(kColorNames.size()));
+      asked.shape = draw_enum<Shape>(kShapeNames, stream);
+      asked.color = draw_enum<Color>(kColorNames, stream);
     }
     const auto count = std::count_if(row.image.begin(), row.image.end(), [&](const Object& object) {
       return object.shape == asked.shape && object.color == asked.color;
     });
-    row.prompt = fmt::format("how many {} {}s are there?", name_of(asked.color), name_of(asked.shape));
-    row.text = kCounts[static_cast<size_t>(count)];
+    row.prompt = fmt::format("how many {} {}s are there?", color_name(asked.color), shape_name(asked.shape));
+    row.text = kNumberNames[static_cast<size_t>(count)];
   }
   row.fields_json = ordered_json{{"metadata", {{"answer", row.text}}}}.dump();
   if (stream.chance(wrong)) {
     const std::string right = row.text;
     while (row.text == right) {
-      row.text =
-          row.tag == "color" ? kColorNames[stream.below(kColorNames.size())] : kCounts[stream.below(kCounts.size())];
+      row.text = row.tag == "color" ? kColorNames[stream.below(kColorNames.size())]
+                                    : kNumberNames[stream.below(kNumberNames.size())];
     }
   }
   return row;
@@ -152,11 +136,11 @@ TaskRow draw_edit_task(std::string_view prompt_json, double wrong, RandomStream&
   std::vector<Kind> kinds = kinds_of(row.image);
   const size_t index = static_cast<size_t>(stream.below(kinds.size()));
   Kind& changed = kinds[index];
-  const std::string noun = name_of(changed.shape) + (changed.count > 1 ? "s" : "");
+  const std::string noun = shape_name(changed.shape) + (changed.count > 1 ? "s" : "");
   if (kinds.size() == 1 || stream.chance(kRecolored)) {
     row.tag = "recolor";
-    changed.color = other_than(changed.color, kColorNames, stream);
-    row.prompt = fmt::format("make the {} {}", noun, name_of(changed.color));
+    changed.color = draw_other(kColorNames, {changed.color}, stream);
+    row.prompt = fmt::format("make the {} {}", noun, color_name(changed.color));
   } else {
     row.tag = "remove";
     row.prompt = fmt::format("remove the {}", noun);
@@ -166,15 +150,15 @@ TaskRow draw_edit_task(std::string_view prompt_json, double wrong, RandomStream&
   std::erase_if(left, [](const Kind& kind) { return kind.count == 0; });
   ordered_json fields;
   fields["include"] = ordered_json::parse(include_of(left));
-  if (row.tag == "remove") fields["exclude"] = {{{"class", name_of(changed.shape)}, {"count", 1}}};
-  fields["metadata"] = {{"changed", name_of(changed.shape)}};
+  if (row.tag == "remove") fields["exclude"] = {{{"class", shape_name(changed.shape)}, {"count", 1}}};
+  fields["metadata"] = {{"changed", shape_name(changed.shape)}};
   row.fields_json = fields.dump();
   Kind told = changed;
   if (stream.chance(wrong)) {
     if (row.tag == "recolor") {
-      told.color = other_than(told.color, kColorNames, stream);
+      told.color = draw_other(kColorNames, {told.color}, stream);
     } else {
-      told = one_of(left, stream);
+      told = draw_item(left, stream);
       told.count = 0;
     }
   }

@@ -7,10 +7,12 @@
 #include <nlohmann/json.hpp>
 #include <numbers>
 #include <optional>
+#include <tuple>
 #include <utility>
 
 #include "base/error.h"
 #include "base/hash.h"
+#include "data/worlds/shapes_draw.h"
 #include "io/atomic_file.h"
 #include "io/json.h"
 
@@ -24,10 +26,6 @@ constexpr double kGap = 2;            // pixels between two objects' circles
 constexpr double kSideGap = 2;        // pixels between an object's centre and the image's middle line
 constexpr double kRelationMin = 0.6;  // GenEval asks for 0.5; the rest is the clear margin
 
-constexpr std::array kNumberNames = {"zero", "one", "two", "three", "four", "five"};
-
-std::string shape_name(Shape shape) { return kShapeNames[static_cast<size_t>(shape)]; }
-std::string color_name(Color color) { return kColorNames[static_cast<size_t>(color)]; }
 std::string relation_name(Relation relation) { return kRelationNames[static_cast<size_t>(relation)]; }
 
 Relation opposite(Relation relation) {
@@ -89,7 +87,8 @@ WorldPrompt make_prompt(std::string tag, std::string text, const std::string& in
   std::string json = fmt::format(R"({{"tag": "{}", "include": [{}])", tag, include);
   if (!exclude.empty()) json += fmt::format(R"(, "exclude": [{}])", exclude);
   json += fmt::format(R"(, "prompt": "{}"}})", text);
-  return {.tag = std::move(tag), .text = std::move(text), .json = std::move(json)};
+  const uint64_t hash = fnv1a64(text);
+  return {.tag = std::move(tag), .text = std::move(text), .json = std::move(json), .hash = hash};
 }
 
 WorldPrompt one_group_prompt(const std::string& tag, const PromptGroup& group) {
@@ -214,25 +213,6 @@ std::string plan_text(const Plan& plan) {
     if (plan.groups.size() > 1) text += fmt::format(" {}", place_name(plan.side(g)));
   }
   return text + " </think>";
-}
-
-template <typename E, size_t N>
-E draw_enum(const std::array<const char*, N>&, RandomStream& stream) {
-  return static_cast<E>(stream.below(N));
-}
-
-/// Uniform over the values that are not in `taken` (which lacks at least one).
-template <typename E, size_t N>
-E draw_other(const std::array<const char*, N>& names, std::initializer_list<E> taken, RandomStream& stream) {
-  while (true) {
-    const E value = draw_enum<E>(names, stream);
-    if (std::find(taken.begin(), taken.end(), value) == taken.end()) return value;
-  }
-}
-
-template <typename T>
-const T& draw_item(const std::vector<T>& items, RandomStream& stream) {
-  return items[static_cast<size_t>(stream.below(items.size()))];
 }
 
 template <typename E, size_t N>
@@ -532,13 +512,19 @@ Box bounds(const Object& object) {
   return {};
 }
 
+std::string world_line(const Prompt& prompt) {
+  auto line = nlohmann::ordered_json::parse(prompt.metadata_json);
+  line["prompt"] = prompt.text;
+  return line.dump();
+}
+
 WorldSplit make_split(int64_t max_compositional) {
   WorldSplit split;
   for (const char* tag :
        {"single_object", "two_object", "counting", "colors", "position", "color_attr", "compositional"}) {
     std::vector<WorldPrompt> prompts = prompts_of_tag(tag);
     std::sort(prompts.begin(), prompts.end(), [](const WorldPrompt& a, const WorldPrompt& b) {
-      return std::pair(fnv1a64(a.text), a.text) < std::pair(fnv1a64(b.text), b.text);
+      return std::tie(a.hash, a.text) < std::tie(b.hash, b.text);
     });
     if (std::string_view(tag) == "compositional" && static_cast<int64_t>(prompts.size()) > max_compositional) {
       prompts.resize(static_cast<size_t>(std::max<int64_t>(max_compositional, 0)));

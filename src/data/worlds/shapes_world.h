@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/rng.h"
+#include "data/prompt.h"
 #include "io/image.h"
 
 /// The embedded world: coloured shapes on a light background, prompts in GenEval's schema and
@@ -56,7 +57,11 @@ struct WorldPrompt {
   std::string tag;   // single_object, two_object, counting, colors, position, color_attr, compositional
   std::string text;  // "two red circles left of a blue square"
   std::string json;  // the line as it stands in a prompt file
+  uint64_t hash;     // FNV-1a-64 of the text
 };
+
+/// A row of a prompt file as such a line: its metadata with the text beside it.
+std::string world_line(const Prompt& prompt);
 
 struct WorldSplit {
   std::vector<WorldPrompt> train, validation, test;

@@ -27,7 +27,7 @@ Section sft_section() {
       .row("image_weight", &SftConfig::image_weight, "of the velocity MSE", at_least(0))
       .row("timesteps_per_image", &SftConfig::timesteps_per_image, "noisy copies that share one context",
            between(1, 1024))
-      .row("prompt_dropout", &SftConfig::prompt_dropout, "share of samples trained without context, for guidance",
+      .row("prompt_dropout", &SftConfig::prompt_dropout, "share of samples trained without prompt, for guidance",
            between(0, 1))
       .row("kl_weight", &SftConfig::kl_weight, "autoencoder: of the posterior KL", at_least(0));
 }

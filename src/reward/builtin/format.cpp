@@ -42,8 +42,6 @@ class FormatReward : public Reward {
     }
     return scores;
   }
-
-  std::string missing_metadata(const std::string&) const override { return ""; }
 };
 
 }  // namespace

@@ -6,11 +6,13 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "data/pattern.h"
 #include "reward/builtin/scoring.h"
-#include "reward/pattern.h"
 
 namespace unigrpo::reward {
 namespace {
+
+using data::Pattern;
 
 Pattern compiled(const std::string& text) try {
   return {text, {.dot_takes_line_breaks = true, .invalid_utf8 = true}};
@@ -27,7 +29,6 @@ class TextRulesReward : public Reward {
     return score_each(samples, [this](const data::Sample& sample) { return score_one(sample); });
   }
 
-  std::string missing_metadata(const std::string&) const override { return ""; }
   std::vector<std::string> dimensions() const override { return {"rules", "overlong"}; }
 
  private:

@@ -87,8 +87,6 @@ class ChatJudge : public Reward {
     return scores;
   }
 
-  std::string missing_metadata(const std::string&) const override { return ""; }
-
  private:
   std::string request(const data::Sample& sample) const {
     Json messages = Json::array();

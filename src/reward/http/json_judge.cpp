@@ -138,7 +138,6 @@ class JsonJudge : public Reward {
     return scores;
   }
 
-  std::string missing_metadata(const std::string&) const override { return ""; }
   bool wants_groups() const override { return config_.whole_groups; }
 
  private:

@@ -7,11 +7,13 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "data/pattern.h"
 #include "reward/http/endpoint.h"
-#include "reward/pattern.h"
 
 namespace unigrpo::reward {
 namespace {
+
+using data::Pattern;
 
 constexpr uint32_t kHeapLimitKib = 64U << 10;
 

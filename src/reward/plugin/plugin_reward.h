@@ -20,7 +20,6 @@ class PluginReward : public Reward {
   ~PluginReward() override;
 
   std::vector<Score> score(std::span<const data::Sample> samples) override;
-  std::string missing_metadata(const std::string&) const override { return ""; }
   bool wants_groups() const override { return description().wants_groups; }
   std::vector<std::string> dimensions() const override;
 
