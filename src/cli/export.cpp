@@ -7,6 +7,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "base/paths.h"
 #include "checkpoint/export_model.h"
 #include "checkpoint/export_peft.h"
 #include "checkpoint/resume.h"
@@ -25,7 +26,8 @@ int run(const ExportOptions& options) {
     throw BadInput("--max-shard-size: expected a size such as 5GB, not a negative one");
   }
   const fs::path recipe_file = fs::path(options.run) / "recipe.toml";
-  if (!fs::exists(recipe_file)) throw BadInput("{}: not a run folder (no recipe.toml)", options.run);
+  if (!fs::exists(recipe_file))
+    throw BadInput("{}: not a run folder (no recipe.toml){}", options.run, seen_from(options.run));
   const auto recipe = recipe::parse(recipe_file, {}, recipe::Command::check);
   if (!options.to.empty() && options.to != "peft" && options.to != policy::family_of(recipe.policy.model).name) {
     throw BadInput("--to {}: the model of {} is a {} folder, and is written as one", options.to, options.run,

@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/paths.h"
 #include "base/sha256.h"
 
 namespace unigrpo::io {
@@ -17,7 +18,10 @@ namespace unigrpo::io {
 InputFile::InputFile(const std::filesystem::path& path) {
   // O_NONBLOCK: opening a FIFO that nobody writes to would wait for ever.
   descriptor_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (descriptor_ < 0) throw BadInput("{}: cannot open: {}", path.string(), std::strerror(errno));
+  if (const int cause = errno; descriptor_ < 0) {
+    const bool absent = cause == ENOENT || cause == ENOTDIR;
+    throw BadInput("{}: cannot open: {}{}", path.string(), std::strerror(cause), absent ? seen_from(path) : "");
+  }
   struct stat status {};
   const bool known = ::fstat(descriptor_, &status) == 0;
   if (known && S_ISREG(status.st_mode)) {

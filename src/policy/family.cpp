@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "base/paths.h"
 #include "base/text.h"
 #include "policy/bagel/bagel.h"
 #include "policy/paired/paired.h"
@@ -58,7 +59,8 @@ std::string expected_types() {
 
 const Family& family_of(const std::filesystem::path& folder) {
   if (!std::filesystem::is_directory(folder)) {
-    throw BadInput("{}: not a model folder (expected a folder with config.json)", folder.string());
+    throw BadInput("{}: not a model folder (expected a folder with config.json){}", folder.string(),
+                   std::filesystem::exists(folder) ? "" : seen_from(folder));
   }
   const auto section = io::JsonSection::open(folder / "config.json");
   if (section.has("model_type")) {

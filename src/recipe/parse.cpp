@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/paths.h"
 #include "base/text.h"
 #include "recipe/checks.h"
 #include "recipe/document.h"
@@ -271,7 +272,8 @@ std::string missing_text(const std::string& key, const Field& field) {
 std::string read_file(const std::filesystem::path& path) {
   std::error_code error;
   const auto status = std::filesystem::status(path, error);
-  if (status.type() == std::filesystem::file_type::not_found) throw BadInput("{}: no such file", path.string());
+  if (status.type() == std::filesystem::file_type::not_found)
+    throw BadInput("{}: no such file{}", path.string(), seen_from(path));
   if (std::filesystem::is_directory(status)) throw BadInput("{}: a folder, expected a recipe file", path.string());
   if (error) throw BadInput("{}: cannot be read: {}", path.string(), error.message());
   if (!std::filesystem::is_regular_file(status)) throw BadInput("{}: not a regular file", path.string());
