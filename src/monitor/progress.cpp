@@ -32,9 +32,19 @@ constexpr std::string_view kBarLeft = "\xe2\x94\x80";  // light horizontal
 constexpr std::string_view kReset = "\x1b[0m", kBold = "\x1b[1m", kDim = "\x1b[2m", kAccent = "\x1b[36m";
 
 // What a plain line names, in this order, where the record has it.
-constexpr std::array kPlainNames = {"reward/mean",        "reward/std",      "loss",
-                                    "text/loss",          "image/loss",      "text/kl",
-                                    "image/velocity_mse", "optim/grad_norm", "throughput/images_per_s"};
+constexpr std::array kPlainNames = {"reward/mean",
+                                    "reward/std",
+                                    "loss",
+                                    "text/loss",
+                                    "image/loss",
+                                    "sft/loss",
+                                    "sft/cross_entropy",
+                                    "sft/velocity_mse",
+                                    "sft/reconstruction_l1",
+                                    "text/kl",
+                                    "image/velocity_mse",
+                                    "optim/grad_norm",
+                                    "throughput/images_per_s"};
 
 int columns_of(std::string_view text) {  // every character we print is one column wide
   return static_cast<int>(std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; }));
@@ -68,9 +78,10 @@ std::string bar(int64_t done, int64_t all, bool unicode) {
   return text;
 }
 
-// The metric that stands for the run: the reward, or a loss where there is none (sft).
+// The metric that stands for the run: the reward, or what is made small where there is none (sft).
 std::string headline_of(const StepRecord& record) {
-  for (const std::string name : {"reward/mean", "loss"}) {
+  for (const std::string name :
+       {"reward/mean", "loss", "sft/cross_entropy", "sft/velocity_mse", "sft/reconstruction_l1"}) {
     if (record.values.contains(name)) return name;
   }
   for (const auto& [name, value] : record.values) {
@@ -82,6 +93,25 @@ std::string headline_of(const StepRecord& record) {
 std::optional<double> value_of(const StepRecord& record, const std::string& name) {
   const auto found = record.values.find(name);
   return found == record.values.end() ? std::nullopt : std::optional(found->second);
+}
+
+constexpr size_t kMostTerms = 3;
+
+// Rewards by their own names, where there are several: without what is made of them (reward/mean, ...) and without the
+// parts of one (geneval_strict).
+std::vector<std::pair<std::string, double>> terms_of(const StepRecord& record) {
+  constexpr std::string_view kPrefix = "reward/";
+  std::vector<std::pair<std::string, double>> terms;
+  for (const auto& [name, value] : record.values) {  // in order of name: a term comes before its parts
+    if (!name.starts_with(kPrefix)) continue;
+    const std::string term = name.substr(kPrefix.size());
+    if (term == "mean" || term == "std" || term == "dropped") continue;
+    const auto is_part = [&term](const auto& other) { return term.starts_with(other.first + "_"); };
+    if (std::none_of(terms.begin(), terms.end(), is_part)) terms.emplace_back(term, value);
+  }
+  if (terms.size() < 2) return {};
+  if (terms.size() > kMostTerms) terms.resize(kMostTerms);
+  return terms;
 }
 
 struct Part {
@@ -111,7 +141,9 @@ void Progress::record(const StepRecord& record) {
   images_per_s_ = value_of(record, "throughput/images_per_s");
   tokens_per_s_ = value_of(record, "throughput/tokens_per_s");
   if (headline_.empty()) headline_ = headline_of(record);
-  if (const auto value = value_of(record, headline_); value && std::isfinite(*value)) {
+  headline_value_ = value_of(record, headline_);
+  terms_ = terms_of(record);
+  if (const auto value = headline_value_; value && std::isfinite(*value)) {
     if (!first_value_) first_value_ = value;
     recent_.push_back(*value);
     if (recent_.size() > kSparklineLength) recent_.pop_front();
@@ -132,6 +164,8 @@ std::string Progress::plain_line(const StepRecord& record) const {
   std::string line = fmt::format("step {}/{}", steps_done_, options_.num_steps);
   for (const char* name : kPlainNames) {
     if (const auto value = value_of(record, name)) line += fmt::format("  {} {}", name, number(*value));
+    if (name != std::string_view("reward/mean")) continue;
+    for (const auto& [term, value] : terms_) line += fmt::format("  reward/{} {}", term, number(value));
   }
   for (const auto& [name, value] : record.values) {
     if (name.starts_with("eval/")) line += fmt::format("  {} {}", name, number(value));
@@ -145,17 +179,21 @@ std::string Progress::plain_line(const StepRecord& record) const {
 std::string Progress::live_line() const {
   std::vector<Part> parts;
   parts.push_back({fmt::format("step {}/{}", steps_done_, options_.num_steps), kBold, 0});
-  parts.push_back({bar(steps_done_, options_.num_steps, options_.unicode), kAccent, 6});
+  parts.push_back({bar(steps_done_, options_.num_steps, options_.unicode), kAccent, 7});
   if (!recent_.empty()) {
     const std::string label = headline_ == "reward/mean" ? "reward" : headline_;
-    parts.push_back({fmt::format("{} {}", label, number(recent_.back())), kBold, 1});
-    if (recent_.size() > 1) parts.push_back({sparkline(recent_, options_.unicode), kAccent, 4});
+    parts.push_back({fmt::format("{} {}", label, headline_value_ ? number(*headline_value_) : "-"), kBold, 1});
+    std::string terms;
+    for (const auto& [term, value] : terms_)
+      terms += fmt::format("{}{} {}", terms.empty() ? "" : " ", term, number(value));
+    if (!terms.empty()) parts.push_back({terms, "", 4});
+    if (recent_.size() > 1) parts.push_back({sparkline(recent_, options_.unicode), kAccent, 5});
   }
   if (!phase_.empty()) parts.push_back({phase_, "", 2});
   if (images_per_s_) {
-    parts.push_back({fmt::format("{} images/s", number(*images_per_s_)), kDim, 5});
+    parts.push_back({fmt::format("{} images/s", number(*images_per_s_)), kDim, 6});
   } else if (tokens_per_s_) {
-    parts.push_back({fmt::format("{} tokens/s", number(*tokens_per_s_)), kDim, 5});
+    parts.push_back({fmt::format("{} tokens/s", number(*tokens_per_s_)), kDim, 6});
   }
   if (const auto left = seconds_left()) parts.push_back({human_seconds(*left) + " left", kDim, 3});
 

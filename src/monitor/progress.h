@@ -6,6 +6,8 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "monitor/metrics.h"
 
@@ -15,7 +17,7 @@ namespace unigrpo::monitor {
 ///
 /// On a terminal: one live line, redrawn in place, of at most width - 1 columns (what matters least
 /// is left out first):
-///   step 37/200  ----------            reward 0.512 .:-=+  update  41 images/s  3 min 05 s left
+///   step 37/200  ----------            reward 0.512 .:-=+  geneval 0.4 ocr 0.9  update  41 images/s  3 min 05 s left
 /// Elsewhere: one plain line a step, without control characters.
 class Progress {
  public:
@@ -50,7 +52,10 @@ class Progress {
   std::optional<double> seconds_per_step_;  // running mean that forgets
   std::string headline_;                    // name of the metric shown; empty before the first record
   std::optional<double> first_value_;
-  std::deque<double> recent_;  // of the headline metric, oldest first
+  std::deque<double> recent_;             // of the headline metric, oldest first
+  std::optional<double> headline_value_;  // of the last record, which may lack it
+  std::vector<std::pair<std::string, double>>
+      terms_;  // of the last record: up to three rewards, where there are several
   std::optional<double> images_per_s_;
   std::optional<double> tokens_per_s_;
   bool shown_ = false;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/paths.h"
 #include "io/atomic_file.h"
 #include "io/base64.h"
 #include "io/image_codec.h"
@@ -177,6 +178,10 @@ void check_scores(const json& scores, const std::string& where) {
     if (!scores.contains(name) || !(scores[name].is_number() || scores[name].is_null())) {
       throw BadInput("{}.{}: expected a number", where, name);
     }
+    const std::string error = std::string(name) + "_error";
+    if (scores.contains(error) && !(scores[error].is_number() || scores[error].is_null())) {
+      throw BadInput("{}.{}: expected a number", where, error);
+    }
   }
 }
 
@@ -192,10 +197,17 @@ json read_eval(const fs::path& file) {
   return eval;
 }
 
+// What made the run.
+json read_run_facts(const fs::path& file) {
+  json facts = io::read_json_file(file);
+  if (!facts.is_object()) throw BadInput("{}: expected an object, found {}", file.string(), facts.type_name());
+  return facts;
+}
+
 }  // namespace
 
 json report_data(const fs::path& run_dir) {
-  if (!fs::is_directory(run_dir)) throw BadInput("{}: not a run folder", run_dir.string());
+  if (!fs::is_directory(run_dir)) throw BadInput("{}: not a run folder{}", run_dir.string(), seen_from(run_dir));
   if (!fs::exists(run_dir / "metrics.jsonl")) {
     throw BadInput("{}: not a run folder: no metrics.jsonl", run_dir.string());
   }
@@ -211,6 +223,7 @@ json report_data(const fs::path& run_dir) {
                  {"recipe", ""}};
   report["name"] = fs::weakly_canonical(run_dir).filename().string();
   if (fs::exists(run_dir / "recipe.toml")) report["recipe"] = io::read_text_file(run_dir / "recipe.toml");
+  if (const fs::path file = run_dir / "run.json"; fs::exists(file)) report["run"] = read_run_facts(file);
   for (const char* name : {"before", "after", "before_guided", "after_guided"}) {
     const fs::path file = run_dir / ("eval_" + std::string(name) + ".json");
     if (fs::exists(file)) report["evals"][name] = read_eval(file);

@@ -88,6 +88,44 @@ TEST(Progress, WithoutARewardALossStandsForTheRun) {
   Progress progress(screen.options(true));
   progress.record({.step = 0, .values = {{"image/loss", 0.75}}});
   EXPECT_NE(screen.last_line().find("image/loss 0.75"), std::string::npos) << screen.last_line();
+
+  Screen plain;
+  Progress sft(plain.options(false));
+  sft.record({.step = 0, .values = {{"sft/reconstruction_l1", 0.5}, {"sft/kl", 2}, {"time/step", 1}}});
+  sft.finish();
+  EXPECT_NE(plain.text.find("step 1/200  sft/reconstruction_l1 0.5  1.00 s"), std::string::npos) << plain.text;
+  EXPECT_NE(plain.text.find("sft/reconstruction_l1 0.5 -> 0.5"), std::string::npos) << plain.text;
+}
+
+TEST(Progress, UpToThreeRewardsAreNamedWhereThereAreSeveral) {
+  StepRecord record = record_of(0, 0.25);
+  record.values["reward/std"] = 0.1;
+  record.values["reward/dropped"] = 3;
+  record.values["reward/geneval"] = 0.5;
+  record.values["reward/geneval_strict"] = 0.25;
+  Screen one;
+  Progress(one.options(false)).record(record);
+  EXPECT_EQ(one.text.find("reward/geneval"), std::string::npos) << one.text;  // it is the mean
+
+  for (const char* name : {"reward/judge", "reward/ocr", "reward/text_length"}) record.values[name] = 0.75;
+  Screen plain, live;
+  Progress(plain.options(false)).record(record);
+  EXPECT_EQ(plain.text.substr(0, plain.text.find("  text/kl")),
+            "step 1/200  reward/mean 0.25  reward/geneval 0.5  reward/judge 0.75  reward/ocr 0.75  reward/std 0.1");
+  Progress progress(live.options(true));
+  live.width = 160;
+  progress.record(record);
+  EXPECT_NE(live.last_line().find("reward 0.25  geneval 0.5 judge 0.75 ocr 0.75  "), std::string::npos)
+      << live.last_line();
+}
+
+TEST(Progress, AStepWithoutARewardShowsNoneOfAnEarlierOne) {
+  Screen screen;
+  Progress progress(screen.options(true));
+  progress.record(record_of(0, 0.25));
+  progress.record({.step = 1, .values = {{"reward/dropped", 6}}});
+  EXPECT_NE(screen.last_line().find("step 2/200"), std::string::npos);
+  EXPECT_NE(screen.last_line().find("reward -"), std::string::npos) << screen.last_line();
 }
 
 TEST(Progress, NothingIsDrawnAfterTheEnd) {

@@ -1,6 +1,11 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <regex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -169,6 +174,103 @@ TEST(ReportData, LargeImagesAreMadeSmall) {
   EXPECT_EQ(rows[0]["segments"][1]["width"],
             200);  // a third: the smallest whole factor that fits 256
   EXPECT_EQ(rows[1]["segments"][1]["width"], 64);
+}
+
+// Relative luminance of "#rrggbb", and the contrast of two: WCAG 2.1, "relative luminance" and "contrast ratio".
+double luminance(const std::string& colour) {
+  const double weights[] = {0.2126, 0.7152, 0.0722};
+  double sum = 0;
+  for (size_t i = 0; i < 3; ++i) {
+    const double value = std::stoi(colour.substr(1 + 2 * i, 2), nullptr, 16) / 255.0;
+    sum += weights[i] * (value <= 0.03928 ? value / 12.92 : std::pow((value + 0.055) / 1.055, 2.4));
+  }
+  return sum;
+}
+
+double contrast(const std::string& a, const std::string& b) {
+  const double x = luminance(a), y = luminance(b);
+  return (std::max(x, y) + 0.05) / (std::min(x, y) + 0.05);
+}
+
+// The colours of each ":root { ... }" by name: light, then dark.
+std::vector<std::map<std::string, std::string>> palettes_of(const std::string& page) {
+  std::vector<std::map<std::string, std::string>> palettes;
+  const std::regex colour("--(\\w+): (#[0-9a-f]{6})");
+  for (size_t at = page.find(":root {"); at != std::string::npos; at = page.find(":root {", at + 1)) {
+    const std::string block = page.substr(at, page.find('}', at) - at);
+    std::map<std::string, std::string> palette;
+    for (auto match = std::sregex_iterator(block.begin(), block.end(), colour); match != std::sregex_iterator();
+         ++match) {
+      palette[(*match)[1]] = (*match)[2];
+    }
+    if (!palette.empty()) palettes.push_back(palette);
+  }
+  return palettes;
+}
+
+TEST(Report, TextAndCurvesStandOutFromWhatIsBehindThemInLightAndDark) {
+  const TempFolder folder;
+  write_metrics(folder);
+  const auto palettes = palettes_of(report_of(folder));
+  ASSERT_EQ(palettes.size(), 2U);
+  EXPECT_GT(luminance(palettes[0].at("page")), 0.8);
+  EXPECT_LT(luminance(palettes[1].at("page")), 0.05);
+  const std::set<std::string> behind = {"page", "card", "sunk", "tint"};
+  for (const auto& palette : palettes) {
+    int texts = 0;
+    for (const auto& [name, colour] : palette) {
+      if (behind.contains(name) || name == "line" || name == "grid") continue;  // line and grid are decoration
+      ++texts;
+      for (const std::string& back : behind) {
+        EXPECT_GE(contrast(colour, palette.at(back)), 4.5) << name << " " << colour << " on " << back;
+      }
+    }
+    EXPECT_EQ(texts, 11);  // ink, soft, faint, accent, loss, s0 .. s5
+  }
+}
+
+TEST(Report, IsMadeForPaperAndBreaksNoWords) {
+  const TempFolder folder;
+  write_metrics(folder);
+  const std::string report = report_of(folder);
+  EXPECT_EQ(count(report, "@media print"), 1U);
+  EXPECT_EQ(count(report, "@media screen and (prefers-color-scheme: dark)"), 1U);  // paper is light
+  EXPECT_EQ(count(report, "'beforeprint'"), 1U);                                   // what was folded is opened
+  EXPECT_EQ(count(report, "word-break"), 0U);
+  EXPECT_EQ(count(report, "overflow-wrap: anywhere"), 1U);  // the recipe's text, which has no other place to break
+  EXPECT_EQ(count(report, "pre { overflow-wrap: anywhere"), 1U);
+}
+
+TEST(ReportData, HoldsWhatMadeTheRun) {
+  const TempFolder folder;
+  write_metrics(folder);
+  EXPECT_FALSE(report_data(folder.path()).contains("run"));
+  const auto file = folder.write("run.json", R"({"version": "0.1.0", "threads": 2, "command": ["unigrpo", "train"]})");
+  EXPECT_EQ(report_data(folder.path())["run"]["threads"], 2);
+  folder.write("run.json", "[1]");
+  EXPECT_EQ(message_of(folder.path()), file.string() + ": expected an object, found array");
+}
+
+TEST(ReportData, HoldsTheReasonBesideAScoreToo) {
+  const TempFolder folder;
+  write_metrics(folder);
+  SampleRow row = sample_of("0/0", "two circles", "x");
+  row.scores = {{"geneval", 0.0}};
+  row.reasons = {{"geneval", "expected 2 circles, found 1"}};
+  write_samples(folder.path() / "samples" / io::step_name(0), std::vector{row});
+  const nlohmann::json sample = report_data(folder.path())["grids"][0]["rows"][0];
+  EXPECT_EQ(sample["scores"]["geneval"], 0.0);
+  EXPECT_EQ(sample["reasons"]["geneval"], "expected 2 circles, found 1");
+}
+
+TEST(ReportData, StandardErrorsAreNumbersWhereTheyAreThere) {
+  const TempFolder folder;
+  write_metrics(folder);
+  folder.write("eval_before.json",
+               R"({"overall": {"strict": 0.5, "soft": 1, "strict_error": 0.1, "soft_error": null}})");
+  EXPECT_EQ(report_data(folder.path())["evals"]["before"]["overall"]["strict_error"], 0.1);
+  const auto file = folder.write("eval_after.json", R"({"overall": {"strict": 0.5, "soft": 1, "strict_error": "x"}})");
+  EXPECT_EQ(message_of(folder.path()), file.string() + ": overall.strict_error: expected a number");
 }
 
 TEST(Report, BadInputIsNamed) {
