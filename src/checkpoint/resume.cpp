@@ -4,47 +4,21 @@
 
 #include <charconv>
 #include <nlohmann/json.hpp>
-#include <set>
 #include <utility>
 #include <vector>
 
 #include "base/error.h"
-#include "base/fault.h"
 #include "base/log.h"
 #include "base/text.h"
-#include "checkpoint/layout.h"
+#include "io/checkpoint_layout.h"
 #include "io/json.h"
-#include "io/mapped_file.h"
 #include "io/step_folder.h"
 #include "tensor/convert.h"
 
 namespace unigrpo::checkpoint {
 namespace {
 
-void verify(const std::filesystem::path& folder, const Manifest& manifest) {
-  std::set<std::string> expected = {std::string(kManifestFile)};
-  for (const Manifest::File& file : manifest.files) {
-    const std::filesystem::path path = folder / file.name;
-    expected.insert(file.name);
-    fault::point("load.file");
-    const io::MappedFile mapped(path);
-    if (mapped.bytes().size() != file.size) {
-      throw BadInput("{}: has {} bytes, its manifest says {}", path.string(), mapped.bytes().size(), file.size);
-    }
-    const char* text = reinterpret_cast<const char*>(mapped.bytes().data());
-    const std::string found = sha256_hex({text, mapped.bytes().size()});
-    if (found != file.sha256) {
-      throw BadInput("{}: SHA-256 is {}, its manifest says {}; the file is damaged", path.string(), found, file.sha256);
-    }
-  }
-  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-    if (!expected.contains(entry.path().filename().string())) {
-      throw BadInput("{}: not a file of this checkpoint's manifest", entry.path().string());
-    }
-  }
-}
-
-void read_state(const std::filesystem::path& path, const Manifest& manifest, LoadedCheckpoint& checkpoint) {
+void read_state(const std::filesystem::path& path, const io::Manifest& manifest, LoadedCheckpoint& checkpoint) {
   const nlohmann::json state = io::read_json_file(path);
   try {
     checkpoint.recipe_toml = state.at("recipe").get<std::string>();
@@ -61,7 +35,7 @@ void read_state(const std::filesystem::path& path, const Manifest& manifest, Loa
 
 const io::SafetensorsFile& LoadedCheckpoint::part(std::string_view name) const {
   const auto found = parts.find(std::string(name));
-  if (found == parts.end()) throw BadInput("{}: has no {}", folder.string(), part_file_name(name));
+  if (found == parts.end()) throw BadInput("{}: has no {}", folder.string(), io::part_file_name(name));
   return found->second;
 }
 
@@ -72,7 +46,7 @@ optim::NamedParameters LoadedCheckpoint::tensors(std::string_view name) const {
 }
 
 int64_t LoadedCheckpoint::counter(const std::string& name) const {
-  const std::string where = (folder / kStateFile).string();
+  const std::string where = (folder / io::kStateFile).string();
   const auto found = counters.find(name);
   if (found == counters.end()) throw BadInput("{}: counter '{}' is missing", where, name);
   const std::string& text = found->second;
@@ -85,15 +59,15 @@ int64_t LoadedCheckpoint::counter(const std::string& name) const {
 }
 
 LoadedCheckpoint open_checkpoint(const std::filesystem::path& folder) {
-  const Manifest manifest = read_manifest(folder / kManifestFile);
+  const io::Manifest manifest = io::read_manifest(folder / io::kManifestFile);
   const auto step = io::parse_step_name(folder.filename().string());
   if (step && *step != manifest.step) {
-    throw BadInput("{}: is of step {}, not of the folder's", (folder / kManifestFile).string(), manifest.step);
+    throw BadInput("{}: is of step {}, not of the folder's", (folder / io::kManifestFile).string(), manifest.step);
   }
-  verify(folder, manifest);
+  io::verify_files(folder, manifest);
   LoadedCheckpoint checkpoint{.folder = folder, .step = manifest.step};
-  read_state(folder / kStateFile, manifest, checkpoint);
-  for (const Manifest::File& file : manifest.files) {
+  read_state(folder / io::kStateFile, manifest, checkpoint);
+  for (const io::Manifest::File& file : manifest.files) {
     const std::filesystem::path name = file.name;
     if (name.extension() != ".safetensors") continue;
     checkpoint.parts.emplace(name.stem().string(), io::SafetensorsFile(folder / name));

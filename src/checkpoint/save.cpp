@@ -20,8 +20,8 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "base/text.h"
-#include "checkpoint/layout.h"
 #include "io/atomic_file.h"
+#include "io/checkpoint_layout.h"
 #include "io/mapped_file.h"
 #include "io/step_folder.h"
 #include "tensor/convert.h"
@@ -86,7 +86,7 @@ std::filesystem::path made(std::filesystem::path folder) {
   return folder;
 }
 
-Manifest::File describe(const std::filesystem::path& path) {
+io::Manifest::File describe(const std::filesystem::path& path) {
   return {
       .name = path.filename().string(), .size = std::filesystem::file_size(path), .sha256 = io::sha256_of_file(path)};
 }
@@ -101,7 +101,7 @@ CheckpointStore::CheckpointStore(std::filesystem::path folder, const CheckpointC
 void CheckpointStore::remove_leftovers() {
   std::vector<std::filesystem::path> leftovers;
   for (const auto& entry : std::filesystem::directory_iterator(folder_)) {
-    if (starts_with(entry.path(), kTemporaryPrefix) || starts_with(entry.path(), kTrashPrefix)) {
+    if (starts_with(entry.path(), io::kTemporaryPrefix) || starts_with(entry.path(), io::kTrashPrefix)) {
       leftovers.push_back(entry.path());
     }
   }
@@ -140,22 +140,22 @@ bool CheckpointStore::save(const Snapshot& snapshot) {
 
 void CheckpointStore::commit(const Snapshot& snapshot) {
   const std::string name = io::step_name(snapshot.step);
-  const std::filesystem::path temporary = folder_ / fmt::format("{}{}-{}", kTemporaryPrefix, name, nonce());
+  const std::filesystem::path temporary = folder_ / fmt::format("{}{}-{}", io::kTemporaryPrefix, name, nonce());
   check(::mkdir(temporary.c_str(), 0777) == 0 ? 0 : errno, temporary, "create the folder");
   try {
-    Manifest manifest{
+    io::Manifest manifest{
         .step = snapshot.step, .world_size = mesh_.world_size, .recipe_sha256 = sha256_hex(snapshot.recipe_toml)};
     for (const auto& [part, tensors] : snapshot.parts) {
-      const std::filesystem::path path = temporary / part_file_name(part);
+      const std::filesystem::path path = temporary / io::part_file_name(part);
       write_part(path, tensors);
       manifest.files.push_back(describe(path));
     }
     const nlohmann::json state = {
         {"step", snapshot.step}, {"recipe", snapshot.recipe_toml}, {"counters", snapshot.counters}};
-    io::write_file_atomic(temporary / kStateFile, state.dump(2) + "\n");
-    manifest.files.push_back(describe(temporary / kStateFile));
-    check(fault::effect("save.manifest").error, temporary / kManifestFile, "write");
-    io::write_file_atomic(temporary / kManifestFile, write_manifest(manifest));
+    io::write_file_atomic(temporary / io::kStateFile, state.dump(2) + "\n");
+    manifest.files.push_back(describe(temporary / io::kStateFile));
+    check(fault::effect("save.manifest").error, temporary / io::kManifestFile, "write");
+    io::write_file_atomic(temporary / io::kManifestFile, io::write_manifest(manifest));
     io::sync_folder(temporary);
     check(fault::effect("save.commit").error, temporary, "rename the folder");
     rename_folder(temporary, folder_ / name);
@@ -173,7 +173,7 @@ void CheckpointStore::keep_last() {
   std::vector<std::filesystem::path> trash;
   for (size_t index = 0; index + keep < steps.size(); ++index) {
     const std::string name = io::step_name(steps[index]);
-    trash.push_back(folder_ / fmt::format("{}{}-{}", kTrashPrefix, name, nonce()));
+    trash.push_back(folder_ / fmt::format("{}{}-{}", io::kTrashPrefix, name, nonce()));
     rename_folder(folder_ / name, trash.back());
   }
   fault::point("save.trash");
@@ -189,7 +189,7 @@ void CheckpointStore::keep_last() {
 std::optional<LoadedCheckpoint> CheckpointStore::newest() {
   return newest_checkpoint(folder_, [this](const std::filesystem::path& damaged) {
     const std::filesystem::path aside =
-        folder_ / fmt::format("{}{}-{}", kDamagedPrefix, damaged.filename().string(), nonce());
+        folder_ / fmt::format("{}{}-{}", io::kDamagedPrefix, damaged.filename().string(), nonce());
     rename_folder(damaged, aside);
     log::warn(fmt::format("{} is now {}", damaged.string(), aside.filename().string()));
   });

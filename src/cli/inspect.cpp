@@ -1,20 +1,27 @@
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 
 #include "base/enum_names.h"
 #include "base/error.h"
+#include "base/paths.h"
 #include "base/text.h"
 #include "cli/commands.h"
+#include "cli/inspect_run.h"
 #include "data/prompt_file.h"
 #include "data/tokenizer/tokenizer.h"
+#include "io/checkpoint_layout.h"
 #include "io/model_folder.h"
+#include "io/step_folder.h"
 
 namespace unigrpo::cli {
 namespace {
@@ -22,7 +29,7 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-UNIGRPO_ENUM(Kind, safetensors, tokenizer, prompts);
+UNIGRPO_ENUM(Kind, safetensors, tokenizer, prompts, checkpoint, run);
 
 struct Options {
   std::string path;
@@ -42,6 +49,12 @@ std::string first_bytes(const fs::path& path) {
 }
 
 Kind kind_of_folder(const fs::path& folder) {
+  if (fs::exists(folder / io::kManifestFile) && fs::exists(folder / io::kStateFile)) return Kind::checkpoint;
+  if (fs::exists(folder / "recipe.toml") || fs::exists(folder / "metrics.jsonl")) return Kind::run;
+  if (const auto steps = io::list_steps(folder); !steps.empty()) {
+    throw BadInput("{}: holds {} steps; name one, the newest is {}", folder.string(), steps.size(),
+                   (folder / io::step_name(steps.back())).string());
+  }
   bool tensors = false;
   for (const auto& entry : fs::directory_iterator(folder)) {
     const std::string name = entry.path().filename().string();
@@ -56,7 +69,7 @@ Kind kind_of_folder(const fs::path& folder) {
   if (!tensors && !tokenizer) {
     throw BadInput(
         "{}: holds neither a checkpoint (*.safetensors) nor a tokenizer (vocab.json + merges.txt, "
-        "tokenizer.json, tokenizer.model)",
+        "tokenizer.json, tokenizer.model) nor a run (recipe.toml, metrics.jsonl)",
         folder.string());
   }
   return tensors ? Kind::safetensors : Kind::tokenizer;
@@ -65,12 +78,17 @@ Kind kind_of_folder(const fs::path& folder) {
 /// By the name where it says enough, else by the first bytes. The loader then judges the whole file.
 Kind detect_kind(const fs::path& path) {
   std::error_code error;
-  if (!fs::exists(path, error)) throw BadInput("{}: no such file or folder", path.string());
+  if (!fs::exists(path, error)) throw BadInput("{}: no such file or folder{}", path.string(), seen_from(path));
   if (fs::is_directory(path)) return kind_of_folder(path);
   const std::string name = path.filename().string();
   const std::string extension = path.extension().string();
   if (extension == ".safetensors" || name.ends_with(".index.json")) return Kind::safetensors;
   if (extension == ".model") return Kind::tokenizer;
+  if (extension == ".toml") throw BadInput("{}: a recipe; `unigrpo recipe {}` checks it", path.string(), path.string());
+  if (name == "metrics.jsonl" || name == "samples.jsonl") {
+    throw BadInput("{}: written by a run; `unigrpo inspect` takes the run folder, `unigrpo report` shows what is in it",
+                   path.string());
+  }
   if (extension == ".jsonl" || extension == ".txt") return Kind::prompts;
   const std::string head = first_bytes(path);
   if (extension == ".json") {
@@ -137,10 +155,37 @@ std::string inspect_tokenizer(const Options& options) {
   return text;
 }
 
+/// Prompts by tag, in order of name; rows without one come as "".
+std::map<std::string, int64_t> count_tags(std::span<const data::Prompt> prompts) {
+  std::map<std::string, int64_t> tags;
+  for (const data::Prompt& prompt : prompts) ++tags[prompt.tag];
+  return tags;
+}
+
+/// How the reader understood a row: what a prompt file that is read as plain text by mistake shows.
+Json row_json(const data::Prompt& prompt) {
+  Json row{{"id", prompt.id}, {"prompt", prompt.text}};
+  if (!prompt.images.empty()) row["images"] = prompt.images;
+  if (!prompt.target.empty()) row["target"] = prompt.target.size();
+  if (prompt.seed) row["seed"] = *prompt.seed;
+  if (prompt.weight != 1.0) row["weight"] = prompt.weight;
+  if (prompt.metadata_json != "{}") row.update(Json::parse(prompt.metadata_json));
+  return row;
+}
+
 std::string inspect_prompts(const Options& options) {
   const auto prompts = data::read_prompt_file(options.path);
   if (options.json) return Json{{"kind", "prompts"}, {"rows", prompts.size()}}.dump();
-  return fmt::format("{}: prompts, {} rows", options.path, prompts.size());
+  auto tags = count_tags(prompts);
+  const auto with = [&](auto has) { return std::ranges::count_if(prompts, has); };
+  const auto images = with([](const data::Prompt& prompt) { return !prompt.images.empty(); });
+  const auto targets = with([](const data::Prompt& prompt) { return !prompt.target.empty(); });
+  std::string text = fmt::format("{}: prompts, {} rows", options.path, prompts.size());
+  if (images > 0) text += fmt::format(", {} with images", images);
+  if (targets > 0) text += fmt::format(", {} with a target", targets);
+  if (const auto plain = tags.extract(""); plain && !tags.empty()) tags["(none)"] = plain.mapped();
+  for (const auto& [tag, count] : tags) text += fmt::format("\n  tag {:<20} {:>8} rows", tag, count);
+  return text + "\n  first row " + row_json(prompts.front()).dump();
 }
 
 // The answer is complete before its first byte is printed: a rejected file leaves nothing on stdout.
@@ -155,6 +200,10 @@ std::string inspect(const Options& options, Kind kind) {
       return inspect_tokenizer(options);
     case Kind::prompts:
       return inspect_prompts(options);
+    case Kind::checkpoint:
+      return inspect_checkpoint(options.path, options.json);
+    case Kind::run:
+      return inspect_run(options.path, options.json);
   }
   throw RuntimeFailure("unknown kind");
 }
@@ -170,9 +219,10 @@ int run_inspect(const Options& options) {
 
 Run declare_inspect(CLI::App& app) {
   const auto options = std::make_shared<Options>();
-  app.add_option("path", options->path, "File or folder, read by the loaders that training uses")->required();
+  app.add_option("path", options->path, "File or folder: weights, a tokenizer, prompts, a run, a checkpoint of one")
+      ->required();
   app.add_option("--as", options->as, "What it is; found out from name and content without this")
-      ->check(CLI::IsMember({"safetensors", "tokenizer", "prompts"}));
+      ->check(CLI::IsMember({"safetensors", "tokenizer", "prompts", "checkpoint", "run"}));
   app.add_option("--text", options->text, "Tokenizer: print the ids of this text (no specials added)");
   app.add_flag("--json", options->json, "One JSON object on one line");
   return [options] { return run_inspect(*options); };

@@ -16,7 +16,7 @@ namespace {
 /// The table of commands: those of the half without LibTorch, and the others.
 std::vector<Command> all_commands() {
   std::vector<Command> commands = {
-      {"inspect", "Print what a checkpoint, tokenizer or prompt file holds", &declare_inspect},
+      {"inspect", "Print what weights, a tokenizer, prompts, a run or its checkpoints hold", &declare_inspect},
       {"recipe", "Explain every recipe key, or check a recipe and print it in full", &declare_recipe},
       {"data", "Make the embedded world's prompt files, examples and tokenizer", &declare_data},
       {"report", "Write report.html of a run folder", &declare_report},

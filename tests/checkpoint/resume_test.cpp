@@ -10,7 +10,7 @@
 
 #include "base/log.h"
 #include "base/rng.h"
-#include "checkpoint/layout.h"
+#include "io/checkpoint_layout.h"
 #include "checkpoint/snapshots.h"
 #include "io/step_folder.h"
 #include "support/temp_folder.h"

@@ -12,10 +12,10 @@
 
 #include "base/fault.h"
 #include "base/log.h"
-#include "checkpoint/layout.h"
 #include "checkpoint/snapshots.h"
 #include "checkpoint/stateful.h"
 #include "io/atomic_file.h"
+#include "io/checkpoint_layout.h"
 #include "io/step_folder.h"
 #include "optim/adamw.h"
 #include "optim/ema.h"
@@ -40,7 +40,7 @@ class CheckpointStoreTest : public ::testing::Test {
   bool has_leftovers() const {
     for (const auto& entry : std::filesystem::directory_iterator(folder_.path())) {
       const std::string name = entry.path().filename().string();
-      if (name.starts_with(kTemporaryPrefix) || name.starts_with(kTrashPrefix)) return true;
+      if (name.starts_with(io::kTemporaryPrefix) || name.starts_with(io::kTrashPrefix)) return true;
     }
     return false;
   }

@@ -173,6 +173,31 @@ class Resume(Base):
         self.assertEqual(tiny_run.metrics_of(folder / "runs/tiny"), tiny_run.metrics_of(self.run_folder))
 
 
+class Inspect(Base):
+    def test_a_run_folder_says_how_far_it_is(self):
+        text = self.unigrpo("inspect", "runs/tiny").stdout
+        for line in ["runs/tiny: run, 4 of 4 steps done\n", "  checkpoints        step 3, 4\n",
+                     "  evaluations        after, before\n", "  model folders      final\n"]:
+            self.assertIn(line, text)
+
+    def test_a_checkpoint_says_what_it_holds(self):
+        folder = "runs/tiny/checkpoints/step_000003"
+        self.assertIn(f"{folder}: checkpoint after 3 steps, ", self.unigrpo("inspect", folder).stdout)
+        listing = json.loads(self.unigrpo("inspect", folder, "--json").stdout)
+        self.assertEqual((listing["kind"], listing["step"]), ("checkpoint", 3))
+        self.assertEqual([part["name"] for part in listing["parts"]], ["ema", "optimizer", "policy"])
+        self.assertIn("the newest is runs/tiny/checkpoints/step_000004", self.refused("inspect", "runs/tiny/checkpoints"))
+
+    def test_a_damaged_checkpoint_is_refused_with_the_file(self):
+        folder = self.copy()
+        file = folder / "runs/tiny/checkpoints/step_000003/ema.safetensors"
+        data = bytearray(file.read_bytes())
+        data[-1] ^= 1
+        file.write_bytes(data)
+        said = self.refused("inspect", "runs/tiny/checkpoints/step_000003", cwd=folder)
+        self.assertIn("step_000003/ema.safetensors: SHA-256 is", said)
+
+
 class FinalModel(Base):
     def test_sample_draws_and_the_seed_decides(self):
         with tempfile.TemporaryDirectory() as out:

@@ -1,14 +1,17 @@
-#include "checkpoint/layout.h"
+#include "io/checkpoint_layout.h"
 
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "base/error.h"
+#include "base/fault.h"
 #include "base/text.h"
 #include "io/json.h"
+#include "io/mapped_file.h"
 
-namespace unigrpo::checkpoint {
+namespace unigrpo::io {
 namespace {
 
 constexpr std::string_view kFormat = "unigrpo checkpoint";
@@ -40,7 +43,7 @@ std::string write_manifest(const Manifest& manifest) {
 }
 
 Manifest read_manifest(const std::filesystem::path& path) {
-  const nlohmann::json object = io::read_json_file(path, {.max_depth = 8}, size_t{16} << 20);
+  const nlohmann::json object = read_json_file(path, {.max_depth = 8}, size_t{16} << 20);
   const std::string where = path.string();
   try {
     if (object.at("sha256").get<std::string>() != checksum(object)) {
@@ -67,4 +70,27 @@ Manifest read_manifest(const std::filesystem::path& path) {
   }
 }
 
-}  // namespace unigrpo::checkpoint
+void verify_files(const std::filesystem::path& folder, const Manifest& manifest) {
+  std::set<std::string> expected = {std::string(kManifestFile)};
+  for (const Manifest::File& file : manifest.files) {
+    const std::filesystem::path path = folder / file.name;
+    expected.insert(file.name);
+    fault::point("load.file");
+    const MappedFile mapped(path);
+    if (mapped.bytes().size() != file.size) {
+      throw BadInput("{}: has {} bytes, its manifest says {}", path.string(), mapped.bytes().size(), file.size);
+    }
+    const char* text = reinterpret_cast<const char*>(mapped.bytes().data());
+    const std::string found = sha256_hex({text, mapped.bytes().size()});
+    if (found != file.sha256) {
+      throw BadInput("{}: SHA-256 is {}, its manifest says {}; the file is damaged", path.string(), found, file.sha256);
+    }
+  }
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    if (!expected.contains(entry.path().filename().string())) {
+      throw BadInput("{}: not a file of this checkpoint's manifest", entry.path().string());
+    }
+  }
+}
+
+}  // namespace unigrpo::io

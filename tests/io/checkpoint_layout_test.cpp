@@ -1,18 +1,17 @@
-#include "checkpoint/layout.h"
+#include "io/checkpoint_layout.h"
 
 #include <gtest/gtest.h>
 
 #include <string>
 
 #include "base/error.h"
-#include "checkpoint/snapshots.h"
 #include "support/temp_folder.h"
 
-namespace unigrpo::checkpoint {
+namespace unigrpo::io {
 namespace {
 
 TEST(Layout, ReadsAManifestBackAndNoticesEveryChange) {
-  const testing::TempFolder folder(testing::fast_folder());
+  const testing::TempFolder folder;
   const Manifest manifest{.step = 20,
                           .world_size = 1,
                           .recipe_sha256 = "ab",
@@ -39,4 +38,4 @@ TEST(Layout, ReadsAManifestBackAndNoticesEveryChange) {
 }
 
 }  // namespace
-}  // namespace unigrpo::checkpoint
+}  // namespace unigrpo::io

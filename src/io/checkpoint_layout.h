@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-namespace unigrpo::checkpoint {
+namespace unigrpo::io {
 
 /// Names in a folder of checkpoints, beside those of io/step_folder.h:
 ///   step_000020/             committed: <part>.safetensors ..., state.json, manifest.json
@@ -40,5 +40,8 @@ struct Manifest {
 std::string write_manifest(const Manifest& manifest);
 /// Throws BadInput naming the file.
 Manifest read_manifest(const std::filesystem::path& path);
+/// Every file that the manifest lists must be in the folder with its size and SHA-256, no other beside them. Throws
+/// BadInput naming the damaged file. Fault point: load.file.
+void verify_files(const std::filesystem::path& folder, const Manifest& manifest);
 
-}  // namespace unigrpo::checkpoint
+}  // namespace unigrpo::io
