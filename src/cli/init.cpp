@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "base/text.h"
 #include "cli/model_commands.h"
 #include "io/model_folder.h"
 #include "io/safetensors.h"
@@ -35,12 +36,12 @@ int run(const InitOptions& options) {
   }
   const std::string prefix = "autoencoder.";
   NamedTensors model, autoencoder;
-  double bytes = 0;
+  uint64_t bytes = 0;
   for (const NamedTensor& shape : sizes.shapes) {
     const bool of_autoencoder = shape.name.starts_with(prefix);
     const at::Tensor fresh = policy::initial_weight(sizes.llm, shape.name, shape.tensor.sizes().vec(), options.seed);
     const at::Tensor weight = fresh.to(options.float32 ? at::kFloat : at::kBFloat16).contiguous();
-    bytes += static_cast<double>(weight.nbytes());
+    bytes += weight.nbytes();
     (of_autoencoder ? autoencoder : model)
         .push_back({of_autoencoder ? shape.name.substr(prefix.size()) : shape.name, weight});
   }
@@ -50,7 +51,7 @@ int run(const InitOptions& options) {
   }
   if (!autoencoder.empty()) write_weights(out / "ae.safetensors", autoencoder);
   write_weights(out / sizes.family->weights_file, model);  // last: a folder with it is complete
-  std::printf("%s: %zu tensors, %.2f GB\n", out.c_str(), model.size() + autoencoder.size(), bytes / 1e9);
+  std::printf("%s: %zu tensors, %s\n", out.c_str(), model.size() + autoencoder.size(), human_bytes(bytes).c_str());
   return 0;
 }
 

@@ -30,12 +30,13 @@ Run declare_train(CLI::App& app) {
   const auto options = std::make_shared<TrainOptions>();
   app.add_option("recipe", options->path, "Recipe file (TOML)")->required();
   app.add_flag("--resume", options->resume, "Go on from the newest checkpoint of the run folder");
-  auto* dry_run = app.add_flag("--dry-run", options->dry_run,
-                               "Print what a step costs and what fits, from the recipe, config and headers alone");
-  app.add_option("--gpus", options->num_gpus, "With --dry-run: how many (default 1)")
+  auto* dry_run =
+      app.add_flag("--dry-run", options->dry_run,
+                   "Print what a step costs, what fits in this machine's memory, and a step's time from a short trial");
+  app.add_option("--gpus", options->num_gpus, "With --dry-run: plan for so many GPUs instead of this machine")
       ->needs(dry_run)
       ->check(CLI::Range(int64_t{1}, int64_t{100000}));
-  app.add_option("--gpu-memory", options->gpu_gib, "With --dry-run: GiB of each (default 80)")
+  app.add_option("--gpu-memory", options->gpu_gib, "With --dry-run: GiB of each GPU (default 80)")
       ->needs(dry_run)
       ->check(CLI::Range(1.0, 10000.0));
   add_overrides(app, options->overrides);

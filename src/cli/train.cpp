@@ -20,8 +20,9 @@ int run_training(const recipe::Recipe& recipe, recipe::Command objective, bool r
 int run(const TrainOptions& options) {
   const auto recipe = recipe::parse(options.path, options.overrides, recipe::Command::train);
   if (!options.dry_run) return run_training(recipe, recipe::Command::train, options.resume);
-  train::Machine machine;
-  if (options.num_gpus) machine.num_gpus = *options.num_gpus;
+  make_runtime({.threads = recipe.run.threads});
+  train::Machine machine{.measure = true};
+  if (options.num_gpus || options.gpu_gib) machine.num_gpus = options.num_gpus.value_or(1);
   if (options.gpu_gib) machine.gpu_gib = *options.gpu_gib;
   std::fputs(train::dry_run(recipe, machine).c_str(), stdout);
   return 0;

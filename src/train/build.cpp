@@ -80,9 +80,10 @@ std::string describe_step(const recipe::Recipe& recipe, const policy::UnifiedPol
   line("prompts x group = samples", fmt::format("{} x {} = {}", grpo.prompts_per_step, grpo.group_size, samples));
   if (const double probes = recipe.monitor.drift.samples_a_step(); probes > 0)
     line("and for the drift monitor", fmt::format("{}", probes));
-  line("text tokens at most", fmt::format("{}", samples * sample.sampled));
-  line("denoising steps, trained / all", fmt::format("{} / {} an image, {} in all", sample.num_trained_steps,
-                                                     rollout.num_steps, samples * images * sample.num_trained_steps));
+  if (sample.sampled > 0) line("text tokens at most", fmt::format("{}", samples * sample.sampled));
+  if (draws)
+    line("denoising steps, trained / all", fmt::format("{} / {} an image, {} in all", sample.num_trained_steps,
+                                                       rollout.num_steps, samples * images * sample.num_trained_steps));
   line("tokens in the update at most", fmt::format("{}", most));
   line("micro-batches at most", fmt::format("{} of {} tokens", micro, grpo.micro_batch_tokens));
   line("optimizer steps", fmt::format("{}", grpo::num_updates(grpo, grpo.prompts_per_step)));

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/memory.h"
 #include "base/text.h"
 #include "data/prompt_file.h"
 #include "grpo/update.h"
@@ -17,6 +18,7 @@
 #include "policy/load.h"
 #include "policy/qwen2/qwen2.h"
 #include "rollout/rules.h"
+#include "train/step_time.h"
 
 namespace unigrpo::train {
 namespace {
@@ -210,18 +212,35 @@ std::string parameters_table(const Facts& facts) {
   return text;
 }
 
-std::string step_table(const Facts& facts) {
+struct StepFlops {
+  double decode, other_rollout, update, probes;
+  double passes;  // forward passes that the update costs
+
+  double total() const { return decode + other_rollout + update + probes; }
+};
+
+StepFlops step_flops(const Facts& facts) {
   const auto& [recipe, t, llm] = std::tie(facts.recipe, facts.tokens, facts.model.llm);
   // Forward FLOPs of a token: two a weight it passes.
   const double und = 2 * facts.count.all[kUnderstanding], gen = 2 * facts.count.all[kGeneration];
   const double head = 2.0 * static_cast<double>(llm.vocab_size * llm.hidden_size);
   const double pair = 4.0 * static_cast<double>(llm.num_layers * llm.num_heads * llm.head_dim);  // a query and a key
   const double attend_text = pair * t.row_context / 2, attend_image = pair * (t.row_context + t.block);
-  const double texts = t.prefix * (und + attend_text) + t.text * (und + head + attend_text);
-  const double rollout = texts + t.context * (und + attend_image) + t.drawn * (gen + attend_image);
-  const double forward = texts + t.context * (und + attend_image) + t.trained_image * (gen + attend_image);
+  const double prefix = t.prefix * (und + attend_text), decode = t.text * (und + head + attend_text);
+  const double other = prefix + t.context * (und + attend_image) + t.drawn * (gen + attend_image);
+  const double forward = prefix + decode + t.context * (und + attend_image) + t.trained_image * (gen + attend_image);
   const double passes = 3 + (facts.reference ? 1 : 0) + (recipe.policy.recompute ? 1 : 0);
-  const double probes = recipe.monitor.drift.samples_a_step(), probe_flops = rollout / t.samples * probes;
+  return {.decode = decode,
+          .other_rollout = other,
+          .update = passes * forward,
+          .probes = (decode + other) / t.samples * recipe.monitor.drift.samples_a_step(),
+          .passes = passes};
+}
+
+std::string step_table(const Facts& facts) {
+  const auto& [recipe, t] = std::tie(facts.recipe, facts.tokens);
+  const StepFlops flops = step_flops(facts);
+  const double probes = recipe.monitor.drift.samples_a_step();
 
   std::string text = fmt::format("\na step                                                  {}\n", facts.prompts);
   text += row("prompts x group = samples", fmt::format("{} x {} = {}", recipe.grpo.prompts_per_step,
@@ -230,11 +249,12 @@ std::string step_table(const Facts& facts) {
   text += row("sampled text tokens at most", in_words(t.text));
   text += row("image tokens, once a denoising step", in_words(t.drawn));
   text += row("image tokens that are trained", in_words(t.trained_image));
-  text += row("FLOPs of the rollout", in_words(rollout));
-  text += row(fmt::format("FLOPs of the update ({:.0f} passes)", passes), in_words(passes * forward));
-  text += row("FLOPs of the drift monitor's samples", in_words(probe_flops));
-  text += row("in all, a GPU",
-              in_words((rollout + probe_flops + passes * forward) / static_cast<double>(facts.machine.num_gpus)));
+  text += row("FLOPs of the rollout", in_words(flops.decode + flops.other_rollout));
+  text += row(fmt::format("FLOPs of the update ({:.0f} passes)", flops.passes), in_words(flops.update));
+  text += row("FLOPs of the drift monitor's samples", in_words(flops.probes));
+  const int64_t gpus = facts.machine.num_gpus;
+  text += row(gpus > 0 ? "in all, a GPU" : "in all",
+              in_words(flops.total() / static_cast<double>(std::max<int64_t>(gpus, 1))));
   return text;
 }
 
@@ -259,15 +279,21 @@ std::string memory_table(const Facts& facts) {
   const double held =
       std::max(static_cast<double>(recipe.rollout.token_budget), facts.tokens.row_context + facts.tokens.block);
 
-  std::string text = fmt::format("\nmemory of a rank, GiB                                  whole {:>20}\n",
-                                 fmt::format("sharded over {}", machine.num_gpus));
+  const bool gpus = machine.num_gpus > 0;
+  std::string text = gpus ? fmt::format("\nmemory of a rank, GiB                                  whole {:>20}\n",
+                                        fmt::format("sharded over {}", machine.num_gpus))
+                          : "\nmemory, GiB\n";
+  const auto line = [&](const std::string& what, double size, double share) {
+    text += fmt::format("  {:<40} {:>16.2f}", what, size / kGiB);
+    text += gpus ? fmt::format(" {:>20.2f}\n", share / kGiB) : "\n";
+  };
   double whole = 0, sharded = 0;
   const auto memory = [&](const std::string& what, double size, bool divides) {
     if (size == 0) return;
-    const double share = divides ? size / static_cast<double>(machine.num_gpus) : size;
+    const double share = divides && gpus ? size / static_cast<double>(machine.num_gpus) : size;
     whole += size;
     sharded += share;
-    text += fmt::format("  {:<40} {:>16.2f} {:>20.2f}\n", what, size / kGiB, share / kGiB);
+    line(what, size, share);
   };
   memory(fmt::format("weights ({})", facts.bf16 ? "bf16" : "float32"),
          count.total(false) * facts.bytes() + count.adapters * facts.bytes(), true);
@@ -279,19 +305,45 @@ std::string memory_table(const Facts& facts) {
   memory("key/value cache",
          held * static_cast<double>(2 * llm.num_layers * llm.num_kv_heads * llm.head_dim) * facts.bytes(), false);
   memory(fmt::format("activations{}", recipe.policy.recompute ? ", recomputed" : ""), activation_bytes(facts), false);
-  memory("reserve", kReserve * kGiB, false);
-  text += fmt::format("  {:<40} {:>16.2f} {:>20.2f}\n", "in all", whole / kGiB, sharded / kGiB);
-  const auto verdict = [&](const char* how, double size) {
-    const double room = machine.gpu_gib - size / kGiB;
+  memory("reserve", gpus ? kReserve * kGiB : 0, false);
+  line("in all", whole, sharded);
+  const auto verdict = [&](const char* how, double size, double gib) {
+    const double room = gib - size / kGiB;
     text += fmt::format("{}: {} {:.1f} GiB of {:.0f}\n", how, room >= 0 ? "fits, leaving" : "does NOT fit, short of",
-                        std::abs(room), machine.gpu_gib);
+                        std::abs(room), gib);
   };
-  verdict("each rank with whole weights", whole);
-  if (machine.num_gpus > 1) {
-    verdict("weights and optimizer sharded", sharded);
-    text += "(this version trains in one process: the figures for more GPUs are plans)\n";
+  if (!gpus) {
+    const double here = static_cast<double>(memory_of_machine()) / kGiB;
+    verdict("this machine's memory", whole, machine.memory_gib > 0 ? machine.memory_gib : here);
+    return text;
   }
-  return text;
+  verdict("each rank with whole weights", whole, machine.gpu_gib);
+  if (machine.num_gpus > 1) {
+    verdict("weights and optimizer sharded", sharded, machine.gpu_gib);
+  }
+  return text + "(this version trains in one process on the CPU: figures for GPUs are plans)\n";
+}
+
+/// The time of a step on this machine, where it is to be told and can be.
+std::string time_line(const Facts& facts) {
+  if (facts.machine.num_gpus > 0 || !facts.machine.measure) return {};
+  const std::string folder = facts.recipe.policy.model;
+  const std::string head = "a step on this machine: ";
+  if (!io::find_weights(folder, facts.model.family->weights_file))
+    return head + "not measured, no weights in the folder\n";
+  if (!fs::exists(facts.recipe.data.prompts)) return head + "not measured, the prompts are not here\n";
+  const StepFlops flops = step_flops(facts);
+  const auto& llm = facts.model.llm;
+  const StepTime time = step_time(facts.recipe, {.decode_flops = flops.decode,
+                                                 .other_flops = flops.other_rollout,
+                                                 .update_flops = flops.update,
+                                                 .drift_samples = facts.recipe.monitor.drift.samples_a_step(),
+                                                 .width = llm.hidden_size,
+                                                 .inner_width = llm.intermediate_size,
+                                                 .bf16 = facts.bf16});
+  return head + fmt::format("about {} without rewards and evaluation (rollout {}, update {}, drift monitor {}), {}\n",
+                            human_seconds(time.rollout + time.update + time.drift), human_seconds(time.rollout),
+                            human_seconds(time.update), human_seconds(time.drift), time.how);
 }
 
 }  // namespace
@@ -310,7 +362,7 @@ std::string dry_run(const Recipe& recipe, const Machine& machine) {
                     .bf16 = recipe.policy.dtype == policy::DtypeChoice::bfloat16,
                     .reference = grpo::needs_reference(recipe.grpo)};
   return fmt::format("dry run: {} ({})\n", recipe.run.name, check_headers(folder, model)) + parameters_table(facts) +
-         step_table(facts) + memory_table(facts);
+         step_table(facts) + memory_table(facts) + time_line(facts);
 }
 
 }  // namespace unigrpo::train

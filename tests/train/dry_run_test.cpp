@@ -83,6 +83,33 @@ TEST(DryRun, OfThePublishedSizesFitsWithLoraAndNotWithAllWeights) {
   EXPECT_NE(dry_run(recipe, {.num_gpus = 1, .gpu_gib = 80}).find("whole weights: fits"), std::string::npos);
 }
 
+TEST(DryRun, WithoutGpusThisMachinesMemoryIsCompared) {
+  recipe::Recipe recipe = recipe_for(UNIGRPO_TEST_DATA "/bagel_tiny");
+  const std::string fits = dry_run(recipe, {.memory_gib = 2});
+  EXPECT_NE(fits.find("this machine's memory: fits, leaving"), std::string::npos) << fits;
+  EXPECT_NE(fits.find("GiB of 2\n"), std::string::npos) << fits;
+  for (const char* word : {"GPU", "sharded", "reserve", "a step on this machine"}) {
+    EXPECT_EQ(fits.find(word), std::string::npos) << word;
+  }
+  recipe.policy.model = UNIGRPO_TEST_DATA "/bagel_7b";
+  const std::string large = dry_run(recipe, {.memory_gib = 16, .measure = true});
+  EXPECT_NE(large.find("this machine's memory: does NOT fit, short of"), std::string::npos) << large;
+  EXPECT_NE(large.find("a step on this machine: not measured, no weights in the folder"), std::string::npos) << large;
+}
+
+TEST(DryRun, AShortTrialTellsTheTimeOfAStep) {
+  const testing::TempFolder temp;
+  recipe::Recipe recipe = recipe_for(UNIGRPO_TEST_DATA "/qwen2_tiny");
+  recipe.rollout.episode = {SegmentKind::text};
+  recipe.rollout.max_tokens = 4;
+  EXPECT_NE(dry_run(recipe, {.measure = true}).find("not measured, the prompts are not here"), std::string::npos);
+  recipe.data.prompts = temp.write("p.jsonl", "{\"prompt\": \"one\"}\n{\"prompt\": \"two\"}\n").string();
+  recipe.grpo.prompts_per_step = 2;
+  const std::string text = dry_run(recipe, {.measure = true});
+  EXPECT_NE(text.find("a step on this machine: about"), std::string::npos) << text;
+  EXPECT_NE(text.find("of its 2 prompts on"), std::string::npos) << text;
+}
+
 TEST(DryRun, OfATextModelHasNoImages) {
   recipe::Recipe recipe = recipe_for(UNIGRPO_TEST_DATA "/qwen2_tiny_tied");
   recipe.rollout.episode = {SegmentKind::text};
