@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "checkpoint/build_folder.h"
 #include "io/atomic_file.h"
+#include "io/json.h"
 #include "io/mapped_file.h"
 #include "io/model_folder.h"
 #include "io/safetensors.h"
@@ -31,10 +32,11 @@ namespace fs = std::filesystem;
 constexpr std::string_view kAutoencoderFile = "ae.safetensors";
 constexpr std::string_view kGenerationConfig = "generation_config.json";
 // Whatever else lies in a model folder (a README, samples, caches) is about the source, not about the export.
-constexpr std::array<std::string_view, 14> kCopied = {"config.json",
+constexpr std::array<std::string_view, 15> kCopied = {"config.json",
                                                       "llm_config.json",
                                                       "vit_config.json",
                                                       "preprocessor_config.json",
+                                                      "processor_config.json",
                                                       "tokenizer.model",
                                                       "tokenizer.json",
                                                       "tokenizer_config.json",
@@ -140,9 +142,53 @@ void write_weights(const fs::path& folder, const char* file, const std::vector<i
   io::write_file_atomic(folder / "model.safetensors.index.json", index.dump(2) + "\n");
 }
 
-void write_configs(const fs::path& source_folder, const fs::path& folder, const ExportOptions& options) {
+// The keys by which transformers, from 5 on and before, finds the type of a model's weights.
+constexpr const char* kTypeKeys[] = {"dtype", "torch_dtype"};
+
+// Makes the config, and the configs of its parts within it, name this type where they name one. Whether it names one
+// for the language model.
+bool name_type(nlohmann::ordered_json& config, const std::string& type) {
+  bool named = false;
+  for (const char* key : kTypeKeys) {
+    const auto found = config.find(key);
+    if (found == config.end() || !found->is_string()) continue;
+    *found = type;
+    named = true;
+  }
+  for (const char* part : {"llm_config", "text_config", "vit_config", "vision_config"}) {
+    const auto found = config.find(part);
+    if (found == config.end() || !found->is_object()) continue;
+    const bool inner = name_type(*found, type);
+    named = named || (inner && (std::string_view(part) == "llm_config" || std::string_view(part) == "text_config"));
+  }
+  return named;
+}
+
+// A config for weights of this type: the source's bytes where they say so already.
+void write_typed_config(const fs::path& from, const fs::path& to, at::ScalarType type) {
+  io::read_json_file(from);  // strictly, for its errors; the tree below keeps the order of keys
+  const auto source = nlohmann::ordered_json::parse(io::read_text_file(from));
+  nlohmann::ordered_json config = source;
+  const std::string name = type == at::kBFloat16 ? "bfloat16" : type == at::kHalf ? "float16" : "float32";
+  const bool named = config.is_object() && name_type(config, name);
+  if (!named && from.filename() == "config.json" && config.is_object()) config["torch_dtype"] = name;
+  if (config == source) {
+    copy_synced(from, to);
+  } else {
+    io::write_file_atomic(to, config.dump(2) + "\n");
+  }
+}
+
+// `typed`: the folder's weights are written in options.dtype.
+void write_configs(const fs::path& source_folder, const fs::path& folder, const ExportOptions& options, bool typed) {
   for (const std::string_view name : kCopied) {
-    if (fs::exists(source_folder / name)) copy_synced(source_folder / name, folder / name);
+    if (!fs::exists(source_folder / name)) continue;
+    const bool names_type = name == "config.json" || name == "llm_config.json" || name == "vit_config.json";
+    if (typed && names_type && options.dtype) {
+      write_typed_config(source_folder / name, folder / name, *options.dtype);
+    } else {
+      copy_synced(source_folder / name, folder / name);
+    }
   }
   if (options.generation_config) {
     io::write_file_atomic(folder / kGenerationConfig, *options.generation_config);
@@ -165,7 +211,7 @@ void write_model(const fs::path& source_folder, const policy::Family& family, co
   std::optional<io::Checkpoint> autoencoder;
   if (fs::exists(autoencoder_path)) autoencoder = io::Checkpoint::open(autoencoder_path);
 
-  write_configs(source_folder, folder, options);
+  write_configs(source_folder, folder, options, !output.views.empty());
   if (!options.autoencoder.empty()) {
     const io::Checkpoint* original = autoencoder ? &*autoencoder : nullptr;
     const Output values = collect(original, options.autoencoder, options);
@@ -195,7 +241,7 @@ void write_pair(const fs::path& source_folder, const fs::path& folder, const opt
     if (weight.name.starts_with(policy::kTextPrefix) || weight.name.starts_with(policy::kImagePrefix)) continue;
     throw BadInput("{}: has no tensor '{}', which was to be exported", source_folder.string(), weight.name);
   }
-  write_configs(source_folder, folder, options);
+  write_configs(source_folder, folder, options, false);
   auto write_half = [&](const std::string& name, std::string_view prefix, const optim::NamedParameters& autoencoder) {
     ExportOptions own = options;
     own.generation_config = {};

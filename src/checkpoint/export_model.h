@@ -13,8 +13,8 @@
 namespace unigrpo::checkpoint {
 
 struct ExportOptions {
-  /// Element type of all floating-point weights that are written (a file copied as it is keeps its own); empty
-  /// keeps the source's, or a weight's own where the source has no weights.
+  /// Element type of all floating-point weights that are written (a file copied as it is keeps its own), which the
+  /// configs then name; empty keeps the source's, or a weight's own where the source has no weights.
   std::optional<at::ScalarType> dtype = {};
   /// Over this size the weights come in shards of at most this size (a larger tensor has one to itself) with
   /// model.safetensors.index.json; 0 = the family's one file.
@@ -29,8 +29,9 @@ struct ExportOptions {
 
 /// Writes a model folder in the official layout of the source's family (BAGEL: ema.safetensors and ae.safetensors;
 /// Qwen2.5: model.safetensors; a pair: both, in its halves' folders, weights under `text.` and `image.`): the source's
-/// configs, tokenizer and autoencoder byte for byte, and its weights under the same names with the same shapes, values
-/// from `weights` where given and copied elsewhere. Of embeddings that are tied one copy is written.
+/// configs (but for the type that they name), tokenizer and autoencoder byte for byte, and its weights under the same
+/// names with the same shapes, values from `weights` where given and copied elsewhere. Of embeddings that are tied one
+/// copy is written.
 ///
 /// A source without weights (configs and tokenizer alone) gets `weights` as they are. The folder is built under a
 /// temporary name beside `destination` and renamed when complete; `destination` must be absent or an empty folder.

@@ -1,7 +1,9 @@
 #include <cstdio>
+#include <filesystem>
 #include <string>
 
 #include "base/error.h"
+#include "checkpoint/build_folder.h"
 #include "cli/model_commands.h"
 #include "cli/model_options.h"
 #include "io/atomic_file.h"
@@ -30,11 +32,16 @@ int run(const EvalOptions& options) {
                                 .max_prompts = options.max_prompts,
                                 .oracle_plan = options.oracle_plan,
                                 .keep_samples = options.out.empty() ? 0 : -1};
+  if (!options.out.empty()) checkpoint::require_unused(options.out);
   const auto model = load_model(options.model);
+  tell_settings(eval.generation, model->eos_id());
   const train::EvalResult result = train::evaluate(*model, eval, make_runtime({}));
   std::fputs(train::to_table(result).c_str(), stdout);
   if (!options.json.empty()) io::write_file_atomic(options.json, train::to_json(eval, result));
-  if (!options.out.empty()) monitor::write_samples(options.out, result.samples);
+  if (!options.out.empty()) {
+    checkpoint::build_folder(
+        options.out, [&](const std::filesystem::path& folder) { monitor::write_samples(folder, result.samples); });
+  }
   return 0;
 }
 

@@ -3,8 +3,10 @@
 #include <cstdio>
 #include <filesystem>
 #include <limits>
+#include <map>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "base/error.h"
 #include "base/paths.h"
@@ -21,6 +23,50 @@ namespace unigrpo::cli {
 
 namespace fs = std::filesystem;
 
+namespace {
+
+/// generation_config.json as final/ and best/ of the run have it, or its output where it was one of `sft`. A recipe may
+/// serve both commands; `train` needs rewards and leaves final/.
+std::optional<std::string> generation_of(const ExportOptions& options, const recipe::Recipe& recipe) {
+  const bool is_sft =
+      !recipe.sft.output.empty() && (recipe.reward.terms.empty() || !fs::exists(fs::path(options.run) / "final"));
+  return is_sft ? train::sft_written_generation(recipe) : train::written_generation(recipe);
+}
+
+void require_possible(const ExportOptions& options, const recipe::Recipe& recipe, const policy::Family& family) {
+  if (!options.base_name.empty() && options.to != "peft") throw BadInput("--base-name: goes with --to peft");
+  if (options.to.empty()) return;
+  if (options.to != "peft") {
+    if (options.to == family.name) return;
+    throw BadInput("--to {}: the model of {} is a {} folder, and is written as one", options.to, options.run,
+                   family.name);
+  }
+  if (recipe.policy.train != policy::TrainMode::lora) {
+    throw BadInput("--to peft: {} trained all weights (policy.train = \"full\"); export the whole model instead",
+                   options.run);
+  }
+  if (family.weights_file == nullptr) {
+    throw BadInput(
+        "--to peft: {} trained a pair of models, and an adapter is of one; export the whole pair instead, with the "
+        "adapters merged",
+        options.run);
+  }
+}
+
+/// The checkpoint's weights into the policy, each in the policy's type.
+void assign_weights(const NamedTensors& trained, NamedTensors values, const std::string& where) {
+  const at::NoGradGuard no_grad;
+  std::map<std::string, at::ScalarType> types;
+  for (const NamedTensor& own : trained) types.emplace(own.name, own.tensor.scalar_type());
+  for (NamedTensor& value : values) {
+    const auto own = types.find(value.name);  // absent: assign() tells
+    if (own != types.end()) value.tensor = value.tensor.to(own->second);
+  }
+  optim::assign(trained, values, where);
+}
+
+}  // namespace
+
 int run(const ExportOptions& options) {
   if (options.shard_bytes > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
     throw BadInput("--max-shard-size: expected a size such as 5GB, not a negative one");
@@ -29,10 +75,8 @@ int run(const ExportOptions& options) {
   if (!fs::exists(recipe_file))
     throw BadInput("{}: not a run folder (no recipe.toml){}", options.run, seen_from(options.run));
   const auto recipe = recipe::parse(recipe_file, {}, recipe::Command::check);
-  if (!options.to.empty() && options.to != "peft" && options.to != policy::family_of(recipe.policy.model).name) {
-    throw BadInput("--to {}: the model of {} is a {} folder, and is written as one", options.to, options.run,
-                   policy::family_of(recipe.policy.model).name);
-  }
+  const policy::Family& family = policy::family_of(recipe.policy.model);
+  require_possible(options, recipe, family);
   const fs::path checkpoints = fs::path(options.run) / "checkpoints";
   const auto loaded = options.step
                           ? std::optional(checkpoint::open_checkpoint(checkpoints / io::step_name(*options.step)))
@@ -40,30 +84,24 @@ int run(const ExportOptions& options) {
   if (!loaded) throw BadInput("{}: no checkpoint to export", checkpoints.string());
   const auto policy = policy::load(recipe.policy, make_runtime({.seed = static_cast<uint64_t>(recipe.run.seed)}));
   const bool averaged = recipe.optim.ema.enabled && !options.raw;
-  {
-    const at::NoGradGuard no_grad;
-    NamedTensors values = loaded->tensors(averaged ? "ema" : "policy");
-    const auto trained = train::trained_parameters(*policy);
-    for (size_t i = 0; i < values.size() && i < trained.size(); ++i) {
-      values[i].tensor = values[i].tensor.to(trained[i].tensor.scalar_type());
-    }
-    optim::assign(trained, values, loaded->folder.string());
-  }
+  assign_weights(train::trained_parameters(*policy), loaded->tensors(averaged ? "ema" : "policy"),
+                 loaded->folder.string());
+  const auto generation = generation_of(options, recipe);
   if (options.to == "peft") {
-    if (recipe.policy.train != policy::TrainMode::lora) {
-      throw BadInput("--to peft: {} trained all weights (policy.train = \"full\"); export the whole model instead",
-                     options.run);
-    }
     checkpoint::LoraAdapter adapter{.rank = recipe.policy.lora.rank,
                                     .alpha = recipe.policy.lora.alpha,
                                     .dropout = recipe.policy.lora.dropout,
-                                    .base_model = recipe.policy.model,
+                                    .base_model = options.base_name.empty()
+                                                      ? fs::absolute(recipe.policy.model).lexically_normal().string()
+                                                      : options.base_name,
                                     .tensors = train::trained_parameters(*policy)};
-    checkpoint::export_peft(options.out, adapter);
+    checkpoint::export_peft(options.out, adapter,
+                            {.task_type = family.generates_images ? "" : "CAUSAL_LM", .generation_config = generation});
   } else {
     checkpoint::ExportOptions settings;
     settings.dtype = options.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
     settings.shard_bytes = options.shard_bytes;
+    settings.generation_config = generation;
     settings.metadata = {{"unigrpo_run", recipe.run.name}, {"unigrpo_step", std::to_string(loaded->step)}};
     checkpoint::export_model(recipe.policy.model, options.out, policy->merged(), settings);
   }

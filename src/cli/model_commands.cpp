@@ -18,12 +18,30 @@ void add_model_options(CLI::App& app, ModelOptions& options) {
   app.add_option("--episode", options.episode, "Segments of an answer, as text,image (default: the model's own)")
       ->delimiter(',')
       ->check(CLI::IsMember({"text", "image"}));
-  app.add_option("--steps", options.num_steps, "Denoising steps (default: the model's generation_config.json)")
+  // What is not given is as the model folder's generation_config.json says.
+  app.add_option("--image-size", options.image_size, "Side of a generated image, pixels")
+      ->check(CLI::Range(int64_t{1}, int64_t{1000000}));
+  app.add_option("--steps,--num-steps", options.num_steps,
+                 "Denoising steps (default of this and the next: the model's generation_config.json)")
       ->check(CLI::Range(int64_t{1}, int64_t{10000}));
-  app.add_option("--cfg-scale", options.guidance, "Text guidance; 1 = none")->check(CLI::Range(1.0, 100.0));
+  app.add_option("--timestep-shift", options.timestep_shift, "Of the time grid; 1 = even steps")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--max-tokens", options.max_tokens, "Of a text, the end token included")
+      ->check(CLI::Range(int64_t{1}, int64_t{1000000}));
+  app.add_option("--temperature", options.temperature, "Of text sampling; 0 = the likeliest token")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--cfg-scale", options.cfg_scale, "Text guidance; 1 = none")->check(CLI::Range(1.0, 100.0));
   app.add_option("--cfg-image-scale", options.cfg_image_scale,
                  "Guidance by the prompt's images, beside --cfg-scale; 1 = none")
       ->check(CLI::Range(1.0, 100.0));
+  app.add_option("--cfg-renorm-type", options.cfg_renorm_type, "Renormalisation of guided velocities")
+      ->check(CLI::IsMember({"global", "channel", "text_channel"}));
+  app.add_option("--cfg-renorm-min", options.cfg_renorm_min, "Its least factor; 1 = none")->check(CLI::Range(0.0, 1.0));
+  app.add_option("--cfg-interval", options.cfg_interval, "Times at which guidance acts: LOW,HIGH")
+      ->delimiter(',')
+      ->expected(2)
+      ->check(CLI::Range(0.0, 1.0));
+  app.add_option("--system-prompt", options.system_prompt, "Text before every prompt; \"\" = none");
 }
 
 Run declare_train(CLI::App& app) {
@@ -90,6 +108,8 @@ Run declare_export(CLI::App& app) {
          "peft: the adapter alone; bagel, qwen2: the whole model, LoRA merged, in its family's layout (default)")
       ->check(CLI::IsMember({"bagel", "qwen2", "peft"}));
   app.add_option("--step", options->step, "Checkpoint (default: the newest)");
+  app.add_option("--base-name", options->base_name,
+                 "With --to peft: what the adapter calls its base (default: the model folder's absolute path)");
   app.add_option("--dtype", options->dtype, "Of the weights written")
       ->capture_default_str()
       ->check(CLI::IsMember({"float32", "bfloat16"}));

@@ -12,12 +12,14 @@ namespace unigrpo::cli {
 /// The commands that need LibTorch: their rows of the table, in which `declare` knows only what follows here.
 extern const std::vector<Command> kModelCommands;
 
-/// What `sample` and `eval` ask about a model and how it is sampled.
+/// What `sample` and `eval` ask about a model and how it is sampled: every key of generation_config.json.
 struct ModelOptions {
   std::string model, adapter, dtype = "float32";
   std::vector<std::string> episode;
-  std::optional<int64_t> num_steps;
-  std::optional<double> guidance, cfg_image_scale;
+  std::optional<int64_t> image_size, num_steps, max_tokens;
+  std::optional<double> timestep_shift, temperature, cfg_scale, cfg_image_scale, cfg_renorm_min;
+  std::optional<std::string> cfg_renorm_type, system_prompt;
+  std::vector<double> cfg_interval;  // two, or none
 };
 
 struct TrainOptions {
@@ -51,7 +53,7 @@ struct EvalOptions {
 };
 
 struct ExportOptions {
-  std::string run, to, out, dtype = "float32";
+  std::string run, to, out, base_name, dtype = "float32";
   std::optional<int64_t> step;
   uint64_t shard_bytes = 0;
   bool raw = false;

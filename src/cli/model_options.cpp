@@ -1,25 +1,62 @@
 #include "cli/model_options.h"
 
-#include <ATen/ATen.h>
+#include <cstdio>
+#include <filesystem>
 
 #include "base/error.h"
-#include "checkpoint/export_peft.h"
-#include "optim/parameters.h"
+#include "base/log.h"
+#include "checkpoint/load_adapter.h"
 #include "policy/load.h"
 
 namespace unigrpo::cli {
+namespace {
+
+template <typename T>
+void take(const std::optional<T>& given, T& value) {
+  if (given) value = *given;
+}
+
+train::GenerationConfig read(const ModelOptions& options) {
+  const auto beside_adapter = std::filesystem::path(options.adapter) / "generation_config.json";
+  if (options.adapter.empty() || !std::filesystem::exists(beside_adapter)) {
+    return train::read_generation_config(options.model);
+  }
+  return train::read_generation_config(options.model, beside_adapter);
+}
+
+}  // namespace
 
 train::GenerationConfig generation_of(const ModelOptions& options) {
-  train::GenerationConfig generation = train::read_generation_config(options.model);
+  policy::family_of(options.model);  // a folder that is no model's has no settings either
+  train::GenerationConfig generation = read(options);
   if (!options.episode.empty()) {
     generation.episode.clear();
     for (const std::string& kind : options.episode) {
       generation.episode.push_back(enum_value<data::SegmentKind>(kind).value());
     }
   }
-  if (options.num_steps) generation.num_steps = *options.num_steps;
-  if (options.guidance) generation.guidance.text_scale = *options.guidance;
-  if (options.cfg_image_scale) generation.guidance.image_scale = *options.cfg_image_scale;
+  take(options.image_size, generation.image_size);
+  take(options.num_steps, generation.num_steps);
+  take(options.timestep_shift, generation.timestep_shift);
+  take(options.max_tokens, generation.max_tokens);
+  take(options.cfg_scale, generation.guidance.text_scale);
+  take(options.cfg_image_scale, generation.guidance.image_scale);
+  take(options.cfg_renorm_min, generation.guidance.renorm_min);
+  if (options.cfg_renorm_type) generation.guidance.renorm = enum_value<flow::Renorm>(*options.cfg_renorm_type).value();
+  if (!options.cfg_interval.empty()) {
+    generation.guidance.interval_low = options.cfg_interval.front();
+    generation.guidance.interval_high = options.cfg_interval.back();
+  }
+  if (options.temperature) {
+    generation.greedy = *options.temperature == 0;
+    generation.temperature = generation.greedy ? 1.0 : *options.temperature;
+  }
+  if (options.system_prompt) {
+    generation.system_prompt = *options.system_prompt;
+  } else if (!generation.prompt_given) {
+    generation.system_prompt = train::default_prompt(options.model, generation.episode);
+  }
+  train::check_ranges(generation, "options");
   return generation;
 }
 
@@ -31,24 +68,12 @@ std::unique_ptr<policy::UnifiedPolicy> load_model(const ModelOptions& options) {
   if (!choice) throw BadInput("--dtype: expected {}, got '{}'", enum_choices<policy::DtypeChoice>(), options.dtype);
   config.dtype = *choice;
   if (options.adapter.empty()) return policy::load(config, make_runtime({}));
-  const checkpoint::LoraAdapter lora = checkpoint::read_peft(options.adapter);
-  config.train = policy::TrainMode::lora;
-  config.lora.rank = lora.rank;
-  config.lora.alpha = lora.alpha;
-  config.lora.targets.clear();
-  for (const NamedTensor& tensor : lora.tensors) {
-    const auto tail = tensor.name.find(".lora_A.weight");
-    if (tail != std::string::npos) config.lora.targets.push_back(tensor.name.substr(0, tail) + ".weight");
-  }
-  auto model = policy::load(config, make_runtime({}));
-  NamedTensors destination, source;
-  for (const NamedTensor& parameter : model->parameters()) {
-    if (parameter.name.find(".lora_") == std::string::npos) continue;
-    destination.push_back({parameter.name, parameter.tensor.detach()});
-  }
-  for (const NamedTensor& tensor : lora.tensors) source.push_back({tensor.name, tensor.tensor.to(at::kFloat)});
-  optim::assign(destination, source, options.adapter);
-  return model;
+  return checkpoint::load_with_adapter(config, options.adapter, make_runtime({}));
+}
+
+void tell_settings(const train::GenerationConfig& generation, int64_t eos_id) {
+  if (const std::string told = train::told_left_out(generation, eos_id); !told.empty()) log::warn(told);
+  std::printf("settings: %s\n", train::to_line(generation).c_str());
 }
 
 }  // namespace unigrpo::cli

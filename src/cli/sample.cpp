@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "checkpoint/build_folder.h"
 #include "cli/model_commands.h"
 #include "cli/model_options.h"
 #include "data/prompt.h"
@@ -17,6 +18,7 @@ namespace unigrpo::cli {
 int run(const SampleOptions& options) {
   if (options.prompt.find_first_not_of(" \t\n") == std::string::npos)
     throw BadInput("--prompt: expected a text, got a blank one");
+  checkpoint::require_unused(options.out);
   const train::GenerationConfig generation = generation_of(options.model);
   const auto model = load_model(options.model);
   rollout::RolloutEngine engine(*model, train::to_rollout_config(generation), make_runtime({.seed = options.seed}),
@@ -30,6 +32,7 @@ int run(const SampleOptions& options) {
                                             .stochastic = false,
                                             .guidance = generation.guidance,
                                             .teacher_forced_text = {}});
+  tell_settings(generation, model->eos_id());
   std::vector<monitor::SampleRow> rows;
   for (const auto& trajectory : trajectories) {
     rows.push_back({.sample = trajectory.sample, .scores = {}, .reasons = {}, .reward = {}, .advantage = {}});
@@ -37,7 +40,8 @@ int run(const SampleOptions& options) {
       if (segment.kind == data::SegmentKind::text) std::printf("%s\n", segment.text.c_str());
     }
   }
-  monitor::write_samples(options.out, rows);
+  checkpoint::build_folder(options.out,
+                           [&](const std::filesystem::path& folder) { monitor::write_samples(folder, rows); });
   std::printf("%zu sample(s) in %s\n", rows.size(), options.out.c_str());
   return 0;
 }

@@ -27,6 +27,20 @@ constexpr size_t kMaxShortTextBytes = size_t{4} << 10;  // id, tag, class names,
 constexpr size_t kMaxRows = 4'000'000;
 constexpr int64_t kMaxCount = 1'000'000;
 
+constexpr std::string_view kJsonLines[] = {".jsonl", ".json", ".ndjson"};
+// Formats that as plain text would be prompts that nobody meant.
+constexpr std::string_view kNotRead[] = {
+    ".csv",  ".tsv",  ".psv",    ".parquet", ".arrow", ".feather", ".orc", ".avro", ".yaml",   ".yml", ".toml",
+    ".xml",  ".html", ".xls",    ".xlsx",    ".ods",   ".npy",     ".npz", ".pkl",  ".pickle", ".pt",  ".h5",
+    ".hdf5", ".db",   ".sqlite", ".gz",      ".bz2",   ".xz",      ".zst", ".zip",  ".tar",    ".tgz", ".tfrecord"};
+constexpr std::string_view kWhatIsRead =
+    "prompt files are JSONL (.jsonl: a JSON object a line, with a \"prompt\") or plain text (.txt: a prompt a line)";
+
+std::string lower_case(std::string text) {
+  for (char& c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return text;
+}
+
 // White_Space of Unicode above ASCII, as UTF-8.
 constexpr std::array<std::string_view, 19> kWideSpaces = {
     "\xC2\x85",     "\xC2\xA0",     "\xE1\x9A\x80", "\xE2\x80\x80", "\xE2\x80\x81", "\xE2\x80\x82", "\xE2\x80\x83",
@@ -203,8 +217,7 @@ class RowReader {
                     [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7F; })) {
       return "holds a control character";
     }
-    std::string lower(path);
-    for (char& c : lower) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+    const std::string lower = lower_case(std::string(path));
     for (const char* code : {"%2e", "%2f", "%5c", "%00"}) {
       if (lower.find(code) != std::string::npos) return "is URL-encoded";
     }
@@ -307,11 +320,53 @@ void name_rows(const std::filesystem::path& path, std::vector<Prompt>& prompts) 
   }
 }
 
+// A list, or one object over several lines, is JSON and no JSONL.
+void refuse_one_value(const std::filesystem::path& path, const std::string& text) {
+  const size_t begin = text.find_first_not_of(" \t\r\n");
+  if (begin == std::string::npos) return;
+  const std::string where = fmt::format("{}:{}", path.string(), 1 + std::ranges::count(text.substr(0, begin), '\n'));
+  if (text[begin] == '[') throw BadInput("{}: a JSON list; {}", where, kWhatIsRead);
+  const size_t end = text.find_last_not_of(" \t\r\n");
+  if (text[begin] != '{' || text[end] != '}') return;
+  const size_t line_end = text.find_last_not_of(" \t\r", std::min(text.find('\n', begin), end + 1) - 1);
+  if (text[line_end] != '{' && text[line_end] != ',') return;  // a row, or one that its own error tells of
+  if (!Json::accept(text)) return;
+  throw BadInput("{}: one JSON object over several lines; {}", where, kWhatIsRead);
+}
+
+// What has the name of plain text, and is not: files with a magic number, and rows of JSON.
+void refuse_hidden_format(const std::filesystem::path& path, const std::string& text) {
+  const std::pair<std::string_view, const char*> magics[] = {{"PAR1", "a Parquet file"},
+                                                             {"ARROW1", "an Arrow file"},
+                                                             {"\x1F\x8B", "compressed by gzip"},
+                                                             {"PK\x03\x04", "a zip file"},
+                                                             {"\x28\xB5\x2F\xFD", "compressed by zstd"},
+                                                             {"SQLite format 3", "a database"},
+                                                             {"\xEF\xBB\xBF", "begins with a byte order mark"}};
+  for (const auto& [magic, what] : magics) {
+    if (text.starts_with(magic)) throw BadInput("{}: {}; {}", path.string(), what, kWhatIsRead);
+  }
+  const size_t begin = text.find_first_not_of(" \t\r\n");
+  if (begin == std::string::npos || text[begin] != '{') return;
+  const std::string_view line = std::string_view(text).substr(begin, text.find('\n', begin) - begin);
+  if (!Json::parse(line, nullptr, false).is_object()) return;
+  throw BadInput("{}: rows of JSON, in a file whose name does not end in .jsonl; {}", path.string(), kWhatIsRead);
+}
+
 }  // namespace
 
 std::vector<Prompt> read_prompt_file(const std::filesystem::path& path) {
-  const bool is_json = path.extension() == ".jsonl" || path.extension() == ".json";
+  const std::string extension = lower_case(path.extension().string());
+  const bool is_json = std::ranges::find(kJsonLines, extension) != std::end(kJsonLines);
+  if (std::ranges::find(kNotRead, extension) != std::end(kNotRead)) {
+    throw BadInput("{}: {} files are not read; {}", path.string(), extension, kWhatIsRead);
+  }
   const std::string text = io::read_text_file(path, kMaxFileBytes);
+  if (is_json) {
+    refuse_one_value(path, text);
+  } else {
+    refuse_hidden_format(path, text);
+  }
   const std::filesystem::path folder = path.parent_path();
   std::vector<Prompt> prompts;
   int64_t line_number = 0;
@@ -334,7 +389,7 @@ std::vector<Prompt> read_prompt_file(const std::filesystem::path& path) {
       prompt = reader.read(line);
     } else {
       if (line.ends_with('\r')) line.remove_suffix(1);
-      if (!is_valid_utf8(line)) throw BadInput("{}: prompt is not valid UTF-8", where);
+      if (!is_valid_utf8(line)) throw BadInput("{}: prompt is not valid UTF-8; {}", where, kWhatIsRead);
       reader.check_prompt(line);
       prompt.text = line;
     }

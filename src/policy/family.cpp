@@ -26,7 +26,8 @@ constexpr Family kFamilies[] = {{.name = "bagel",
                                  .weights_file = "ema.safetensors",
                                  .generates_images = true,
                                  .load = load_model<Bagel>,
-                                 .read_sizes = Bagel::read_sizes},
+                                 .read_sizes = Bagel::read_sizes,
+                                 .sampling_defaults = Bagel::sampling_defaults},
                                 {.name = "qwen2",
                                  .folder = "a Qwen2.5 folder",
                                  .architecture = "Qwen2ForCausalLM",
@@ -34,7 +35,8 @@ constexpr Family kFamilies[] = {{.name = "bagel",
                                  .weights_file = "model.safetensors",
                                  .generates_images = false,
                                  .load = load_model<Qwen2>,
-                                 .read_sizes = Qwen2::read_sizes},
+                                 .read_sizes = Qwen2::read_sizes,
+                                 .sampling_defaults = Qwen2::sampling_defaults},
                                 {.name = "unigrpo_pair",
                                  .folder = "a pair of models",
                                  .architecture = "",
@@ -42,7 +44,8 @@ constexpr Family kFamilies[] = {{.name = "bagel",
                                  .weights_file = nullptr,
                                  .generates_images = true,
                                  .load = load_model<Paired>,
-                                 .read_sizes = Paired::read_sizes}};
+                                 .read_sizes = Paired::read_sizes,
+                                 .sampling_defaults = Paired::sampling_defaults}};
 
 const Family* find_family(std::string_view Family::*key, std::string_view value) {
   const auto found = std::ranges::find(kFamilies, value, key);
@@ -55,6 +58,28 @@ std::string expected_types() {
   return join(types, ", ");
 }
 
+/// Folders that are taken for a model's: the way that works.
+void refuse_other_folder(const std::filesystem::path& folder) {
+  const auto has = [&](const char* name) { return std::filesystem::exists(folder / name); };
+  const std::string where = folder.string();
+  if (has("recipe.toml")) {
+    std::string models;
+    for (const char* name : {"final", "best"}) {
+      if (std::filesystem::exists(folder / name / "config.json"))
+        models += fmt::format("{}, ", (folder / name).string());
+    }
+    throw BadInput("{}: a run folder, not a model; give {}{}", where, models.empty() ? "" : models + "or ",
+                   fmt::format("what `unigrpo export --run {} --out MODEL` writes", where));
+  }
+  if (has("manifest.json") && has("state.json")) {
+    throw BadInput("{}: a run's checkpoint, not a model; `unigrpo export --run RUN --step N --out MODEL` writes one",
+                   where);
+  }
+  if (has("adapter_config.json")) {
+    throw BadInput("{}: an adapter, not a model; give its base as the model and this as --adapter", where);
+  }
+}
+
 }  // namespace
 
 const Family& family_of(const std::filesystem::path& folder) {
@@ -62,6 +87,7 @@ const Family& family_of(const std::filesystem::path& folder) {
     throw BadInput("{}: not a model folder (expected a folder with config.json){}", folder.string(),
                    std::filesystem::exists(folder) ? "" : seen_from(folder));
   }
+  if (!std::filesystem::exists(folder / "config.json")) refuse_other_folder(folder);
   const auto section = io::JsonSection::open(folder / "config.json");
   if (section.has("model_type")) {
     const std::string type = section.text("model_type", "");

@@ -34,6 +34,13 @@ struct ModelSizes {
   NamedTensors shapes;  // every weight by its official name, meta tensors; `autoencoder.` before ae.safetensors'
 };
 
+/// How a folder's model is sampled where its generation_config.json does not say.
+struct SamplingDefaults {
+  int64_t image_size = 64;
+  double timestep_shift = 1.0;
+  std::string_view plan_prompt = "";  // system prompt of an episode in which a text leads to an image
+};
+
 /// A kind of model folders that load: a folder of src/policy/, and a row of the table in family.cpp.
 struct Family {
   std::string_view name;          // `model_type` in config.json
@@ -46,6 +53,7 @@ struct Family {
   std::unique_ptr<UnifiedPolicy> (*load)(const PolicyConfig& config, const Runtime& runtime);
   /// See policy::read_sizes().
   ModelSizes (*read_sizes)(const std::filesystem::path& folder);
+  SamplingDefaults (*sampling_defaults)(const std::filesystem::path& folder);
 };
 
 /// Which family config.json of a model folder names: by `model_type`, else `architectures`, else the marker beside it.

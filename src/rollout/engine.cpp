@@ -77,6 +77,13 @@ std::vector<Block> images_seen(const Trajectory& trajectory) {
   return blocks;
 }
 
+/// A text as rewards and readers see it: all that the model wrote, special tokens too, but for the token that ended it.
+std::string shown_text(const policy::UnifiedPolicy& policy, const TextSegment& segment) {
+  std::vector<int64_t> ids = segment.ids;
+  if (!ids.empty() && ids.back() == policy.eos_id()) ids.pop_back();
+  return policy.tokenizer().decode_all(ids);
+}
+
 /// An episode on its way.
 struct Row {
   Trajectory trajectory;
@@ -247,7 +254,7 @@ class Episodes {
       segment.fingerprint = fingerprint_of(row.context.digest, segment, config_, policy_);
       data::SampleSegment& shown = row.trajectory.sample.segments.emplace_back();
       shown.kind = SegmentKind::text;
-      shown.text = policy_.tokenizer().decode(segment.ids);
+      shown.text = shown_text(policy_, segment);
       shown.num_tokens = static_cast<int64_t>(segment.ids.size());
       shown.finished = segment.finished;
       row.trajectory.segments.push_back(SegmentKind::text);

@@ -33,8 +33,10 @@ void decode_step(policy::TextPolicy& policy, std::span<TextRow* const> rows, dou
   const at::Tensor logits = policy.append_text(contexts, inputs).to(at::kCPU).contiguous();  // [B, V]
   std::vector<double> uniforms;
   for (TextRow* row : rows) uniforms.push_back(row->closing_ ? 0.0 : row->stream_.uniform());
-  const at::Tensor ids = kernels::sample_tokens(logits, at::tensor(uniforms, at::kDouble), temperature);
-  const kernels::TokenLogProbs scored = kernels::gather_log_prob(logits, ids, temperature);
+  const bool greedy = temperature == 0;
+  const at::Tensor ids =
+      greedy ? logits.argmax(-1) : kernels::sample_tokens(logits, at::tensor(uniforms, at::kDouble), temperature);
+  const kernels::TokenLogProbs scored = kernels::gather_log_prob(logits, ids, greedy ? 1.0 : temperature);
   const auto* chosen = ids.const_data_ptr<int64_t>();
   const auto* log_probs = scored.log_probs.const_data_ptr<float>();
   const auto* entropy = scored.entropy.const_data_ptr<float>();

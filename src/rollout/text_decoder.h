@@ -31,7 +31,8 @@ class TextRow {
 };
 
 /// One call of the policy for all rows, then one sampled token a row. A row whose last token was its end (or whose
-/// length is used up) gets the end token into its context in the next call and is then `finished`.
+/// length is used up) gets the end token into its context in the next call and is then `finished`. temperature 0 takes
+/// the likeliest token, whose log_prob is then that at temperature 1.
 void decode_step(policy::TextPolicy& policy, std::span<TextRow* const> rows, double temperature);
 
 }  // namespace unigrpo::rollout

@@ -65,6 +65,24 @@ JsonSection tower_section(const JsonSection& root, const std::string& name) {
   return root.section(root.has(old.c_str()) ? old.c_str() : name.c_str());
 }
 
+/// A processor's image settings: transformers 5 writes them into processor_config.json, under `image_processor`, and
+/// takes those where a folder has both (image_processing_base.py of 5.24).
+JsonSection open_image_settings(const std::filesystem::path& folder) {
+  constexpr const char* kSection = "image_processor";
+  const auto processor = folder / "processor_config.json", own = folder / "preprocessor_config.json";
+  if (std::filesystem::exists(processor)) {
+    const auto root = JsonSection::open(processor);
+    if (root.has(kSection)) return root.section(kSection);
+  }
+  if (!std::filesystem::exists(own)) {
+    throw BadInput(
+        "{}: no such file, and no processor_config.json with '{}' beside it; one of them says how images are "
+        "prepared",
+        own.string(), kSection);
+  }
+  return JsonSection::open(own);
+}
+
 }  // namespace
 
 ClipConfig read_clip_config(const std::filesystem::path& folder) {
@@ -96,7 +114,7 @@ ClipConfig read_clip_config(const std::filesystem::path& folder) {
 }
 
 ClipImageConfig read_clip_image_config(const std::filesystem::path& folder, int64_t image_size) {
-  const auto fields = JsonSection::open(folder / "preprocessor_config.json");
+  const auto fields = open_image_settings(folder);
   for (const char* step : {"do_resize", "do_center_crop", "do_rescale", "do_normalize"}) fields.expect(step, true);
   fields.expect("resample", kBicubic);
   ClipImageConfig config;

@@ -46,9 +46,30 @@ GenerationConfig generation_of(const recipe::Recipe& recipe) {
   config.timestep_shift = recipe.rollout.timestep_shift;
   config.max_tokens = recipe.rollout.max_tokens;
   config.temperature = recipe.rollout.temperature;
+  config.greedy = false;
   if (!recipe.rollout.system_prompt.empty()) config.system_prompt = recipe.rollout.system_prompt;
   config.guidance.text_scale = 1.0;
   return config;
+}
+
+GenerationConfig sft_generation_of(const recipe::Recipe& recipe) {
+  GenerationConfig config = read_generation_config(recipe.policy.model);
+  if (!recipe.rollout.system_prompt.empty()) config.system_prompt = recipe.rollout.system_prompt;
+  return config;
+}
+
+std::string written_generation(const recipe::Recipe& recipe) {
+  return to_json(generation_of(recipe), recipe.policy.model);
+}
+
+std::optional<std::string> sft_written_generation(const recipe::Recipe& recipe) {
+  // It is sampled as it was trained: with this prompt, or with none where its family would have one.
+  const GenerationConfig config = sft_generation_of(recipe);
+  const bool told = config.prompt_given && recipe.rollout.system_prompt.empty();
+  if (told || (config.system_prompt.empty() && default_prompt(recipe.policy.model, config.episode).empty())) {
+    return std::nullopt;
+  }
+  return to_json(config, recipe.policy.model);
 }
 
 NamedTensors trained_parameters(const policy::UnifiedPolicy& policy) {

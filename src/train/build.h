@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "policy/policy.h"
@@ -29,6 +30,14 @@ rollout::RolloutRequest request_for(std::span<const data::Prompt> prompts, int64
 
 /// How the model of a recipe is sampled: its folder\'s settings under those of [rollout], without guidance.
 GenerationConfig generation_of(const recipe::Recipe& recipe);
+
+/// The same for `sft`, where the folder says all but the prompt.
+GenerationConfig sft_generation_of(const recipe::Recipe& recipe);
+
+/// generation_config.json of the models that `train` writes.
+std::string written_generation(const recipe::Recipe& recipe);
+/// Of those that `sft` writes; empty: the one of the folder that it began with.
+std::optional<std::string> sft_written_generation(const recipe::Recipe& recipe);
 
 /// The parameters that move: those that require a gradient.
 NamedTensors trained_parameters(const policy::UnifiedPolicy& policy);

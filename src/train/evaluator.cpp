@@ -178,7 +178,7 @@ std::string to_json(const EvalOptions& options, const EvalResult& result) {
   object["seed"] = options.seed;
   object["num_steps"] = options.generation.num_steps;
   object["cfg_scale"] = options.generation.guidance.text_scale;
-  object["temperature"] = options.generation.temperature;
+  object["temperature"] = options.generation.greedy ? 0.0 : options.generation.temperature;
   object["oracle_plan"] = options.oracle_plan;
   object["overall"] = {{"strict", result.overall.strict}, {"soft", result.overall.soft}};
   object["overall_by_tag"] = {{"strict", result.overall_by_tag.strict}, {"soft", result.overall_by_tag.soft}};

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fault.h"
+#include "base/log.h"
 #include "checkpoint/export_model.h"
 #include "data/prompt_file.h"
 #include "data/prompt_sampler.h"
@@ -85,6 +86,7 @@ class GrpoObjective : public Objective {
         generation_(generation_of(recipe)),
         engine_(*policies_.policy, recipe.rollout, runtime, generation_.system_prompt),
         sampler_(prompts_, runtime.seed, recipe.grpo.prompts_per_step) {
+    if (const auto told = told_left_out(generation_, policies_.policy->eos_id()); !told.empty()) log::warn(told);
     rewarder_.check_prompts(prompts_, recipe.data.prompts);
     for (const data::Prompt& prompt : prompts_) engine_.check_length(prompt);
     if (std::ranges::count(recipe.rollout.episode, data::SegmentKind::image) > 0) {
@@ -153,7 +155,7 @@ class GrpoObjective : public Objective {
     checkpoint::ExportOptions options;
     options.dtype = recipe_.policy.dtype == policy::DtypeChoice::float32 ? at::kFloat : at::kBFloat16;
     options.metadata = {{"unigrpo_run", recipe_.run.name}, {"unigrpo_step", std::to_string(step)}};
-    options.generation_config = to_json(generation_, recipe_.policy.model);
+    options.generation_config = written_generation(recipe_);
     checkpoint::export_model(recipe_.policy.model, destination, policies_.policy->merged(), options);
   }
 

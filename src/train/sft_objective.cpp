@@ -69,8 +69,7 @@ class SftObjective : public Objective {
         runtime_(runtime),
         examples_(open_examples(recipe, runtime.seed)),
         policy_(open_policy(recipe.policy, runtime)),
-        generation_(read_generation_config(recipe.policy.model)) {
-    if (!recipe.rollout.system_prompt.empty()) generation_.system_prompt = recipe.rollout.system_prompt;
+        generation_(sft_generation_of(recipe)) {
     check_rows();
   }
 
@@ -160,10 +159,7 @@ class SftObjective : public Objective {
   std::filesystem::path output(const std::filesystem::path& /*run_dir*/) const override { return sft_.output; }
 
   void write_model(const std::filesystem::path& destination, int64_t /*step*/) override {
-    checkpoint::ExportOptions options{.dtype = at::kBFloat16};
-    if (!recipe_.rollout.system_prompt.empty()) {
-      options.generation_config = to_json(generation_, recipe_.policy.model);  // it is sampled as it was trained
-    }
+    checkpoint::ExportOptions options{.dtype = at::kBFloat16, .generation_config = sft_written_generation(recipe_)};
     checkpoint::export_model(recipe_.policy.model, destination, policy_->merged(), options);
   }
 

@@ -6,12 +6,14 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
 
 #include "base/error.h"
 #include "base/fault.h"
 #include "checkpoint/snapshots.h"
+#include "io/json.h"
 #include "io/model_folder.h"
 #include "io/safetensors.h"
 #include "support/temp_folder.h"
@@ -80,6 +82,35 @@ TEST_F(ExportModel, WritesNewValuesInTheSourcesTypeOrTheOneAskedFor) {
   const std::string other = "language_model.lm_head.weight";
   EXPECT_TRUE(
       at::equal(tensor::to_tensor(*narrow.find(other)), tensor::to_tensor(*source.find(other)).to(at::kBFloat16)));
+}
+
+// config.json, and what else there is of configs, name the type of the weights beside them.
+TEST_F(ExportModel, ConfigsNameTheTypeThatIsWritten) {
+  const auto config = [&](const char* name) { return io::read_json_file(out_ / name); };
+  export_model(kTiny, out_, {}, {.dtype = at::kBFloat16});
+  EXPECT_EQ(config("config.json").at("llm_config").at("torch_dtype"), "bfloat16");
+  EXPECT_EQ(config("llm_config.json").value("torch_dtype", "bfloat16"), "bfloat16");
+  EXPECT_EQ(config("config.json").at("max_latent_size"), 8);
+  export_model(out_, folder_.path() / "wide", {}, {.dtype = at::kFloat});
+  out_ = folder_.path() / "wide";
+  EXPECT_EQ(config("config.json").at("llm_config").at("torch_dtype"), "float32");
+
+  const fs::path data = UNIGRPO_TEST_DATA;
+  out_ = folder_.path() / "qwen2";
+  export_model(data / "qwen2_tiny", out_, {}, {.dtype = at::kBFloat16});
+  EXPECT_EQ(config("config.json").at("dtype"), "bfloat16");
+  EXPECT_FALSE(config("config.json").contains("torch_dtype"));
+  export_model(data / "qwen2_tiny", folder_.path() / "same", {}, {.dtype = at::kFloat});
+  EXPECT_EQ(read(folder_.path() / "same/config.json"), read(data / "qwen2_tiny/config.json"));  // to the byte
+
+  fs::create_directories(folder_.path() / "silent");  // a config that names none
+  nlohmann::json silent = io::read_json_file(data / "qwen2_tiny/config.json");
+  silent.erase("dtype");
+  folder_.write("silent/config.json", silent.dump());
+  fs::copy_file(data / "qwen2_tiny/model.safetensors", folder_.path() / "silent/model.safetensors");
+  out_ = folder_.path() / "told";
+  export_model(folder_.path() / "silent", out_, {}, {.dtype = at::kBFloat16});
+  EXPECT_EQ(config("config.json").at("torch_dtype"), "bfloat16");
 }
 
 TEST_F(ExportModel, SplitsOverALimitAndReadsItsOwnShards) {

@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "checkpoint/snapshots.h"
+#include "io/atomic_file.h"
 #include "io/json.h"
 #include "io/safetensors.h"
 #include "support/temp_folder.h"
@@ -61,6 +62,13 @@ TEST(ExportPeft, WritesPeftsNamesAndReadsThemBack) {
   }
 }
 
+TEST(ExportPeft, CarriesTaskAndSamplingSettingsWhereToldTo) {
+  const testing::TempFolder folder;
+  export_peft(folder.path() / "a", example(), {.task_type = "CAUSAL_LM", .generation_config = "{}\n"});
+  EXPECT_EQ(io::read_json_file(folder.path() / "a/adapter_config.json").at("task_type"), "CAUSAL_LM");
+  EXPECT_EQ(io::read_text_file(folder.path() / "a/generation_config.json"), "{}\n");
+}
+
 TEST(ExportPeft, ReadsAConfigWithSuffixesAsPeftWritesIt) {
   const testing::TempFolder folder;
   const auto out = folder.path() / "adapter";
@@ -101,6 +109,68 @@ TEST(ExportPeft, RefusesWhatWouldComputeSomethingElse) {
     EXPECT_NE(what.find(expected), std::string::npos) << what;
     EXPECT_NE(what.find("adapter"), std::string::npos) << what;
   }
+}
+
+// tests/data/peft is what PEFT 0.21 writes (tools/make_golden/peft_tiny.py).
+std::filesystem::path peft_data() { return std::filesystem::path(UNIGRPO_TEST_DATA) / "peft"; }
+
+// What read_peft says of the real library's plain adapter (q_proj and down_proj of both layers) under another config.
+std::string said_of(const nlohmann::json& config) {
+  const testing::TempFolder folder;
+  std::filesystem::copy_file(peft_data() / "plain/adapter_model.safetensors",
+                             folder.path() / "adapter_model.safetensors");
+  folder.write("adapter_config.json", config.dump());
+  return failure_of([&] { read_peft(folder.path()); });
+}
+
+TEST(ReadPeft, ConfigsThatPeftWritesAreReadOrRefusedByName) {
+  const nlohmann::json configs = io::read_json_file(peft_data() / "configs.json");
+  const std::vector<std::pair<std::string, std::string>> refused = {
+      {"pissa", "init_lora_weights is \"pissa\", which changed the base's weights; convert it in PEFT"},
+      {"pissa_niter_4", "init_lora_weights is \"pissa_niter_4\""},
+      {"olora", "init_lora_weights is \"olora\""},
+      {"corda", "path_initial_model_for_weight_conversion"},
+      {"lora_ga", "path_initial_model_for_weight_conversion"},
+      {"loftq", "merge_and_unload()"},
+      {"alora", "alora_invocation_tokens is [401,23]"},
+      {"trainable_tokens", "trainable_token_indices is [5,6]"},
+      {"layers", "layers_to_transform is [0] and leaves out 'model.layers.1."},
+      {"pattern", "layers_to_transform is [0,1] and leaves out 'model.layers.0."},
+      {"excluded", "exclude_modules names 'model.layers.0.mlp.down_proj'"},
+      {"parameters", "target_parameters is "},
+      {"replicated", "layer_replication is "},
+      {"bias", "lora_bias is true"},
+      {"qalora", "use_qalora is true"}};
+  for (const auto& [name, expected] : refused) {
+    const std::string what = said_of(configs.at(name));
+    EXPECT_NE(what.find("adapter_config.json: "), std::string::npos) << name << ": " << what;
+    EXPECT_NE(what.find(expected), std::string::npos) << name << ": " << what;
+  }
+  for (const char* name : {"gaussian", "eva", "orthogonal", "mica", "false"}) {
+    EXPECT_EQ(said_of(configs.at(name)), "") << name;
+  }
+}
+
+TEST(ReadPeft, AKeyThatNobodyKnowsPassesWhereItIsOff) {
+  const nlohmann::json config = io::read_json_file(peft_data() / "plain/adapter_config.json");
+  const auto said = [&](const char* key, const nlohmann::json& value) {
+    nlohmann::json edited = config;
+    edited[key] = value;
+    return said_of(edited);
+  };
+  for (const nlohmann::json& off : {nlohmann::json(nullptr), nlohmann::json(false), nlohmann::json::array()}) {
+    EXPECT_EQ(said("use_newlora", off), "") << off;
+  }
+  EXPECT_NE(said("use_newlora", true).find("use_newlora is true, only false is supported"), std::string::npos);
+  EXPECT_NE(said("newlora_config", {{"a", 1}}).find("newlora_config is "), std::string::npos);
+  EXPECT_NE(said("init_lora_weights", "pissa_v2").find("pissa_v2"), std::string::npos);
+  EXPECT_NE(said("init_lora_weights", "lookalike").find("expected true, false, \"gaussian\""), std::string::npos);
+  EXPECT_EQ(said("layers_to_transform", {0, 1}), "");
+  EXPECT_NE(said("layers_to_transform", {0, 1, 2}).find("names layer 2, of which"), std::string::npos);
+  EXPECT_NE(said("layers_to_transform", 0).find("leaves out"), std::string::npos);
+  EXPECT_EQ(said("target_modules", ".*\\.(q_proj|down_proj)"), "");
+  EXPECT_NE(said("target_modules", ".*\\.q_proj").find("target_modules names no "), std::string::npos);
+  EXPECT_EQ(said("target_modules", "all-linear"), "");
 }
 
 TEST(ExportPeft, RefusesTensorsThatAreNoPairs) {

@@ -66,11 +66,16 @@ class Base(unittest.TestCase):
         cls.holder = tempfile.TemporaryDirectory(prefix="unigrpo-export-")
         cls.home = pathlib.Path(cls.holder.name)
         tiny_run.write_inputs(cls.home, DATA, num_steps=1)
+        cls.prepare()
         trained = tiny_run.run(BINARY, "train", "tiny.toml", *cls.options, cwd=cls.home)
         assert trained.returncode == 0, trained.stderr
         cls.source = pathlib.Path(DATA) / "bagel_tiny"
         cls.official = read(cls.source / "ema.safetensors")
         cls.trained = read(cls.home / "runs/tiny/checkpoints/step_000001/policy.safetensors")
+
+    @classmethod
+    def prepare(cls):
+        """Before the run."""
 
     @classmethod
     def tearDownClass(cls):
@@ -114,12 +119,14 @@ class FullWeights(Base):
         folder = self.export()
         for name in COPIED:
             self.assertEqual((folder / name).read_bytes(), (self.source / name).read_bytes(), name)
-        self.assertEqual(sorted(os.listdir(folder)), sorted([*COPIED, "ema.safetensors"]))
+        self.assertEqual(sorted(os.listdir(folder)), sorted([*COPIED, "ema.safetensors", "generation_config.json"]))
 
     def test_bfloat16_is_the_nearest_to_float32(self):
         wide = read(self.export() / "ema.safetensors")
         narrow = read(self.export("--dtype", "bfloat16") / "ema.safetensors")
         self.assert_official_layout(narrow, "BF16")
+        config = json.loads((self.export("--dtype", "bfloat16") / "config.json").read_text())
+        self.assertEqual(config["llm_config"]["torch_dtype"], "bfloat16")
         for name, tensor in narrow.items():
             self.assertTrue(numpy.array_equal(tensor.values(), rounded_to_bfloat16(wide[name].values())), name)
 
@@ -142,6 +149,74 @@ class FullWeights(Base):
                                       cwd=self.home).returncode, 0)
 
 
+SETTINGS = ("--set", "rollout.timestep_shift=3.0", "--set", "rollout.temperature=0.7",
+            "--set", 'rollout.system_prompt="be brief"', "--set", "run.num_steps=2")
+
+
+class Settings(Base):
+    """A run that samples as its base does not: its exports say so as final/ does."""
+
+    options = SETTINGS
+    variants = ((), ("--step", 1), ("--raw",), ("--dtype", "bfloat16"), ("--max-shard-size", "500KB"), ("--to", "bagel"))
+
+    def test_every_export_has_the_generation_config_of_final(self):
+        wanted = (self.home / "runs/tiny/final/generation_config.json").read_text()
+        self.assertEqual(json.loads(wanted)["timestep_shift"], 3.0)
+        self.assertEqual(json.loads(wanted)["system_prompt"], "be brief")
+        for variant in self.variants:
+            folder = pathlib.Path(tempfile.mkdtemp(dir=self.home)) / "out"
+            result = tiny_run.run(BINARY, "export", "--run", "runs/tiny", "--out", folder, *variant, cwd=self.home)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            self.assertEqual((folder / "generation_config.json").read_text(), wanted, variant)
+
+
+class AdapterSettings(Settings):
+    options = (*LORA, *SETTINGS)
+    variants = (*Settings.variants, ("--to", "peft"))
+
+    def test_the_adapter_on_the_base_is_sampled_as_the_run_was(self):
+        folder = self.export("--to", "peft")
+        common = ("--prompt", "a star", "--episode", "text", "--temperature", 1)
+        shown = []
+        for model, more in (("runs/tiny/final", ()), (self.source, ("--adapter", folder))):
+            out = pathlib.Path(tempfile.mkdtemp(dir=self.home)) / "s"
+            result = tiny_run.run(BINARY, "sample", "--model", model, *more, *common, "--out", out, cwd=self.home)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            shown.append(next(line for line in result.stdout.splitlines() if line.startswith("settings: ")))
+        self.assertEqual(*shown)
+        settings = json.loads(shown[0].removeprefix("settings: "))
+        self.assertEqual((settings["system_prompt"], settings["temperature"], settings["episode"]), ("be brief", 1, ["text"]))
+
+    def test_what_the_adapter_calls_its_base_can_be_said(self):
+        config = json.loads((self.export("--to", "peft", "--base-name", "org/name") / "adapter_config.json").read_text())
+        self.assertEqual(config["base_model_name_or_path"], "org/name")
+
+
+class PairSettings(Settings):
+    options = (*LORA, *SETTINGS, "--set", 'policy.model="pair"')
+    variants = ((), ("--step", 1), ("--dtype", "bfloat16"), ("--max-shard-size", "100KB"))
+
+    @classmethod
+    def prepare(cls):
+        pair = cls.home / "pair"
+        pair.mkdir()
+        (pair / "config.json").write_text('{"model_type": "unigrpo_pair", "text": "text", "image": "image"}')
+        (pair / "text").symlink_to(f"{DATA}/qwen2_tiny")
+        (pair / "image").symlink_to(f"{DATA}/bagel_tiny")
+
+    def test_an_adapter_of_a_pair_has_names_of_no_model_and_is_refused(self):
+        result = tiny_run.run(BINARY, "export", "--run", "runs/tiny", "--to", "peft", "--out", "adapter", cwd=self.home)
+        self.assertEqual(result.returncode, 2, result.stderr)
+        self.assertIn("--to peft: runs/tiny trained a pair of models", result.stderr)
+        self.assertFalse((self.home / "adapter").exists())
+
+    def test_the_halves_configs_name_the_type_that_is_written(self):
+        folder = self.export("--dtype", "bfloat16")
+        self.assertEqual(json.loads((folder / "text/config.json").read_text())["dtype"], "bfloat16")
+        self.assertEqual(json.loads((folder / "image/llm_config.json").read_text())["torch_dtype"], "bfloat16")
+        self.assertEqual(read(folder / "text/model.safetensors")["lm_head.weight"].dtype, "BF16")
+
+
 class Untouched(Base):
     options = ("--set", "optim.lr=0")
 
@@ -158,7 +233,8 @@ class Adapters(Base):
 
     def test_the_adapter_has_pefts_names_and_config(self):
         folder = self.export("--to", "peft")
-        self.assertEqual(sorted(os.listdir(folder)), ["adapter_config.json", "adapter_model.safetensors"])
+        self.assertEqual(sorted(os.listdir(folder)),
+                         ["adapter_config.json", "adapter_model.safetensors", "generation_config.json"])
         file = folder / "adapter_model.safetensors"
         tensors = read(file)
         self.assertEqual(metadata_of(file), {"format": "pt"})

@@ -36,6 +36,36 @@ void expect_row_refused(const std::string& row, const std::string& part) {
   EXPECT_EQ(message.find('\n'), std::string::npos);
 }
 
+// What is no prompt file by its name or its first bytes would be trained on as if it were plain text.
+TEST(ReadPromptFile, OtherFormatsAreRefusedByName) {
+  const std::string read = "prompt files are JSONL (.jsonl: a JSON object a line, with a \"prompt\") or plain text";
+  for (const char* name : {"p.csv", "p.TSV", "p.parquet", "p.arrow", "p.yaml", "p.yml", "p.jsonl.gz", "p.xlsx"}) {
+    const std::string message = refusal("id,prompt\n1,\"a red circle\"\n", name);
+    EXPECT_NE(message.find(" files are not read; " + read), std::string::npos) << name << ": " << message;
+  }
+  for (const char* name : {"p.json", "p.jsonl"}) {
+    EXPECT_NE(refusal("\n[{\"prompt\": \"a\"}]", name).find(":2: a JSON list; " + read), std::string::npos);
+    EXPECT_NE(refusal("[\n  {\"prompt\": \"a\"}\n]\n", name).find(":1: a JSON list; "), std::string::npos);
+    EXPECT_NE(refusal("{\n \"prompt\": \"a\"\n}\n", name).find("one JSON object over several lines"),
+              std::string::npos);
+  }
+  EXPECT_NE(refusal("{\"prompt\": \"a\"}\n", "p.txt").find("rows of JSON, in a file whose name"), std::string::npos);
+  EXPECT_NE(refusal("PAR1\x15\x04", "p").find("a Parquet file; " + read), std::string::npos);
+  EXPECT_NE(refusal("\xEF\xBB\xBF"
+                    "a\n",
+                    "p.txt")
+                .find("byte order mark"),
+            std::string::npos);
+  EXPECT_NE(refusal("\xFF\xFE", "p.txt").find("not valid UTF-8; " + read), std::string::npos);
+}
+
+TEST(ReadPromptFile, TheNameOfJsonlMayBeWrittenInAnyWay) {
+  for (const char* name : {"p.JSONL", "p.ndjson", "p.Json"}) {
+    EXPECT_EQ(read("{\"prompt\": \"a\"}\n", name)[0].text, "a") << name;
+  }
+  EXPECT_EQ(read("{braces} in a prompt\n", "p.txt")[0].text, "{braces} in a prompt");
+}
+
 TEST(ReadPromptFile, ReadsTargets) {
   const TempFolder folder;
   const auto rows = read_prompt_file(folder.write("p.jsonl", R"(

@@ -169,15 +169,98 @@ class TiedLora(Base):
     def test_the_adapter_on_the_base_says_what_the_merged_model_says(self):
         with tempfile.TemporaryDirectory() as out:
             self.unigrpo("export", "--run", "runs/sums", "--to", "peft", "--out", f"{out}/adapter")
+            self.assertEqual(json.loads(pathlib.Path(f"{out}/adapter/adapter_config.json").read_text())["task_type"],
+                             "CAUSAL_LM")
+            self.unigrpo("export", "--run", "runs/sums", "--out", f"{out}/model")
+            wanted = (self.run_folder / "final/generation_config.json").read_text()
+            for folder in ("adapter", "model"):
+                self.assertEqual(pathlib.Path(f"{out}/{folder}/generation_config.json").read_text(), wanted)
             base = pathlib.Path(out) / "base"
             shutil.copytree(f"{DATA}/qwen2_tiny_tied", base)
             shutil.copy(self.run_folder / "final/generation_config.json", base)
             texts = []
             for model, more in (("runs/sums/final", ()), (base, ("--adapter", f"{out}/adapter"))):
-                self.unigrpo("sample", "--model", model, "--prompt", "3 + 4 =", "--count", 4, "--out", f"{out}/s", *more)
-                rows = (pathlib.Path(out) / "s/samples.jsonl").read_text().splitlines()
+                samples = f"{out}/samples{len(texts)}"
+                self.unigrpo("sample", "--model", model, "--prompt", "3 + 4 =", "--count", 4, "--out", samples, *more)
+                rows = (pathlib.Path(samples) / "samples.jsonl").read_text().splitlines()
                 texts.append([json.loads(row)["segments"] for row in rows])
             self.assertEqual(*texts)
+
+
+class OtherToolsSettings(unittest.TestCase):
+    """generation_config.json as transformers writes it, and a tag that is a special token."""
+
+    def copy(self, home, settings):
+        folder = pathlib.Path(home) / "model"
+        shutil.copytree(f"{DATA}/qwen2_tiny", folder)
+        (folder / "generation_config.json").write_text(json.dumps(settings))
+        return folder
+
+    def texts(self, home, *options):
+        out = tempfile.mkdtemp(dir=home)
+        result = tiny_run.run(BINARY, "sample", "--model", "model", "--prompt", "3 + 4 =", "--count", 3, "--out", out, *options,
+                              cwd=home)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        rows = [json.loads(row)["segments"][0] for row in (pathlib.Path(out) / "samples.jsonl").read_text().splitlines()]
+        return rows, result.stderr
+
+    def test_greedy_files_give_one_text_of_their_length(self):
+        for settings in ({"do_sample": False, "max_new_tokens": 4}, {"do_sample": False, "temperature": 0, "max_new_tokens": 4},
+                         {"do_sample": False, "temperature": None, "max_new_tokens": 4}):
+            with tempfile.TemporaryDirectory() as home:
+                self.copy(home, settings)
+                rows, stderr = self.texts(home)
+                self.assertEqual([row["text"] for row in rows], [rows[0]["text"]] * 3)
+                self.assertLessEqual(rows[0]["num_tokens"], 4)
+                self.assertEqual(stderr, "")
+
+    def test_what_does_not_act_is_told_once(self):
+        with tempfile.TemporaryDirectory() as home:
+            self.copy(home, {"do_sample": True, "temperature": 0.7, "top_p": 0.8, "top_k": 20, "eos_token_id": [402, 400]})
+            rows, stderr = self.texts(home, "--max-tokens", 4)
+            self.assertGreater(len({row["text"] for row in rows}), 1)
+            self.assertEqual(len(stderr.splitlines()), 1)
+            for told in ("top_p = 0.8", "top_k = 20", "eos_token_id = [402,400]"):
+                self.assertIn(told, stderr)
+
+    def test_rewards_see_tags_that_are_special_tokens(self):
+        means = []
+        for special in (True, False):
+            with tempfile.TemporaryDirectory() as home:
+                folder = self.copy(home, {})
+                config = json.loads((folder / "tokenizer_config.json").read_text())
+                for token, text in ((405, "<think>"), (406, "</think>")):
+                    config["added_tokens_decoder"][str(token)] = {
+                        "content": text, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False,
+                        "special": special}
+                (folder / "tokenizer_config.json").write_text(json.dumps(config))
+                added = json.loads((folder / "added_tokens.json").read_text())
+                (folder / "added_tokens.json").write_text(json.dumps({**added, "<think>": 405, "</think>": 406}))
+                (pathlib.Path(home) / "p.txt").write_text("3 + 4 =\n5 + 1 =\n")
+                (pathlib.Path(home) / "r.toml").write_text("""
+[run]
+num_steps = 1
+threads = 1
+[policy]
+model = "model"
+[data]
+prompts = "p.txt"
+[rollout]
+episode = ["text"]
+max_tokens = 60
+temperature = 5
+[grpo]
+prompts_per_step = 2
+group_size = 32
+[[rewards]]
+kind = "text_rules"
+pattern = '</?think>'
+""")
+                result = tiny_run.run(BINARY, "train", "r.toml", cwd=home)
+                self.assertEqual(result.returncode, 0, result.stderr)
+                means.append(tiny_run.metrics_of(pathlib.Path(home) / "runs/run")[0]["reward/mean"])
+        self.assertGreater(means[0], 0)
+        self.assertEqual(*means)
 
 
 class Learns(unittest.TestCase):

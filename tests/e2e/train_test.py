@@ -284,7 +284,8 @@ class Lora(Base):
     def test_the_adapter_on_the_base_draws_what_the_merged_model_draws(self):
         with tempfile.TemporaryDirectory() as out:
             self.unigrpo("export", "--run", "runs/tiny", "--to", "peft", "--out", f"{out}/adapter")
-            self.assertEqual(sorted(os.listdir(f"{out}/adapter")), ["adapter_config.json", "adapter_model.safetensors"])
+            self.assertEqual(sorted(os.listdir(f"{out}/adapter")),
+                             ["adapter_config.json", "adapter_model.safetensors", "generation_config.json"])
             config = json.loads(pathlib.Path(f"{out}/adapter/adapter_config.json").read_text())
             self.assertEqual((config["r"], config["lora_alpha"]), (4, 8))
             base = pathlib.Path(out) / "base-model"  # the same, but sampled as the run's own model is

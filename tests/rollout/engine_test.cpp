@@ -390,5 +390,33 @@ TEST_F(Engine, APromptThatMayOutgrowThePositionsIsRefused) {
   }
 }
 
+// A tag that is a special token is text like any other to a judge; the end token is not.
+TEST_F(Engine, SpecialTokensThatTheModelWroteStandInTheText) {
+  const auto list = prompts({"a star"});
+  RolloutRequest forced = request(list, 1);
+  forced.teacher_forced_text = {"<|vision_start|>a plan<|vision_end|> and more"};
+  RolloutConfig config = tiny_rollout();
+  config.episode = {kText};
+  const auto rows = roll(config, forced);
+  EXPECT_EQ(rows[0].sample.segments[0].text, forced.teacher_forced_text[0]);
+  EXPECT_EQ(text(rows[0]).ids.back(), model->eos_id());
+}
+
+TEST_F(Engine, AtTemperatureZeroEverySampleIsTheLikeliest) {
+  const auto list = prompts({"a star", "two"});
+  RolloutConfig config = tiny_rollout();
+  config.episode = {kText};
+  config.temperature = 0;
+  const auto rows = roll(config, request(list, 3));
+  for (size_t i = 0; i < rows.size(); ++i) EXPECT_EQ(text(rows[i]).ids, text(rows[i / 3 * 3]).ids);
+  policy::Context context = model->fork({});
+  policy::Context* row = &context;
+  std::vector<int64_t> ids = policy::block_ids(*model, "a star");
+  ids.push_back(model->bos_id());
+  const at::Tensor logits = model->append_text(std::span<policy::Context* const>(&row, 1), std::span(&ids, 1));
+  EXPECT_EQ(text(rows[0]).ids.front(), logits[0].argmax().item<int64_t>());
+  model->release(context);
+}
+
 }  // namespace
 }  // namespace unigrpo::rollout

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "scorers/clip_tokenizer.h"
 #include "scorers/tiny_clip.h"
 #include "support/tensors.h"
 
@@ -86,6 +87,37 @@ TEST(ClipConfig, NamesFileAndKeyOfWhatIsNotSupported) {
                  ": vision_config: 'num_channels' is 4; only 3");
   expect_refusal("config.json", change("vision_config", "layer_norm_eps", 0),
                  ": vision_config: 'layer_norm_eps' must be a number");
+}
+
+// tests/data/clip_tiny_5 is clip_tiny as transformers 5 saves it (tools/make_golden/clip_processor_5.py).
+TEST(ClipImageConfig, ReadsAProcessorOfTransformers5) {
+  const auto folder = kData / "clip_tiny_5";
+  const ClipConfig config = read_clip_config(folder);
+  EXPECT_EQ(config.text.hidden_size, read_clip_config(kData / "clip_tiny").text.hidden_size);
+  const ClipImageConfig settings = read_clip_image_config(folder, config.image_size);
+  const ClipImageConfig wanted = read_clip_image_config(kData / "clip_tiny", 32);
+  EXPECT_EQ(settings.shortest_edge, wanted.shortest_edge);
+  EXPECT_EQ(settings.crop_size, wanted.crop_size);
+  EXPECT_EQ(settings.mean, wanted.mean);
+  EXPECT_EQ(settings.std, wanted.std);
+  const Golden golden("clip_tiny");
+  const ClipTokenizer tokenizer(folder);
+  for (size_t i = 0; i < golden.json["texts"].size(); ++i) {
+    EXPECT_EQ(tokenizer.encode(golden.text(i), config.max_positions).ids, golden.ids(i)) << golden.text(i);
+  }
+}
+
+TEST(ClipImageConfig, TheProcessorsOwnSettingsComeFirst) {
+  const testing::TempFolder folder;
+  folder.write("preprocessor_config.json", R"({"crop_size": 16, "size": 16})");
+  folder.write("processor_config.json", R"({"processor_class": "CLIPProcessor"})");  // as transformers 4 writes it
+  EXPECT_EQ(read_clip_image_config(folder.path(), 16).crop_size, 16);
+  folder.write("processor_config.json", R"({"image_processor": {"crop_size": 8, "size": 8}})");
+  EXPECT_EQ(read_clip_image_config(folder.path(), 8).crop_size, 8);
+  folder.write("processor_config.json", R"({"image_processor": {"do_rescale": false}})");
+  const std::string message = message_of<BadInput>([&] { read_clip_image_config(folder.path(), 8); });
+  EXPECT_NE(message.find("processor_config.json: image_processor: 'do_rescale' is false"), std::string::npos)
+      << message;
 }
 
 TEST(ClipImageConfig, NamesFileAndKeyOfWhatIsNotSupported) {

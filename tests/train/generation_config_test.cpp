@@ -82,20 +82,111 @@ TEST(GenerationConfig, AModelOfTextAloneWritesAndKeepsTheKeysOfOtherTools) {
 TEST(GenerationConfig, ErrorsNameFileAndKeyAndWhatWasFound) {
   EXPECT_EQ(message_of("[]"), ": expected a JSON object");
   EXPECT_NE(message_of("{").find("JSON"), std::string::npos);
-  EXPECT_EQ(message_of(R"({"num_steps": 0})"), ": 'num_steps' must be 1 to 1e6, got 0");
+  EXPECT_EQ(message_of(R"({"num_steps": 0})"), ": 'num_steps' must be 1 to 10000, got 0");
   EXPECT_EQ(message_of(R"({"num_steps": 2.5})"), ": 'num_steps' must be a positive integer, got 2.5");
   EXPECT_EQ(message_of(R"({"image_size": "64"})"), ": 'image_size' must be a positive integer, got \"64\"");
-  EXPECT_EQ(message_of(R"({"max_tokens": -1})"), ": 'max_tokens' must be 1 to 1e6, got -1");
-  EXPECT_EQ(message_of(R"({"max_tokens": 18446744073709551615})"),
-            ": 'max_tokens' must be 1 to 1e6, got 18446744073709551615");
+  EXPECT_EQ(message_of(R"({"max_tokens": -1})"), ": 'max_tokens' must be 1 to 1000000, got -1");
+  EXPECT_EQ(message_of(R"({"max_tokens": 18446744073709551615})"), ": 'max_tokens' must be 1 to 1000000, got 1000001");
   EXPECT_EQ(message_of(R"({"temperature": 0})"), ": 'temperature' must be above 0, got 0");
   EXPECT_EQ(message_of(R"({"temperature": true})"), ": 'temperature' must be a number, got true");
-  EXPECT_EQ(message_of(R"({"cfg_scale": -2})"), ": 'cfg_scale' must be above 0, got -2");
+  EXPECT_EQ(message_of(R"({"cfg_scale": -2})"), ": 'cfg_scale' must be 1 to 100, got -2");
   EXPECT_EQ(message_of(R"({"episode": []})"), ": 'episode' must be a list of \"text\" and \"image\"");
   EXPECT_EQ(message_of(R"({"episode": "text"})"), ": 'episode' must be a list of \"text\" and \"image\"");
   EXPECT_EQ(message_of(R"({"episode": ["text", "video"]})"),
             ": 'episode' must be a list of \"text\" and \"image\", got \"video\"");
   EXPECT_EQ(message_of(R"({"system_prompt": 3})"), ": 'system_prompt' must be a string, got 3");
+}
+
+// The ranges are those of the options.
+TEST(GenerationConfig, GuidanceThatWouldNeverActIsRefused) {
+  for (const char* value : {"[0.9, 0.1]", "[1.5, 7]", "[0.5, 0.5]", "[-0.1, 1]", "[0, 1.01]"}) {
+    const std::string what = message_of(R"({"cfg_interval": )" + std::string(value) + "}");
+    EXPECT_NE(what.find(": 'cfg_interval' must be [low, high] with 0 <= low < high <= 1, got ["), std::string::npos)
+        << what;
+  }
+  EXPECT_EQ(message_of(R"({"cfg_interval": [0, 1]})"), "nothing");
+  EXPECT_EQ(message_of(R"({"cfg_scale": 0.5})"), ": 'cfg_scale' must be 1 to 100, got 0.5");
+  EXPECT_EQ(message_of(R"({"cfg_image_scale": 101})"), ": 'cfg_image_scale' must be 1 to 100, got 101");
+  EXPECT_EQ(message_of(R"({"cfg_renorm_min": 7})"), ": 'cfg_renorm_min' must be 0 to 1, got 7");
+  EXPECT_EQ(message_of(R"({"cfg_renorm_min": -3})"), ": 'cfg_renorm_min' must be 0 to 1, got -3");
+  EXPECT_EQ(message_of(R"({"num_steps": 10001})"), ": 'num_steps' must be 1 to 10000, got 10001");
+  EXPECT_EQ(message_of(R"({"timestep_shift": -1})"), ": 'timestep_shift' must be above 0, got -1");
+}
+
+GenerationConfig read_text(const std::string& json) {
+  const TempFolder temp;
+  temp.write("generation_config.json", json);
+  return read_generation_config(temp.path());
+}
+
+TEST(GenerationConfig, GreedyFilesOfOtherToolsAreGreedyHere) {
+  for (const char* temperature : {"0", "0.0", "null", "0.7"}) {
+    const auto config = read_text(R"({"do_sample": false, "max_new_tokens": 4, "temperature": )" +
+                                  std::string(temperature) + R"(, "top_k": 20})");
+    EXPECT_TRUE(config.greedy);
+    EXPECT_EQ(config.max_tokens, 4);
+    EXPECT_EQ(config.temperature, 1.0);
+    EXPECT_EQ(to_rollout_config(config).temperature, 0);
+    EXPECT_EQ(told_left_out(config, 1), "");  // top_k does not act there either
+  }
+  const auto both = read_text(R"({"max_tokens": 7, "max_new_tokens": 4, "temperature": null})");
+  EXPECT_EQ(both.max_tokens, 7);
+  EXPECT_FALSE(both.greedy);
+  EXPECT_EQ(message_of(R"({"do_sample": "no"})"), ": 'do_sample' must be true or false, got \"no\"");
+  EXPECT_EQ(message_of(R"({"max_new_tokens": 0})"), ": 'max_tokens' must be 1 to 1000000, got 0");
+}
+
+TEST(GenerationConfig, WhatOfOtherToolsDoesNotActIsTold) {
+  const auto qwen = read_text(R"({"bos_token_id": 5, "pad_token_id": 5, "do_sample": true, "eos_token_id": [9, 5],
+      "repetition_penalty": 1.05, "temperature": 0.7, "top_p": 0.8, "top_k": 20, "transformers_version": "4.37.0"})");
+  EXPECT_EQ(qwen.temperature, 0.7);
+  EXPECT_EQ(told_left_out(qwen, 9),
+            "generation_config.json: left out, they do not act here: repetition_penalty = 1.05, top_k = 20, "
+            "top_p = 0.8, eos_token_id = [9,5] (a text ends at token 9 alone)");
+  EXPECT_EQ(told_left_out(read_text(R"({"eos_token_id": 9, "top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0,
+      "num_beams": 1, "min_p": null, "use_cache": true, "return_dict_in_generate": true})"),
+                          9),
+            "");
+  EXPECT_NE(told_left_out(read_text(R"({"max_length": 20})"), 9).find("max_length = 20"), std::string::npos);
+  EXPECT_EQ(told_left_out(read_text(R"({"max_length": 20, "max_new_tokens": 5})"), 9), "");
+  EXPECT_NE(told_left_out(read_text(R"({"program": ["image"]})"), 9).find("program = [\"image\"]"), std::string::npos);
+}
+
+TEST(GenerationConfig, WhatIsWrittenSaysTheSameToOtherTools) {
+  const TempFolder temp;
+  temp.write("generation_config.json", R"({"do_sample": false, "max_new_tokens": 4, "top_k": 3})");
+  GenerationConfig config = read_generation_config(temp.path());
+  EXPECT_NE(to_json(config, temp.path()).find("\"do_sample\": false"), std::string::npos);
+  config.greedy = false;
+  config.max_tokens = 9;
+  const std::string written = to_json(config, temp.path());
+  EXPECT_NE(written.find("\"do_sample\": true"), std::string::npos) << written;
+  EXPECT_NE(written.find("\"max_new_tokens\": 9"), std::string::npos) << written;
+  EXPECT_NE(written.find("\"top_k\": 3"), std::string::npos) << written;
+}
+
+// The published BAGEL folder as its inference code samples it (inferencer.py of ByteDance-Seed/Bagel).
+TEST(GenerationConfig, AFamilyHasItsOwnDefaults) {
+  const std::filesystem::path data = UNIGRPO_TEST_DATA;
+  const GenerationConfig bagel = read_generation_config(data / "bagel_7b");
+  EXPECT_EQ(bagel.image_size, 1024);
+  EXPECT_EQ(bagel.timestep_shift, 3.0);
+  EXPECT_FALSE(bagel.prompt_given);
+  const auto plans = {SegmentKind::text, SegmentKind::image};
+  EXPECT_TRUE(
+      default_prompt(data / "bagel_7b", plans).starts_with("You should first think about the planning process"));
+  EXPECT_EQ(default_prompt(data / "bagel_7b", {SegmentKind::image}), "");
+  EXPECT_EQ(default_prompt(data / "bagel_7b", {SegmentKind::image, SegmentKind::text}), "");
+  EXPECT_EQ(default_prompt(data / "qwen2_tiny", {SegmentKind::text}), "");
+  EXPECT_EQ(read_generation_config(data / "bagel_tiny").image_size, 128);  // its largest square
+  EXPECT_EQ(read_generation_config(data / "qwen2_tiny").timestep_shift, 1.0);
+  const TempFolder temp;
+  std::filesystem::copy_file(data / "bagel_7b/config.json", temp.path() / "config.json");
+  temp.write("generation_config.json", R"({"temperature": 0.7, "image_size": 512, "system_prompt": ""})");
+  const GenerationConfig told = read_generation_config(temp.path());
+  EXPECT_EQ(told.image_size, 512);
+  EXPECT_EQ(told.timestep_shift, 3.0);
+  EXPECT_TRUE(told.prompt_given);
 }
 
 TEST(GenerationConfig, RolloutsForSamplingHaveTheSameSettings) {

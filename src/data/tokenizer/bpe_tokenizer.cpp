@@ -196,11 +196,11 @@ std::vector<int32_t> BpeTokenizer::merge(std::string_view word) const {
   return ids;
 }
 
-std::string BpeTokenizer::decode(const std::vector<int64_t>& ids) const {
+std::string BpeTokenizer::decode(const std::vector<int64_t>& ids, bool with_special) const {
   std::string bytes;
   bool first = true;
   for (const int64_t id : ids) {
-    if (id < 0 || id >= vocab_size() || is_special_[static_cast<size_t>(id)]) continue;
+    if (id < 0 || id >= vocab_size() || (is_special_[static_cast<size_t>(id)] && !with_special)) continue;
     const std::string& token = files_.tokens[static_cast<size_t>(id)];
     if (files_.byte_level) {
       bytes += is_added_[static_cast<size_t>(id)] ? token : ByteAlphabet::get().to_bytes(token);

@@ -29,7 +29,8 @@ class BpeTokenizer final : public Tokenizer {
   /// Leaves out special tokens and ids outside the vocabulary. Byte-level tokens are joined and
   /// invalid UTF-8 becomes U+FFFD; other tokens are joined with spaces (what Hugging Face does
   /// without a decoder).
-  std::string decode(const std::vector<int64_t>& ids) const override;
+  std::string decode(const std::vector<int64_t>& ids) const override { return decode(ids, false); }
+  std::string decode_all(const std::vector<int64_t>& ids) const override { return decode(ids, true); }
   const std::map<std::string, int64_t>& special_tokens() const override { return special_tokens_; }
 
  private:
@@ -52,6 +53,7 @@ class BpeTokenizer final : public Tokenizer {
 
   template <typename Plain>
   static void split(const Finder& finder, std::string_view text, std::vector<int64_t>& ids, const Plain& plain);
+  std::string decode(const std::vector<int64_t>& ids, bool with_special) const;
   void encode_plain(std::string_view text, std::vector<int64_t>& ids) const;
   void encode_word(const std::string& word, std::vector<int64_t>& ids) const;
   std::vector<int32_t> merge(std::string_view word) const;

@@ -2,6 +2,7 @@
 
 #include <sentencepiece_processor.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "base/error.h"
@@ -96,6 +97,20 @@ std::string SentencePieceTokenizer::decode(const std::vector<int64_t>& ids) cons
   const auto status = library_->processor.Decode(plain, &text);
   if (!status.ok()) throw RuntimeFailure("SentencePiece cannot decode: {}", status.ToString());
   return text;
+}
+
+std::string SentencePieceTokenizer::decode_all(const std::vector<int64_t>& ids) const {
+  std::string text;
+  std::vector<int64_t> plain;
+  for (const int64_t id : ids) {
+    const auto special = std::ranges::find(special_tokens_, id, &std::pair<const std::string, int64_t>::second);
+    if (special == special_tokens_.end()) {
+      plain.push_back(id);
+      continue;
+    }
+    text += decode(std::exchange(plain, {})) + special->first;
+  }
+  return text + decode(plain);
 }
 
 }  // namespace unigrpo::data

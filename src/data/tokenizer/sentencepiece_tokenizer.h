@@ -29,6 +29,8 @@ class SentencePieceTokenizer final : public Tokenizer {
   /// Throws BadInput for text that is not valid UTF-8 or longer than 1 MiB.
   std::vector<int64_t> encode(std::string_view text) const override;
   std::string decode(const std::vector<int64_t>& ids) const override;
+  /// What stands between two special tokens is decoded on its own, as it is encoded.
+  std::string decode_all(const std::vector<int64_t>& ids) const override;
   const std::map<std::string, int64_t>& special_tokens() const override { return special_tokens_; }
 
  private:

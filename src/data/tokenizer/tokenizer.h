@@ -19,6 +19,8 @@ class Tokenizer {
   virtual std::vector<int64_t> encode(std::string_view text) const = 0;
   /// Special tokens are left out.
   virtual std::string decode(const std::vector<int64_t>& ids) const = 0;
+  /// What was written, special tokens in their spelling.
+  virtual std::string decode_all(const std::vector<int64_t>& ids) const = 0;
   /// Spelling -> id, e.g. {"<|im_start|>", 401}.
   virtual const std::map<std::string, int64_t>& special_tokens() const = 0;
 };

@@ -53,6 +53,7 @@ class Bagel final : public MotPolicy {
   /// those of ae.safetensors.
   static NamedTensors shapes(const BagelConfig& config);
   static ModelSizes read_sizes(const std::filesystem::path& folder);
+  static SamplingDefaults sampling_defaults(const std::filesystem::path& folder);
 
   int64_t latent_channels() const override { return config_.latent_channels(); }
   LatentGrid grid_for(int64_t image_size) const override;

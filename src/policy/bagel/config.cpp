@@ -14,6 +14,13 @@ using nlohmann::json;
 const MotConfig kLanguageModel = {
     .rope_theta = 1e6, .prefix = "language_model.", .generation_expert = true, .qk_norm = true};
 
+/// How the code published with BAGEL samples it: the largest square, the shift 3.0, and, where the model writes a plan
+/// first, this prompt (inferencer.py of ByteDance-Seed/Bagel: image_shapes, timestep_shift, GEN_THINK_SYSTEM_PROMPT).
+constexpr std::string_view kPlanPrompt =
+    "You should first think about the planning process in the mind and then generate the image. \n"
+    "The planning process is enclosed within <think> </think> tags, i.e. <think> planning process here </think> image "
+    "here";
+
 VisionConfig read_vit(const io::JsonSection& s) {
   VisionConfig c;
   c.encoder.hidden_size = s.integer("hidden_size");
@@ -67,6 +74,15 @@ BagelConfig read_bagel_config(const std::filesystem::path& folder) {
   c.vit_max_patches_per_side = root.integer("vit_max_num_patch_per_side", c.vit_max_patches_per_side);
   c.timestep_shift = root.number("timestep_shift", 1.0);
   return c;
+}
+
+SamplingDefaults Bagel::sampling_defaults(const std::filesystem::path& folder) {
+  const auto root = io::JsonSection::open(folder / "config.json");
+  BagelConfig c;
+  c.vae = read_vae(root.section("vae_config"));
+  c.latent_patch_size = root.integer("latent_patch_size", c.latent_patch_size);
+  c.max_latent_size = root.integer("max_latent_size", c.max_latent_size);
+  return {.image_size = c.max_latent_size * c.pixels_per_token(), .timestep_shift = 3.0, .plan_prompt = kPlanPrompt};
 }
 
 }  // namespace unigrpo::policy

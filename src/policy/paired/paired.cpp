@@ -140,6 +140,12 @@ ModelSizes Paired::read_sizes(const fs::path& folder) {
                  halves.image);
 }
 
+SamplingDefaults Paired::sampling_defaults(const fs::path& folder) {
+  SamplingDefaults defaults = Bagel::sampling_defaults(folder / read_pair_config(folder).image);
+  defaults.plan_prompt = "";
+  return defaults;
+}
+
 std::unique_ptr<Paired> Paired::load(const PolicyConfig& config, const Runtime& runtime) {
   const fs::path folder = config.model;
   const PairFolders folders = read_pair_config(folder);

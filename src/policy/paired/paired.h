@@ -44,6 +44,8 @@ class Paired final : public UnifiedPolicy {
   static std::unique_ptr<Paired> load(const PolicyConfig& config, const Runtime& runtime);
   /// Throws BadInput: a pair has no one set of sizes.
   [[noreturn]] static ModelSizes read_sizes(const std::filesystem::path& folder);
+  /// The image model's, without its prompt: another writes the plan.
+  static SamplingDefaults sampling_defaults(const std::filesystem::path& folder);
 
   const data::Tokenizer& tokenizer() const override { return text_->tokenizer(); }
   int64_t bos_id() const override { return text_->bos_id(); }

@@ -31,6 +31,7 @@ class Qwen2 final : public MotPolicy {
   /// Every weight of a model of these sizes by its official name, without memory (meta tensors).
   static NamedTensors shapes(const MotConfig& config);
   static ModelSizes read_sizes(const std::filesystem::path& folder);
+  static SamplingDefaults sampling_defaults(const std::filesystem::path& /*folder*/) { return {}; }
 
   int64_t latent_channels() const override { refuse_images(); }
   LatentGrid grid_for(int64_t) const override { refuse_images(); }

@@ -46,6 +46,8 @@ TEST(BpeTokenizer, DecodesBytesAndLeavesOutSpecialTokens) {
     EXPECT_EQ(tokenizer->decode(tokenizer->encode(text)), text);
   }
   EXPECT_EQ(tokenizer->decode(tokenizer->encode("<|im_start|>a<|vision_start|>b<|im_end|>")), "ab");
+  const std::string written = "<|im_start|>a <|vision_start|> b<|im_end|>";
+  EXPECT_EQ(tokenizer->decode_all(tokenizer->encode(written)), written);
   Ids smile = tokenizer->encode("\xF0\x9F\x99\x82");
   ASSERT_GT(smile.size(), 1u);
   smile.pop_back();

@@ -76,6 +76,7 @@ TEST(SentencePieceTokenizer, CutsOutSpelledTokensOnly) {
   EXPECT_EQ(tokenizer.encode("<think>"), (Ids{1, 9}));
   EXPECT_EQ(tokenizer.encode("<s>"), (Ids{1, 0}));
   EXPECT_EQ(tokenizer.decode({1, 2, 5, 8, 3, 7, 9}), "ab<think>");
+  EXPECT_EQ(tokenizer.decode_all({1, 2, 5, 8, 3, 7, 9}), "a<|x|><|u|>b<s><think>");
   EXPECT_EQ(tokenizer.special_tokens(),
             (std::map<std::string, int64_t>{{"<unk>", 0}, {"<|x|>", 5}, {"<|x|>y|>", 6}, {"<s>", 7}, {"<|u|>", 8}}));
 }
