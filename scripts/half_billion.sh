@@ -32,4 +32,4 @@ measured "$unigrpo" sample --model "$folder/model" --dtype bfloat16 --prompt "a 
 measured "$unigrpo" train recipes/bagel_7b_geneval_lora.toml --set "policy.model=$folder/model" --set "run.dir=$folder/run" \
   --set run.num_steps=1 --set "data.prompts=assets/shapes-world/train.jsonl" --set rollout.system_prompt= \
   --set rollout.image_size=256 --set rollout.max_tokens=32 --set grpo.prompts_per_step=1 --set grpo.group_size=2 \
-  --set grpo.num_minibatches=1 --set monitor.drift.enabled=false --set policy.lora.rank=16 --set policy.lora.alpha=32 --set checkpoint.every=0
+  --set 'rewards=[{kind = "geneval"}]' --set eval.prompts= --set grpo.num_minibatches=1 --set monitor.drift.enabled=false --set policy.lora.rank=16 --set policy.lora.alpha=32 --set checkpoint.every=0

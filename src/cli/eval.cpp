@@ -8,23 +8,43 @@
 #include "cli/model_options.h"
 #include "io/atomic_file.h"
 #include "monitor/samples_file.h"
+#include "recipe/parse.h"
 #include "reward/rules.h"
 #include "runtime/runtime.h"
 #include "train/evaluator.h"
 
 namespace unigrpo::cli {
 
-int run(const EvalOptions& options) {
+namespace {
+
+std::vector<reward::TermConfig> rewards_of(const EvalOptions& options, const recipe::Recipe& recipe,
+                                           const std::string& prompts) {
+  if (!options.recipe.empty()) {
+    const auto& terms = recipe.eval.rewards.empty() ? recipe.reward.terms : recipe.eval.rewards;
+    if (terms.empty()) throw BadInput("{}: neither [[eval.rewards]] nor [[rewards]]", options.recipe);
+    return terms;
+  }
+  if (options.reward.empty()) return train::default_eval_rewards(prompts);
   const auto kind = enum_value<reward::RewardKind>(options.reward);
   if (!kind) throw BadInput("--reward: expected {}, got '{}'", enum_choices<reward::RewardKind>(), options.reward);
-  std::vector<reward::TermConfig> rewards = train::default_eval_rewards();
-  rewards.front().kind = *kind;
-  if (const auto lacks = reward::validate(rewards.front(), "reward")) {
-    throw BadInput("--reward: '{}' needs settings, which a recipe can give in [[eval.rewards]]: {}", options.reward,
+  const reward::TermConfig term = train::eval_reward(*kind);
+  if (const auto lacks = reward::validate(term, "reward")) {
+    throw BadInput("--reward: '{}' needs settings, which --recipe can give: {}", options.reward,
                    lacks->keys.front() + ": " + lacks->message);
   }
+  return {term};
+}
+
+}  // namespace
+
+int run(const EvalOptions& options) {
+  recipe::Recipe recipe;
+  if (!options.recipe.empty()) recipe = recipe::parse(options.recipe, options.overrides, recipe::Command::check);
+  const std::string prompts = options.prompts.empty() ? recipe.eval.prompts : options.prompts;
+  if (prompts.empty()) throw BadInput("--prompts is required; see `unigrpo eval --help`");
+  const std::vector<reward::TermConfig> rewards = rewards_of(options, recipe, prompts);
   const train::EvalOptions eval{.model = options.model.model,
-                                .prompts = options.prompts,
+                                .prompts = prompts,
                                 .rewards = rewards,
                                 .generation = generation_of(options.model),
                                 .seed = options.seed,

@@ -4,6 +4,9 @@
 #include <optional>
 #include <string_view>
 
+#include "base/left_behind.h"
+#include "base/utf8.h"
+
 #ifdef UNIGRPO_WITH_TORCH
 #include <c10/util/Exception.h>
 #endif
@@ -24,6 +27,7 @@ std::string message_of(const std::exception& error) {
 std::optional<ExitCode> family_of(const std::exception& error) {
   if (dynamic_cast<const BadInput*>(&error)) return ExitCode::bad_input;
   if (dynamic_cast<const RuntimeFailure*>(&error)) return ExitCode::failed;
+  if (dynamic_cast<const Interrupted*>(&error)) return ExitCode::interrupted;
   return std::nullopt;
 }
 

@@ -13,9 +13,9 @@ struct Failure {
   std::string line;
 };
 
-/// Nested exceptions are joined outermost first by ": ". The outermost of them that is a BadInput or a RuntimeFailure
-/// decides the exit code (bad_input, failed); without either it is failed. Control characters are escaped, so that
-/// the line is one line whatever a file name or a key holds.
+/// Nested exceptions are joined outermost first by ": ". The outermost of them that is a BadInput, a RuntimeFailure
+/// or Interrupted decides the exit code (bad_input, failed, interrupted); without either it is failed. Control
+/// characters are escaped, so that the line is one line whatever a file name or a key holds.
 Failure describe_failure(const std::exception& error);
 
 }  // namespace unigrpo::cli

@@ -1,11 +1,14 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <cstdlib>
 #include <memory>
 #include <string_view>
 #include <vector>
 
 #include "base/error.h"
+#include "base/left_behind.h"
 #include "base/text.h"
+#include "base/utf8.h"
 #include "cli/commands.h"
 #include "cli/failure.h"
 #include "cli/model_commands.h"
@@ -20,7 +23,7 @@ std::vector<Command> all_commands() {
       {"recipe", "Explain every recipe key, or check a recipe and print it in full", &declare_recipe},
       {"data", "Make the embedded world's prompt files, examples and tokenizer", &declare_data},
       {"report", "Write report.html of a run folder", &declare_report},
-      {"reward", "Score existing samples with a reward plugin", &declare_reward},
+      {"reward", "Score existing samples with a plugin, or the rewards of a recipe", &declare_reward},
   };
   commands.insert(commands.end(), kModelCommands.begin(), kModelCommands.end());
   return commands;
@@ -35,7 +38,7 @@ int answer_parse_error(const CLI::App& app, const CLI::ParseError& error) {
     part = part->get_subcommands().front();
     command += " " + part->get_name();
   }
-  throw BadInput("{}; see `unigrpo{} --help`", error.what(), command);
+  throw BadInput("{}; see `unigrpo{} --help`", hide_password(error.what()), command);
 }
 
 void check_command_name(std::string_view name, const std::vector<Command>& commands) {
@@ -83,14 +86,19 @@ void add_overrides(CLI::App& app, std::vector<std::string>& overrides) {
 }  // namespace unigrpo::cli
 
 int main(int argc, char** argv) {
-  unigrpo::cli::Failure failure;
+  const auto failed = [](const unigrpo::cli::Failure& failure) {
+    std::fprintf(stderr, "unigrpo: %s\n", failure.line.c_str());
+    return static_cast<int>(failure.code);
+  };
+  int code = 0;
   try {
-    return unigrpo::cli::run_command_line(argc, argv);
+    code = unigrpo::cli::run_command_line(argc, argv);
   } catch (const std::exception& error) {
-    failure = unigrpo::cli::describe_failure(error);
+    code = failed(unigrpo::cli::describe_failure(error));
   } catch (...) {
-    failure.line = "unknown exception";
+    code = failed({.line = "unknown exception"});
   }
-  std::fprintf(stderr, "unigrpo: %s\n", failure.line.c_str());
-  return static_cast<int>(failure.code);
+  if (!unigrpo::any_left_behind()) return code;
+  std::fflush(nullptr);
+  std::_Exit(code);  // destructors of static objects would pull them from under a thread that still runs
 }

@@ -84,8 +84,17 @@ Run declare_sample(CLI::App& app) {
 Run declare_eval(CLI::App& app) {
   const auto options = std::make_shared<EvalOptions>();
   add_model_options(app, options->model);
-  app.add_option("--prompts", options->prompts, "Prompt file (JSONL, GenEval's schema)")->required();
-  app.add_option("--reward", options->reward, "What scores the images")->capture_default_str();
+  app.add_option("--prompts", options->prompts, "Prompt file (JSONL; default: eval.prompts of --recipe)");
+  auto* reward = app.add_option("--reward", options->reward,
+                                "Kind of reward (default: by what the rows hold: edit, answer, geneval or ocr)");
+  auto* recipe =
+      app.add_option("--recipe", options->recipe,
+                     "Its [[eval.rewards]], or else its [[rewards]], whatever their kind; the first one counts")
+          ->excludes(reward);
+  app.add_option("--set", options->overrides, "Override a key of --recipe: --set eval.rewards.0.http.url=...")
+      ->needs(recipe)
+      ->allow_extra_args(false)
+      ->type_name("KEY=VALUE");
   app.add_option("--json", options->json, "Write the result here");
   app.add_option("--out", options->out, "Folder for all images and samples.jsonl");
   app.add_option("--seed", options->seed, "Of all noise (default 0)");

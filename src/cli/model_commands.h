@@ -5,7 +5,9 @@
 #include <string>
 #include <vector>
 
+#include "base/signals.h"
 #include "cli/commands.h"
+#include "reward/rewarder.h"
 
 namespace unigrpo::cli {
 
@@ -46,7 +48,8 @@ struct SampleOptions {
 
 struct EvalOptions {
   ModelOptions model;
-  std::string prompts, reward = "geneval", json, out;
+  std::string prompts, reward, recipe, json, out;
+  std::vector<std::string> overrides;  // of the recipe
   uint64_t seed = 0;
   int64_t num_samples = 1, max_prompts = 0;
   bool oracle_plan = false;
@@ -78,5 +81,9 @@ int run(const EvalOptions& options);
 int run(const ExportOptions& options);
 int run(const InitOptions& options);
 int run(const SelftestOptions& options);
+
+/// The rewards of these terms. Defined twice as well: where a network is among them, `unigrpo` starts anew as
+/// `unigrpo-torch`.
+reward::Rewarder make_rewarder(const reward::RewardConfig& config, StopToken stop);
 
 }  // namespace unigrpo::cli

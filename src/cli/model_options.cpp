@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "checkpoint/load_adapter.h"
 #include "policy/load.h"
+#include "train/build.h"
 
 namespace unigrpo::cli {
 namespace {
@@ -74,6 +75,12 @@ std::unique_ptr<policy::UnifiedPolicy> load_model(const ModelOptions& options) {
 void tell_settings(const train::GenerationConfig& generation, int64_t eos_id) {
   if (const std::string told = train::told_left_out(generation, eos_id); !told.empty()) log::warn(told);
   std::printf("settings: %s\n", train::to_line(generation).c_str());
+}
+
+reward::Rewarder make_rewarder(const reward::RewardConfig& config, StopToken stop) {
+  Runtime runtime = make_runtime({});
+  runtime.stop = stop;
+  return train::build_rewarder(config, runtime);
 }
 
 }  // namespace unigrpo::cli

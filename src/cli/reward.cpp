@@ -7,6 +7,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -14,11 +15,15 @@
 #include "base/clock.h"
 #include "base/enum_names.h"
 #include "base/error.h"
+#include "base/left_behind.h"
 #include "cli/commands.h"
+#include "cli/model_commands.h"
 #include "io/atomic_file.h"
 #include "monitor/samples_file.h"
 #include "recipe/free_table.h"
-#include "reward/plugin/plugin_reward.h"
+#include "recipe/parse.h"
+#include "reward/plugin/library.h"
+#include "reward/rewarder.h"
 
 namespace unigrpo::cli {
 namespace {
@@ -28,6 +33,7 @@ using Json = nlohmann::ordered_json;
 
 struct Options {
   reward::PluginConfig plugin;
+  std::string recipe;
   std::string samples;
   std::string settings;
   std::vector<std::string> overrides;
@@ -88,21 +94,78 @@ std::vector<data::Sample> read(const std::string& path) {
   return samples;
 }
 
-/// What one dimension gave, in the samples' order.
-std::vector<double> values_of(const std::vector<reward::Score>& scores, size_t dimension, const std::string& name) {
-  std::vector<double> values;
-  for (const reward::Score& score : scores) {
-    if (dimension == 0) {
-      if (score.value) values.push_back(*score.value);
-    } else if (const auto part = score.parts.find(name); part != score.parts.end()) {
-      values.push_back(part->second);
-    }
-  }
-  return values;
+/// The one reward of --plugin, under its file's name.
+reward::RewardConfig plugin_config(const Options& options) {
+  reward::TermConfig term;
+  term.kind = reward::RewardKind::plugin;
+  term.name = fs::path(options.plugin.path).stem().string();
+  term.plugin = options.plugin;
+  term.plugin.isolate = *enum_value<reward::Isolation>(options.isolate);
+  term.plugin.settings = settings_of(options);
+  return {.terms = {term}};
 }
 
-Json json_of(const data::Sample& sample, const reward::Score& score) {
-  Json row = {{"id", sample.id}, {"score", score.value ? Json(*score.value) : Json(nullptr)}};
+/// The terms of --recipe. What they cannot judge is told, and stops nothing.
+reward::RewardConfig recipe_config(const Options& options) {
+  reward::RewardConfig config = recipe::parse(options.recipe, options.overrides, recipe::Command::check).reward;
+  if (config.terms.empty()) throw BadInput("{}: rewards: missing (list of tables)", options.recipe);
+  if (config.on_error == reward::OnError::stop) config.on_error = reward::OnError::drop_sample;
+  return config;
+}
+
+/// What one number of a reward is called, and what it was for the samples that have it. `part`: a named dimension;
+/// empty: the score itself.
+struct Column {
+  std::string name;
+  std::vector<double> values;
+};
+
+Column column(const reward::ScoreTable& table, size_t k, const std::string& part, const std::string& name) {
+  Column out{.name = name, .values = {}};
+  for (const auto& row : table.scores) {
+    const auto found = row[k].parts.find(part);
+    if (part.empty() ? row[k].value.has_value() : found != row[k].parts.end()) {
+      out.values.push_back(part.empty() ? *row[k].value : found->second);
+    }
+  }
+  return out;
+}
+
+/// A plugin's dimensions, of which the first is the score.
+std::vector<Column> columns_of_plugin(const reward::ScoreTable& table, const std::vector<std::string>& dimensions) {
+  std::vector<Column> columns;
+  for (const std::string& name : dimensions) columns.push_back(column(table, 0, columns.empty() ? "" : name, name));
+  return columns;
+}
+
+/// Every term's score, and under term_part, as in metrics.jsonl, what it consists of.
+std::vector<Column> columns_of_terms(const reward::ScoreTable& table) {
+  std::vector<Column> columns;
+  for (size_t k = 0; k < table.terms.size(); ++k) {
+    std::set<std::string> parts;
+    for (const auto& row : table.scores) {
+      for (const auto& [name, value] : row[k].parts) parts.insert(name);
+    }
+    columns.push_back(column(table, k, "", table.terms[k]));
+    for (const std::string& part : parts) columns.push_back(column(table, k, part, table.terms[k] + "_" + part));
+  }
+  return columns;
+}
+
+Json statistics_json(const Statistics& all) {
+  Json json = {{"count", all.count}};
+  if (all.count > 0) json.update({{"mean", all.mean}, {"spread", all.spread}, {"min", all.min}, {"max", all.max}});
+  return json;
+}
+
+std::string statistics_line(const std::string& name, const Statistics& all) {
+  if (all.count == 0) return fmt::format("{:<24} {:>8}\n", name, 0);
+  return fmt::format("{:<24} {:>8} {:>12.6g} {:>12.6g} {:>12.6g} {:>12.6g}\n", name, all.count, all.mean, all.spread,
+                     all.min, all.max);
+}
+
+Json json_of(const reward::Score& score) {
+  Json row = {{"score", score.value ? Json(*score.value) : Json(nullptr)}};
   if (!score.value) row["reason"] = score.reason;
   if (!score.parts.empty()) row["parts"] = score.parts;
   if (!score.missing.empty()) row["missing"] = score.missing;
@@ -110,61 +173,84 @@ Json json_of(const data::Sample& sample, const reward::Score& score) {
   return row;
 }
 
-int run_reward(Options options) {
-  options.plugin.isolate = *enum_value<reward::Isolation>(options.isolate);
-  options.plugin.settings = settings_of(options);
+/// One row a sample: a plugin's score with what belongs to it, or those of a recipe's terms by name.
+Json rows_of(const std::vector<data::Sample>& samples, const reward::ScoreTable& table, bool of_plugin) {
+  Json rows = Json::array();
+  for (size_t n = 0; n < samples.size(); ++n) {
+    Json row = {{"id", samples[n].id}};
+    if (of_plugin) {
+      row.update(json_of(table.scores[n][0]));
+    } else {
+      for (size_t k = 0; k < table.terms.size(); ++k) row["rewards"][table.terms[k]] = json_of(table.scores[n][k]);
+    }
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+int run_reward(const Options& options) {
+  const bool of_plugin = options.recipe.empty();
+  if (of_plugin && options.plugin.path.empty()) {
+    throw BadInput("without --recipe, --plugin is required; see `unigrpo reward --help`");
+  }
+  const reward::RewardConfig config = of_plugin ? plugin_config(options) : recipe_config(options);
   const std::vector<data::Sample> samples = read(options.samples);
+  const StopToken stop = signals::install();
   Stopwatch watch;
-  reward::PluginReward plugin(fs::path(options.plugin.path).stem().string(), options.plugin);
+  reward::Rewarder rewarder = make_rewarder(config, stop);
   const double start_s = watch.restart();
-  const std::vector<reward::Score> scores = plugin.score(samples);
+  const reward::ScoreTable table = rewarder.score(samples);
+  if (stop.requested()) throw Interrupted(std::string(stop.signal()) + ": not all samples were judged");
   const double seconds_per_sample = watch.seconds() / static_cast<double>(samples.size());
 
+  const auto columns = of_plugin ? columns_of_plugin(table, rewarder.dimensions(0)) : columns_of_terms(table);
   Json dimensions = Json::object();
-  std::string table =
-      fmt::format("{:<24} {:>8} {:>12} {:>12} {:>12} {:>12}\n", "dimension", "scored", "mean", "spread", "min", "max");
-  for (size_t k = 0; k < plugin.description().dimensions.size(); ++k) {
-    const std::string& name = plugin.description().dimensions[k].name;
-    const Statistics all = statistics_of(values_of(scores, k, name));
-    dimensions[name] = {{"count", all.count}};
-    if (all.count == 0) {
-      table += fmt::format("{:<24} {:>8}\n", name, 0);
-      continue;
-    }
-    dimensions[name].update({{"mean", all.mean}, {"spread", all.spread}, {"min", all.min}, {"max", all.max}});
-    table += fmt::format("{:<24} {:>8} {:>12.6g} {:>12.6g} {:>12.6g} {:>12.6g}\n", name, all.count, all.mean,
-                         all.spread, all.min, all.max);
+  std::string text = fmt::format("{:<24} {:>8} {:>12} {:>12} {:>12} {:>12}\n", of_plugin ? "dimension" : "reward",
+                                 "scored", "mean", "spread", "min", "max");
+  for (const Column& each : columns) {
+    const Statistics all = statistics_of(each.values);
+    dimensions[each.name] = statistics_json(all);
+    text += statistics_line(each.name, all);
   }
+  const auto has_value = [](const reward::Score& score) { return score.value.has_value(); };
   const auto num_scored =
-      std::ranges::count_if(scores, [](const reward::Score& score) { return score.value.has_value(); });
-  std::printf("%s%td of %zu samples scored, %.3f ms a sample, %.0f ms to start\n", table.c_str(), num_scored,
+      std::ranges::count_if(table.scores, [&](const auto& row) { return std::ranges::all_of(row, has_value); });
+  const bool any_scored =
+      std::ranges::any_of(table.scores, [&](const auto& row) { return std::ranges::any_of(row, has_value); });
+  std::printf("%s%td of %zu samples scored, %.3f ms a sample, %.0f ms to start\n", text.c_str(), num_scored,
               samples.size(), seconds_per_sample * 1e3, start_s * 1e3);
   if (!options.json.empty()) {
-    Json rows = Json::array();
-    for (size_t n = 0; n < samples.size(); ++n) rows.push_back(json_of(samples[n], scores[n]));
-    const Json all = {{"plugin", options.plugin.path}, {"sha256", plugin.sha256()},
-                      {"samples", options.samples},    {"settings", Json::parse(options.plugin.settings)},
-                      {"dimensions", dimensions},      {"seconds_per_sample", seconds_per_sample},
-                      {"start_seconds", start_s},      {"scores", rows}};
+    Json all = of_plugin ? Json{{"plugin", options.plugin.path},
+                                {"sha256", reward::plugin::file_sha256(options.plugin.path)},
+                                {"samples", options.samples},
+                                {"settings", Json::parse(config.terms[0].plugin.settings)}}
+                         : Json{{"recipe", options.recipe}, {"samples", options.samples}};
+    all.update({{of_plugin ? "dimensions" : "rewards", dimensions},
+                {"seconds_per_sample", seconds_per_sample},
+                {"start_seconds", start_s},
+                {"scores", rows_of(samples, table, of_plugin)}});
     io::write_file_atomic(options.json, all.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
   }
-  return static_cast<int>(num_scored > 0 ? ExitCode::done : ExitCode::failed);
+  return static_cast<int>(any_scored ? ExitCode::done : ExitCode::failed);
 }
 
 }  // namespace
 
 Run declare_reward(CLI::App& app) {
   const auto options = std::make_shared<Options>();
-  app.add_option("--plugin", options->plugin.path, "Shared library, or program that is its worker")->required();
+  auto* plugin = app.add_option("--plugin", options->plugin.path, "Shared library, or program that is its worker");
+  app.add_option("--recipe", options->recipe,
+                 "Instead of --plugin: all [[rewards]] of this recipe, whatever their kind")
+      ->excludes(plugin);
   app.add_option("--samples", options->samples, "samples.jsonl, or its folder")->required();
-  app.add_option("--settings", options->settings, "TOML file: the plugin's own keys");
-  app.add_option("--set", options->overrides, "One of the plugin's own keys: --set limit=200")
+  app.add_option("--settings", options->settings, "TOML file: the plugin's own keys")->needs(plugin);
+  app.add_option("--set", options->overrides, "One of the plugin's own keys, or of the recipe's: --set limit=200")
       ->allow_extra_args(false)
       ->type_name("KEY=VALUE");
-  app.add_option("--isolate", options->isolate, "Where it runs")
+  app.add_option("--isolate", options->isolate, "Where the plugin runs")
       ->check(CLI::IsMember({"process", "none"}))
       ->capture_default_str();
-  app.add_option("--timeout", options->plugin.timeout_s, "Seconds that a call may take")
+  app.add_option("--timeout", options->plugin.timeout_s, "Seconds that a call of the plugin may take")
       ->check(CLI::Range(0.001, 86400.0))
       ->capture_default_str();
   app.add_option("--json", options->json, "Write scores, reasons and notes to this file");

@@ -39,4 +39,11 @@ int run(const ExportOptions&) { return hand_over(); }
 int run(const InitOptions&) { return hand_over(); }
 int run(const SelftestOptions&) { return hand_over(); }
 
+reward::Rewarder make_rewarder(const reward::RewardConfig& config, StopToken stop) {
+  for (const reward::TermConfig& term : config.terms) {
+    if (reward::is_network(term.kind)) hand_over();
+  }
+  return {config, [stop](const reward::TermConfig& term) { return reward::make_reward(term, stop); }, stop};
+}
+
 }  // namespace unigrpo::cli

@@ -18,6 +18,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "base/utf8.h"
 #include "io/address.h"
 
 namespace unigrpo::io {
@@ -70,10 +71,12 @@ bool check_url(const std::string& url) {
     return std::string(text == nullptr ? "" : text);
   };
   if (const CURLUcode code = curl_url_set(parsed.get(), CURLUPART_URL, url.c_str(), CURLU_NON_SUPPORT_SCHEME)) {
-    throw BadInput("URL {}: {}", in_quotes(url), curl_url_strerror(code));
+    throw BadInput("URL {}: {}", in_quotes(hide_password(url)), curl_url_strerror(code));
   }
   const std::string scheme = part(CURLUPART_SCHEME);
-  if (scheme != "http" && scheme != "https") throw BadInput("URL {}: expected http:// or https://", in_quotes(url));
+  if (scheme != "http" && scheme != "https") {
+    throw BadInput("URL {}: expected http:// or https://", in_quotes(hide_password(url)));
+  }
   if (!part(CURLUPART_USER).empty() || !part(CURLUPART_PASSWORD).empty()) {
     throw BadInput("URL: expected one without user name and password");  // not shown: it is a secret
   }
@@ -158,10 +161,13 @@ bool is_lost_connection(CURLcode code) {
   }
 }
 
-Outcome outcome_of_status(const Transfer& transfer, const std::string& key) {
+enum class Purpose { post, probe };
+
+Outcome outcome_of_status(const Transfer& transfer, const std::string& key, Purpose purpose) {
   long status = 0;
   curl_easy_getinfo(transfer.easy.get(), CURLINFO_RESPONSE_CODE, &status);
   if (status >= 200 && status < 300) return {};
+  if (purpose == Purpose::probe && !(status >= 502 && status <= 504)) return {};
   const bool busy = status == 429 || status >= 500;
   Outcome outcome{.failure = fmt::format("status {}", status), .answered = !busy, .try_again = busy};
   if (status >= 300 && status < 400) outcome.failure += ", and redirects are not followed";
@@ -173,8 +179,8 @@ Outcome outcome_of_status(const Transfer& transfer, const std::string& key) {
   return outcome;
 }
 
-Outcome outcome_of(const Transfer& transfer, CURLcode code, const HttpOptions& options) {
-  if (code == CURLE_OK) return outcome_of_status(transfer, options.key);
+Outcome outcome_of(const Transfer& transfer, CURLcode code, const HttpOptions& options, Purpose purpose) {
+  if (code == CURLE_OK) return outcome_of_status(transfer, options.key, purpose);
   if (!transfer.refusal.empty()) return {.failure = transfer.refusal};
   if (code == CURLE_OPERATION_TIMEDOUT) {
     const bool late = Clock::now() + std::chrono::milliseconds(20) >= transfer.deadline;
@@ -194,6 +200,7 @@ struct Session {
   bool loopback_only = false;
   Headers headers;
   Multi multi;
+  int num_unanswered = 0;  // in a row, in this step
   std::minstd_rand random{std::random_device{}()};
 
   double back_off_s(int num_tries) {
@@ -205,8 +212,13 @@ struct Session {
 /// The requests of one call: starts them, watches them, gives each its reply.
 class Round {
  public:
-  Round(Session& session, size_t count, const std::function<std::string(size_t)>& body_of)
-      : session_(session), options_(session.options), multi_(session.multi.get()), body_of_(body_of), replies_(count) {}
+  Round(Session& session, Purpose purpose, size_t count, const std::function<std::string(size_t)>& body_of)
+      : session_(session),
+        purpose_(purpose),
+        options_(session.options),
+        multi_(session.multi.get()),
+        body_of_(body_of),
+        replies_(count) {}
 
   ~Round() {
     for (Transfer& transfer : transfers_) stop(transfer);
@@ -219,7 +231,7 @@ class Round {
         give_up(fmt::format("not judged: {}", options_.stop.signal()));
         break;
       }
-      if (num_unanswered_ >= std::max(kMinUnanswered, options_.max_concurrent)) leave_out_the_rest();
+      if (session_.num_unanswered >= max_unanswered()) leave_out_the_rest();
       start_what_is_due();
       int num_running = 0;
       check(curl_multi_perform(multi_, &num_running));
@@ -230,8 +242,13 @@ class Round {
   }
 
  private:
+  int max_unanswered() const { return std::max(kMinUnanswered, options_.max_concurrent); }
+
+  /// Those under way count as unanswered until they are: a silent judge gets no more requests than it takes to know it.
   bool has_room() const {
-    return next_ < replies_.size() && transfers_.size() < static_cast<size_t>(options_.max_concurrent);
+    const auto under_way = static_cast<int>(transfers_.size());
+    return next_ < replies_.size() && under_way < options_.max_concurrent &&
+           session_.num_unanswered + under_way < max_unanswered();
   }
 
   void start_what_is_due() {
@@ -255,9 +272,13 @@ class Round {
     if (easy == nullptr) throw RuntimeFailure("libcurl gives no handle");
     set(easy, CURLOPT_PRIVATE, &transfer);
     set(easy, CURLOPT_URL, options_.url.c_str());
-    set(easy, CURLOPT_HTTPHEADER, session_.headers.get());
-    set(easy, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(transfer.body.size()));
-    set(easy, CURLOPT_POSTFIELDS, transfer.body.data());
+    if (purpose_ == Purpose::probe) {
+      set(easy, CURLOPT_NOBODY, 1L);
+    } else {
+      set(easy, CURLOPT_HTTPHEADER, session_.headers.get());
+      set(easy, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(transfer.body.size()));
+      set(easy, CURLOPT_POSTFIELDS, transfer.body.data());
+    }
     set(easy, CURLOPT_PROTOCOLS_STR, "http,https");
     set(easy, CURLOPT_HTTP_VERSION, static_cast<long>(CURL_HTTP_VERSION_1_1));
     set(easy, CURLOPT_FOLLOWLOCATION, 0L);
@@ -306,7 +327,7 @@ class Round {
       Transfer* transfer = nullptr;
       curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &transfer);
       stop(*transfer);
-      end_try(*transfer, outcome_of(*transfer, code, options_));
+      end_try(*transfer, outcome_of(*transfer, code, options_, purpose_));
     }
   }
 
@@ -322,7 +343,7 @@ class Round {
     if (!outcome.failure.empty() && transfer.num_tries > 1) {
       outcome.failure += fmt::format(" ({} tries)", transfer.num_tries);
     }
-    num_unanswered_ = outcome.answered ? 0 : num_unanswered_ + 1;
+    session_.num_unanswered = outcome.answered ? 0 : session_.num_unanswered + 1;
     HttpReply& reply = replies_[transfer.index];
     reply.failure = std::move(outcome.failure);
     if (reply.failure.empty()) reply.body = std::move(transfer.received);
@@ -340,7 +361,7 @@ class Round {
 
   void leave_out_the_rest() {
     for (; next_ < replies_.size(); ++next_) {
-      replies_[next_].failure = fmt::format("not asked: the last {} requests had no answer", num_unanswered_);
+      replies_[next_].failure = fmt::format("not asked: the last {} requests had no answer", session_.num_unanswered);
     }
   }
 
@@ -350,13 +371,13 @@ class Round {
   }
 
   Session& session_;
+  const Purpose purpose_;
   const HttpOptions& options_;
   CURLM* multi_;
   const std::function<std::string(size_t)>& body_of_;
   std::vector<HttpReply> replies_;
   std::list<Transfer> transfers_;  // curl holds pointers into it
   size_t next_ = 0;                // of the requests not sent yet
-  int num_unanswered_ = 0;         // in a row
 };
 
 Headers headers_of(const std::string& key) {
@@ -405,13 +426,22 @@ HttpClient::~HttpClient() = default;
 HttpClient::HttpClient(HttpClient&&) noexcept = default;
 
 std::vector<HttpReply> HttpClient::post(size_t count, const std::function<std::string(size_t)>& body_of) {
-  std::vector<HttpReply> replies = Round(impl_->session, count, body_of).run();
+  std::vector<HttpReply> replies = Round(impl_->session, Purpose::post, count, body_of).run();
   for (HttpReply& reply : replies) {
     reply.failure = without_key(std::move(reply.failure));
     reply.body = without_key(std::move(reply.body));
   }
   return replies;
 }
+
+std::string HttpClient::probe() {
+  const auto no_body = [](size_t) { return std::string(); };
+  std::string failure = Round(impl_->session, Purpose::probe, 1, no_body).run().front().failure;
+  new_step();
+  return without_key(std::move(failure));
+}
+
+void HttpClient::new_step() { impl_->session.num_unanswered = 0; }
 
 std::string HttpClient::without_key(std::string text) const {
   return hide(std::move(text), impl_->session.options.key);

@@ -39,7 +39,7 @@ struct HttpReply {
 /// before the deadline. Redirects are not followed, compressed answers not unpacked, certificates always checked.
 /// Link-local, multicast, unspecified and cloud-metadata addresses are refused, whatever name led there, and so is
 /// plain http:// to an address beyond loopback. Where max(3, max_concurrent) requests in a row ended without an
-/// answer, those that were not sent yet are not sent. Being asked to stop ends all of them within 0.1 s.
+/// answer, no other is sent until `new_step`. Being asked to stop ends all of them within 0.1 s.
 class HttpClient {
  public:
   /// Throws BadInput for a URL, key or ca_file that cannot be used.
@@ -49,6 +49,13 @@ class HttpClient {
 
   /// One reply a request, in order. body_of(i) makes the i-th request's body when its turn comes.
   std::vector<HttpReply> post(size_t count, const std::function<std::string(size_t)>& body_of);
+
+  /// Why nobody is there to be asked; empty where somebody is: a HEAD request, without key, has an answer, whatever its
+  /// status but 502, 503 and 504, which a gateway gives for a service that is down. Tried like any request.
+  std::string probe();
+
+  /// From here on requests are sent again, where too many had no answer.
+  void new_step();
 
   /// The text with "[key]" wherever it holds the key, for what was unescaped out of an answer.
   std::string without_key(std::string text) const;

@@ -27,7 +27,7 @@ struct EvalConfig {                         // recipe: [eval]
   int64_t max_prompts = 0;                  // 0 = all
   double cfg_scale = 0.0;                   // above 1: before and after are also scored with this guidance
   bool keep_best = false;                   // the weights with the best score so far go to best/ in the run folder
-  std::vector<reward::TermConfig> rewards;  // the first one counts; none = GenEval's strict score
+  std::vector<reward::TermConfig> rewards;  // the first one counts; none = by what the rows hold
 };
 
 /// Warm start of a model from scratch or from a folder: `unigrpo sft`.

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "base/utf8.h"
 #include "recipe/guard.h"
 
 #define TOML_HEADER_ONLY 1
@@ -121,7 +122,8 @@ std::string describe(const Node& node) {
       if (text.find_first_not_of("-0123456789") == std::string::npos) text += ".0";
       return text;
     }
-    std::string operator()(const std::string& value) const {
+    std::string operator()(const std::string& given) const {
+      const std::string value = hide_password(given);  // this goes to terminals and logs
       if (value.size() <= kMaxShown) return toml_string(value);
       size_t end = kMaxShown;
       while ((static_cast<unsigned char>(value[end]) & 0xC0) == 0x80) --end;

@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "base/paths.h"
 #include "base/text.h"
+#include "base/utf8.h"
 #include "recipe/checks.h"
 #include "recipe/document.h"
 #include "recipe/free_table.h"
@@ -382,7 +383,7 @@ Node override_value(const Target& target, const Ref* ref, const std::string& tex
 }
 
 void apply_override(Recipe& recipe, Origins& origins, const std::string& argument) {
-  const std::string who = "--set " + shown(argument);
+  const std::string who = "--set " + shown(hide_password(argument));
   if (!is_valid_utf8(argument)) throw BadInput("{}: not UTF-8", who);
   const size_t equals = argument.find('=');
   if (equals == std::string::npos || equals == 0) throw BadInput("{}: expected key=value", who);

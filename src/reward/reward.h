@@ -23,6 +23,8 @@ class Reward {
   virtual bool wants_groups() const { return false; }
   /// The named dimensions that its scores can have; empty where they are not known before the first score.
   virtual std::vector<std::string> dimensions() const { return {}; }
+  /// Between two steps: a service that was given up on may be asked again.
+  virtual void new_step() {}
 };
 
 }  // namespace unigrpo::reward

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <condition_variable>
 #include <deque>
@@ -11,12 +12,14 @@
 #include <mutex>
 #include <set>
 #include <string>
-#include <thread>
 #include <utility>
 
 #include "base/enum_names.h"
 #include "base/error.h"
+#include "base/left_behind.h"
+#include "base/log.h"
 #include "base/text.h"
+#include "base/utf8.h"
 #include "reward/builtin/answer.h"
 #include "reward/builtin/color_detector.h"
 #include "reward/builtin/edit.h"
@@ -66,23 +69,56 @@ std::vector<Score> checked_scores(Reward& reward, const std::string& name, std::
   return scores;
 }
 
-/// Judges the samples without a score once more; those of a group together with all of it where the reward compares.
-void retry_failed(Reward& reward, const std::string& name, std::span<const data::Sample> samples,
+bool lacks_score(std::span<const TermConfig> terms, const Score& score) {
+  return std::ranges::any_of(terms, [&](const TermConfig& term) { return !term_score(term, score).value; });
+}
+
+/// A second try's score; what it lacks stays as the first one had it.
+Score merged(Score first, Score second) {
+  if (!second.value && first.value) {
+    second.value = first.value;
+    second.reason = first.reason;
+  }
+  for (const auto& [name, value] : first.parts) {
+    if (second.parts.emplace(name, value).second) second.missing.erase(name);
+  }
+  return second;
+}
+
+/// Judges the samples once more in which a term has no score; those of a group together with all of it where the reward
+/// compares.
+void retry_failed(Reward& reward, std::span<const TermConfig> terms, std::span<const data::Sample> samples,
                   std::vector<Score>& scores) {
   std::set<int64_t> groups;
   for (size_t n = 0; n < scores.size(); ++n) {
-    if (!scores[n].value) groups.insert(samples[n].group);
+    if (lacks_score(terms, scores[n])) groups.insert(samples[n].group);
   }
   std::vector<size_t> places;
   std::vector<data::Sample> again;
   for (size_t n = 0; n < scores.size(); ++n) {
-    if (reward.wants_groups() ? !groups.contains(samples[n].group) : scores[n].value.has_value()) continue;
+    if (reward.wants_groups() ? !groups.contains(samples[n].group) : !lacks_score(terms, scores[n])) continue;
     places.push_back(n);
     again.push_back(samples[n]);
   }
   if (again.empty()) return;
-  std::vector<Score> second = checked_scores(reward, name, again);
-  for (size_t i = 0; i < places.size(); ++i) scores[places[i]] = std::move(second[i]);
+  std::vector<Score> second = checked_scores(reward, terms.front().name, again);
+  for (size_t i = 0; i < places.size(); ++i) {
+    Score& score = scores[places[i]];
+    score = merged(std::move(score), std::move(second[i]));
+  }
+}
+
+/// A line in the log for each score that a term has not.
+void log_failures(std::span<const TermConfig> terms, std::span<const data::Sample> samples,
+                  std::span<const Score> scores) {
+  for (const TermConfig& term : terms) {
+    for (size_t n = 0; n < scores.size(); ++n) {
+      const Score score = term_score(term, scores[n]);
+      if (score.value) continue;
+      log::warn(fmt::format("reward '{}': no score for sample {} (prompt {}): {}", term.name,
+                            valid_utf8(samples[n].id, 1000), in_quotes(samples[n].prompt), score.reason));
+    }
+  }
 }
 
 std::unique_ptr<Detector> make_detector(const TermConfig& term, StopToken stop) {
@@ -94,37 +130,44 @@ std::unique_ptr<Detector> make_detector(const TermConfig& term, StopToken stop) 
 /// One reward and the thread that calls it.
 class Rewarder::Judge {
  public:
-  Judge(std::unique_ptr<Reward> reward, std::string name, OnError on_error, StopToken stop)
-      : reward_(std::move(reward)), name_(std::move(name)), on_error_(on_error), stop_(stop), thread_([this] {
-          work();
-        }) {}
+  Judge(std::unique_ptr<Reward> reward, OnError on_error, StopToken stop)
+      : stop_(stop),
+        state_(std::make_shared<State>(std::move(reward), on_error, stop)),
+        thread_(stop, [state = state_] { state->work(); }) {}
 
   ~Judge() {
     {
-      const std::lock_guard lock(mutex_);
-      closing_ = true;
-      waiting_.clear();
+      const std::lock_guard lock(state_->mutex);
+      state_->closing = true;
+      state_->waiting.clear();
     }
-    changed_.notify_all();
-    thread_.join();
+    state_->changed.notify_all();
   }
 
-  const Reward& reward() const { return *reward_; }
+  const Reward& reward() const { return *state_->reward; }
+
+  /// A term that uses the reward. Before anything is submitted.
+  void add_term(const TermConfig& term) { state_->terms.push_back(term); }
 
   void submit(size_t first, std::shared_ptr<const std::vector<data::Sample>> samples) {
     {
-      const std::lock_guard lock(mutex_);
-      waiting_.push_back({first, std::move(samples)});
+      const std::lock_guard lock(state_->mutex);
+      state_->waiting.push_back({first, std::move(samples)});
     }
-    changed_.notify_all();
+    state_->changed.notify_all();
   }
 
-  /// By row. Waits for all that was submitted; throws what the reward threw.
+  /// By row. Waits for all that was submitted, or until a stop is asked for; throws what the reward threw.
   std::map<size_t, Score> collect() {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return waiting_.empty() && !busy_; });
-    const std::exception_ptr failure = std::exchange(failure_, nullptr);
-    std::map<size_t, Score> scores = std::exchange(scores_, {});
+    constexpr std::chrono::milliseconds kPoll(20);
+    std::unique_lock lock(state_->mutex);
+    const auto idle = [&] { return state_->waiting.empty() && !state_->busy; };
+    while (!state_->changed.wait_for(lock, kPoll, idle)) {
+      if (stop_.requested()) break;
+    }
+    if (idle()) state_->reward->new_step();
+    const std::exception_ptr failure = std::exchange(state_->failure, nullptr);
+    std::map<size_t, Score> scores = std::exchange(state_->scores, {});
     if (failure) std::rethrow_exception(failure);
     return scores;
   }
@@ -135,42 +178,64 @@ class Rewarder::Judge {
     std::shared_ptr<const std::vector<data::Sample>> samples;
   };
 
-  void work() {
-    std::unique_lock lock(mutex_);
-    while (true) {
-      changed_.wait(lock, [&] { return closing_ || !waiting_.empty(); });
-      if (closing_) return;
-      const Job job = std::move(waiting_.front());
-      waiting_.pop_front();
-      busy_ = true;
-      lock.unlock();
-      std::vector<Score> scores;
-      std::exception_ptr failure;
-      try {
-        scores = checked_scores(*reward_, name_, *job.samples);
-        if (on_error_ == OnError::retry && !stop_.requested()) retry_failed(*reward_, name_, *job.samples, scores);
-      } catch (...) {
-        failure = std::current_exception();
-      }
-      lock.lock();
-      busy_ = false;
-      if (failure && !failure_) failure_ = failure;
-      for (size_t i = 0; i < scores.size(); ++i) scores_[job.first + i] = std::move(scores[i]);
-      changed_.notify_all();
-    }
-  }
+  /// What the thread uses; it may outlive the judge.
+  struct State {
+    State(std::unique_ptr<Reward> judge, OnError on_failure, StopToken when)
+        : reward(std::move(judge)), on_error(on_failure), stop(when) {}
 
-  std::unique_ptr<Reward> reward_;
-  const std::string name_;
-  const OnError on_error_;
+    void work() {
+      std::unique_lock lock(mutex);
+      while (true) {
+        changed.wait(lock, [&] { return closing || !waiting.empty(); });
+        if (closing) return;
+        const Job job = std::move(waiting.front());
+        waiting.pop_front();
+        busy = true;
+        lock.unlock();
+        std::vector<Score> judged;
+        std::exception_ptr thrown;
+        try {
+          judged = judge(*job.samples);
+        } catch (...) {
+          thrown = std::current_exception();
+        }
+        lock.lock();
+        busy = false;
+        if (thrown && !failure) failure = thrown;
+        for (size_t i = 0; i < judged.size(); ++i) scores[job.first + i] = std::move(judged[i]);
+        changed.notify_all();
+      }
+    }
+
+    std::vector<Score> judge(std::span<const data::Sample> samples) {
+      std::vector<Score> judged = checked_scores(*reward, terms.front().name, samples);
+      tell(samples, judged);
+      if (on_error == OnError::retry && !stop.requested()) {
+        retry_failed(*reward, terms, samples, judged);
+        tell(samples, judged);
+      }
+      return judged;
+    }
+
+    void tell(std::span<const data::Sample> samples, std::span<const Score> judged) const {
+      if (terms.front().kind == RewardKind::plugin && !stop.requested()) log_failures(terms, samples, judged);
+    }
+
+    const std::unique_ptr<Reward> reward;
+    const OnError on_error;
+    const StopToken stop;
+    std::vector<TermConfig> terms;
+    std::mutex mutex;
+    std::condition_variable changed;
+    std::deque<Job> waiting;
+    bool busy = false, closing = false;
+    std::map<size_t, Score> scores;
+    std::exception_ptr failure;
+  };
+
   const StopToken stop_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<Job> waiting_;
-  bool busy_ = false, closing_ = false;
-  std::map<size_t, Score> scores_;
-  std::exception_ptr failure_;
-  std::thread thread_;  // last: it uses all of the above
+  const std::shared_ptr<State> state_;
+  LeavableThread thread_;  // last: its end is waited for first
 };
 
 std::unique_ptr<Reward> make_reward(const TermConfig& term, StopToken stop) {
@@ -196,7 +261,7 @@ std::unique_ptr<Reward> make_reward(const TermConfig& term, StopToken stop) {
     case RewardKind::http:
       return make_http_reward(term, stop);
     case RewardKind::plugin:
-      return make_plugin_reward(term);
+      return make_plugin_reward(term, stop);
     case RewardKind::clip_score:
     case RewardKind::pick_score:
     case RewardKind::hps:
@@ -231,14 +296,16 @@ Rewarder::Rewarder(const RewardConfig& config, const Make& make, StopToken stop)
     }
     size_t other = 0;
     while (other < k && reward_of(config_.terms[other]) != reward_of(term)) ++other;
-    if (other == k) judges_.push_back(std::make_unique<Judge>(make(term), term.name, config_.on_error, stop_));
+    if (other == k) judges_.push_back(std::make_unique<Judge>(make(term), config_.on_error, stop_));
     judge_of_.push_back(other == k ? judges_.size() - 1 : judge_of_[other]);
-    if (term.dimension.empty()) continue;
-    const std::vector<std::string> known = judges_[judge_of_[k]]->reward().dimensions();
-    if (!known.empty() && std::ranges::find(known, term.dimension) == known.end()) {
+    Judge& judge = *judges_[judge_of_[k]];
+    const std::vector<std::string> known = judge.reward().dimensions();
+    if (!term.dimension.empty() && !known.empty() && std::ranges::find(known, term.dimension) == known.end()) {
       throw BadInput("rewards: the reward of '{}' has no dimension '{}'; expected one of {}", term.name, term.dimension,
                      join(known, ", "));
     }
+    if (known.size() == 1) term.dimension.clear();  // the only one is the main number
+    judge.add_term(term);
   }
 }
 
@@ -267,6 +334,9 @@ ScoreTable Rewarder::collect() {
     }
   }
   if (failure) std::rethrow_exception(failure);
+  const std::string not_judged =
+      stop_.requested() ? fmt::format("not judged: {}", stop_.signal()) : std::string("not judged");
+  std::string missing;  // under on_error = stop: the first one
   for (size_t k = 0; k < config_.terms.size(); ++k) {
     const TermConfig& term = config_.terms[k];
     table.terms.push_back(term.name);
@@ -275,14 +345,15 @@ ScoreTable Rewarder::collect() {
     const auto& scores = judged[judge_of_[k]];
     for (size_t n = 0; n < table.scores.size(); ++n) {
       const auto found = scores.find(n);
-      table.scores[n].push_back(found == scores.end()
-                                    ? Score{.value = std::nullopt, .reason = "not judged", .parts = {}}
-                                    : term_score(term, found->second));
-      if (config_.on_error == OnError::stop && !table.scores[n].back().value && !stop_.requested()) {
-        throw RuntimeFailure("reward '{}' has no score for sample {}: {} (reward.on_error = stop)", term.name, ids[n],
-                             table.scores[n].back().reason);
-      }
+      table.scores[n].push_back(found == scores.end() ? Score{.value = std::nullopt, .reason = not_judged, .parts = {}}
+                                                      : term_score(term, found->second));
+      if (!missing.empty() || table.scores[n].back().value) continue;
+      missing = fmt::format("reward '{}' has no score for sample {}: {} (reward.on_error = stop)", term.name, ids[n],
+                            table.scores[n].back().reason);
     }
+  }
+  if (config_.on_error == OnError::stop && !missing.empty() && !stop_.requested()) {
+    throw MissingScores(missing, std::move(table));
   }
   return table;
 }
@@ -290,6 +361,10 @@ ScoreTable Rewarder::collect() {
 ScoreTable Rewarder::score(std::span<const data::Sample> samples) {
   submit(0, {samples.begin(), samples.end()});
   return collect();
+}
+
+std::vector<std::string> Rewarder::dimensions(size_t term) const {
+  return judges_[judge_of_[term]]->reward().dimensions();
 }
 
 void Rewarder::check_prompts(std::span<const data::Prompt> prompts, const std::string& file) const {

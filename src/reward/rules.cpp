@@ -24,6 +24,12 @@ Finding check_network(const TermConfig& term, const std::string& key) {
                   fmt::format("expected the model's folder for kind \"{}\", got \"\"", enum_name(term.kind))};
 }
 
+Finding check_objects(const TermConfig& term, const std::string& key) {
+  if (term.kind != RewardKind::edit || term.objects.metric != GenevalMetric::official) return {};
+  return Conflict{{key + ".metric", key + ".kind"},
+                  "expected strict, soft or mixed for kind \"edit\", got \"official\": GenEval has no rule for edits"};
+}
+
 Finding check_plugin(const TermConfig& term, const std::string& key) {
   if (term.kind != RewardKind::plugin || !term.plugin.path.empty()) return {};
   return Conflict{{key + ".path", key + ".kind"}, "expected the plugin's file for kind \"plugin\", got \"\""};
@@ -111,7 +117,7 @@ std::string term_name(const TermConfig& term) {
 }
 
 std::optional<Conflict> validate(const TermConfig& term, const std::string& key) {
-  for (const auto check : {check_network, check_plugin, check_text_rules, check_endpoint, check_judge}) {
+  for (const auto check : {check_network, check_objects, check_plugin, check_text_rules, check_endpoint, check_judge}) {
     if (Finding conflict = check(term, key)) return conflict;
   }
   return {};

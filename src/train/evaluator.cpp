@@ -72,14 +72,31 @@ class Means {
 
 }  // namespace
 
-std::vector<reward::TermConfig> default_eval_rewards() {
+reward::TermConfig eval_reward(reward::RewardKind kind) {
   reward::TermConfig term;
+  term.kind = kind;
   term.objects.metric = reward::GenevalMetric::strict;
-  return {term};
+  return term;
+}
+
+std::vector<reward::TermConfig> default_eval_rewards(const std::string& prompts) {
+  using enum reward::RewardKind;
+  const data::Prompt first = data::read_prompt_file(prompts).front();
+  const nlohmann::json row = io::parse_json(first.metadata_json, prompts);
+  const nlohmann::json metadata = row.value("metadata", nlohmann::json::object());
+  const auto holds = [&](const char* key) { return metadata.is_object() && metadata.contains(key); };
+  if (holds("changed")) return {eval_reward(edit)};
+  if (holds("answer")) return {eval_reward(answer)};
+  if (row.contains("include")) return {eval_reward(geneval)};
+  if (holds("text")) return {eval_reward(ocr)};
+  throw BadInput(
+      "{}:{}: no reward goes by itself with this row: it has no 'include', 'metadata.changed', 'metadata.answer' or "
+      "'metadata.text'; expected one by name (--reward, --recipe, or [[eval.rewards]] in a recipe)",
+      prompts, first.line);
 }
 
 std::vector<reward::TermConfig> eval_rewards(const recipe::EvalConfig& config) {
-  return config.rewards.empty() ? default_eval_rewards() : config.rewards;
+  return config.rewards.empty() ? default_eval_rewards(config.prompts) : config.rewards;
 }
 
 EvalResult evaluate(policy::UnifiedPolicy& policy, const EvalOptions& options, const Runtime& runtime) {

@@ -15,16 +15,20 @@
 
 namespace unigrpo::train {
 
-/// GenEval's strict score.
-std::vector<reward::TermConfig> default_eval_rewards();
-/// Those of a recipe's [eval], or the default.
+/// A reward of this kind as an evaluation asks it: of those that find objects, the strict score.
+reward::TermConfig eval_reward(reward::RewardKind kind);
+/// What judges the rows of a prompt file, by what its first one holds: metadata.changed: edit, metadata.answer: answer,
+/// include: geneval, metadata.text: ocr. Throws BadInput `file:line` where it holds none of these.
+std::vector<reward::TermConfig> default_eval_rewards(const std::string& prompts);
+/// Those of a recipe's [eval], or the default for its prompts.
 std::vector<reward::TermConfig> eval_rewards(const recipe::EvalConfig& config);
 
 /// How a model is scored on a prompt file.
 struct EvalOptions {
-  std::string model;                                                 // shown in the result
-  std::string prompts;                                               // file
-  std::vector<reward::TermConfig> rewards = default_eval_rewards();  // the first one gives `overall` and `tags`
+  std::string model;    // shown in the result
+  std::string prompts;  // file
+  /// The first one gives `overall` and `tags`.
+  std::vector<reward::TermConfig> rewards = {eval_reward(reward::RewardKind::geneval)};
   GenerationConfig generation;
   uint64_t seed = 0;         // of all noise; the same for every run, whatever its own, so that scores compare
   int64_t num_samples = 1;   // images a prompt

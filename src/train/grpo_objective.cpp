@@ -40,16 +40,17 @@ std::vector<std::string> prompt_ids(Trajectories trajectories) {
 }
 
 /// A line in the step's file of failures for each score that a term did not give, and a note with the first.
-void tell_failures(const Step& step, const RunContext& run) {
+void tell_failures(const Step& step, Trajectories trajectories, const reward::ScoreTable& table,
+                   const RunContext& run) {
   std::vector<monitor::Failure> failures;
-  for (size_t i = 0; i < step.trajectories.size(); ++i) {
-    for (size_t k = 0; k < step.scores.terms.size(); ++k) {
-      const reward::Score& score = step.scores.scores[i][k];
+  for (size_t i = 0; i < trajectories.size(); ++i) {
+    for (size_t k = 0; k < table.terms.size(); ++k) {
+      const reward::Score& score = table.scores[i][k];
       if (score.value) continue;
       failures.push_back({.step = step.index,
-                          .reward = step.scores.terms[k],
-                          .sample = step.trajectories[i].sample.id,
-                          .prompt = step.trajectories[i].sample.prompt,
+                          .reward = table.terms[k],
+                          .sample = trajectories[i].sample.id,
+                          .prompt = trajectories[i].sample.prompt,
                           .reason = score.reason});
     }
   }
@@ -117,12 +118,12 @@ class GrpoObjective : public Objective {
     step.metrics["time/rollout"] = phase.restart();
 
     run.monitor.phase("reward");
-    step.scores = rewarder_.collect();
+    step.scores = collect(step, step.trajectories, run);
     if (runtime_.stop.requested()) return false;  // a judge may have been cut short
     fault::point("advantage");
     step.advantages = advantages_of(step);
-    if (recipe_.grpo.advantage.zero_std == grpo::ZeroStd::resample && !resample(step)) return false;
-    tell_failures(step, run);
+    if (recipe_.grpo.advantage.zero_std == grpo::ZeroStd::resample && !resample(step, run)) return false;
+    tell_failures(step, step.trajectories, step.scores, run);
     refuse_too_many_dropped(step);
     reward_metrics(step.scores, step.advantages, step.metrics);
     step.metrics["time/reward"] = phase.restart();
@@ -171,6 +172,16 @@ class GrpoObjective : public Objective {
     return engine_.rollout(request);
   }
 
+  /// What the rewards say of these. Where reward.on_error = stop ends the run, what failed is on disk before.
+  reward::ScoreTable collect(const Step& step, Trajectories trajectories, const RunContext& run) {
+    try {
+      return rewarder_.collect();
+    } catch (const reward::MissingScores& missing) {
+      tell_failures(step, trajectories, missing.table, run);
+      throw;
+    }
+  }
+
   grpo::Advantages advantages_of(const Step& step) const {
     return grpo::compute_advantages(recipe_.grpo.advantage, step.scores, group_ids(step.trajectories),
                                     recipe_.reward.on_error, recipe_.reward.terms, prompt_ids(step.trajectories),
@@ -179,7 +190,7 @@ class GrpoObjective : public Objective {
 
   /// Groups without spread are replaced by those of other prompts, from further down the prompt order (DAPO's dynamic
   /// sampling, arXiv 2503.14476); what still has none after max_resamples draws leaves the batch. False: a stop came.
-  bool resample(Step& step) {
+  bool resample(Step& step, const RunContext& run) {
     constexpr int64_t kFarAway = int64_t{1} << 40;  // steps that no run reaches
     const int64_t draws = recipe_.grpo.advantage.max_resamples, group_size = recipe_.grpo.group_size;
     for (int64_t draw = 0; draw < draws && !step.advantages.zero_std_group_ids.empty(); ++draw) {
@@ -188,7 +199,7 @@ class GrpoObjective : public Objective {
       const int64_t first_sample = (draw + 1) * group_size;
       auto fresh =
           roll(step, std::span(spare.prompts).first(std::min(spare.prompts.size(), empty_groups.size())), first_sample);
-      reward::ScoreTable scores = rewarder_.collect();
+      reward::ScoreTable scores = collect(step, fresh, run);
       for (size_t i = 0; i < fresh.size(); ++i) {
         const int64_t group = empty_groups[fresh[i].prompt_index];
         const auto slot = static_cast<size_t>(group * group_size + fresh[i].sample_index - first_sample);

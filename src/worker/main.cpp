@@ -1,5 +1,6 @@
 // unigrpo-reward-worker: loads one reward plugin, or runs one program, and answers the trainer until one of them is
-// gone (docs/REWARD_PROTOCOL.md). Started by the trainer: descriptors 3 (control), 4 (shared memory), 5 (lifeline).
+// gone (docs/REWARD_PROTOCOL.md). Started by the trainer: descriptors 3 (control), 4 (shared memory), 5 (the
+// plugin's file as it was when the run began), 6 (lifeline).
 #include <fcntl.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -21,7 +22,7 @@
 namespace unigrpo::reward::plugin {
 namespace {
 
-constexpr int kLifelineDescriptor = kMemoryDescriptor + 1;
+constexpr int kLifelineDescriptor = kCopyDescriptor + 1;
 
 /// Reads or writes a whole frame; false at the end of the conversation.
 bool transfer(Frame& frame, ssize_t (*move)(int, void*, size_t)) {
@@ -55,7 +56,7 @@ class Server {
   bool configure(std::string_view message) {
     const Configuration configuration = decode_configuration(message);
     try {
-      library_ = std::make_unique<Library>(configuration.path, configuration.settings_json);
+      library_ = std::make_unique<Library>(configuration.path, configuration.settings_json, kCopyDescriptor);
     } catch (const BadInput& error) {
       return send(FrameKind::failed, encode_failure(error.what()));
     }
@@ -65,7 +66,7 @@ class Server {
   bool score(std::string_view message) {
     const std::vector<SampleView> samples = decode_request(message, memory_.bytes());
     const Answer answer = library_->score(samples);
-    if (!answer.error.empty()) return send(FrameKind::failed, encode_failure(answer.error));
+    if (!answer.succeeded) return send(FrameKind::failed, encode_failure(answer.error));
     return send(FrameKind::scores, encode_answer(answer, library_->description()));
   }
 
@@ -86,6 +87,7 @@ class Server {
 int serve() {
   fcntl(kControlDescriptor, F_SETFD, FD_CLOEXEC);
   fcntl(kMemoryDescriptor, F_SETFD, FD_CLOEXEC);
+  fcntl(kCopyDescriptor, F_SETFD, FD_CLOEXEC);
   try {
     return Server().run();
   } catch (const std::exception& error) {
@@ -95,6 +97,8 @@ int serve() {
 }
 
 int become(const char* program) {
+  // The interpreter of a script that is the copy reads it through that descriptor; other programs need not know of it.
+  if (program != copy_path()) fcntl(kCopyDescriptor, F_SETFD, FD_CLOEXEC);
   execl(program, program, static_cast<char*>(nullptr));
   std::fprintf(stderr, "unigrpo-reward-worker: %s: %s\n", program, std::strerror(errno));
   return 127;

@@ -118,6 +118,34 @@ TEST(HttpClient, LeavesTheRestOutWhenNobodyAnswers) {
   EXPECT_TRUE(replies.back().failure.starts_with("not asked: the last ")) << replies.back().failure;
 }
 
+TEST(HttpClient, AsksNobodyAnyMoreInTheStep) {
+  HttpOptions options = options_of(local("/never/0/step"), 1);
+  options.max_concurrent = 3;
+  HttpClient client(options);
+  for (int group = 0; group < 8; ++group) {
+    for (const HttpReply& reply : client.post(3, [](size_t) { return kQuestion; })) EXPECT_NE(reply.failure, "");
+  }
+  EXPECT_EQ(seen("/never/0/step")["requests"], 3);
+  client.new_step();
+  client.post(3, [](size_t) { return kQuestion; });
+  EXPECT_EQ(seen("/never/0/step")["requests"], 6);
+}
+
+TEST(HttpClient, FindsOutWhetherAnybodyIsThere) {
+  EXPECT_EQ(HttpClient(options_of(local("/never"))).probe(), "");  // POST is another matter
+  EXPECT_EQ(HttpClient(options_of(local("/good"))).probe(), "");
+  EXPECT_EQ(seen("/good/probe")["requests"], 0);
+  HttpOptions options = options_of("http://127.0.0.1:9/", 3);
+  options.max_tries = 2;
+  EXPECT_TRUE(HttpClient(options).probe().starts_with("'Failed to connect to 127.0.0.1 port 9"))
+      << HttpClient(options).probe();
+  options.url = local("/gateway");
+  EXPECT_EQ(HttpClient(options).probe(), "status 502 (2 tries)");
+  options.url = "http://169.254.169.254/";
+  options.allow_plain_http = true;
+  EXPECT_NE(HttpClient(options).probe().find("link-local"), std::string::npos);
+}
+
 TEST(HttpClient, RefusesAddressesThatNoJudgeHas) {
   const auto failure = [](const std::string& host) {
     HttpOptions options = options_of("http://" + host + ":9/", 10);
@@ -156,6 +184,10 @@ TEST(HttpClient, RefusesWhatItCannotUse) {
   EXPECT_EQ(refusal(options_of("ftp://a/b")), "URL 'ftp://a/b': expected http:// or https://");
   EXPECT_EQ(refusal(options_of("file:///etc/passwd")), "URL 'file:///etc/passwd': expected http:// or https://");
   EXPECT_EQ(refusal(options_of("https://user:word@a/b")), "URL: expected one without user name and password");
+  for (const char* url : {"ftp://user:word@a/b", "http://user:word@a:b/", "http://user:wo/rd@a/b", "user:word@a"}) {
+    EXPECT_EQ(refusal(options_of(url)).find("wo"), std::string::npos) << refusal(options_of(url));
+    EXPECT_NE(refusal(options_of(url)), "accepted") << url;
+  }
   EXPECT_NE(refusal(options_of("")), "accepted");
   EXPECT_NE(refusal(options_of("https://")), "accepted");
   HttpOptions options = options_of("https://a/b");

@@ -75,6 +75,7 @@ class Hostile : public unigrpo::Reward {
   }
   ~Hostile() override {
     if (do_ == "crash in the destructor") std::raise(SIGSEGV);
+    if (do_ == "hang in the destructor") hang();
   }
 
   unigrpo::Options options() const override { return options_; }
@@ -99,6 +100,12 @@ class Hostile : public unigrpo::Reward {
     const std::string& what = do_;
     if (what == "throw std") throw std::runtime_error("no such luck");
     if (what == "throw int") throw 42;
+    if (what == "throw no UTF-8")
+      throw std::runtime_error(
+          "\xe9"
+          "chec");
+    if (what == "throw in silence") throw std::runtime_error("");
+    if (what == "miss without UTF-8") score = unigrpo::Score::missing("caf\xe9 noir");
     if (what == "hang") hang();
     if (what == "sleep") std::this_thread::sleep_for(std::chrono::duration<double>(seconds_));
     if (what == "SIGSEGV") std::raise(SIGSEGV);

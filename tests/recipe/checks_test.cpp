@@ -97,6 +97,11 @@ TEST(Checks, NameTheKeysThatDoNotGoTogether) {
        "private network)"},
       {http + "url = \"http://judge/score\"\nallow_plain_http = true\n", "accepted"},
       {http + "url = \"http://localhost:8000/score\"\n", "accepted"},
+      {http + "url = \"https://[2001:db8::1]:8000/score?to=a@b\"\n", "accepted"},
+      {"[[rewards]]\nkind = \"edit\"\nmetric = \"official\"\n",
+       "FILE:3:10: rewards.0.metric: expected strict, soft or mixed for kind \"edit\", got \"official\": GenEval has "
+       "no "
+       "rule for edits"},
       {http + "url = \"http://127.0.0.1/\"\n", "accepted"},
       {http + "url = \"http://[::1]:8000\"\n", "accepted"},
       {http + "url = \"https://judge\"\n", "accepted", Command::check},
@@ -151,6 +156,28 @@ TEST(Checks, LayAConflictToTheOverrideThatTookPart) {
             "--set rewards=[{weight = 0}]: rewards.0.weight: expected a weight other "
             "than 0 in at least one "
             "term");
+}
+
+TEST(Checks, RefuseAUserNameWithoutShowingThePassword) {
+  const std::vector<std::string> addresses = {"http://user:s3cret@host/",  "https://user:s3cret@host:1/p",
+                                              "http://user:s3/cret@host/", "http://user:s3?cret@host/",
+                                              "http://user:s3 cret@host/", "user:s3cret@host/",
+                                              "HTTP://user:s3cret@host/",  "http://user:s3#cret@host",
+                                              "ftp://user:s3cret@host",    "http://user:s3@cret@host/"};
+  for (const std::string& address : addresses) {
+    for (const std::string list : {"rewards", "eval.rewards"}) {
+      const std::string value = "url = \"" + address + "\"\n";
+      const std::string in_file = refusal("[[" + list + "]]\nkind = \"http\"\n[" + list + ".http]\n" + value);
+      const std::string override = refusal("[[" + list + "]]\nkind = \"http\"\n", {list + ".0.http.url=" + address});
+      const std::string whole = refusal("", {list + "=[{kind = \"http\", http = {url = \"" + address + "\"}}]"});
+      for (const std::string& message : {in_file, override, whole}) {
+        EXPECT_NE(message.find("expected an http:// or https:// address without user name"), std::string::npos)
+            << message;
+        EXPECT_EQ(message.find("s3"), std::string::npos) << message;
+        EXPECT_EQ(message.find("cret"), std::string::npos) << message;
+      }
+    }
+  }
 }
 
 }  // namespace

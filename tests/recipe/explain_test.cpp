@@ -111,6 +111,9 @@ Recipe random_recipe(uint64_t seed) {
   const auto settle = [&](reward::TermConfig& term, size_t i) {
     term.name = "t" + std::to_string(i);
     term.gate = i > 0 ? "t0" : "";
+    const bool edit = term.kind == reward::RewardKind::edit;
+    if (edit && term.objects.metric == reward::GenevalMetric::official)
+      term.objects.metric = reward::GenevalMetric::soft;
     auto& rules = term.text_rules;
     rules.max_tokens = std::max({rules.max_tokens, rules.min_tokens, rules.overlong_cache});
     term.http.url = "https://judge/" + std::to_string(seed);

@@ -57,7 +57,8 @@ TEST(Parse, SaysWhereAndWhatIsWrong) {
        "FILE:2:10: rewards.0.htp: unknown table, did you mean 'rewards.0.http'?"},
       {"[[rewards]]\n[rewards.http]\nquantum = 1\n",
        "FILE:3:1: rewards.0.http.quantum: unknown key, expected one of url, key_env, ca_file, allow_plain_http, "
-       "use_proxy, max_concurrent, max_tries, image_format, batch_size, format, whole_groups, model, system, template, "
+       "use_proxy, probe, max_concurrent, max_tries, image_format, batch_size, format, whole_groups, model, system, "
+       "template, "
        "max_tokens, temperature, score_pointer, score_regex, scale, offset, min_number, max_number"},
       {"[[rewards]]\nquantum = 1\n",
        "FILE:2:1: rewards.0.quantum: unknown key, expected one of name, kind, dimension, metric, detector, "
@@ -422,7 +423,8 @@ TEST(Overrides, SayWhichArgumentIsWrong) {
       {"rewards.0.http.modell=x", "unknown key, did you mean 'rewards.0.http.model'?"},
       {"optim.groups.0.x.y=x", "optim.groups has 0 elements, counted from 0"},
       {"rewards.0.http.quantum=x",
-       "unknown key, expected one of url, key_env, ca_file, allow_plain_http, use_proxy, max_concurrent, max_tries, "
+       "unknown key, expected one of url, key_env, ca_file, allow_plain_http, use_proxy, probe, max_concurrent, "
+       "max_tries, "
        "image_format, batch_size, format, whole_groups, model, system, template, max_tokens, temperature, "
        "score_pointer, "
        "score_regex, scale, offset, min_number, max_number"},

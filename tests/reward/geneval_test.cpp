@@ -133,6 +133,88 @@ TEST(ScoreGeneval, EntriesOfOneClassCountTheirOwnColour) {
   EXPECT_EQ(score(kRedAndBlue, found).strict, 0);
 }
 
+// ---- GenEval's own evaluator. Each value was worked out by hand from evaluate() and evaluate_image() of
+// evaluation/evaluate_images.py, github.com/djghosh13/geneval.
+
+Detection sure(Detection object, double confidence) {
+  object.confidence = confidence;
+  return object;
+}
+
+bool correct(std::string_view metadata, const std::vector<Detection>& found, double min_confidence = 0.3) {
+  return score_official(parse_geneval_row(metadata), found, min_confidence, 64, 64).correct;
+}
+
+constexpr const char* kOneCircle = R"({"tag": "single_object", "include": [{"class": "circle", "count": 1}]})";
+constexpr const char* kRedCircle = R"({"tag": "colors", "include": [{"class": "circle", "count": 1, "color": "red"}]})";
+constexpr const char* kCircleLeftOfSquare = R"({"tag": "position", "include": [{"class": "square", "count": 1},)"
+                                            R"({"class": "circle", "count": 1, "position": ["left of", 0]}]})";
+
+TEST(OfficialGeneval, AsksForTheCountOrMoreUnlessMoreIsExcluded) {
+  const Detection a = object("circle", "red", 10, 10), b = object("circle", "red", 30, 10),
+                  c = object("circle", "red", 50, 10), d = object("circle", "red", 30, 40);
+  EXPECT_FALSE(correct(kOneCircle, {}));
+  EXPECT_TRUE(correct(kOneCircle, {a}));
+  EXPECT_TRUE(correct(kOneCircle, {a, b}));
+  EXPECT_FALSE(correct(kThreeCircles, {a, b}));
+  EXPECT_TRUE(correct(kThreeCircles, {a, b, c}));
+  EXPECT_FALSE(correct(kThreeCircles, {a, b, c, d}));
+  EXPECT_FALSE(correct(R"({"include": [{"class": "circle", "count": 1}], "exclude": [{"class": "star", "count": 1}]})",
+                       {a, object("star", "red", 30, 30)}));
+  EXPECT_TRUE(correct(R"({"include": [{"class": "circle", "count": 1}], "exclude": [{"class": "star", "count": 2}]})",
+                      {a, object("star", "red", 30, 30)}));
+}
+
+TEST(OfficialGeneval, AsksTheSurestForTheirColour) {
+  const Detection red = object("circle", "red", 10, 10), blue = object("circle", "blue", 40, 40);
+  EXPECT_TRUE(correct(kRedCircle, {sure(blue, 0.5), sure(red, 0.9)}));
+  EXPECT_FALSE(correct(kRedCircle, {sure(blue, 0.9), sure(red, 0.5)}));  // the blue one is the surest
+  EXPECT_TRUE(correct(kRedCircle, {red, blue}));                         // equals: the detector's order
+  EXPECT_FALSE(correct(kRedCircle, {object("circle", "", 10, 10)}));
+  constexpr const char* kTwoRed = R"({"include": [{"class": "circle", "count": 2, "color": "red"}]})";
+  EXPECT_FALSE(correct(kTwoRed, {sure(red, 0.9), sure(blue, 0.8), sure(object("circle", "red", 30, 10), 0.7)}));
+  EXPECT_TRUE(correct(kTwoRed, {sure(red, 0.9), sure(blue, 0.6), sure(object("circle", "red", 30, 10), 0.7)}));
+}
+
+TEST(OfficialGeneval, AsksTheSurestForTheirPlace) {
+  const Detection square = object("square", "blue", 32, 32), left = object("circle", "red", 10, 32),
+                  right = object("circle", "red", 54, 32);
+  EXPECT_TRUE(correct(kCircleLeftOfSquare, {square, left}));
+  EXPECT_FALSE(correct(kCircleLeftOfSquare, {square, right}));
+  EXPECT_TRUE(correct(kCircleLeftOfSquare, {square, sure(left, 0.9), sure(right, 0.8)}));
+  EXPECT_FALSE(correct(kCircleLeftOfSquare, {square, sure(left, 0.8), sure(right, 0.9)}));
+  EXPECT_FALSE(correct(kCircleLeftOfSquare, {left}));  // no square: no target either
+  EXPECT_TRUE(correct(kCircleLeftOfSquare, {sure(square, 0.9), sure(object("square", "blue", 4, 40, 3), 0.8), left}));
+  // Boxes of 12 pixels: (6 - 2.4) / 6 = 0.6 is beyond one half, (4 - 2.4) / 4 = 0.4 is not; on the diagonal
+  // (20 - 2.4) / 28.28 = 0.62 in both directions.
+  EXPECT_TRUE(correct(kCircleLeftOfSquare, {square, object("circle", "red", 26, 32)}));
+  EXPECT_FALSE(correct(kCircleLeftOfSquare, {square, object("circle", "red", 28, 32)}));
+  EXPECT_TRUE(correct(kCircleLeftOfSquare, {square, object("circle", "red", 12, 52)}));
+  EXPECT_FALSE(correct(kCircleLeftOfSquare, {square, square, object("circle", "red", 32, 32)}));
+}
+
+TEST(OfficialGeneval, FailsTheRelationToAnEntryThatIsNotMet) {
+  constexpr const char* kRow = R"({"include": [{"class": "square", "count": 1, "color": "red"},)"
+                               R"({"class": "circle", "count": 1, "position": ["left of", 0]}]})";
+  const OfficialScore score = score_official(
+      parse_geneval_row(kRow),
+      std::vector<Detection>{object("square", "blue", 50, 32), object("circle", "red", 10, 32)}, 0.3, 64, 64);
+  EXPECT_FALSE(score.correct);
+  EXPECT_EQ(score.reason, "expected 1 or more red square, found 0 among the surest; nothing for circle to be left of");
+}
+
+TEST(OfficialGeneval, PassesOverObjectsThatAreNotSureEnough) {
+  const Detection a = object("circle", "red", 10, 10), b = object("circle", "red", 30, 10),
+                  c = object("circle", "red", 50, 10);
+  EXPECT_FALSE(correct(kOneCircle, {sure(a, 0.3)}));  // above, not at
+  EXPECT_TRUE(correct(kOneCircle, {sure(a, 0.31)}));
+  EXPECT_FALSE(correct(kThreeCircles, {a, b, sure(c, 0.9)}, 0.9));
+  EXPECT_TRUE(correct(kThreeCircles, {a, b, sure(c, 0.91)}, 0.9));
+  EXPECT_TRUE(correct(kThreeCircles, {a, b, c, sure(object("circle", "red", 30, 40), 0.8)}, 0.9));
+  constexpr const char* kMany = R"({"include": [{"class": "circle", "count": 17}]})";
+  EXPECT_FALSE(correct(kMany, std::vector<Detection>(20, a)));  // sixteen of a class at most
+}
+
 TEST(ScoreGeneval, RefusesMetadataOutsideTheSchema) {
   const auto refuse = [](std::string_view metadata, const std::string& part) {
     try {
@@ -184,6 +266,46 @@ TEST(GenevalReward, GivesTheMetricAndBothParts) {
   EXPECT_DOUBLE_EQ(value(GenevalMetric::strict), 0);
   EXPECT_DOUBLE_EQ(value(GenevalMetric::soft), 6.0 / 7);
   EXPECT_DOUBLE_EQ(value(GenevalMetric::mixed), 3.0 / 7);
+}
+
+/// Finds two circles wherever it looks, of which it is not very sure.
+class TwoCircles : public Detector {
+ public:
+  std::vector<Detection> detect(const Image&) override {
+    return {sure(object("circle", "red", 15, 20), 0.8), sure(object("circle", "blue", 45, 20), 0.7)};
+  }
+};
+
+TEST(GenevalReward, GivesTheOfficialScoreBesideTheStrictOne) {
+  const auto reward = make_geneval_reward(GenevalMetric::official, std::make_unique<TwoCircles>());
+  const Image image = data::shapes::render({});
+  const std::vector<data::Sample> samples = {
+      sample_of(image, kOneCircle), sample_of(image, kRedCircle),
+      sample_of(image, R"({"tag": "counting", "include": [{"class": "circle", "count": 2}]})")};
+  const std::vector<Score> scores = reward->score(samples);
+  EXPECT_EQ(scores[0].value, 1);
+  EXPECT_EQ(scores[0].reason, "");
+  EXPECT_EQ(scores[0].parts.at("strict"), 0);
+  EXPECT_EQ(scores[0].parts.at("soft"), 0.5);
+  EXPECT_EQ(scores[1].value, 1);
+  EXPECT_EQ(scores[2].value, 0);  // in counting an object must be surer than 0.9
+  EXPECT_EQ(scores[2].parts.at("strict"), 1);
+}
+
+TEST(GenevalReward, RefusesRowsThatTheColourDetectorCannotSee) {
+  const auto refusal = [](const std::string& metadata) {
+    return make_geneval_reward(GenevalMetric::strict, make_color_detector())->missing_metadata(metadata);
+  };
+  EXPECT_EQ(refusal(R"({"include": [{"class": "circle", "count": 1}, {"class": "bench", "count": 1}]})"),
+            "'include' entry 1: detector = \"color\" finds circle, square, triangle, star of the embedded world alone "
+            "(red, green, blue, yellow, purple, orange), no 'bench'; detector = \"http\" asks one that does");
+  EXPECT_NE(refusal(R"({"include": [{"class": "circle", "count": 1, "color": "brown"}]})").find("no 'brown circle'"),
+            std::string::npos);
+  EXPECT_NE(refusal(R"({"include": [{"class": "circle", "count": 1}], "exclude": [{"class": "dog", "count": 1}]})")
+                .find("'exclude' entry 0"),
+            std::string::npos);
+  const auto asked = make_geneval_reward(GenevalMetric::strict, std::make_unique<TwoCircles>());
+  EXPECT_EQ(asked->missing_metadata(R"({"include": [{"class": "bench", "count": 1, "color": "brown"}]})"), "");
 }
 
 TEST(GenevalReward, LeavesSamplesThatCannotBeJudgedWithoutAScore) {

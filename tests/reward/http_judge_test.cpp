@@ -176,6 +176,32 @@ TEST(HttpJudge, KeepsTheKeyOutOfWhatAJudgeEchoes) {
   }
 }
 
+TEST(HttpJudge, IsRefusedWhereNobodyAnswers) {
+  TermConfig term = term_of("/good", 2);
+  term.http.max_tries = 1;
+  for (const char* url : {"http://127.0.0.1:9/score", "http://no-such-host.invalid/score"}) {
+    term.http.url = url;
+    term.http.allow_plain_http = true;
+    try {
+      make_http_reward(term);
+      ADD_FAILURE();
+    } catch (const BadInput& error) {
+      const std::string message = error.what();
+      EXPECT_TRUE(message.starts_with("reward 'judge': http.url: nobody answers at " + std::string(url))) << message;
+      EXPECT_NE(message.find("http.probe = false"), std::string::npos) << message;
+    }
+    EXPECT_THROW(make_http_detector(term), BadInput);
+  }
+  term.http.probe = false;
+  EXPECT_FALSE(make_http_reward(term)->score(samples_of(1))[0].value);
+}
+
+TEST(HttpJudge, KeepsTheScoreOfAnAnswerThatIsNotUtf8) {
+  const auto scores = make_http_reward(term_of("/no_utf8"))->score(samples_of(2));
+  EXPECT_EQ(scores[1].value, 0.125) << scores[1].reason;
+  EXPECT_EQ(scores[1].reason, "tr\xEF\xBF\xBDs bien");
+}
+
 TEST(HttpJudge, AsksForWholeGroupsWhereItCompares) {
   TermConfig term = term_of("/good/0");
   EXPECT_FALSE(make_http_reward(term)->wants_groups());

@@ -3,15 +3,20 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <thread>
 
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/fault.h"
+#include "base/left_behind.h"
 #include "base/log.h"
+#include "base/text.h"
 #include "reward/rewarder.h"
 #include "support/temp_folder.h"
 
@@ -107,6 +112,12 @@ void expect_only_the_culprit_lost(const std::vector<Score>& scores, const std::s
   }
 }
 
+std::vector<Score> first_term(const ScoreTable& table) {
+  std::vector<Score> scores;
+  for (const auto& row : table.scores) scores.push_back(row[0]);
+  return scores;
+}
+
 struct Case {
   std::string what;
   std::string cause;  // empty: no sample is lost
@@ -121,10 +132,10 @@ TEST_P(HostilePlugin, CostsNoSampleButItsOwnItsScore) {
   const testing::TempFolder folder;
   log::to_file(folder.path() / "log.txt");
   {
-    PluginReward reward = started(term_of({.what = hostile.what, .timeout_s = hostile.timeout_s}));
+    Rewarder rewarder(RewardConfig{.terms = {term_of({.what = hostile.what, .timeout_s = hostile.timeout_s})}});
     for (int call = 0; call < 2; ++call) {  // the second one finds it in order again
       const Stopwatch watch;
-      expect_only_the_culprit_lost(reward.score(six_samples()), hostile.cause);
+      expect_only_the_culprit_lost(first_term(rewarder.score(six_samples())), hostile.cause);
       EXPECT_LT(watch.seconds(), 2 * hostile.timeout_s + 5);
     }
   }
@@ -138,11 +149,16 @@ TEST_P(HostilePlugin, CostsNoSampleButItsOwnItsScore) {
 INSTANTIATE_TEST_SUITE_P(
     All, HostilePlugin,
     ::testing::Values(Case{"throw std", "no such luck"}, Case{"throw int", "no std::exception"},
-                      Case{"hang", "took longer than 1 s", 1}, Case{"sleep", "took longer than 1 s", 1},
-                      Case{"SIGSEGV", "the worker was killed by SIGSEGV"}, Case{"SIGABRT", "was killed by SIGABRT"},
-                      Case{"exit", "the worker exited with code 0"}, Case{"_exit", "exited with code 3"},
-                      Case{"NaN", "the score is nan"}, Case{"Inf", "the score is inf"},
-                      Case{"wrong count", "gave 2 scores for 1 samples"}, Case{"out of range", "the score 1e+300 is"},
+                      Case{"throw no UTF-8",
+                           "\xEF\xBF\xBD"
+                           "chec"},
+                      Case{"throw in silence", "failed without saying why"},
+                      Case{"miss without UTF-8", "caf\xEF\xBF\xBD noir"}, Case{"hang", "took longer than 1 s", 1},
+                      Case{"sleep", "took longer than 1 s", 1}, Case{"SIGSEGV", "the worker was killed by SIGSEGV"},
+                      Case{"SIGABRT", "was killed by SIGABRT"}, Case{"exit", "the worker exited with code 0"},
+                      Case{"_exit", "exited with code 3"}, Case{"NaN", "the score is nan"},
+                      Case{"Inf", "the score is inf"}, Case{"wrong count", "gave 2 scores for 1 samples"},
+                      Case{"out of range", "the score 1e+300 is"},
                       Case{"out of bounds", "the score -7 is outside of 0 .. 1000"},
                       Case{"unknown dimension", "names the dimension 'width'"}, Case{"missing", "cannot tell"},
                       Case{"allocate", "bad_alloc"}, Case{"stack overflow", "was killed by SIGSEGV"},
@@ -167,6 +183,11 @@ TEST_P(HostileInProcess, IsContainedAsFarAsAProcessNeedNotBe) {
 
 INSTANTIATE_TEST_SUITE_P(All, HostileInProcess,
                          ::testing::Values(Case{"throw std", "no such luck"}, Case{"throw int", "no std::exception"},
+                                           Case{"throw no UTF-8",
+                                                "\xEF\xBF\xBD"
+                                                "chec"},
+                                           Case{"throw in silence", "failed without saying why"},
+                                           Case{"miss without UTF-8", "caf\xEF\xBF\xBD noir"},
                                            Case{"NaN", "the score is nan"}, Case{"Inf", "the score is inf"},
                                            Case{"wrong count", "gave 2 scores for 1 samples"},
                                            Case{"out of range", "beyond float32"}, Case{"out of bounds", "outside of"},
@@ -260,21 +281,169 @@ TEST(PluginReward, ServesAsManyCallsAtOnceAsItDeclares) {
   }
 }
 
-TEST(PluginReward, ScoresNothingWithAFileThatHasChanged) {
+/// How a file is lost during a run: replaced as a build does it, written over in place, or gone.
+void lose(const fs::path& file, const std::string& how) {
+  if (how == "written over") {
+    std::fstream out(file, std::ios::binary | std::ios::in | std::ios::out);
+    const std::string other(fs::file_size(file), 'x');
+    out << other;
+    return;
+  }
+  fs::remove(file);
+  if (how == "replaced") std::ofstream(file) << "other bytes";
+}
+
+TEST(PluginReward, GoesOnWithTheFileThatItBeganWith) {
+  for (const std::string how : {"replaced", "written over", "gone"}) {
+    const testing::TempFolder folder;
+    fs::permissions(folder.path(), fs::perms::owner_all);
+    TermConfig term = term_of({.what = "SIGSEGV", .settings = ""});
+    const fs::path copy = folder.path() / "copy.so";
+    fs::copy_file(term.plugin.path, copy);
+    term.plugin.path = copy.string();
+    PluginReward reward = started(term);
+    const std::string sha256 = reward.sha256();
+    lose(copy, how);
+    log::to_file(folder.path() / "log.txt");
+    expect_only_the_culprit_lost(reward.score(six_samples()), "the worker was killed by SIGSEGV");
+    EXPECT_NE(text_of(folder.path() / "log.txt").find(sha256), std::string::npos) << how;
+    term.plugin.isolate = Isolation::none;
+    if (how == "gone") {
+      EXPECT_NE(refusal(term).find("copy.so: No such file"), std::string::npos);
+    }
+  }
+}
+
+TEST(PluginReward, LoadsALibraryInThisProcessFromItsFileOfTheStart) {
   const testing::TempFolder folder;
   fs::permissions(folder.path(), fs::perms::owner_all);
-  TermConfig term = term_of({.what = "SIGSEGV", .settings = ""});
+  TermConfig term = term_of({.what = "", .settings = "", .isolate = Isolation::none});
   const fs::path copy = folder.path() / "copy.so";
   fs::copy_file(term.plugin.path, copy);
   term.plugin.path = copy.string();
   PluginReward reward = started(term);
-  fs::remove(copy);  // as a build does: the running worker keeps the old file
-  folder.write("copy.so", "other bytes");
-  const std::vector<Score> scores = reward.score(six_samples());
-  EXPECT_EQ(scores[3].value, 11);
-  EXPECT_EQ(scores[4].reason, "the worker was killed by SIGSEGV");
-  EXPECT_NE(scores[5].reason.find("could not be started again"), std::string::npos);
-  EXPECT_NE(scores[5].reason.find("copy.so: has changed since the start"), std::string::npos) << scores[5].reason;
+  lose(copy, "written over");
+  expect_only_the_culprit_lost(reward.score(six_samples()), "");
+}
+
+TEST(PluginReward, IsNotWaitedForOnceAStopIsAskedFor) {
+  for (const std::string harm : {"hang", "hang in the destructor"}) {
+    std::atomic<int> signal{0};
+    Stopwatch watch;
+    {
+      Rewarder rewarder(
+          RewardConfig{.terms = {term_of({.what = harm, .settings = R"(, "threads": 2)"}, "")}},
+          [&](const TermConfig& term) { return make_reward(term, StopToken(signal)); }, StopToken(signal));
+      rewarder.submit(0, six_samples());
+      usleep(300'000);
+      watch.restart();
+      signal = SIGTERM;
+      const ScoreTable table = rewarder.collect();
+      if (harm == "hang") {
+        EXPECT_NE(table.scores[0][0].reason.find("SIGTERM"), std::string::npos);
+      }
+    }
+    EXPECT_LT(watch.seconds(), kSanitized ? 6 : 2) << harm;
+  }
+  while (num_processes_left() > 0) usleep(1000);
+}
+
+TEST(PluginReward, IsNotWaitedForWhileItStarts) {
+  std::atomic<int> signal{0};
+  const std::jthread sender([&] {
+    usleep(300'000);
+    signal = SIGTERM;
+  });
+  const Stopwatch watch;
+  const TermConfig term = term_of({.what = "hang in the constructor"});
+  EXPECT_THROW(PluginReward(term.name, term.plugin, StopToken(signal)), Interrupted);
+  EXPECT_LT(watch.seconds(), kSanitized ? 6 : 2);
+}
+
+// ---- the C interface's rules ----
+
+TermConfig bare(const std::string& harm, Isolation isolate, const std::string& file = "bare.so") {
+  TermConfig term = term_of({.what = "", .isolate = isolate});
+  term.plugin.path = UNIGRPO_TEST_PLUGINS "/" + file;
+  term.plugin.settings = R"({"do": ")" + harm + "\"}";
+  return term;
+}
+
+TEST(BarePlugin, IsRefusedForADescriptionThatCannotBeRead) {
+  const std::pair<std::string, std::string> cases[] = {
+      {"throw in create", "an exception left the plugin's create function: caf\xEF\xBF\xBD"},
+      {"throw an int in create", "an exception left the plugin's create function"},
+      {"fail to create in silence", "failed without saying why"},
+      {"fill the error", "\xEF\xBF\xBD"},
+      {"no list", "and no list"},
+      {"NULL dimension", "it declares NULL as dimension 1"},
+      {"NULL name", "it declares the dimension 1 without a name"},
+      {"short dimension", "a dimension 1 of 8 bytes, expected 32"},
+      {"no UTF-8 name", "it declares the dimension '\\xe9t\\xe9'"},
+      {"endless list", "it declares number of dimensions = 4294967295"}};
+  for (const Isolation isolate : {Isolation::process, Isolation::none}) {
+    for (const auto& [harm, part] : cases) {
+      const std::string message = refusal(bare(harm, isolate));
+      EXPECT_NE(message.find(part), std::string::npos) << harm << ": " << message;
+      EXPECT_TRUE(is_valid_utf8(message)) << harm;
+    }
+    EXPECT_NE(refusal(bare("", isolate, "bare_small.so")).find("has a struct of 4 bytes, expected 32"),
+              std::string::npos);
+    EXPECT_NE(refusal(bare("", isolate, "bare_null.so")).find("lacks create, score or destroy"), std::string::npos);
+  }
+}
+
+TEST(BarePlugin, LosesTheSampleThatItStrikes) {
+  const std::pair<std::string, std::string> cases[] = {
+      {"throw in score",
+       "an exception left the plugin's score function: \xEF\xBF\xBD"
+       "chec"},
+      {"fail in silence", "failed without saying why"},
+      {"score another sample", "scored dimension 0 of sample 1152921504606846976"},
+      {"score another dimension", "scored dimension 4294967295 of sample 0"},
+      {"note what is no text", ""},
+      {"note no UTF-8", ""},
+      {"miss without UTF-8",
+       "\xEF\xBF\xBD"
+       "chec"},
+      {"miss in silence", "no reason given"},
+      {"throw in destroy", ""}};
+  for (const Isolation isolate : {Isolation::process, Isolation::none}) {
+    for (const auto& [harm, cause] : cases) {
+      PluginReward reward = started(bare(harm, isolate));
+      const std::vector<Score> scores = reward.score(six_samples());
+      for (size_t n = 0; n < scores.size(); ++n) {
+        EXPECT_EQ(scores[n].value.has_value(), n != 4 || cause.empty()) << harm << ": " << scores[n].reason;
+      }
+      EXPECT_NE(scores[4].reason.find(cause), std::string::npos) << harm << ": " << scores[4].reason;
+      if (harm == "note no UTF-8") {
+        EXPECT_EQ(scores[4].notes.at("n\xEF\xBF\xBD"), "caf\xEF\xBF\xBD noir");
+      }
+    }
+  }
+}
+
+TEST(BarePlugin, HasTheSamplesWithoutTheUsedDimensionInTheLog) {
+  const testing::TempFolder folder;
+  log::to_file(folder.path() / "log.txt");
+  TermConfig term = bare("lack the second", Isolation::process);
+  term.name = "judge";
+  term.dimension = "second";
+  Rewarder rewarder(RewardConfig{.on_error = OnError::retry, .terms = {term}});
+  const ScoreTable table = rewarder.score(six_samples());
+  for (size_t n = 0; n < 6; ++n) EXPECT_EQ(table.scores[n][0].value.has_value(), n != 4);
+  const std::string log = text_of(folder.path() / "log.txt");
+  const std::string line = "reward 'judge': no score for sample 1/1 (prompt 'eleven byte'): the plugin gave no value";
+  const size_t first = log.find(line);
+  ASSERT_NE(first, std::string::npos) << log;
+  EXPECT_NE(log.find(line, first + 1), std::string::npos) << "asked once more: " << log;
+}
+
+TEST(PluginReward, HasItsOnlyNumberUnderItsNameAsWell) {
+  TermConfig term = term_of({.what = ""});
+  term.dimension = "length";
+  Rewarder rewarder(RewardConfig{.terms = {term}});
+  EXPECT_EQ(rewarder.score(six_samples()).scores[0][0].value, 10);
 }
 
 TEST(PluginReward, SaysWhenNoOtherProcessCanBeStarted) {
@@ -361,6 +530,24 @@ TEST(PluginProgram, LosesItsOwnSamplesOnly) {
   EXPECT_EQ(scores[3].value, 11);
   EXPECT_EQ(scores[4].reason, "the worker was killed by SIGABRT");
   EXPECT_EQ(scores[5].value, 11);
+}
+
+TEST(PluginProgram, GoesOnWithTheFileThatItBeganWith) {
+  for (const std::string how : {"replaced", "gone"}) {
+    const testing::TempFolder folder;
+    const TermConfig term = program_of(folder,
+                                       "#!/usr/bin/env python3\n"
+                                       "import sys; sys.path.insert(0, '" UNIGRPO_SOURCE_DIR
+                                       "/plugins/python_judge'); sys.dont_write_bytecode = True\n"
+                                       "import os, unigrpo_worker\n"
+                                       "def score(samples):\n"
+                                       "    if any(sample.id == '1/1' for sample in samples): os.abort()\n"
+                                       "    return [len(sample.prompt) for sample in samples]\n"
+                                       "unigrpo_worker.serve(lambda settings: score, name='bad', batch_size=6)\n");
+    PluginReward reward = started(term);
+    lose(term.plugin.path, how);
+    expect_only_the_culprit_lost(reward.score(six_samples()), "the worker was killed by SIGABRT");
+  }
 }
 
 }  // namespace

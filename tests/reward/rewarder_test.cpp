@@ -4,10 +4,13 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cmath>
+#include <csignal>
 #include <thread>
 
 #include "base/error.h"
+#include "base/left_behind.h"
 
 namespace unigrpo::reward {
 namespace {
@@ -107,6 +110,111 @@ TEST(Rewarder, StopsWhereToldTo) {
   } catch (const RuntimeFailure& error) {
     EXPECT_STREQ(error.what(), "reward 'seed' has no score for sample 1/0: away (reward.on_error = stop)");
   }
+}
+
+TEST(Rewarder, HandsOutWhatWasJudgedWhereItStops) {
+  Rewarder rewarder = rewarder_of(OnError::stop, std::make_unique<SeedReward>(std::vector<int64_t>{1}, true));
+  try {
+    rewarder.score(samples_of(3));
+    ADD_FAILURE();
+  } catch (const MissingScores& missing) {
+    ASSERT_EQ(missing.table.scores.size(), 3u);
+    EXPECT_EQ(missing.table.scores[1][0].reason, "away");
+    EXPECT_EQ(missing.table.scores[2][0].value, 2.0);
+  }
+}
+
+/// Has "first" for everybody; "second" at the second call, from which "first" is missing.
+class SecondTryReward : public Reward {
+ public:
+  std::vector<Score> score(std::span<const data::Sample> samples) override {
+    asked.push_back(samples.size());
+    const bool again = asked.size() > 1;
+    std::vector<Score> scores;
+    for (const data::Sample& sample : samples) {
+      if (again) {
+        scores.push_back(
+            {.value = std::nullopt, .reason = "gone", .parts = {{"second", 2}}, .missing = {{"first", "gone"}}});
+      } else if (sample.seed == 1) {
+        scores.push_back({.value = 1, .reason = "", .parts = {{"first", 1}}, .missing = {{"second", "later"}}});
+      } else {
+        scores.push_back({.value = 1, .reason = "", .parts = {{"first", 1}, {"second", 2}}});
+      }
+    }
+    return scores;
+  }
+  std::string missing_metadata(const std::string&) const override { return ""; }
+  std::vector<size_t> asked;
+};
+
+TEST(Rewarder, TriesAgainForTheDimensionsThatTermsUse) {
+  for (const bool used : {true, false}) {
+    auto owned = std::make_unique<SecondTryReward>();
+    const SecondTryReward& reward = *owned;
+    RewardConfig config = {.on_error = OnError::retry, .terms = {{.name = "main"}}};
+    if (used) config.terms.push_back({.name = "second", .dimension = "second"});
+    Rewarder rewarder(config, [&](const TermConfig&) { return std::move(owned); });
+    const ScoreTable table = rewarder.score(samples_of(3));
+    EXPECT_EQ(reward.asked, used ? (std::vector<size_t>{3, 1}) : std::vector<size_t>{3});
+    for (size_t n = 0; n < 3; ++n) {
+      EXPECT_EQ(table.scores[n][0].value, 1) << "what the first try gave stays";
+      if (used) {
+        EXPECT_EQ(table.scores[n][1].value, 2) << table.scores[n][1].reason;
+      }
+    }
+  }
+}
+
+/// Counts its steps.
+class SteppedReward : public SeedReward {
+ public:
+  explicit SteppedReward(int& steps) : SeedReward({}, false), steps_(steps) {}
+  void new_step() override { ++steps_; }
+
+ private:
+  int& steps_;
+};
+
+TEST(Rewarder, EndsAStepWhenItIsCollected) {
+  int steps = 0;
+  Rewarder rewarder = rewarder_of(OnError::drop_sample, std::make_unique<SteppedReward>(steps));
+  rewarder.submit(0, samples_of(2));
+  rewarder.submit(2, samples_of(2));
+  EXPECT_EQ(steps, 0);
+  rewarder.collect();
+  EXPECT_EQ(steps, 1);
+  rewarder.score(samples_of(1));
+  EXPECT_EQ(steps, 2);
+}
+
+/// Comes back when it is let go.
+class StuckReward : public SeedReward {
+ public:
+  explicit StuckReward(std::shared_ptr<std::atomic<bool>> free) : SeedReward({}, false), free_(std::move(free)) {}
+  std::vector<Score> score(std::span<const data::Sample> samples) override {
+    while (!*free_) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    return SeedReward::score(samples);
+  }
+
+ private:
+  std::shared_ptr<std::atomic<bool>> free_;
+};
+
+TEST(Rewarder, WaitsForNobodyOnceAStopIsAskedFor) {
+  const auto free = std::make_shared<std::atomic<bool>>(false);
+  std::atomic<int> signal{0};
+  const auto start = std::chrono::steady_clock::now();
+  {
+    const RewardConfig config = {.on_error = OnError::stop, .terms = {{.name = "stuck"}}};
+    Rewarder rewarder(
+        config, [&](const TermConfig&) { return std::make_unique<StuckReward>(free); }, StopToken(signal));
+    rewarder.submit(0, samples_of(2));
+    signal = SIGTERM;
+    EXPECT_EQ(rewarder.collect().scores[1][0].reason, "not judged: SIGTERM");
+  }
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(2));
+  EXPECT_TRUE(any_left_behind());
+  *free = true;
 }
 
 TEST(Rewarder, TurnsNanIntoNoScore) {

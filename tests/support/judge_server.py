@@ -89,6 +89,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.reply(self.server.logs[self.path].text().encode())
 
+    def do_HEAD(self):
+        """Nobody is behind the gateway of /gateway; other paths know POST alone, which is an answer too."""
+        self.head(502 if self.path.startswith("/gateway") else 405, Content_Length=0)
+
     def do_POST(self):
         log = self.server.logs[self.path]
         number = log.enter(self.headers.get("Authorization"))
@@ -262,6 +266,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(self.good()[:10])
         self.wfile.flush()
         self.cut()
+
+    def mode_no_utf8(self, _):
+        """A right answer in Latin-1."""
+        self.reply(self.good().replace(b"as asked", b"tr\xe8s bien"))
 
     def mode_never(self, _):
         time.sleep(600)

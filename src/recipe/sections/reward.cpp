@@ -18,16 +18,32 @@ bool is_word(std::string_view text, std::string_view also) {
 
 constexpr TextRule kMetricName = {[](std::string_view text) { return text.size() <= 100 && is_word(text, "_-."); },
                                   "a name of letters, digits and _ - . (at most 100)", ""};
-constexpr TextRule kUrl = {
-    [](std::string_view text) {
-      // No user name and password: those are secrets, and recipes are copied into run folders.
-      const size_t host = text.find("://") + 3;
-      const bool known = text.starts_with("http://") || text.starts_with("https://");
-      return text.empty() || (known && text.size() > host && text.find_first_of("/?#@ ", host) > host &&
-                              text.substr(host, text.find('/', host) - host).find('@') == std::string_view::npos &&
-                              text.find(' ') == std::string_view::npos);
-    },
-    "an http:// or https:// address without user name", ""};
+bool is_url(std::string_view text) {
+  if (text.empty()) return true;
+  for (const std::string_view scheme : {"http://", "https://"}) {
+    if (!text.starts_with(scheme)) continue;
+    text.remove_prefix(scheme.size());
+    std::string_view host = text.substr(0, text.find_first_of("/?#"));
+    if (host.starts_with('[')) {  // an IPv6 address
+      const size_t end = host.find(']');
+      if (end == std::string_view::npos || end == 1) return false;
+      host.remove_prefix(end + 1);
+    } else {
+      const std::string_view name = host.substr(0, host.find(':'));
+      const bool named = !name.empty() && std::ranges::all_of(name, [](char c) {
+        return is_word(std::string_view(&c, 1), "_-.") || static_cast<unsigned char>(c) >= 0x80;
+      });
+      if (!named) return false;
+      host.remove_prefix(name.size());
+    }
+    const bool port = host.empty() || (host.size() > 1 && host[0] == ':' &&
+                                       host.substr(1).find_first_not_of("0123456789") == std::string_view::npos);
+    return port && text.find(' ') == std::string_view::npos;
+  }
+  return false;
+}
+// No user name and password: those are secrets, and recipes are copied into run folders.
+constexpr TextRule kUrl = {&is_url, "an http:// or https:// address without user name", ""};
 constexpr TextRule kVariable = {
     [](std::string_view text) { return is_word(text, "_") && (text.empty() || text[0] < '0' || text[0] > '9'); },
     "the name of an environment variable", ""};
@@ -45,7 +61,8 @@ Builder<Term>& only_kinds(Builder<Term>& rows, const std::vector<RewardKind>& ki
 
 void add_objects(Builder<Term>& rows) {
   only_kinds(rows, {RewardKind::geneval, RewardKind::edit})
-      .row("metric", &TermConfig::objects, &ObjectsConfig::metric, "strict, soft, or their mean")
+      .row("metric", &TermConfig::objects, &ObjectsConfig::metric,
+           "strict, soft, their mean, or official: as GenEval's own evaluator (geneval alone)")
       .row("detector", &TermConfig::objects, &ObjectsConfig::detector, "what finds the objects");
 }
 
@@ -89,6 +106,7 @@ void add_endpoint(Builder<Term>& rows) {
       .row("http.allow_plain_http", &TermConfig::http, &EndpointConfig::allow_plain_http,
            "http:// to other machines, unprotected")
       .row("http.use_proxy", &TermConfig::http, &EndpointConfig::use_proxy, "the proxies that the environment names")
+      .row("http.probe", &TermConfig::http, &EndpointConfig::probe, "somebody must answer there before a run begins")
       .row("http.max_concurrent", &TermConfig::http, &EndpointConfig::max_concurrent, "requests at once",
            between(1, 512))
       .row("http.max_tries", &TermConfig::http, &EndpointConfig::max_tries, "of a request, within timeout_s",
@@ -166,10 +184,11 @@ Section rewards_section() {
 }  // namespace
 
 Section eval_rewards_section() {
-  return judge_rows(Builder<Term>("eval.rewards",
-                                  "the judges, whatever is trained on; the first one counts; none: geneval, strict",
-                                  [](Recipe& r, size_t i) -> auto& { return r.eval.rewards[i]; })
-                        .list_of([](Recipe& r) -> auto& { return r.eval.rewards; }));
+  return judge_rows(
+      Builder<Term>("eval.rewards",
+                    "the judges, whatever is trained on; the first one counts; none: by what the rows hold",
+                    [](Recipe& r, size_t i) -> auto& { return r.eval.rewards[i]; })
+          .list_of([](Recipe& r) -> auto& { return r.eval.rewards; }));
 }
 
 std::vector<Section> reward_sections() { return {reward_section(), rewards_section()}; }

@@ -1,5 +1,7 @@
 #include "reward/builtin/color_detector.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -9,6 +11,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/text.h"
 #include "data/worlds/shapes_world.h"
 
 namespace unigrpo::reward {
@@ -339,6 +342,22 @@ class ColorDetector : public Detector {
     }
     return detections;
   }
+
+  std::string blind_to(const std::string& class_name, const std::string& color) const override {
+    const auto unknown = [](const auto& names, const std::string& name) {
+      return std::ranges::find(names, name) == names.end();
+    };
+    const bool blind =
+        unknown(shapes::kShapeNames, class_name) || (!color.empty() && unknown(shapes::kColorNames, color));
+    if (!blind) return "";
+    return fmt::format(
+        "detector = \"color\" finds {} of the embedded world alone ({}), no {}; detector = \"http\" asks one that does",
+        fmt::join(shapes::kShapeNames, ", "), fmt::join(shapes::kColorNames, ", "),
+        in_quotes(color.empty() ? class_name : color + " " + class_name));
+  }
+
+  /// Its confidences say how clear a shape is; what it takes for an object is one.
+  double min_confidence(bool) const override { return -1; }
 
  private:
   /// The shape of the nearest template. Confidence: how much nearer it is than the nearest of

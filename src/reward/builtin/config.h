@@ -7,12 +7,12 @@
 
 namespace unigrpo::reward {
 
-UNIGRPO_ENUM(GenevalMetric, strict, soft, mixed);
+UNIGRPO_ENUM(GenevalMetric, strict, soft, mixed, official);
 UNIGRPO_ENUM(DetectorKind, color, http);
 UNIGRPO_ENUM(JpegPrefer, large, small);
 
 struct ObjectsConfig {                          // kinds geneval and edit
-  GenevalMetric metric = GenevalMetric::mixed;  // strict, soft, or their mean
+  GenevalMetric metric = GenevalMetric::mixed;  // strict, soft, their mean, or as GenEval's own evaluator
   DetectorKind detector = DetectorKind::color;
 
   bool operator==(const ObjectsConfig&) const = default;

@@ -36,6 +36,13 @@ class Detector {
     for (const Image* image : images) all.push_back({.objects = detect(*image), .failure = ""});
     return all;
   }
+  /// Why no object of this class and colour (empty: any) is ever found; empty where one can be.
+  virtual std::string blind_to(const std::string& /*class_name*/, const std::string& /*color*/) const { return ""; }
+  /// Below or at this confidence GenEval's evaluator takes an object for none; in rows tagged "counting" it is
+  /// stricter.
+  virtual double min_confidence(bool counting) const { return counting ? 0.9 : 0.3; }
+  /// See Reward::new_step.
+  virtual void new_step() {}
 };
 
 }  // namespace unigrpo::reward

@@ -41,7 +41,7 @@ class EditReward : public Reward {
     for (size_t n = 0; n < samples.size(); ++n) {
       scores[n].reason = unfit(samples[n]);
       if (scores[n].reason.empty()) {
-        scores[n].reason = complaint_of([&] { rows.push_back(parse_edit_row(samples[n].metadata_json)); });
+        scores[n].reason = complaint_of([&] { rows.push_back(seen_row(samples[n].metadata_json)); });
       }
       if (!scores[n].reason.empty()) continue;
       judged.push_back(n);
@@ -62,11 +62,21 @@ class EditReward : public Reward {
   }
 
   std::string missing_metadata(const std::string& metadata_json) const override {
-    return complaint_of([&] { parse_edit_row(metadata_json); });
+    return complaint_of([&] { seen_row(metadata_json); });
   }
   std::vector<std::string> dimensions() const override { return geneval_dimensions(); }
+  void new_step() override { detector_->new_step(); }
 
  private:
+  /// Throws BadInput for a row that is none, or that the detector cannot see the objects of.
+  EditRow seen_row(const std::string& metadata_json) const {
+    EditRow row = parse_edit_row(metadata_json);
+    std::string blind = blind_spot(row.wanted, *detector_);
+    if (blind.empty()) blind = detector_->blind_to(row.changed, "");
+    if (!blind.empty()) throw BadInput("{}", blind);
+    return row;
+  }
+
   /// Why a sample's images cannot be judged; empty where they can.
   static std::string unfit(const data::Sample& sample) {
     const Image* after = sample.last_image();

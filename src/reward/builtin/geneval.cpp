@@ -6,6 +6,7 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -24,6 +25,8 @@ using Requirement = GenevalRow::Requirement;
 
 constexpr double kPositionThreshold = 0.1;  // share of both boxes' sizes that an offset must exceed
 constexpr double kDirectionThreshold = 0.5;
+constexpr double kNoOffset = 1e-3;  // pixels
+constexpr size_t kMaxObjects = 16;  // of a class, for GenEval's evaluator
 constexpr std::array kRelations = {"left of", "right of", "above", "below"};
 
 void require(bool condition, std::string_view list, size_t index, std::string_view what) {
@@ -97,9 +100,10 @@ bool stands_in_relation(const Detection& a, const Detection& b, const std::strin
     return std::copysign(std::max(std::abs(offset) - kPositionThreshold * sizes, 0.0), offset);
   };
   const double length = std::hypot(offset_x, offset_y);
-  if (length == 0) return false;
-  const double dx = revised(offset_x, (a.right - a.left) + (b.right - b.left)) / length;
-  const double dy = revised(offset_y, (a.bottom - a.top) + (b.bottom - b.top)) / length;
+  const double revised_x = revised(offset_x, (a.right - a.left) + (b.right - b.left));
+  const double revised_y = revised(offset_y, (a.bottom - a.top) + (b.bottom - b.top));
+  if (std::abs(revised_x) < kNoOffset && std::abs(revised_y) < kNoOffset) return false;
+  const double dx = revised_x / length, dy = revised_y / length;
   if (relation == "left of") return dx < -kDirectionThreshold;
   if (relation == "right of") return dx > kDirectionThreshold;
   if (relation == "above") return dy < -kDirectionThreshold;
@@ -154,6 +158,17 @@ std::map<std::string, int64_t> shared_classes(const GenevalRow& row) {
   return totals;
 }
 
+/// The objects of a class that GenEval's evaluator takes for found, surest first.
+Objects official_objects(const std::string& class_name, std::span<const Detection> detections, double min_confidence) {
+  Objects objects;
+  for (const Detection& found : detections) {
+    if (found.confidence > min_confidence && found.class_name == class_name) objects.push_back(&found);
+  }
+  std::ranges::stable_sort(objects, std::ranges::greater(), &Detection::confidence);
+  objects.resize(std::min(objects.size(), kMaxObjects));
+  return objects;
+}
+
 std::string described(const Requirement& requirement) {
   return requirement.color.empty() ? requirement.class_name : requirement.color + " " + requirement.class_name;
 }
@@ -182,7 +197,7 @@ class GenevalReward : public Reward {
     for (size_t n = 0; n < samples.size(); ++n) {
       scores[n].reason = unfit(samples[n]);
       if (scores[n].reason.empty()) {
-        scores[n].reason = complaint_of([&] { rows.push_back(parse_geneval_row(samples[n].metadata_json)); });
+        scores[n].reason = complaint_of([&] { rows.push_back(seen_row(samples[n].metadata_json)); });
       }
       if (!scores[n].reason.empty()) continue;
       judged.push_back(n);
@@ -193,17 +208,36 @@ class GenevalReward : public Reward {
       Score& score = scores[judged[i]];
       score.reason = found[i].failure;
       if (!score.reason.empty()) continue;
-      score = to_score(score_geneval(rows[i], found[i].objects, images[i]->width, images[i]->height), metric_);
+      score = judge(rows[i], found[i].objects, *images[i]);
     }
     return scores;
   }
 
   std::string missing_metadata(const std::string& metadata_json) const override {
-    return complaint_of([&] { parse_geneval_row(metadata_json); });
+    return complaint_of([&] { seen_row(metadata_json); });
   }
   std::vector<std::string> dimensions() const override { return geneval_dimensions(); }
+  void new_step() override { detector_->new_step(); }
 
  private:
+  Score judge(const GenevalRow& row, std::span<const Detection> found, const Image& image) const {
+    const GenevalScore ours = score_geneval(row, found, image.width, image.height);
+    if (metric_ != GenevalMetric::official) return to_score(ours, metric_);
+    Score score = to_score(ours, GenevalMetric::strict);
+    const OfficialScore official =
+        score_official(row, found, detector_->min_confidence(row.counting), image.width, image.height);
+    score.value = official.correct ? 1.0 : 0.0;
+    score.reason = official.reason;
+    return score;
+  }
+
+  /// Throws BadInput for a row that is none, or that the detector cannot see the objects of.
+  GenevalRow seen_row(const std::string& metadata_json) const {
+    GenevalRow row = parse_geneval_row(metadata_json);
+    if (const std::string blind = blind_spot(row, *detector_); !blind.empty()) throw BadInput("{}", blind);
+    return row;
+  }
+
   /// Why a sample's image cannot be judged; empty where it can.
   static std::string unfit(const data::Sample& sample) {
     const Image* image = sample.last_image();
@@ -220,7 +254,10 @@ class GenevalReward : public Reward {
 GenevalRow read_geneval_row(const Json& json) {
   if (!json.is_object()) throw BadInput("metadata must be an object");
   if (!json.contains("include")) throw BadInput("'include' is missing");
-  GenevalRow row = {parse_list(json, "include"), parse_list(json, "exclude")};
+  const auto tag = json.find("tag");
+  GenevalRow row = {.include = parse_list(json, "include"),
+                    .exclude = parse_list(json, "exclude"),
+                    .counting = tag != json.end() && *tag == "counting"};
   if (row.include.empty()) throw BadInput("'include' is empty");
   std::set<std::pair<std::string, std::string>> seen;
   for (const Requirement& entry : row.include) {
@@ -278,6 +315,68 @@ GenevalScore score_geneval(const GenevalRow& row, std::span<const Detection> det
   return tally.score();
 }
 
+namespace {
+
+/// Why an include entry is not met by the objects that count for it; empty where it is. `groups`: of the entries before
+/// it, the objects that met each, or nothing.
+std::string official_complaint(const Requirement& entry, const Objects& objects,
+                               std::span<const std::optional<Objects>> groups) {
+  const auto count = static_cast<size_t>(entry.count);
+  if (objects.size() < count) {
+    return fmt::format("expected {} or more {}, found {}", count, entry.class_name, objects.size());
+  }
+  if (!entry.color.empty()) {
+    const auto right = std::ranges::count(objects, entry.color, &Detection::color);
+    if (static_cast<size_t>(right) < count) {
+      return fmt::format("expected {} or more {} {}, found {} among the surest", count, entry.color, entry.class_name,
+                         right);
+    }
+  }
+  if (!entry.position) return "";
+  const std::optional<Objects>& targets = groups[entry.position->target];
+  if (!targets) return fmt::format("nothing for {} to be {}", described(entry), entry.position->relation);
+  for (const Detection* object : objects) {
+    for (const Detection* target : *targets) {
+      if (stands_in_relation(*object, *target, entry.position->relation)) continue;
+      return fmt::format("{} not {} {}", described(entry), entry.position->relation, target->class_name);
+    }
+  }
+  return "";
+}
+
+}  // namespace
+
+OfficialScore score_official(const GenevalRow& row, std::span<const Detection> detections, double min_confidence,
+                             int image_width, int image_height) {
+  check_boxes(detections, image_width, image_height);
+  Tally tally;
+  std::vector<std::optional<Objects>> groups;
+  for (const Requirement& entry : row.include) {
+    Objects objects = official_objects(entry.class_name, detections, min_confidence);
+    objects.resize(std::min(objects.size(), static_cast<size_t>(entry.count)));
+    const std::string complaint = official_complaint(entry, objects, groups);
+    tally.add(complaint.empty(), complaint);
+    groups.push_back(complaint.empty() ? std::optional(std::move(objects)) : std::nullopt);
+  }
+  for (const Requirement& entry : row.exclude) {
+    const size_t found = official_objects(entry.class_name, detections, min_confidence).size();
+    tally.add(found < static_cast<size_t>(entry.count),
+              fmt::format("expected fewer than {} {}, found {}", entry.count, entry.class_name, found));
+  }
+  const GenevalScore all = tally.score();
+  return {.correct = all.strict == 1.0, .reason = all.reason};
+}
+
+std::string blind_spot(const GenevalRow& row, const Detector& detector) {
+  for (const auto& [list, name] : {std::pair(&row.include, "include"), std::pair(&row.exclude, "exclude")}) {
+    for (size_t i = 0; i < list->size(); ++i) {
+      const std::string why = detector.blind_to((*list)[i].class_name, (*list)[i].color);
+      if (!why.empty()) return fmt::format("'{}' entry {}: {}", name, i, why);
+    }
+  }
+  return "";
+}
+
 Score to_score(const GenevalScore& found, GenevalMetric metric) {
   const auto value = [&] {
     switch (metric) {
@@ -286,6 +385,7 @@ Score to_score(const GenevalScore& found, GenevalMetric metric) {
       case GenevalMetric::soft:
         return found.soft;
       case GenevalMetric::mixed:
+      case GenevalMetric::official:
         break;
     }
     return (found.strict + found.soft) / 2;

@@ -22,6 +22,12 @@ struct GenevalScore {
   std::string reason;  // what is wrong, empty when strict is 1
 };
 
+/// What GenEval's public evaluator says of an image.
+struct OfficialScore {
+  bool correct = false;
+  std::string reason;  // what is wrong, empty when correct
+};
+
 /// What a row asks for: its `include` and `exclude`.
 struct GenevalRow {
   struct Position {
@@ -35,6 +41,7 @@ struct GenevalRow {
     std::optional<Position> position;
   };
   std::vector<Requirement> include, exclude;
+  bool counting = false;  // the row's tag is "counting"
 };
 
 /// Throws BadInput where the row is not in GenEval's schema.
@@ -57,14 +64,33 @@ GenevalRow parse_geneval_row(std::string_view metadata_json);
 GenevalScore score_geneval(const GenevalRow& row, std::span<const Detection> detections, int image_width,
                            int image_height);
 
-/// As a sample's score: the value is `metric` (mixed: the mean of both), the parts are geneval_dimensions().
+/// Scores detections as GenEval's own evaluator does with its default options; it differs from score_geneval in counts,
+/// colours and relations, which it asks of the surest `count` objects of a class alone:
+///
+/// - an object counts where its confidence is above `min_confidence` (Detector::min_confidence); of a class the surest
+///   16, equals in the detector's order;
+/// - an include entry is met by `count` objects of its class or more; the surest `count` of them must all have its
+///   `color`, and each must stand in the relation of `position` to each of those that met the entry it names (where
+///   that entry is not met, this one is not). Relations are those of score_geneval;
+/// - more objects than asked for are wrong only where an exclude entry says so: there are `count` of its class or more.
+///
+/// The evaluator names colours by CLIP among ten of its own; here they are the detector's. Throws as score_geneval.
+/// Source: evaluate() and evaluate_image() in evaluation/evaluate_images.py of github.com/djghosh13/geneval (16f1681).
+OfficialScore score_official(const GenevalRow& row, std::span<const Detection> detections, double min_confidence,
+                             int image_width, int image_height);
+
+/// Why a row can never be met as this detector sees images; empty where it can. For message lines.
+std::string blind_spot(const GenevalRow& row, const Detector& detector);
+
+/// As a sample's score: the value is `metric` (mixed: the mean of both; not official), the parts are
+/// geneval_dimensions().
 Score to_score(const GenevalScore& found, GenevalMetric metric);
 
 /// "strict" and "soft".
 std::vector<std::string> geneval_dimensions();
 
-/// Detects the objects in a sample's last image and scores them: the value is `metric` (mixed: the
-/// mean of strict and soft), the parts are "strict" and "soft". Range [0, 1].
+/// Detects the objects in a sample's last image and scores them: the value is `metric` (mixed: the mean of strict and
+/// soft; official: score_official), the parts are "strict" and "soft". Range [0, 1].
 std::unique_ptr<Reward> make_geneval_reward(GenevalMetric metric, std::unique_ptr<Detector> detector);
 
 }  // namespace unigrpo::reward

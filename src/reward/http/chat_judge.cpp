@@ -87,6 +87,8 @@ class ChatJudge : public Reward {
     return scores;
   }
 
+  void new_step() override { client_.new_step(); }
+
  private:
   std::string request(const data::Sample& sample) const {
     Json messages = Json::array();

@@ -17,6 +17,7 @@ struct EndpointConfig {  // recipe: [rewards.http] with kind = "http" or detecto
   std::string ca_file;  // PEM; empty: the system's authorities
   bool allow_plain_http = false;
   bool use_proxy = false;
+  bool probe = true;  // somebody must answer there before a run begins
   int64_t max_concurrent = 8;
   int64_t max_tries = 3;
   HttpImageFormat image_format = HttpImageFormat::png;

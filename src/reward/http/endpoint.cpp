@@ -9,7 +9,9 @@
 
 #include "base/enum_names.h"
 #include "base/error.h"
+#include "base/left_behind.h"
 #include "base/text.h"
+#include "base/utf8.h"
 #include "io/base64.h"
 #include "io/image_codec.h"
 #include "io/json.h"
@@ -58,10 +60,24 @@ void hide_key(const io::HttpClient& client, nlohmann::json& json) {
   }
 }
 
+/// Where there are bytes that are no UTF-8 and an answer all the same, they are replaced; else what is told is theirs.
+nlohmann::json parsed(const std::string& body) {
+  try {
+    return parse_reply(body, "the answer");
+  } catch (const BadInput&) {
+    if (is_valid_utf8(body)) throw;
+    try {
+      return parse_reply(valid_utf8(body), "the answer");
+    } catch (const BadInput&) {
+    }
+    throw;
+  }
+}
+
 }  // namespace
 
 io::HttpClient make_client(const EndpointConfig& config, StopToken stop) {
-  return io::HttpClient({.url = config.url,
+  io::HttpClient client({.url = config.url,
                          .key = key_of(config),
                          .ca_file = config.ca_file,
                          .timeout_s = config.timeout_s,
@@ -70,6 +86,12 @@ io::HttpClient make_client(const EndpointConfig& config, StopToken stop) {
                          .allow_plain_http = config.allow_plain_http,
                          .use_proxy = config.use_proxy,
                          .stop = stop});
+  if (!config.probe) return client;
+  if (const std::string silence = client.probe(); !silence.empty()) {
+    if (stop.requested()) throw Interrupted(fmt::format("{}: {} was being asked for", stop.signal(), config.url));
+    throw BadInput("http.url: nobody answers at {}: {}; http.probe = false starts all the same", config.url, silence);
+  }
+  return client;
 }
 
 nlohmann::json parse_reply(std::string_view text, std::string_view what) {
@@ -77,7 +99,7 @@ nlohmann::json parse_reply(std::string_view text, std::string_view what) {
 }
 
 nlohmann::json parse_answer(const io::HttpClient& client, const std::string& body) {
-  nlohmann::json answer = parse_reply(body, "the answer");
+  nlohmann::json answer = parsed(body);
   hide_key(client, answer);
   return answer;
 }

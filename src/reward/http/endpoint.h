@@ -14,12 +14,14 @@
 /// What everything that asks over HTTP has in common.
 namespace unigrpo::reward {
 
-/// The client of a service; the key comes from the environment. Throws BadInput where that has none.
+/// The client of a service; the key comes from the environment. Throws BadInput where that has none, and, unless
+/// config.probe is off, where nobody answers at the address; Interrupted where a stop was asked for meanwhile.
 io::HttpClient make_client(const EndpointConfig& config, StopToken stop);
 
 /// What a judge says as JSON, at most 32 levels deep. Throws BadInput "<what>: invalid JSON: ...".
 nlohmann::json parse_reply(std::string_view text, std::string_view what);
-/// An answer's body, with the client's key taken out of every text and name, however it was escaped.
+/// An answer's body, with the client's key taken out of every text and name, however it was escaped. Bytes that are no
+/// UTF-8 become U+FFFD.
 nlohmann::json parse_answer(const io::HttpClient& client, const std::string& body);
 
 /// A request as text; what is not UTF-8 in a sample becomes U+FFFD.

@@ -138,6 +138,7 @@ class JsonJudge : public Reward {
     return scores;
   }
 
+  void new_step() override { client_.new_step(); }
   bool wants_groups() const override { return config_.whole_groups; }
 
  private:

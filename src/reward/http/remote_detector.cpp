@@ -90,6 +90,8 @@ class HttpDetector : public Detector {
     return all;
   }
 
+  void new_step() override { client_.new_step(); }
+
  private:
   std::string request(Images batch) const {
     Json list = Json::array();

@@ -6,8 +6,18 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "base/utf8.h"
 
 namespace unigrpo::reward::plugin {
+namespace {
+
+constexpr size_t kMaxTextBytes = 4096;  // of a reason or a note
+
+}  // namespace
+
+Answer failed_call(std::string error) {
+  return {.succeeded = false, .error = error.empty() ? "failed without saying why" : std::move(error), .verdicts = {}};
+}
 
 Verdict open_verdict(const Description& description) {
   const size_t count = description.dimensions.size();
@@ -32,19 +42,19 @@ void enter_value(Verdict& verdict, const Description& description, size_t dimens
   }
 }
 
-void enter_note(Verdict& verdict, std::string name, std::string text) {
-  constexpr size_t kMaxNotes = 32, kMaxBytes = 4096;
-  const auto cut = [](std::string& whole) {
-    if (whole.size() > kMaxBytes) whole.resize(kMaxBytes);
-    whole.resize(valid_utf8_prefix(whole));
-  };
-  cut(name);
-  cut(text);
-  if (verdict.notes.size() < kMaxNotes) verdict.notes.insert_or_assign(std::move(name), std::move(text));
+void enter_missing(Verdict& verdict, size_t dimension, std::string_view reason) {
+  verdict.values[dimension].reset();
+  verdict.reasons[dimension] = reason.empty() ? "no reason given" : valid_utf8(reason, kMaxTextBytes);
+}
+
+void enter_note(Verdict& verdict, std::string_view name, std::string_view text) {
+  constexpr size_t kMaxNotes = 32;
+  if (verdict.notes.size() >= kMaxNotes) return;
+  verdict.notes.insert_or_assign(valid_utf8(name, kMaxTextBytes), valid_utf8(text, kMaxTextBytes));
 }
 
 void check_description(const Description& description) {
-  constexpr int64_t kMaxBatch = 65536, kMaxThreads = 256, kMaxDimensions = 64;
+  constexpr int64_t kMaxBatch = 65536, kMaxThreads = 256;
   const auto within = [](const char* what, int64_t value, int64_t max) {
     if (value < 1 || value > max) throw BadInput("it declares {} = {}, expected 1 to {}", what, value, max);
   };

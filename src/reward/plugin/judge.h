@@ -6,6 +6,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace unigrpo::reward::plugin {
@@ -61,16 +62,21 @@ struct Verdict {
 
 /// The answer to one call: a verdict a sample, or why the whole call failed.
 struct Answer {
+  bool succeeded = false;  // of its own: what a plugin says of a failure may be empty
   std::string error;
   std::vector<Verdict> verdicts;
 };
+Answer failed_call(std::string error);
 
 /// A verdict on which nothing has been said yet.
 Verdict open_verdict(const Description& description);
 /// Enters a value, or the reason why it is refused: not finite, beyond float32, outside of the dimension's bounds.
 void enter_value(Verdict& verdict, const Description& description, size_t dimension, double value);
+/// Enters the reason why there is no value, cut to 4 KiB.
+void enter_missing(Verdict& verdict, size_t dimension, std::string_view reason);
 /// Enters a note, cut to 4 KiB; those beyond the 32nd are dropped.
-void enter_note(Verdict& verdict, std::string name, std::string text);
+void enter_note(Verdict& verdict, std::string_view name, std::string_view text);
+inline constexpr int64_t kMaxDimensions = 64;
 /// Throws BadInput for a description that cannot be kept to (no name, a dimension twice, batch_size 0).
 void check_description(const Description& description);
 

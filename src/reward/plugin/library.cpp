@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 #include <elf.h>
+#include <fcntl.h>
 #include <link.h>
 #include <sys/stat.h>
 
@@ -16,7 +17,7 @@
 
 #include "base/error.h"
 #include "base/sha256.h"
-#include "base/text.h"
+#include "base/utf8.h"
 #include "unigrpo/reward_plugin.h"
 
 namespace unigrpo::reward::plugin {
@@ -29,7 +30,7 @@ using ErrorText = std::array<char, 4096>;
 /// The sentence that a plugin has written, made fit for one line of a log.
 std::string sentence(const ErrorText& error) {
   const std::string_view text(error.data(), strnlen(error.data(), error.size()));
-  return text.empty() ? "failed without saying why" : std::string(text.substr(0, valid_utf8_prefix(text)));
+  return text.empty() ? "failed without saying why" : valid_utf8(text, error.size());
 }
 
 /// Bytes of the object that a name stands for, by the library's own symbol table.
@@ -63,13 +64,35 @@ void check_table(const unigrpo_reward_plugin& table, const std::string& path) {
   for (const auto& [theirs, ours] : sizes) newer = newer || theirs > ours;
   if (newer) {
     throw BadInput("{}: built with a newer SDK ({}) than this program's ({})", path,
-                   table.sdk_version == nullptr ? "?" : table.sdk_version, UNIGRPO_SDK_VERSION);
+                   table.sdk_version == nullptr ? "?" : valid_utf8(table.sdk_version, 100), UNIGRPO_SDK_VERSION);
+  }
+  for (const auto& [theirs, ours] : sizes) {  // version 1 begins with these; a later header reads shorter ones, too
+    if (theirs < ours)
+      throw BadInput("{}: the plugin's table has a struct of {} bytes, expected {}", path, theirs, ours);
+  }
+  if (table.create == nullptr || table.score == nullptr || table.destroy == nullptr) {
+    throw BadInput("{}: the plugin's table lacks create, score or destroy", path);
   }
 }
 
-const unigrpo_reward_plugin& load_table(const fs::path& path) {
-  void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) throw BadInput("{}: cannot be loaded: {}", path.string(), dlerror());
+/// The library's handle. A copy's descriptor stays open as long as the library does, to the end of the process: under
+/// its number the dynamic linker knows it.
+void* open_library(const fs::path& path, int copy) {
+  if (copy >= 0) {
+    const std::string bytes = fmt::format("/proc/self/fd/{}", fcntl(copy, F_DUPFD_CLOEXEC, 0));
+    if (void* library = dlopen(bytes.c_str(), RTLD_NOW | RTLD_LOCAL)) return library;
+    const std::string why = valid_utf8(dlerror());
+    // Libraries beside it are found by its own path alone ($ORIGIN).
+    if (!fs::exists(path) || file_sha256(path) != file_sha256(bytes)) {
+      throw BadInput("{}: cannot be loaded: {}", path.string(), why);
+    }
+  }
+  if (void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) return library;
+  throw BadInput("{}: cannot be loaded: {}", path.string(), valid_utf8(dlerror()));
+}
+
+const unigrpo_reward_plugin& load_table(const fs::path& path, int copy) {
+  void* library = open_library(path, copy);
   const void* symbol = dlsym(library, "unigrpo_reward_plugin_table");
   if (symbol == nullptr) {
     throw BadInput("{}: not a UniGRPO reward plugin (it exports no unigrpo_reward_plugin_table)", path.string());
@@ -79,17 +102,30 @@ const unigrpo_reward_plugin& load_table(const fs::path& path) {
   return table;
 }
 
+/// Reads no further than each struct says that it goes. Throws BadInput for a description that cannot be read.
+Dimension dimension_of(const unigrpo_dimension* dimension, uint32_t index) {
+  if (dimension == nullptr) throw BadInput("it declares NULL as dimension {}", index);
+  if (dimension->struct_size < sizeof(unigrpo_dimension)) {
+    throw BadInput("it declares a dimension {} of {} bytes, expected {}", index, dimension->struct_size,
+                   sizeof(unigrpo_dimension));
+  }
+  if (dimension->name == nullptr) throw BadInput("it declares the dimension {} without a name", index);
+  return {dimension->name, dimension->min, dimension->max};
+}
+
 Description describe(const unigrpo_reward_plugin& table, const unigrpo_reward_info& info) {
   Description out;
-  out.name = table.name == nullptr ? "" : table.name;
+  out.name = table.name == nullptr ? "" : valid_utf8(table.name, 200);
   out.batch_size = info.batch_size;
   out.threads = info.threads;
   out.wants_groups = info.wants_groups != 0;
-  if (info.num_dimensions > 0) out.dimensions.clear();
-  for (uint32_t i = 0; i < info.num_dimensions; ++i) {
-    const unigrpo_dimension& dimension = *info.dimensions[i];
-    out.dimensions.push_back({dimension.name, dimension.min, dimension.max});
+  if (info.num_dimensions == 0) return out;
+  if (info.num_dimensions > kMaxDimensions || info.dimensions == nullptr) {
+    throw BadInput("it declares number of dimensions = {}{}, expected 1 to {} and a list of them", info.num_dimensions,
+                   info.dimensions == nullptr ? " and no list" : "", kMaxDimensions);
   }
+  out.dimensions.clear();
+  for (uint32_t i = 0; i < info.num_dimensions; ++i) out.dimensions.push_back(dimension_of(info.dimensions[i], i));
   return out;
 }
 
@@ -150,50 +186,78 @@ class CSamples {
   std::vector<const unigrpo_sample*> pointers_;
 };
 
-/// What a plugin reports during one call. Reports on samples or dimensions that there are not make the call fail.
+/// What a plugin reports during one call. Reports on samples or dimensions that there are not make the call fail. No
+/// exception of ours may pass through the plugin's frames, which may be those of C.
 class Reports {
  public:
   Reports(const Description& description, size_t num_samples)
       : description_(description), verdicts_(num_samples, open_verdict(description)) {}
 
-  unigrpo_sink sink() {
-    return {
-        .struct_size = sizeof(unigrpo_sink),
-        .reserved = 0,
-        .context = this,
-        .set_score = [](void* self, uint64_t sample, uint32_t dimension,
-                        double value) { static_cast<Reports*>(self)->set_score(sample, dimension, value); },
-        .set_missing = [](void* self, uint64_t sample, uint32_t dimension,
-                          const char* reason) { static_cast<Reports*>(self)->set_missing(sample, dimension, reason); },
-        .set_note = [](void* self, uint64_t sample, const char* name,
-                       const char* text) { static_cast<Reports*>(self)->set_note(sample, name, text); }};
+  unigrpo_sink sink() noexcept {
+    return {.struct_size = sizeof(unigrpo_sink),
+            .reserved = 0,
+            .context = this,
+            .set_score =
+                [](void* self, uint64_t sample, uint32_t dimension, double value) noexcept {
+                  static_cast<Reports*>(self)->enter(sample, dimension, [&](Reports& reports, Verdict& verdict) {
+                    enter_value(verdict, reports.description_, dimension, value);
+                  });
+                },
+            .set_missing =
+                [](void* self, uint64_t sample, uint32_t dimension, const char* reason) noexcept {
+                  static_cast<Reports*>(self)->enter(sample, dimension, [&](Reports&, Verdict& verdict) {
+                    enter_missing(verdict, dimension, reason == nullptr ? "" : reason);
+                  });
+                },
+            .set_note =
+                [](void* self, uint64_t sample, const char* name, const char* text) noexcept {
+                  static_cast<Reports*>(self)->enter(sample, 0, [&](Reports&, Verdict& verdict) {
+                    if (name != nullptr && text != nullptr) enter_note(verdict, name, text);
+                  });
+                }};
   }
   const std::string& trouble() const { return trouble_; }
   std::vector<Verdict> take() { return std::move(verdicts_); }
 
  private:
-  bool there_is(uint64_t sample, uint32_t dimension) {
-    if (sample < verdicts_.size() && dimension < description_.dimensions.size()) return true;
-    trouble_ = fmt::format("scored dimension {} of sample {}, where there are {} and {}", dimension, sample,
-                           description_.dimensions.size(), verdicts_.size());
-    return false;
-  }
-  void set_score(uint64_t sample, uint32_t dimension, double value) {
-    if (there_is(sample, dimension)) enter_value(verdicts_[sample], description_, dimension, value);
-  }
-  void set_missing(uint64_t sample, uint32_t dimension, const char* reason) {
-    if (!there_is(sample, dimension)) return;
-    verdicts_[sample].values[dimension].reset();
-    verdicts_[sample].reasons[dimension] = reason == nullptr || *reason == '\0' ? "no reason given" : reason;
-  }
-  void set_note(uint64_t sample, const char* name, const char* text) {
-    if (there_is(sample, 0) && name != nullptr && text != nullptr) enter_note(verdicts_[sample], name, text);
+  template <typename Enter>
+  void enter(uint64_t sample, uint32_t dimension, const Enter& enter_in) noexcept {
+    try {
+      if (sample < verdicts_.size() && dimension < description_.dimensions.size()) {
+        return enter_in(*this, verdicts_[sample]);
+      }
+      trouble_ = fmt::format("scored dimension {} of sample {}, where there are {} and {}", dimension, sample,
+                             description_.dimensions.size(), verdicts_.size());
+    } catch (...) {
+      trouble_ = "out of memory";  // short enough to need none
+    }
   }
 
   const Description& description_;
   std::vector<Verdict> verdicts_;
   std::string trouble_;
 };
+
+/// A call of the plugin's that gives 0, or a sentence. Whatever it throws ends here: not every plugin is written over
+/// reward.hpp.
+template <typename Call>
+std::string complaint_about(const char* function, const Call& call) {
+  ErrorText error{};
+  try {
+    return call(error.data(), error.size()) == 0 ? std::string() : sentence(error);
+  } catch (const std::exception& cause) {
+    return fmt::format("an exception left the plugin's {} function: {}", function, valid_utf8(cause.what(), 1000));
+  } catch (...) {
+    return fmt::format("an exception left the plugin's {} function", function);
+  }
+}
+
+void destroy(const unigrpo_reward_plugin& table, void* reward) noexcept {
+  try {
+    table.destroy(reward);
+  } catch (...) {  // it goes either way
+  }
+}
 
 }  // namespace
 
@@ -227,8 +291,7 @@ std::string file_sha256(const fs::path& path) {
   return digest.hex();
 }
 
-Library::Library(const fs::path& path, const std::string& settings_json) : table_(&load_table(path)) {
-  ErrorText error{};
+Library::Library(const fs::path& path, const std::string& settings_json, int copy) : table_(&load_table(path, copy)) {
   unigrpo_reward_info info = {.struct_size = sizeof info,
                               .batch_size = 1,
                               .threads = 1,
@@ -236,34 +299,31 @@ Library::Library(const fs::path& path, const std::string& settings_json) : table
                               .num_dimensions = 0,
                               .reserved = 0,
                               .dimensions = nullptr};
-  if (table_->create(text_of(settings_json), &reward_, &info, error.data(), error.size()) != 0) {
-    throw BadInput("{}: {}", path.string(), sentence(error));
-  }
+  const std::string complaint = complaint_about("create", [&](char* error, uint64_t size) {
+    return table_->create(text_of(settings_json), &reward_, &info, error, size);
+  });
+  if (!complaint.empty()) throw BadInput("{}: {}", path.string(), complaint);
   try {
     description_ = describe(*table_, info);
     check_description(description_);
   } catch (const BadInput& cause) {
-    table_->destroy(reward_);
+    destroy(*table_, reward_);
     throw BadInput("{}: {}", path.string(), cause.what());
   }
 }
 
-Library::~Library() { table_->destroy(reward_); }
+Library::~Library() { destroy(*table_, reward_); }
 
 Answer Library::score(std::span<const SampleView> samples) {
   const CSamples list(samples);
   Reports reports(description_, samples.size());
   const unigrpo_sink sink = reports.sink();
-  ErrorText error{};
-  try {
-    if (table_->score(reward_, list.data(), samples.size(), &sink, error.data(), error.size()) != 0) {
-      return {.error = sentence(error), .verdicts = {}};
-    }
-  } catch (...) {  // a plugin that is not written over reward.hpp
-    return {.error = "an exception left the plugin's score function", .verdicts = {}};
-  }
-  if (!reports.trouble().empty()) return {.error = reports.trouble(), .verdicts = {}};
-  return {.error = "", .verdicts = reports.take()};
+  std::string complaint = complaint_about("score", [&](char* error, uint64_t size) {
+    return table_->score(reward_, list.data(), samples.size(), &sink, error, size);
+  });
+  if (complaint.empty()) complaint = reports.trouble();
+  if (!complaint.empty()) return failed_call(std::move(complaint));
+  return {.succeeded = true, .error = "", .verdicts = reports.take()};
 }
 
 }  // namespace unigrpo::reward::plugin

@@ -19,9 +19,10 @@ std::string file_sha256(const std::filesystem::path& path);
 /// process: its threads and thread-locals must not lose their code.
 class Library : public Judge {
  public:
-  /// Throws BadInput naming the path: not a library, without the table, wrong magic, ABI version or struct size, or
-  /// settings that the plugin refuses.
-  Library(const std::filesystem::path& path, const std::string& settings_json);
+  /// Loads the bytes behind `copy`, a descriptor, where one is given; from the path itself, should they need what lies
+  /// beside it and it still holds them. Throws BadInput naming the path: not a library, without the table, wrong magic,
+  /// ABI version or struct size, or settings that the plugin refuses.
+  Library(const std::filesystem::path& path, const std::string& settings_json, int copy = -1);
   ~Library() override;
   Library(const Library&) = delete;
   Library& operator=(const Library&) = delete;

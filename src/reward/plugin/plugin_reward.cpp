@@ -8,13 +8,14 @@
 #include <filesystem>
 #include <functional>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <thread>
 #include <utility>
 
 #include "base/error.h"
+#include "base/left_behind.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "base/utf8.h"
 #include "reward/plugin/library.h"
 #include "reward/plugin/process.h"
 #include "reward/rules.h"
@@ -49,18 +50,10 @@ fs::path checked_path(const PluginConfig& config) {
   return path;
 }
 
-/// Sampled text may stop in the middle of a character: every plugin sees U+FFFD there.
-std::string valid_text(const std::string& text) {
-  if (is_valid_utf8(text)) return text;
-  using Json = nlohmann::json;
-  return Json::parse(Json(text).dump(-1, ' ', false, Json::error_handler_t::replace)).get<std::string>();
-}
-
 /// A plugin's words on one line of a log.
-std::string one_line(std::string text) {
+std::string one_line(std::string_view words) {
   constexpr size_t kMaxBytes = 1000;
-  if (text.size() > kMaxBytes) text.resize(kMaxBytes);
-  text.resize(valid_utf8_prefix(text));
+  std::string text = valid_utf8(words, kMaxBytes);
   for (char& c : text) {
     if (static_cast<unsigned char>(c) < 0x20 || c == 0x7F) c = ' ';
   }
@@ -71,9 +64,10 @@ ImageView view_of(const Image& image) {
   return {image.pixels.data(), image.width, image.height, int64_t{3} * image.width};
 }
 
+/// Sampled text may stop in the middle of a character: every plugin sees U+FFFD there.
 SampleView view_of(const data::Sample& sample) {
-  SampleView view{.id = valid_text(sample.id),
-                  .prompt = valid_text(sample.prompt),
+  SampleView view{.id = valid_utf8(sample.id),
+                  .prompt = valid_utf8(sample.prompt),
                   .metadata_json = sample.metadata_json.empty() ? "{}" : sample.metadata_json,
                   .group = sample.group,
                   .segments = {},
@@ -84,7 +78,7 @@ SampleView view_of(const data::Sample& sample) {
       out.kind = SegmentView::Kind::image;
       out.image = view_of(segment.image);
     } else {
-      out.text = valid_text(segment.text);
+      out.text = valid_utf8(segment.text);
       out.num_tokens = segment.num_tokens;
       out.finished = segment.finished;
     }
@@ -95,7 +89,7 @@ SampleView view_of(const data::Sample& sample) {
 
 Score score_of(Verdict verdict, const Description& description) {
   Score score{.value = verdict.values[0],
-              .reason = one_line(std::move(verdict.reasons[0])),
+              .reason = one_line(verdict.reasons[0]),
               .parts = {},
               .missing = {},
               .notes = std::move(verdict.notes)};
@@ -105,7 +99,7 @@ Score score_of(Verdict verdict, const Description& description) {
     if (verdict.values[k]) {
       score.parts[name] = *verdict.values[k];
     } else {
-      score.missing[name] = k == 0 ? score.reason : one_line(std::move(verdict.reasons[k]));
+      score.missing[name] = k == 0 ? score.reason : one_line(verdict.reasons[k]);
     }
   }
   return score;
@@ -155,16 +149,18 @@ void run_in_threads(size_t num_threads, size_t count, const std::function<void(s
 
 }  // namespace
 
-PluginReward::PluginReward(std::string name, const PluginConfig& config) : name_(std::move(name)), config_(config) {
+PluginReward::PluginReward(std::string name, const PluginConfig& config, StopToken stop)
+    : name_(std::move(name)), config_(config), stop_(stop) {
   try {
     const fs::path path = checked_path(config_);
     path_ = path.string();
-    sha256_ = plugin::file_sha256(path);
+    copy_ = std::make_unique<plugin::FileCopy>(path);
     do {
       if (owned_.empty() || config_.isolate == Isolation::process) owned_.push_back(make_judge());
       judges_.push_back(owned_.back().get());
     } while (static_cast<int64_t>(judges_.size()) < description().threads);
   } catch (const BadInput& error) {
+    if (stop_.requested()) throw Interrupted(fmt::format("{}: reward '{}' was not ready yet", stop_.signal(), name_));
     throw BadInput("reward '{}': {}", name_, error.what());
   }
 }
@@ -172,16 +168,25 @@ PluginReward::PluginReward(std::string name, const PluginConfig& config) : name_
 PluginReward::~PluginReward() = default;
 
 std::unique_ptr<Judge> PluginReward::make_judge() const {
-  if (config_.isolate == Isolation::none) return std::make_unique<plugin::Library>(path_, config_.settings);
+  if (config_.isolate == Isolation::none) {
+    const auto library = std::make_shared<std::unique_ptr<Judge>>();
+    run_leavable(stop_, fmt::format("reward '{}' was not ready yet", name_),
+                 [library, path = path_, settings = config_.settings, copy = copy_->descriptor()] {
+                   *library = std::make_unique<plugin::Library>(path, settings, copy);
+                 });
+    return std::move(*library);
+  }
   return std::make_unique<plugin::Worker>(
       plugin::WorkerOptions{.reward = name_,
                             .path = path_,
                             .is_program = !is_library(path_),
-                            .sha256 = sha256_,
+                            .copy = copy_->descriptor(),
+                            .sha256 = sha256(),
                             .settings_json = config_.settings,
                             .timeout_s = config_.timeout_s,
                             .start_timeout_s = std::max(kStart_s, config_.timeout_s),
-                            .memory_bytes = static_cast<uint64_t>(config_.max_memory_gib * (1 << 30))});
+                            .memory_bytes = static_cast<uint64_t>(config_.max_memory_gib * (1 << 30)),
+                            .stop = stop_});
 }
 
 const Description& PluginReward::description() const { return owned_[0]->description(); }
@@ -194,7 +199,7 @@ std::vector<std::string> PluginReward::dimensions() const {
 
 std::string PluginReward::introduction() const {
   return fmt::format("reward '{}': {} (SHA-256 {}), isolate {}, batches of {}, {} at once, scores {}", name_, path_,
-                     sha256_, enum_name(config_.isolate), description().batch_size, description().threads,
+                     sha256(), enum_name(config_.isolate), description().batch_size, description().threads,
                      join(dimensions(), ", "));
 }
 
@@ -208,12 +213,6 @@ std::vector<Score> PluginReward::score(std::span<const data::Sample> samples) {
   std::vector<Score> scores(samples.size());
   run_in_threads(judges_.size(), batches.size(),
                  [&](size_t thread, size_t index) { judge_batch(*judges_[thread], views, batches[index], scores); });
-
-  for (size_t n = 0; n < samples.size(); ++n) {
-    if (scores[n].value) continue;
-    log::warn(fmt::format("reward '{}': no score for sample {} (prompt {}): {}", name_, one_line(samples[n].id),
-                          in_quotes(samples[n].prompt), scores[n].reason));
-  }
   return scores;
 }
 
@@ -231,34 +230,38 @@ std::vector<PluginReward::Unit> PluginReward::units_of(std::span<const data::Sam
   return units;
 }
 
-/// A call that fails is repeated unit by unit: one sample's crash must not cost the others their scores.
+/// A call that fails is repeated unit by unit: one sample's crash must not cost the others their scores. Once a stop is
+/// asked for, nothing is called any more.
 void PluginReward::judge_batch(Judge& judge, std::span<const SampleView> views, std::span<const Unit> units,
                                std::vector<Score>& scores) const {
-  const std::string error = judge_units(judge, views, units, scores);
-  if (error.empty()) return;
-  if (units.size() > 1) {
-    log::warn(fmt::format("reward '{}': a call failed ({}); its samples are judged one by one", name_, error));
-    for (size_t u = 0; u < units.size(); ++u) judge_batch(judge, views, units.subspan(u, 1), scores);
-    return;
-  }
-  for (const size_t n : units[0]) scores[n] = failed_score(error, description());
+  const auto fail = [&](const std::string& reason) {
+    for (const Unit& unit : units) {
+      for (const size_t n : unit) scores[n] = failed_score(reason, description());
+    }
+  };
+  if (stop_.requested()) return fail(fmt::format("not judged: {}", stop_.signal()));
+  const std::optional<std::string> error = judge_units(judge, views, units, scores);
+  if (!error) return;
+  if (units.size() == 1 || stop_.requested()) return fail(*error);
+  log::warn(fmt::format("reward '{}': a call failed ({}); its samples are judged one by one", name_, *error));
+  for (size_t u = 0; u < units.size(); ++u) judge_batch(judge, views, units.subspan(u, 1), scores);
 }
 
-/// One call for all units. Empty, or why it failed as a whole.
-std::string PluginReward::judge_units(Judge& judge, std::span<const SampleView> views, std::span<const Unit> units,
-                                      std::vector<Score>& scores) const {
+/// One call for all units: nothing, or why it failed as a whole.
+std::optional<std::string> PluginReward::judge_units(Judge& judge, std::span<const SampleView> views,
+                                                     std::span<const Unit> units, std::vector<Score>& scores) const {
   std::vector<size_t> rows;
   for (const Unit& unit : units) rows.insert(rows.end(), unit.begin(), unit.end());
   std::vector<SampleView> batch;
   for (const size_t n : rows) batch.push_back(views[n]);
   Answer answer = judge.score(batch);
-  if (!answer.error.empty()) return one_line(std::move(answer.error));
+  if (!answer.succeeded) return one_line(answer.error);
   for (size_t i = 0; i < rows.size(); ++i) scores[rows[i]] = score_of(std::move(answer.verdicts[i]), description());
-  return "";
+  return std::nullopt;
 }
 
-std::unique_ptr<PluginReward> make_plugin_reward(const TermConfig& term) {
-  return std::make_unique<PluginReward>(term_name(term), term.plugin);
+std::unique_ptr<PluginReward> make_plugin_reward(const TermConfig& term, StopToken stop) {
+  return std::make_unique<PluginReward>(term_name(term), term.plugin, stop);
 }
 
 }  // namespace unigrpo::reward

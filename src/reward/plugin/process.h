@@ -3,9 +3,11 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "base/shared_memory.h"
+#include "base/signals.h"
 #include "base/subprocess.h"
 #include "reward/plugin/judge.h"
 #include "reward/plugin/protocol.h"
@@ -34,11 +36,13 @@ struct WorkerOptions {
   std::string reward;          // its name, for the log
   std::filesystem::path path;  // absolute
   bool is_program = false;     // the path is the worker itself, else a library for ours
-  std::string sha256;          // of the file; another one is not run
+  int copy = -1;               // descriptor of the file as it was when the run began: what is run
+  std::string sha256;          // of that copy
   std::string settings_json = "{}";
   double timeout_s = 60;        // of a call
   double start_timeout_s = 60;  // until it is ready
   uint64_t memory_bytes = uint64_t{8} << 30;
+  StopToken stop = {};  // asked while the worker is waited for, which is then killed
 };
 
 /// A reward in a process of its own (unigrpo-reward-worker, or a program that speaks docs/REWARD_PROTOCOL.md). It may
@@ -48,7 +52,7 @@ class Worker : public Judge {
   /// Starts it. Throws BadInput naming the path where the plugin refuses its settings, ends or hangs instead of getting
   /// ready.
   explicit Worker(WorkerOptions options);
-  ~Worker() override;  // lets it end by itself for 2 s
+  ~Worker() override;  // lets it end by itself for 2 s, or 0.1 s once a stop is asked for
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
 
@@ -58,10 +62,11 @@ class Worker : public Judge {
  private:
   /// The frame that answers; or why none came, and the process is gone.
   struct Reply {
-    Frame frame;
+    std::optional<Frame> frame;
     std::string failure;
   };
   Description start();
+  std::string program();
   Reply exchange(Frame request, double timeout_s);
   Reply receive(uint32_t sequence, double timeout_s);
   std::string lost();
@@ -76,6 +81,7 @@ class Worker : public Judge {
   int control_ = -1;
   uint32_t sequence_ = 0;
   Description description_;
+  bool change_told_ = false;
 };
 
 }  // namespace unigrpo::reward::plugin

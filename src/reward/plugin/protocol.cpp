@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "base/utf8.h"
 #include "data/segment_json.h"
 
 namespace unigrpo::reward::plugin {
@@ -20,12 +21,15 @@ Json parse(std::string_view text) {
     if (depth > kMaxDepth) throw BadInput("its JSON nests deeper than {}", kMaxDepth);
     return true;
   };
+  // A program may send bytes that are no UTF-8: they cost it the character, not the sample its score.
+  const std::string valid = is_valid_utf8(text) ? std::string() : valid_utf8(text);
+  if (!valid.empty()) text = valid;
   try {
     Json json = Json::parse(text.begin(), text.end(), shallow);
     if (!json.is_object()) throw BadInput("its message is no JSON object");
     return json;
   } catch (const Json::exception& error) {
-    throw BadInput("its message is not JSON: {}", error.what());
+    throw BadInput("its message is not JSON: {}", valid_utf8(error.what()));
   }
 }
 
@@ -120,7 +124,7 @@ Verdict verdict_of(const Json& json, const Description& description) {
       if (!value->is_number()) throw BadInput("its message has a {} as score", value->type_name());
       enter_value(verdict, description, k, value->get<double>());
     } else if (reasons.contains(name)) {
-      verdict.reasons[k] = member<std::string>(reasons, name.c_str(), "");
+      enter_missing(verdict, k, member<std::string>(reasons, name.c_str(), ""));
     }
   }
   for (const auto& [name, unused] : values.items()) {
@@ -257,7 +261,7 @@ Answer decode_answer(std::string_view json, const Description& description, size
   const Json all = parse(json);
   const Json& scores = list(all, "scores");
   if (scores.size() != num_samples) throw BadInput("gave {} scores for {} samples", scores.size(), num_samples);
-  Answer answer;
+  Answer answer = {.succeeded = true, .error = "", .verdicts = {}};
   for (const Json& each : scores) {
     if (!each.is_object()) throw BadInput("its message has a {} in \"scores\"", each.type_name());
     answer.verdicts.push_back(verdict_of(each, description));
@@ -267,7 +271,7 @@ Answer decode_answer(std::string_view json, const Description& description, size
 
 std::string encode_failure(std::string_view text) {
   constexpr size_t kMaxBytes = 4096;
-  return dump({{"error", text.substr(0, kMaxBytes)}});
+  return dump({{"error", valid_utf8(text, kMaxBytes)}});
 }
 
 std::string decode_failure(std::string_view json) {

@@ -18,6 +18,8 @@ namespace unigrpo::reward::plugin {
 inline constexpr int kProtocolVersion = 1;
 inline constexpr int kControlDescriptor = 3;  // in the worker
 inline constexpr int kMemoryDescriptor = 4;
+inline constexpr int kCopyDescriptor = 5;  // ours alone: the plugin's file as it was when the run began
+inline std::string copy_path() { return "/proc/self/fd/" + std::to_string(kCopyDescriptor); }
 inline constexpr size_t kAlignment = 64;  // of images and messages in the shared memory
 inline constexpr size_t kMaxAnswerBytes = size_t{16} << 20;
 /// Room for the answer that is kept free behind a request.

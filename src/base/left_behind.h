@@ -1,0 +1,45 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <thread>
+
+#include "base/signals.h"
+
+namespace unigrpo {
+
+/// A stop was asked for before there was anything to save: exit code 130.
+class Interrupted : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// A thread that runs code of others, which may never come back. While a stop is asked for it is waited for no longer
+/// than half a second, and then left behind: C++ cannot end a thread from outside.
+class LeavableThread {
+ public:
+  /// `work` owns what it uses, since it may outlive its owner; it must not throw.
+  LeavableThread(StopToken stop, std::function<void()> work);
+  /// Waits for the end of the work, or leaves it behind.
+  ~LeavableThread();
+  LeavableThread(const LeavableThread&) = delete;
+  LeavableThread& operator=(const LeavableThread&) = delete;
+
+ private:
+  struct State;
+  StopToken stop_;
+  std::shared_ptr<State> state_;
+  std::thread thread_;
+};
+
+/// Runs `work` in such a thread and waits for it. Throws what it throws, and Interrupted("<signal>: <what>") where it
+/// was left behind.
+void run_leavable(StopToken stop, const std::string& what, std::function<void()> work);
+
+/// Whether any thread was left behind. Then main must end the process without the destructors of static objects, which
+/// that thread may be using.
+bool any_left_behind();
+
+}  // namespace unigrpo
