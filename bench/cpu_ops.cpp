@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
@@ -17,6 +18,7 @@
 #include "kernels/gather_log_prob.h"
 #include "kernels/linear.h"
 #include "kernels/rms_norm.h"
+#include "kernels/sample_tokens.h"
 #include "nn/attention.h"
 
 namespace {
@@ -41,6 +43,26 @@ void row(const std::string& op, const std::string& shape, const Run& ours, const
   const double median_a = a[a.size() / 2] * 1e3, median_b = b[b.size() / 2] * 1e3;
   std::printf("%-26s %-38s %9.3f %9.3f %7.2f %9.1e\n", op.c_str(), shape.c_str(), median_a, median_b,
               median_b / median_a, difference);
+}
+
+/// Sampling as it was: the library's exp in float64, an element after the other, over rows in parallel.
+at::Tensor sample_plainly(const at::Tensor& logits, const at::Tensor& uniforms, double temperature) {
+  const int64_t rows = logits.size(0), vocabulary = logits.size(1);
+  at::Tensor ids = at::empty({rows}, at::kLong);
+  at::parallel_for(0, rows, std::max<int64_t>(1, 8192 / vocabulary), [&](int64_t begin, int64_t end) {
+    std::vector<double> masses(vocabulary);
+    for (int64_t row = begin; row < end; ++row) {
+      const float* line = logits.const_data_ptr<float>() + row * vocabulary;
+      double top = line[0] / temperature, total = 0, running = 0;
+      for (int64_t i = 0; i < vocabulary; ++i) top = std::max(top, line[i] / temperature);
+      for (int64_t i = 0; i < vocabulary; ++i) total += masses[i] = std::exp(line[i] / temperature - top);
+      const double target = uniforms.const_data_ptr<double>()[row] * total;
+      int64_t id = 0;
+      while (id < vocabulary - 1 && (running += masses[id]) <= target) ++id;
+      ids.mutable_data_ptr<int64_t>()[row] = id;
+    }
+  });
+  return ids;
 }
 
 /// Forward and backward of y = f(inputs): returns the gradient of sum(y * y) for the first input.
@@ -112,6 +134,13 @@ int main(int argc, char** argv) {
     row(
         "attention + backward", shape, [&] { return backward_of(ours, {q, k, v}); },
         [&] { return backward_of(theirs, {q, k, v}); }, repeats);
+  }
+  for (const auto& [rows, vocabulary] : {std::pair<int64_t, int64_t>{144, 160}, {64, 151936}}) {
+    const at::Tensor logits = at::randn({rows, vocabulary}) * 3, uniforms = at::rand({rows}, at::kDouble);
+    row(
+        "sample_tokens", std::to_string(rows) + " x " + std::to_string(vocabulary),
+        [&, logits, uniforms] { return unigrpo::kernels::sample_tokens(logits, uniforms, 1.0); },
+        [&, logits, uniforms] { return sample_plainly(logits, uniforms, 1.0); }, repeats);
   }
   for (const int64_t vocabulary : {160, 32000}) {
     const at::Tensor logits = at::randn({256, vocabulary}).set_requires_grad(true);

@@ -56,7 +56,9 @@ void update(const Constants& constants, int64_t size, const float* grad, float* 
   for (int64_t k = 0; k < 3; ++k) std::copy_n(rest[k], size - whole, moved[k] + whole);
 }
 
-int64_t update_bf16(const Constants& s, int64_t size, const uint16_t* grad, uint16_t* __restrict parameter,
+/// Gradient: float, or uint16_t for the bits of bf16.
+template <typename Gradient>
+int64_t update_bf16(const Constants& s, int64_t size, const Gradient* grad, uint16_t* __restrict parameter,
                     float* master, float* exp_avg, float* exp_avg_sq) {
   constexpr int64_t kBlock = 512;
   uint32_t lost = 0;  // chunks are far below 2^32
@@ -85,8 +87,12 @@ int64_t adamw_cpu_(at::TensorList masters, at::TensorList exp_avgs, at::TensorLi
     auto* exp_avg = mutable_data_of<float>(exp_avgs, chunk);
     auto* exp_avg_sq = mutable_data_of<float>(exp_avg_sqs, chunk);
     if (parameters[chunk.index].scalar_type() == at::kBFloat16) {
-      lost += update_bf16(constants, chunk.size, data_of<uint16_t>(grads, chunk),
-                          mutable_data_of<uint16_t>(parameters, chunk), master, exp_avg, exp_avg_sq);
+      auto* parameter = mutable_data_of<uint16_t>(parameters, chunk);
+      const bool wide = grads[chunk.index].scalar_type() == at::kFloat;
+      lost += wide ? update_bf16(constants, chunk.size, data_of<float>(grads, chunk), parameter, master, exp_avg,
+                                 exp_avg_sq)
+                   : update_bf16(constants, chunk.size, data_of<uint16_t>(grads, chunk), parameter, master, exp_avg,
+                                 exp_avg_sq);
     } else {
       update(constants, chunk.size, data_of<float>(grads, chunk), master, exp_avg, exp_avg_sq);
     }
@@ -128,9 +134,10 @@ void check(const AdamWTensors& t) {
                       state->at(i).numel() == t.parameters[i].numel(),
                   "AdamW's state ", i, " must be contiguous float32 of the parameter's size");
     }
+    const at::ScalarType type = t.grads.at(i).scalar_type();
     TORCH_CHECK(
-        t.grads.at(i).scalar_type() == t.parameters[i].scalar_type() && t.grads[i].numel() == t.parameters[i].numel(),
-        "AdamW's gradient ", i, " must be of its parameter's dtype and size");
+        (type == at::kFloat || type == t.parameters[i].scalar_type()) && t.grads[i].numel() == t.parameters[i].numel(),
+        "AdamW's gradient ", i, " must be float32 or of its parameter's dtype, and of its size");
   }
 }
 

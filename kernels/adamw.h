@@ -18,7 +18,7 @@ struct AdamWStep {
 struct AdamWTensors {
   std::vector<at::Tensor> masters, exp_avgs, exp_avg_sqs;  // float32, changed
   std::vector<at::Tensor> parameters;                      // float32 or bf16, changed
-  std::vector<at::Tensor> grads;                           // of the parameter's dtype
+  std::vector<at::Tensor> grads;                           // float32, or of the parameter's dtype
 };
 
 /// One step of AdamW with decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101), with g the scaled gradient:

@@ -274,8 +274,9 @@ Results run_image_loss(const Case& c) {
                         .old_log_probs = c.input("old_log_probs"),
                         .mask = c.input("mask"),
                         .advantages = at::tensor(advantages, unclipped.options().requires_grad(false))});
-  return {
-      {"loss", loss.loss}, {"clip_fraction", loss.clip_fraction}, {"grad_log_probs", gradient(loss.loss, log_probs)}};
+  return {{"loss", loss.loss},
+          {"clip_fraction", loss.outside_clip_range},  // as Flow-GRPO counts
+          {"grad_log_probs", gradient(loss.loss, log_probs)}};
 }
 
 Results run_token_log_probs(const Case& c) {

@@ -38,7 +38,13 @@ std::optional<Conflict> validate(const WindowConfig& config, SdeKind kind, int64
     return Conflict{{"rollout.window.last", "rollout.num_steps"},
                     fmt::format("expected at most rollout.num_steps = {}, got {}", num_steps, config.last)};
   }
-  if (window_places(config, kind, num_steps).num_places > 0) return {};
+  if (window_places(config, kind, num_steps).num_places > 0) {
+    if (kind != SdeKind::flow_sde || num_steps > 1) return {};
+    return Conflict{{"rollout.num_steps", "rollout.sde.kind"},
+                    fmt::format("expected at least 2 with rollout.sde.kind = \"flow_sde\" (whose first step's noise "
+                                "needs the time of the second), got {}",
+                                num_steps)};
+  }
   const bool to_the_end = !moves || config.last < 0 || config.last > available;
   const char* end = !to_the_end             ? "rollout.window.last"
                     : available < num_steps ? "rollout.num_steps - 1"

@@ -40,7 +40,8 @@ SdeWindow choose_window(const WindowConfig& config, const WindowRequest& request
     first += static_cast<int64_t>(stream.below(static_cast<uint64_t>(num_places)));
   } else if (config.mode == WindowMode::sliding) {
     const auto shift_interval = static_cast<uint64_t>(std::max<int64_t>(1, config.shift_interval));
-    first += static_cast<int64_t>(request.step / shift_interval % static_cast<uint64_t>(num_places));
+    const uint64_t moves = (std::max<uint64_t>(request.step, 1) - 1) / shift_interval;
+    first += static_cast<int64_t>(moves % static_cast<uint64_t>(num_places));
   }
   return {first, first + width};
 }

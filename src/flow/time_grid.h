@@ -35,7 +35,7 @@ struct WindowRequest {
   SdeKind kind = SdeKind::flow_sde;
   int64_t num_steps = 0;  // N
   uint64_t seed = 0;      // of the run
-  uint64_t step = 0;      // of the run
+  uint64_t step = 0;      // of the run, from 1
   uint64_t prompt = 0;    // index of the group's prompt in the data
   uint64_t segment = 0;   // index in the program
 };
@@ -44,7 +44,8 @@ struct WindowRequest {
 ///   all      every step that may be stochastic
 ///   fixed    [first, first + width)
 ///   random   a place in [first, last) drawn uniformly per run step, prompt and segment
-///   sliding  moves through [first, last) by one every `shift_interval` run steps, and starts over
+///   sliding  moves through [first, last) by one every `shift_interval` run steps, and starts over; every place is held
+///            for as many steps
 /// Throws BadInput naming the keys where the window does not fit (rules.h).
 SdeWindow choose_window(const WindowConfig& config, const WindowRequest& request);
 

@@ -7,33 +7,11 @@
 #include <map>
 #include <stdexcept>
 
+#include "base/statistics.h"
 #include "grpo/combine.h"
 
 namespace unigrpo::grpo {
 namespace {
-
-struct Statistics {
-  int64_t count = 0;
-  double mean = 0, std = 0, low = 0, high = 0;
-
-  /// All alike, up to the rounding of a weighted sum.
-  bool has_spread() const { return high - low > 1e-12 * std::max({1.0, std::abs(low), std::abs(high)}); }
-};
-
-Statistics statistics_of(const std::vector<double>& values, int64_t ddof) {
-  Statistics out;
-  out.count = static_cast<int64_t>(values.size());
-  if (values.empty()) return out;
-  const auto [low, high] = std::minmax_element(values.begin(), values.end());
-  out.low = *low;
-  out.high = *high;
-  for (const double value : values) out.mean += value / static_cast<double>(out.count);
-  double squares = 0;
-  for (const double value : values) squares += (value - out.mean) * (value - out.mean);
-  const int64_t divisor = out.count - ddof;
-  out.std = divisor > 0 ? std::sqrt(squares / static_cast<double>(divisor)) : 0;
-  return out;
-}
 
 void check_lengths(size_t num_samples, std::span<const int64_t> group_ids) {
   if (num_samples != group_ids.size()) {
@@ -60,8 +38,8 @@ std::vector<double> usable_rewards(std::span<const std::optional<double>> reward
 }
 
 /// Sample n's score of term k where the sample has every score that counts, else empty.
-std::vector<std::optional<double>> column(const reward::ScoreTable& table, size_t k,
-                                          std::span<const std::optional<double>> rewards) {
+std::vector<std::optional<double>> scores_of(const reward::ScoreTable& table, size_t k,
+                                             std::span<const std::optional<double>> rewards) {
   std::vector<std::optional<double>> values(rewards.size());
   for (size_t n = 0; n < rewards.size(); ++n) {
     if (rewards[n]) values[n] = table.scores[n][k].value;
@@ -70,6 +48,19 @@ std::vector<std::optional<double>> column(const reward::ScoreTable& table, size_
 }
 
 using Rewards = std::span<const std::optional<double>>;
+
+/// Rewards that are compared with each other, and how large the numbers were that each is the sum of: what is smaller
+/// than the rounding of those says nothing.
+struct Column {
+  std::vector<std::optional<double>> rewards;  // [N]
+  std::vector<double> magnitudes;              // [N]
+};
+
+Column column_of(Rewards rewards) {
+  Column column{.rewards = {rewards.begin(), rewards.end()}, .magnitudes = {}};
+  for (const auto& reward : rewards) column.magnitudes.push_back(usable(reward) ? std::abs(*reward) : 0);
+  return column;
+}
 
 /// What rewards are held against: the mean and standard deviation of their group, of their prompt or of the whole run.
 //   group_std    A_i = (r_i - mean) / (std + eps)
@@ -82,25 +73,30 @@ struct Baseline {
   RunningStatistics* statistics = nullptr;  // nullptr: the groups' own, whatever config.statistics says
 
   /// Advantages of one column of rewards. `name` keeps the columns' running statistics apart.
-  std::vector<double> advantages(Rewards rewards, const std::string& name) const {
+  std::vector<double> advantages(const Column& column, const std::string& name) const {
+    const Rewards rewards = column.rewards;
     std::vector<double> advantages(rewards.size(), 0.0);
     std::vector<double> all;
     for (const auto& reward : rewards) {
       if (usable(reward)) all.push_back(*reward);
     }
     if (all.empty()) return advantages;
-    const double global_std = statistics_of(all, config.ddof).std;
+    const double global_std = spread_of(all, config.ddof).std;
     std::optional<MeanAndStd> of_run;
     if (of() == StatisticsOf::running) of_run = observe("running/" + name, all);
     for (const auto& [id, samples] : groups_of(group_ids)) {
+      double magnitude = 0;
+      for (const size_t n : samples) magnitude = std::max(magnitude, column.magnitudes[n]);
       const std::vector<double> values = usable_rewards(rewards, samples);
-      const auto against = of_run ? of_run : of_group(values, samples, name);
+      const auto against = of_run ? of_run : of_group(values, samples, magnitude, name);
       if (!against) continue;  // no signal: A = 0 exactly
       double scale = 1;
       if (config.normalization == Normalization::group_std) scale = against->std + config.eps;
       if (config.normalization == Normalization::global_std) scale = global_std + config.eps;
       for (const size_t n : samples) {
-        if (usable(rewards[n]) && scale > 0) advantages[n] = (*rewards[n] - against->mean) / scale;
+        if (!usable(rewards[n]) || scale <= 0) continue;
+        if (alike(*rewards[n], against->mean, std::max(magnitude, std::abs(against->mean)))) continue;
+        advantages[n] = (*rewards[n] - against->mean) / scale;
       }
     }
     return advantages;
@@ -120,11 +116,11 @@ struct Baseline {
 
   /// Empty where the group has no reward or, held against itself, no spread.
   std::optional<MeanAndStd> of_group(const std::vector<double>& values, const std::vector<size_t>& samples,
-                                     const std::string& name) const {
+                                     double magnitude, const std::string& name) const {
     if (values.empty()) return std::nullopt;
     if (of() == StatisticsOf::prompt) return observe("prompt/" + name + "/" + prompt_ids[samples.front()], values);
-    const Statistics group = statistics_of(values, config.ddof);
-    return group.has_spread() ? std::optional<MeanAndStd>({group.mean, group.std}) : std::nullopt;
+    const Spread group = spread_of(values, config.ddof);
+    return alike(group.low, group.high, magnitude) ? std::nullopt : std::optional<MeanAndStd>({group.mean, group.std});
   }
 };
 
@@ -132,32 +128,77 @@ struct Baseline {
 std::vector<double> advantages_of(const Baseline& baseline, const reward::ScoreTable& table, Rewards counted,
                                   const std::string& modality) {
   if (baseline.config.combine == Combine::sum_then_normalize) {
-    std::vector<std::optional<double>> rewards = combined_rewards(table);
-    for (size_t n = 0; n < rewards.size(); ++n) {
-      if (!counted[n]) rewards[n].reset();
+    Column column = column_of(combined_rewards(table));
+    for (size_t n = 0; n < counted.size(); ++n) {
+      if (!counted[n]) column.rewards[n].reset();
+      if (!usable(column.rewards[n])) continue;
+      double& magnitude = column.magnitudes[n] = 0;
+      for (size_t k = 0; k < table.terms.size(); ++k) {
+        if (table.weights[k] != 0) magnitude += std::abs(table.weights[k] * *table.scores[n][k].value);
+      }
     }
-    return baseline.advantages(rewards, modality);
+    return baseline.advantages(column, modality);
   }
-  std::vector<double> sum(counted.size(), 0.0);
+  std::vector<double> sum(counted.size(), 0.0), magnitudes(counted.size(), 0.0);
   for (size_t k = 0; k < table.terms.size(); ++k) {
     if (table.weights[k] == 0) continue;
-    const auto values = column(table, k, counted);
-    const std::vector<double> term = baseline.advantages(values, modality + "/" + table.terms[k]);
-    for (size_t n = 0; n < sum.size(); ++n) sum[n] += table.weights[k] * term[n];
+    const Column column = column_of(scores_of(table, k, counted));
+    const std::vector<double> term = baseline.advantages(column, modality + "/" + table.terms[k]);
+    for (size_t n = 0; n < sum.size(); ++n) {
+      sum[n] += table.weights[k] * term[n];
+      magnitudes[n] += std::abs(table.weights[k] * term[n]);
+    }
+  }
+  for (size_t n = 0; n < sum.size(); ++n) {
+    if (alike(sum[n], 0, magnitudes[n])) sum[n] = 0;
   }
   return sum;
 }
 
-/// Centred and divided by the standard deviation over the kept samples.
-void normalize_batch(const AdvantageConfig& config, const std::vector<bool>& keep, std::vector<double>& values) {
+std::vector<double> kept_values(const std::vector<double>& values, const std::vector<size_t>& samples,
+                                const std::vector<bool>& keep) {
+  std::vector<double> kept;
+  for (const size_t n : samples) {
+    if (keep[n]) kept.push_back(values[n]);
+  }
+  return kept;
+}
+
+/// The advantages of truncated texts: none is better than one standard deviation below its group. That is -1 where the
+/// normalization has brought the group to one, else the deviation of the group's own advantages; where the group has
+/// none, of the batch's, and -1 where that has none either.
+std::vector<double> penalized_advantages(const AdvantageConfig& config, const Groups& groups,
+                                         const std::vector<double>& text, const std::vector<bool>& keep) {
+  std::vector<double> penalized = text;
+  std::vector<size_t> everyone;
+  for (size_t n = 0; n < text.size(); ++n) everyone.push_back(n);
+  const double batch = spread_of(kept_values(text, everyone, keep), config.ddof).std;
+  for (const auto& [id, samples] : groups) {
+    double deviation = 1;
+    if (config.normalization != Normalization::group_std) {
+      const double own = spread_of(kept_values(text, samples, keep), config.ddof).std;
+      deviation = own > 0 ? own : batch > 0 ? batch : 1;
+    }
+    for (const size_t n : samples) penalized[n] = std::min(text[n], -deviation);
+  }
+  return penalized;
+}
+
+/// `values` centred and divided by the standard deviation of the kept samples; `also` in the same way.
+void normalize_batch(const AdvantageConfig& config, const std::vector<bool>& keep, std::vector<double>& values,
+                     std::vector<double>* also = nullptr) {
   std::vector<double> kept;
   for (size_t n = 0; n < values.size(); ++n) {
     if (keep[n]) kept.push_back(values[n]);
   }
-  const Statistics batch = statistics_of(kept, config.ddof);
-  if (!batch.has_spread()) return;
-  for (size_t n = 0; n < values.size(); ++n) {
-    if (keep[n]) values[n] = (values[n] - batch.mean) / (batch.std + config.eps);
+  const Spread batch = spread_of(kept, config.ddof);
+  const double magnitude = std::max(std::abs(batch.low), std::abs(batch.high));
+  if (alike(batch.low, batch.high, magnitude)) return;
+  const double mean = alike(batch.mean, 0, magnitude) ? 0 : batch.mean;  // groups are centred already, up to rounding
+  for (std::vector<double>* all : {&values, also}) {
+    for (size_t n = 0; all != nullptr && n < all->size(); ++n) {
+      if (keep[n]) (*all)[n] = ((*all)[n] - mean) / (batch.std + config.eps);
+    }
   }
 }
 
@@ -179,7 +220,7 @@ double Advantages::zero_std_ratio() const {
 std::vector<double> group_advantages(const AdvantageConfig& config, std::span<const std::optional<double>> rewards,
                                      std::span<const int64_t> group_ids) {
   check_lengths(rewards.size(), group_ids);
-  return Baseline{config, group_ids}.advantages(rewards, "");
+  return Baseline{config, group_ids}.advantages(column_of(rewards), "");
 }
 
 std::vector<double> group_advantages(const AdvantageConfig& config, std::span<const double> rewards,
@@ -198,7 +239,7 @@ std::vector<double> combined_advantages(const AdvantageConfig& config, const rew
 Advantages compute_advantages(const AdvantageConfig& config, const reward::ScoreTable& scores,
                               std::span<const int64_t> group_ids, reward::OnError on_error,
                               std::span<const reward::TermConfig> terms, std::span<const std::string> prompt_ids,
-                              const RunningStatistics& before) {
+                              const RunningStatistics& before, const std::vector<bool>& penalized) {
   Advantages out;
   out.statistics = before;
   const reward::ScoreTable table =
@@ -227,17 +268,24 @@ Advantages compute_advantages(const AdvantageConfig& config, const reward::Score
   out.text = advantages_of(baseline, scores_for(table, reward::Modality::text), counted, "text");
   out.image = advantages_of(baseline, scores_for(table, reward::Modality::image), counted, "image");
 
+  if (!penalized.empty()) {
+    check_lengths(penalized.size(), group_ids);
+    out.truncated_text = penalized_advantages(config, groups, out.text, out.keep);
+  }
+  const auto has_signal = [&](size_t n) {
+    return out.text[n] != 0 || out.image[n] != 0 || (!penalized.empty() && penalized[n]);
+  };
+
   for (const auto& [id, samples] : groups) {
     const bool any_kept = std::ranges::any_of(samples, [&](size_t n) { return out.keep[n]; });
-    const bool any_signal =
-        std::ranges::any_of(samples, [&](size_t n) { return out.text[n] != 0 || out.image[n] != 0; });
+    const bool any_signal = std::ranges::any_of(samples, [&](size_t n) { return out.keep[n] && has_signal(n); });
     if (!any_kept || any_signal) continue;
     out.zero_std_group_ids.push_back(id);
     if (config.zero_std == ZeroStd::keep) continue;
     for (const size_t n : samples) out.keep[n] = false;
   }
   if (config.normalize_batch) {
-    normalize_batch(config, out.keep, out.text);
+    normalize_batch(config, out.keep, out.text, &out.truncated_text);
     normalize_batch(config, out.keep, out.image);
   }
   if (config.top_k + config.bottom_k > 0) {
@@ -253,9 +301,5 @@ void clip_advantages(double clip, std::vector<double>& advantages) {
 }
 
 bool trains_on(Truncated rule, bool finished) { return finished || rule != Truncated::mask; }
-
-double text_advantage(Truncated rule, bool finished, double advantage) {
-  return finished || rule != Truncated::penalize ? advantage : std::min(advantage, -1.0);
-}
 
 }  // namespace unigrpo::grpo

@@ -17,6 +17,7 @@ namespace unigrpo::grpo {
 struct Advantages {
   std::vector<std::optional<double>> rewards;  // [N], combined; empty: no score
   std::vector<double> text, image;             // [N], of a sample's texts and images, 0 where not kept; always finite
+  std::vector<double> truncated_text;          // [N], of texts that are penalized for being truncated; empty: as text
   std::vector<bool> keep;                      // [N], false: the sample leaves the update
   std::vector<int64_t> zero_std_group_ids;     // groups without signal, in order
   int64_t num_groups = 0;
@@ -27,14 +28,18 @@ struct Advantages {
   int64_t num_zero_std_groups() const { return static_cast<int64_t>(zero_std_group_ids.size()); }
   /// Share of the groups that carry no signal, in 0..1.
   double zero_std_ratio() const;
+  /// Of a text of sample `n`.
+  double of_text(size_t n, bool finished) const {
+    return finished || truncated_text.empty() ? text[n] : truncated_text[n];
+  }
 };
 
 /// A_i = (r_i - mean of its group) / (std + eps), in float64; the std is the group's, none, or that
 /// of all rewards together.
 ///
-/// A group whose rewards are all alike gets A = 0. Missing rewards (empty, or not finite) leave the
-/// statistics and get 0. `group_ids` may come in any order.
-/// Throws std::invalid_argument for lengths that differ.
+/// A group whose rewards are all alike, up to the rounding of sums, gets A = 0. Missing rewards (empty, or not finite)
+/// leave the statistics and get 0. `group_ids` may come in any order. Throws std::invalid_argument for lengths that
+/// differ.
 std::vector<double> group_advantages(const AdvantageConfig& config, std::span<const std::optional<double>> rewards,
                                      std::span<const int64_t> group_ids);
 std::vector<double> group_advantages(const AdvantageConfig& config, std::span<const double> rewards,
@@ -56,6 +61,8 @@ std::vector<double> combined_advantages(const AdvantageConfig& config, const rew
 ///   (RunningStatistics, this batch included), as in the per-prompt tracker of flow_grpo;
 /// - normalize_batch: the advantages are centred and divided by their std over all kept samples once more (GDPO,
 ///   arXiv 2601.05242);
+/// - penalized (samples with a text that max_tokens truncated, [N] or empty): such texts have advantages of their own,
+///   never better than one standard deviation below their group, and are a signal where the rewards are all alike;
 /// - a group without signal has A = 0 and is kept, or leaves the batch (zero_std = drop, resample; resampling is the
 /// caller's,
 ///   who finds the groups in zero_std_group_ids);
@@ -66,14 +73,13 @@ Advantages compute_advantages(const AdvantageConfig& config, const reward::Score
                               std::span<const int64_t> group_ids,
                               reward::OnError on_error = reward::OnError::drop_sample,
                               std::span<const reward::TermConfig> terms = {},
-                              std::span<const std::string> prompt_ids = {}, const RunningStatistics& before = {});
+                              std::span<const std::string> prompt_ids = {}, const RunningStatistics& before = {},
+                              const std::vector<bool>& penalized = {});
 
 /// To +-clip each; 0: not at all.
 void clip_advantages(double clip, std::vector<double>& advantages);
 
-/// The rule for texts that max_tokens truncated: whether they are trained on, and with which advantage. Penalized, such
-/// a text is never better than one standard deviation below its group.
+/// Whether a text is trained on under the rule for those that max_tokens truncated.
 bool trains_on(Truncated rule, bool finished);
-double text_advantage(Truncated rule, bool finished, double advantage);
 
 }  // namespace unigrpo::grpo

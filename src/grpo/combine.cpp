@@ -6,6 +6,8 @@
 #include <cmath>
 #include <stdexcept>
 
+#include "base/statistics.h"
+
 namespace unigrpo::grpo {
 
 std::vector<std::optional<double>> combined_rewards(const reward::ScoreTable& table) {
@@ -41,7 +43,7 @@ reward::ScoreTable shaped_scores(std::span<const reward::TermConfig> terms, cons
   reward::ScoreTable out = table;
   for (size_t k = 0; k < table.terms.size(); ++k) {
     const reward::TermConfig& term = terms[k];
-    RunningStatistics::Moments moments{.mean = 0, .square = 1};
+    RunningStatistics::Moments moments{.mean = 0, .variance = 1};
     if (term.scale == reward::TermScale::running) {
       std::vector<double> values;
       for (const auto& row : table.scores) {
@@ -52,7 +54,10 @@ reward::ScoreTable shaped_scores(std::span<const reward::TermConfig> terms, cons
     for (auto& row : out.scores) {
       std::optional<double>& value = row[k].value;
       if (!value) continue;
-      if (term.scale == reward::TermScale::running) *value = (*value - moments.mean) / (moments.std() + eps);
+      if (term.scale == reward::TermScale::running) {
+        const bool same = alike(*value, moments.mean, std::max(std::abs(*value), std::abs(moments.mean)));
+        *value = same ? 0 : (*value - moments.mean) / (moments.std() + eps);
+      }
       if (term.clip > 0) *value = std::clamp(*value, -term.clip, term.clip);
     }
     if (term.gate.empty()) continue;

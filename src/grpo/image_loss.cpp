@@ -32,7 +32,7 @@ ImageLoss image_loss(const ImageLossConfig& config, const ImageBatch& batch,
   const at::Tensor plain_log_ratio = steps.log_ratio;  // [B, S]
   const auto type = plain_log_ratio.scalar_type();
   if (config.ratio_norm) steps.log_ratio = steps.masked(batch.log_ratios).to(type);
-  const Surrogate surrogate = flow_ratio({.clip_low = config.clip_range, .clip_high = config.clip_range}, steps);
+  const Surrogate surrogate = token_ratio({.clip_low = config.clip_range, .clip_high = config.clip_range}, steps);
   const at::Tensor losses =
       batch.step_weights.defined() ? surrogate.loss * steps.masked(batch.step_weights.to(type)) : surrogate.loss;
 
@@ -44,6 +44,8 @@ ImageLoss image_loss(const ImageLossConfig& config, const ImageBatch& batch,
   out.total = config.weight * out.loss + config.penalty_weight * out.penalty;
   out.approx_kl = action_mean(-plain_log_ratio.detach(), steps, all);
   out.clip_fraction = action_mean(surrogate.clipped, steps, all);
+  const at::Tensor away = surrogate.ratio - 1;
+  out.outside_clip_range = action_mean(away.abs() > config.clip_range, steps, all);
   out.ratio_mean = action_mean(surrogate.ratio, steps, all);
   out.plain_ratio_mean = action_mean(ratio_of(plain_log_ratio.detach()), steps, all);
   return out;

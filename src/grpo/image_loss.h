@@ -23,13 +23,14 @@ struct ImageBatch {
 /// Sums over this micro-batch divided by global counts: they add up to the global batch's values.
 /// Scalars; `loss`, `penalty` and `total` carry gradients.
 struct ImageLoss {
-  at::Tensor loss;              // the surrogate, -J_img
-  at::Tensor penalty;           // L_vel (or the latent KL); 0 without
-  at::Tensor total;             // config.weight * loss + config.penalty_weight * penalty
-  at::Tensor approx_kl;         // mean of old - new, nats
-  at::Tensor clip_fraction;     // share of steps with |ratio - 1| > clip_range, on either side
-  at::Tensor ratio_mean;        // of the ratio that is clipped
-  at::Tensor plain_ratio_mean;  // of exp(log_probs - old_log_probs): before RatioNorm
+  at::Tensor loss;                // the surrogate, -J_img
+  at::Tensor penalty;             // L_vel (or the latent KL); 0 without
+  at::Tensor total;               // config.weight * loss + config.penalty_weight * penalty
+  at::Tensor approx_kl;           // mean of old - new, nats
+  at::Tensor clip_fraction;       // share of steps that the clip held back, as in the text loss
+  at::Tensor outside_clip_range;  // share of steps with |ratio - 1| > clip_range, whatever their advantage
+  at::Tensor ratio_mean;          // of the ratio that is clipped
+  at::Tensor plain_ratio_mean;    // of exp(log_probs - old_log_probs): before RatioNorm
 };
 
 /// FlowGRPO's surrogate without guidance, plus the penalty. Computed in float32 (float64 for float64). Without `counts`

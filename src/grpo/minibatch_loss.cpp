@@ -144,13 +144,14 @@ at::Tensor MinibatchLoss::text_term(int64_t turn, const PackedTexts& texts, cons
     const Placed<TextSegment>& placed = turn_rows.rows[i];
     const bool finished = placed.segment->finished;
     if (!trains_on(config_.text.truncated, finished)) mask[static_cast<int64_t>(i)].fill_(false);
-    advantages.push_back(text_advantage(config_.text.truncated, finished, advantages_.text[placed.row]));
+    advantages.push_back(advantages_.of_text(static_cast<size_t>(placed.row), finished));
   }
+  const bool compared = reference.text_log_probs.defined();  // for the loss, or since the image's penalty asked for it
   const TextLoss result =
       text_loss(config_.text,
                 {.log_probs = turn_rows.padded(now.text_log_probs),
                  .old_log_probs = turn_rows.padded(texts.old_log_probs),
-                 .ref_log_probs = config_.text.kl_beta > 0 ? turn_rows.padded(reference.text_log_probs) : at::Tensor(),
+                 .ref_log_probs = compared ? turn_rows.padded(reference.text_log_probs) : at::Tensor(),
                  .mask = mask,
                  .advantages = float_tensor(advantages)},
                 counts_.text[turn], rollout_.max_tokens);
@@ -158,7 +159,7 @@ at::Tensor MinibatchLoss::text_term(int64_t turn, const PackedTexts& texts, cons
     stats[turn_metric(turn, name)] += value.item<double>();
   };
   note("text/loss", result.loss);
-  note("text/kl", result.kl);
+  if (compared) note("text/kl", result.kl);
   note("text/approx_kl", result.approx_kl);
   note("text/clip_fraction", result.clip_fraction);
   return config_.text.weight * share(config_.text.aggregation, counts_.text, turn) * result.loss;
@@ -195,6 +196,7 @@ at::Tensor MinibatchLoss::flow_term(int64_t turn, const PackedFlows& flows, cons
   note("loss", result.loss);
   note("approx_kl", result.approx_kl);
   note("clip_fraction", result.clip_fraction);
+  note("outside_clip_range", result.outside_clip_range);
   note("ratio", result.ratio_mean);
   if (config_.image.ratio_norm) note("plain_ratio", result.plain_ratio_mean);
   if (penalty) note(enum_name(penalty->penalty), result.penalty);

@@ -2,22 +2,22 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-
 #include "rollout/rules.h"
 
 namespace unigrpo::grpo {
-
-int64_t num_updates(const GrpoConfig& config, int64_t num_prompts) {
-  return std::min(config.num_minibatches, std::max<int64_t>(num_prompts, 1));
-}
 
 std::optional<Conflict> validate(const GrpoConfig& config, const rollout::RolloutConfig& rollout) {
   if (rollout.sde.kind == flow::SdeKind::cps && config.image.ratio_norm) {
     return Conflict{{"grpo.image.ratio_norm", "rollout.sde.kind"},
                     "expected false with rollout.sde.kind = \"cps\" (flow_sde and dance only), got true"};
   }
-  if (num_updates(config, config.prompts_per_step) < config.num_minibatches) {
+  if (config.text.kl_estimator == KlEstimator::k1 && config.text.kl_beta > 0 && config.text.weight > 0 &&
+      has_segment(rollout, data::SegmentKind::text)) {
+    return Conflict{{"grpo.text.kl_estimator", "grpo.text.kl_beta"},
+                    "expected k2 or k3 with grpo.text.kl_beta > 0, got k1: the expectation of its gradient is 0 (k2's "
+                    "gradient is that of the KL)"};
+  }
+  if (config.num_minibatches > config.prompts_per_step) {
     return Conflict{{"grpo.num_minibatches", "grpo.prompts_per_step"},
                     fmt::format("expected at most prompts_per_step = {} (a mini-batch holds whole groups), got {}",
                                 config.prompts_per_step, config.num_minibatches)};

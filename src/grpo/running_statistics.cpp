@@ -2,27 +2,25 @@
 
 #include <ATen/ATen.h>
 
-#include <algorithm>
 #include <cmath>
 
 #include "base/error.h"
+#include "base/statistics.h"
 
 namespace unigrpo::grpo {
 
-double RunningStatistics::Moments::std() const { return std::sqrt(std::max(0.0, square - mean * mean)); }
+double RunningStatistics::Moments::std() const { return std::sqrt(variance); }
 
 RunningStatistics::Moments RunningStatistics::observe(const std::string& key, std::span<const double> values,
                                                       double decay) {
-  Moments now;
-  for (const double value : values) {
-    now.mean += value / static_cast<double>(values.size());
-    now.square += value * value / static_cast<double>(values.size());
-  }
-  const auto [found, is_new] = moments_.emplace(key, now);
+  const Spread step = spread_of(values);
+  const auto [found, is_new] = moments_.emplace(key, Moments{step.mean, step.std * step.std});
   Moments& moments = found->second;
-  if (!is_new) {
-    moments.mean = decay * moments.mean + (1 - decay) * now.mean;
-    moments.square = decay * moments.square + (1 - decay) * now.square;
+  if (!is_new) {  // E[x^2] - mean^2 of the mixture d old + (1 - d) new
+    const double apart = step.mean - moments.mean;
+    moments.variance =
+        decay * moments.variance + (1 - decay) * step.std * step.std + decay * (1 - decay) * apart * apart;
+    moments.mean += (1 - decay) * apart;
   }
   return moments;
 }
@@ -30,7 +28,7 @@ RunningStatistics::Moments RunningStatistics::observe(const std::string& key, st
 State RunningStatistics::state() const {
   State state;
   for (const auto& [key, moments] : moments_) {
-    state.tensors.push_back({key, at::tensor({moments.mean, moments.square}, at::kDouble)});
+    state.tensors.push_back({key, at::tensor({moments.mean, moments.variance}, at::kDouble)});
   }
   return state;
 }
@@ -39,7 +37,7 @@ void RunningStatistics::load_state(const State& state, const std::string& where)
   std::map<std::string, Moments> moments;
   for (const auto& [name, tensor] : state.tensors) {
     if (tensor.scalar_type() != at::kDouble || tensor.sizes() != at::IntArrayRef({2})) {
-      throw BadInput("{}: '{}': expected a mean and a mean square, float64 [2]", where, name);
+      throw BadInput("{}: '{}': expected a mean and a variance, float64 [2]", where, name);
     }
     moments[name] = {tensor[0].item<double>(), tensor[1].item<double>()};
   }

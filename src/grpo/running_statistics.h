@@ -9,11 +9,12 @@
 namespace unigrpo::grpo {
 
 /// Mean and standard deviation of numbers that come a step at a time, the earlier ones fading: after a step with values
-/// v, mean <- d mean + (1 - d) mean(v), the same for the mean square. The first step sets both. One pair a key.
+/// v, mean <- d mean + (1 - d) mean(v), the same for the mean square. The first step sets both. One pair a key. Kept as
+/// the variance, whose digits a large mean does not take away: numbers that never change have none.
 class RunningStatistics : public Stateful {
  public:
   struct Moments {
-    double mean = 0, square = 0;
+    double mean = 0, variance = 0;
     double std() const;
   };
 

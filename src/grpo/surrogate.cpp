@@ -73,16 +73,8 @@ Surrogate cispo(const SurrogateSettings& settings, const Actions& actions) {
   const at::Tensor ratio = ratio_of(actions.log_ratio).detach();
   const at::Tensor weight = ratio.clamp_max(1 + settings.clip_high);  // [B, T]
   return {.loss = -actions.advantages * actions.log_probs * weight,
-          .clipped = ratio > 1 + settings.clip_high,
+          .clipped = (ratio > 1 + settings.clip_high).logical_and(actions.advantages != 0),
           .ratio = ratio};
-}
-
-// Flow-GRPO (2505.05470): the token's surrogate, of a step's ratio, or of RatioNorm's (GRPO-Guard, 2510.22319).
-Surrogate flow_ratio(const SurrogateSettings& settings, const Actions& actions) {
-  Surrogate steps = token_ratio(settings, actions);
-  const at::Tensor away = steps.ratio - 1;
-  steps.clipped = (away > settings.clip_high).logical_or(-away > settings.clip_low);
-  return steps;
 }
 
 SurrogateFunction surrogate_of(Importance importance) {

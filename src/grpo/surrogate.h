@@ -34,18 +34,17 @@ struct SurrogateSettings {
 /// What each action is worth, to be minimised, and what clipping did.
 struct Surrogate {
   at::Tensor loss;     // [B, T]
-  at::Tensor clipped;  // [B, T] bool
+  at::Tensor clipped;  // [B, T] bool: where the clip held the action back; never where its advantage is 0
   at::Tensor ratio;    // [B, T] or wherever the ratio is taken, detached
 };
 
 /// A method: one function from log-ratios and advantages to losses, one row in surrogate_of's table.
 using SurrogateFunction = Surrogate (*)(const SurrogateSettings& settings, const Actions& actions);
 
+/// Of tokens, and of denoising steps (Flow-GRPO, 2505.05470; GRPO-Guard, 2510.22319).
 Surrogate token_ratio(const SurrogateSettings& settings, const Actions& actions);
 Surrogate sequence_ratio(const SurrogateSettings& settings, const Actions& actions);
 Surrogate cispo(const SurrogateSettings& settings, const Actions& actions);
-/// As token_ratio, of denoising steps; `clipped` counts ratios outside of the range on either side.
-Surrogate flow_ratio(const SurrogateSettings& settings, const Actions& actions);
 
 SurrogateFunction surrogate_of(Importance importance);
 

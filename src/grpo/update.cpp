@@ -3,11 +3,11 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <map>
 #include <numeric>
 
 #include "grpo/pack.h"
 #include "grpo/recompute.h"
-#include "grpo/rules.h"
 #include "optim/clipped_step.h"
 
 namespace unigrpo::grpo {
@@ -35,18 +35,29 @@ Recomputed of_reference(const UpdateSetup& setup, const PackedBatch& packed) {
 std::vector<std::vector<std::vector<int64_t>>> plan_update(const GrpoConfig& config,
                                                            std::span<const Trajectory> trajectories,
                                                            const std::vector<bool>& keep) {
-  int64_t num_prompts = 0;
-  for (const Trajectory& trajectory : trajectories) num_prompts = std::max(num_prompts, trajectory.prompt_index + 1);
-  const int64_t updates = num_updates(config, num_prompts);
+  std::map<int64_t, int64_t> groups;  // those that are kept, in order: prompt -> its place among them
+  int64_t num_rows = 0;
+  for (size_t i = 0; i < trajectories.size(); ++i) {
+    if (!keep[i]) continue;
+    groups[trajectories[i].prompt_index] = 0;
+    ++num_rows;
+  }
+  int64_t num_groups = 0;
+  for (auto& [prompt, place] : groups) place = num_groups++;
+  // Whole groups, evenly; where too few are left for all optimizer steps, their rows.
+  const bool by_group = num_groups >= config.num_minibatches;
+  const int64_t pieces = by_group ? num_groups : num_rows;
+  const int64_t updates = std::min(config.num_minibatches, pieces);
+  std::vector<std::vector<int64_t>> minibatches(static_cast<size_t>(updates));
+  int64_t row = 0;
+  for (size_t i = 0; i < trajectories.size(); ++i) {
+    if (!keep[i]) continue;
+    const int64_t piece = by_group ? groups.at(trajectories[i].prompt_index) : row++;
+    minibatches[static_cast<size_t>(((piece + 1) * updates - 1) / pieces)].push_back(static_cast<int64_t>(i));
+  }
   std::vector<std::vector<std::vector<int64_t>>> plan;
-  for (int64_t u = 0; u < updates; ++u) {
-    const int64_t first = num_prompts * u / updates, last = num_prompts * (u + 1) / updates;
-    std::vector<int64_t> rows;
-    for (size_t i = 0; i < trajectories.size(); ++i) {
-      const int64_t prompt = trajectories[i].prompt_index;
-      if (keep[i] && prompt >= first && prompt < last) rows.push_back(static_cast<int64_t>(i));
-    }
-    if (!rows.empty()) plan.push_back(plan_micro_batches(trajectories, rows, config.micro_batch_tokens));
+  for (const auto& rows : minibatches) {
+    plan.push_back(plan_micro_batches(trajectories, rows, config.micro_batch_tokens));
   }
   return plan;
 }

@@ -26,8 +26,7 @@ struct UpdateSetup {
   const rollout::RolloutConfig& rollout;
 };
 
-/// One or more optimizer steps over a rollout batch, each over a disjoint mini-batch of whole prompt groups; the loss
-/// is minibatch_loss.h's.
+/// Optimizer steps over a rollout batch, as plan_update() says; the loss is minibatch_loss.h's.
 UpdateStats update(const UpdateSetup& setup, std::span<const rollout::Trajectory> trajectories,
                    const Advantages& advantages, double lr_factor);
 
@@ -38,7 +37,8 @@ struct LogProbNoise {
 };
 LogProbNoise measure_log_prob_noise(const UpdateSetup& setup, std::span<const rollout::Trajectory> trajectories);
 
-/// Rows in the order of the update, mini-batch by mini-batch, and the micro-batches of each.
+/// Rows in the order of the update, mini-batch by mini-batch, and the micro-batches of each. There are num_minibatches
+/// of whole prompt groups; of single samples where fewer groups than that are kept; fewer only where fewer samples are.
 std::vector<std::vector<std::vector<int64_t>>> plan_update(const GrpoConfig& config,
                                                            std::span<const rollout::Trajectory> trajectories,
                                                            const std::vector<bool>& keep);

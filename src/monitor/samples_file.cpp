@@ -62,7 +62,7 @@ OrderedJson row_json(const SampleRow& row, const std::vector<std::string>& image
   for (const auto& [term, reason] : row.reasons) json["reasons"][term] = reason;
   if (!row.notes.empty()) json["notes"] = row.notes;
   if (row.reward) json["reward"] = finite_or_null(row.reward);
-  if (row.advantage) json["advantage"] = finite_or_null(row.advantage);
+  for (const auto& [modality, advantage] : row.advantage) json["advantage"][modality] = finite_or_null(advantage);
   json["seed"] = sample.seed;
   return json;
 }
@@ -96,7 +96,11 @@ class RowReader {
       for (const auto& [term, notes] : object("notes").items()) row.notes[term] = texts("notes." + term, notes);
     }
     if (json_.contains("reward")) row.reward = number_or_null("reward", json_["reward"]);
-    if (json_.contains("advantage")) row.advantage = number_or_null("advantage", json_["advantage"]);
+    if (json_.contains("advantage")) {
+      for (const auto& [modality, value] : object("advantage").items()) {
+        if (const auto number = number_or_null("advantage." + modality, value)) row.advantage[modality] = *number;
+      }
+    }
     return stored;
   }
 

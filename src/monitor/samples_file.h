@@ -19,7 +19,7 @@ struct SampleRow {
   std::map<std::string, std::map<std::string, std::string>> notes =
       {};  // by reward term: what the reward wrote, by name
   std::optional<double> reward;
-  std::optional<double> advantage;
+  std::map<std::string, double> advantage = {};  // by modality, mean over the sample's segments of it; empty: none
 };
 
 /// Writes `folder`/samples.jsonl and a PNG for each image segment, named <row>_<image of the

@@ -57,7 +57,10 @@ AdamW::AdamW(const OptimConfig& config, NamedParameters parameters)
               .exp_avg_sq = at::zeros(tensor.sizes(), options),
               .master = {},
               .step = at::zeros({1}, at::kLong)};
-    if (tensor.scalar_type() == at::kBFloat16) slot.master = tensor.detach().to(at::kFloat);
+    if (tensor.scalar_type() == at::kBFloat16) {
+      slot.master = tensor.detach().to(at::kFloat);
+      tensor.set_grad_dtype(at::kFloat);  // or a sum of many micro-batches' gradients loses what bf16 rounds away
+    }
     groups_[slot.group].num_parameters += 1;
     groups_[slot.group].num_elements += tensor.numel();
     slots_.push_back(std::move(slot));
@@ -100,6 +103,7 @@ StepStats AdamW::step(double lr_factor, double grad_scale) {
                                                 .grad_scale = grad_scale,
                                                 .step = step});
   }
+  if (stats.num_updated > 0) ++num_steps_;
   fault::point("optim.after");
   return stats;
 }

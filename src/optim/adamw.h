@@ -46,8 +46,9 @@ class AdamW : public Stateful {
   /// unless all tensors are contiguous float32 or bf16.
   AdamW(const OptimConfig& config, NamedParameters parameters);
 
-  /// One update from the gradients (of the parameter's dtype). `lr_factor`: from the schedule; `grad_scale`:
-  /// from clipping, multiplies the gradients as they are read. Fault points: optim.before, optim.after.
+  /// One update from the gradients, which autograd accumulates in float32 for bf16 parameters too. `lr_factor`: from
+  /// the schedule; `grad_scale`: from clipping, multiplies the gradients as they are read. Fault points: optim.before,
+  /// optim.after.
   StepStats step(double lr_factor, double grad_scale = 1.0);
 
   /// Drops all gradients.
@@ -57,6 +58,8 @@ class AdamW : public Stateful {
   /// The float32 values that move: masters of bf16 parameters, the parameters themselves otherwise.
   NamedParameters masters() const;
   const std::vector<GroupSummary>& groups() const { return groups_; }
+  /// Updates that moved anything, since this object was made.
+  int64_t num_steps() const { return num_steps_; }
 
   /// "<name>.exp_avg", "<name>.exp_avg_sq", "<name>.master" (bf16 only) and "<name>.step" (int64 [1]), sharing
   /// memory with the optimizer.
@@ -79,6 +82,7 @@ class AdamW : public Stateful {
   NamedParameters parameters_;
   std::vector<GroupSummary> groups_;
   std::vector<Slot> slots_;
+  int64_t num_steps_ = 0;
 };
 
 }  // namespace unigrpo::optim

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "base/error.h"
@@ -10,8 +11,9 @@
 #include "base/text.h"
 #include "io/model_folder.h"
 #include "policy/family.h"
-#include "policy/initial_weight.h"
+#include "policy/patterns.h"
 #include "tensor/convert.h"
+#include "tensor/rng.h"
 
 namespace unigrpo::policy {
 namespace {
@@ -65,7 +67,7 @@ void MotPolicy::prepare(const PolicyConfig& config, uint64_t seed) {
         config.freeze, [&](const std::string& pattern) { return matches_pattern(parameter.name, pattern); });
     parameter.tensor.set_requires_grad(full && !frozen);
   }
-  if (!full) attach_lora(config.lora, seed);
+  if (!full) attach_lora(config, seed);
   dropout_ = {.rate = full ? 0 : config.lora.dropout, .key = {.seed = seed, .purpose = Purpose::dropout}};
   llm_->set_recompute(config.recompute);
 }
@@ -84,27 +86,29 @@ PackedTokens MotPolicy::packed(const Placement& placed) const {
   return tokens;
 }
 
-void MotPolicy::attach_lora(const LoraConfig& lora, uint64_t seed) {
-  int64_t attached = 0;
+void MotPolicy::attach_lora(const PolicyConfig& config, uint64_t seed) {
+  const LoraConfig& lora = config.lora;
+  NamedTensors linears;
+  llm_->for_each_linear([&](const nn::Linear& linear) { linears.push_back({linear.name + ".weight", linear.weight}); });
+  check_targets(config, linears);
   llm_->for_each_linear([&](nn::Linear& linear) {
     const bool wanted = std::ranges::any_of(
         lora.targets, [&](const std::string& pattern) { return matches_pattern(linear.name + ".weight", pattern); });
     if (!wanted) return;
-    // A: N(0, 1/in), B: 0, so that the adapted model starts as the base. Adapters are float32 masters of themselves.
+    // As PEFT starts: A is Kaiming uniform with a = sqrt(5), which is U(-1/sqrt(in), 1/sqrt(in)), whatever layer it is
+    // for; B is 0, so that the adapted model starts as the base.
     const int64_t out = linear.weight.size(0), in = linear.weight.size(1);
+    const std::string name = linear.name + ".lora_A.weight";
+    const at::Tensor u =
+        tensor::uniform({lora.rank, in}, {.seed = seed, .prompt = fnv1a64(name), .purpose = Purpose::parameter_init});
     auto adapter = std::make_unique<nn::LoraAdapter>();
-    adapter->a = initial_weight(llm_->config(), linear.name + ".lora_A.weight", {lora.rank, in}, seed)
-                     .to(linear.weight.options())
-                     .set_requires_grad(true);
+    adapter->a = ((2 * u - 1) / std::sqrt(static_cast<double>(in))).to(linear.weight.options()).set_requires_grad(true);
     adapter->b = at::zeros({out, lora.rank}, linear.weight.options()).set_requires_grad(true);
     adapter->scale = lora.alpha / static_cast<double>(lora.rank);
-    parameters_.push_back({linear.name + ".lora_A.weight", adapter->a});
+    parameters_.push_back({name, adapter->a});
     parameters_.push_back({linear.name + ".lora_B.weight", adapter->b});
     linear.lora = std::move(adapter);
-    ++attached;
   });
-  if (attached == 0)
-    throw BadInput("policy.lora.targets: no weight of the model matches [{}]", join(lora.targets, ", "));
 }
 
 NamedTensors MotPolicy::merged() const {

@@ -52,7 +52,7 @@ class MotPolicy : public UnifiedPolicy {
   at::Device device() const { return llm_->options().device(); }
 
  private:
-  void attach_lora(const LoraConfig& lora, uint64_t seed);
+  void attach_lora(const PolicyConfig& config, uint64_t seed);
 
   std::filesystem::path folder_;
   std::unique_ptr<data::Tokenizer> tokenizer_;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "grpo/rules.h"
+#include "policy/rules.h"
 #include "reward/rules.h"
 #include "rollout/rules.h"
 
@@ -10,6 +11,8 @@ namespace unigrpo::recipe {
 namespace {
 
 using Finding = std::optional<Conflict>;
+
+Finding check_policy(const Recipe& recipe, Command) { return policy::validate(recipe.policy); }
 
 Finding check_rollout(const Recipe& recipe, Command) { return rollout::validate(recipe.rollout); }
 
@@ -39,7 +42,8 @@ Finding check_eval(const Recipe& recipe, Command) {
 }  // namespace
 
 std::optional<Conflict> find_conflict(const Recipe& recipe, Command command) {
-  for (const auto check : {check_rollout, check_something_is_trained, check_grpo, check_rewards, check_eval}) {
+  for (const auto check :
+       {check_policy, check_rollout, check_something_is_trained, check_grpo, check_rewards, check_eval}) {
     if (Finding found = check(recipe, command)) return found;
   }
   return {};

@@ -22,8 +22,6 @@ namespace {
 using data::SegmentKind;
 using policy::Block;
 
-constexpr int64_t kDecodeBatch = 64;  // images decoded together
-
 bool has_images(const RolloutConfig& config) { return has_segment(config, SegmentKind::image); }
 
 /// Those of the k-th blocks that are of this kind.
@@ -345,7 +343,9 @@ class Episodes {
   void decode_images(std::span<const Drawn> drawn) {
     for (size_t first = 0; first < drawn.size();) {
       size_t last = first + 1;
-      while (last < std::min(drawn.size(), first + kDecodeBatch) && drawn[last].grid() == drawn[first].grid()) ++last;
+      const int64_t most = images_decoded_together(drawn[first].grid().num_tokens());
+      const size_t end = std::min(drawn.size(), first + static_cast<size_t>(most));
+      while (last < end && drawn[last].grid() == drawn[first].grid()) ++last;
       std::vector<at::Tensor> latents;
       for (size_t i = first; i < last; ++i) latents.push_back(drawn[i].segment->stream().final_latent);
       auto images = policy_.decode(at::stack(latents), drawn[first].grid());

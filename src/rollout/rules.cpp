@@ -35,4 +35,6 @@ SampleTokens count_tokens(const RolloutConfig& config, ImageTokens image) {
           .num_trained_steps = num_trained_steps};
 }
 
+int64_t images_decoded_together(int64_t latent_tokens) { return std::max<int64_t>(1, 1024 / latent_tokens); }
+
 }  // namespace unigrpo::rollout

@@ -30,4 +30,7 @@ struct SampleTokens {
 };
 SampleTokens count_tokens(const RolloutConfig& config, ImageTokens image);
 
+/// How many images of so many latent tokens are decoded to pixels together: 64 of 64 x 64 pixels, one of 512 x 512.
+int64_t images_decoded_together(int64_t latent_tokens);
+
 }  // namespace unigrpo::rollout

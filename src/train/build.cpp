@@ -107,7 +107,7 @@ std::string describe_step(const recipe::Recipe& recipe, const policy::UnifiedPol
                                                        rollout.num_steps, samples * images * sample.num_trained_steps));
   line("tokens in the update at most", fmt::format("{}", most));
   line("micro-batches at most", fmt::format("{} of {} tokens", micro, grpo.micro_batch_tokens));
-  line("optimizer steps", fmt::format("{}", grpo::num_updates(grpo, grpo.prompts_per_step)));
+  line("optimizer steps", fmt::format("{}", grpo.num_minibatches));
   line("parameters, trained / all", fmt::format("{} / {}", trained, all));
   return text;
 }

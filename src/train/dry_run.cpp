@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <map>
 #include <set>
@@ -15,6 +16,7 @@
 #include "data/prompt_file.h"
 #include "grpo/update.h"
 #include "io/model_folder.h"
+#include "policy/kv_cache.h"
 #include "policy/load.h"
 #include "policy/qwen2/qwen2.h"
 #include "rollout/rules.h"
@@ -30,6 +32,11 @@ constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
 constexpr int64_t kPromptTokens = 64;  // where the prompt file is not here
 constexpr double kBytesPerToken = 4;   // of English text, for prompts
 constexpr double kReserve = 4;         // GiB that CUDA, NCCL, kernels' workspaces and fragmentation take
+// Measured on the embedded model, as resident memory: what LibTorch itself takes once it has run, what another copy of
+// the model leaves beside its weights, and the feature maps of an image's full size and smallest width that its
+// decoding holds at once.
+constexpr double kLibTorchMiB = 64, kCopyMiB = 12;
+constexpr double kDecodedMaps = 12;
 
 std::string in_words(double value) {
   for (const auto& [unit, name] : {std::pair{1e15, "P"}, {1e12, "T"}, {1e9, "G"}, {1e6, "M"}, {1e3, "k"}}) {
@@ -77,23 +84,23 @@ Parameters count_parameters(const Recipe& recipe, const policy::ModelSizes& size
   Parameters count;
   const auto& policy = recipe.policy;
   const bool lora = policy.train == policy::TrainMode::lora;
-  int64_t matched = 0;
+  NamedTensors linears, parameters;
   for (const NamedTensor& tensor : sizes.shapes) {
     const Part part = part_of(sizes.llm, tensor.name);
     const auto elements = static_cast<double>(tensor.tensor.numel());
     count.all[part] += elements;
+    if (part != kAutoencoder) parameters.push_back(tensor);
     if (lora) {
       const bool linear = tensor.name.starts_with(sizes.llm.prefix + "model.layers.") && tensor.tensor.dim() == 2;
+      if (linear) linears.push_back(tensor);
       if (!linear || !matches_any(policy.lora.targets, tensor.name)) continue;
-      ++matched;
       count.adapters += static_cast<double>(policy.lora.rank * (tensor.tensor.size(0) + tensor.tensor.size(1)));
     } else if (part != kAutoencoder && !matches_any(policy.freeze, tensor.name)) {
       count.trained[part] += elements;
     }
   }
-  if (lora && matched == 0) {
-    throw BadInput("policy.lora.targets: no weight of the model matches [{}]", join(policy.lora.targets, ", "));
-  }
+  if (lora) policy::check_targets(policy, linears);
+  policy::check_freeze(policy, parameters);
   return count;
 }
 
@@ -263,12 +270,44 @@ double activation_bytes(const Facts& facts) {
   const auto& [recipe, t, llm] = std::tie(facts.recipe, facts.tokens, facts.model.llm);
   const double d = static_cast<double>(llm.hidden_size), kv = static_cast<double>(llm.num_kv_heads * llm.head_dim);
   const double inter = static_cast<double>(llm.intermediate_size), layers = static_cast<double>(llm.num_layers);
-  // Numbers that a layer keeps a token: norms, q k v, attention, gate, up, products.
-  const double kept = 8 * d + 4 * kv + 4 * inter;
-  const double most_tokens =
-      std::max(static_cast<double>(recipe.grpo.micro_batch_tokens), t.row_context + t.trained_image / t.samples);
-  return most_tokens * facts.bytes() * (recipe.policy.recompute ? layers * d + kept : layers * kept) +
-         t.text / t.samples * static_cast<double>(llm.vocab_size) * 4 * 2;
+  // Numbers that a layer keeps a token: its input, norms, q k v before and after rotation, attention, gate, up,
+  // products; with LoRA also what a pair hands on within it, and the products once more.
+  const double adapters =
+      facts.lora ? 7 * static_cast<double>(recipe.policy.lora.rank) + 3 * d + 2 * kv + 2 * inter : 0;
+  const double kept = 11 * d + 5 * kv + 4 * inter + adapters;
+  const double row = t.row_context + t.trained_image / t.samples;  // of one sample, its prompt among them
+  const double prompt = t.prefix / static_cast<double>(recipe.grpo.prompts_per_step);
+  const double all = (t.prefix + t.samples * (row - prompt)) / static_cast<double>(recipe.grpo.num_minibatches);
+  const double tokens = std::max(std::min(static_cast<double>(recipe.grpo.micro_batch_tokens), all), row);
+  const double logits = tokens * (t.text / t.samples) / row * static_cast<double>(llm.vocab_size);
+  return facts.bytes() * (tokens * (recipe.policy.recompute ? layers * d + kept : layers * kept) + 2 * logits);
+}
+
+/// What decoding the images of a rollout takes at its most, in bytes, and how many it decodes together.
+std::pair<double, int64_t> decoding_bytes(const Facts& facts) {
+  const rollout::RolloutConfig& rollout = facts.recipe.rollout;
+  if (!has_segment(rollout, data::SegmentKind::image)) return {0, 0};
+  const auto name = [](const NamedTensor& tensor) { return tensor.name.ends_with("decoder.conv_out.weight"); };
+  const auto last = std::ranges::find_if(facts.model.shapes, name);  // [3, width, 3, 3]
+  const double width = last == facts.model.shapes.end() ? 0 : static_cast<double>(last->tensor.size(1));
+  const auto samples = static_cast<int64_t>(facts.tokens.samples);
+  const int64_t together =
+      std::min(samples, rollout::images_decoded_together(static_cast<int64_t>(facts.tokens.block) - 2));
+  const double pixels = static_cast<double>(rollout.image_size * rollout.image_size);
+  return {static_cast<double>(together) * pixels * width * kDecodedMaps * 4, together};
+}
+
+/// Tokens whose keys and values the rollout's cache holds: its pool doubles.
+double cached_tokens(const Facts& facts) {
+  const Tokens& t = facts.tokens;
+  constexpr double kBlock = policy::KvCache::kBlockTokens;
+  const double prompt = t.prefix / static_cast<double>(facts.recipe.grpo.prompts_per_step);
+  const double own = std::ceil((t.row_context - prompt) / kBlock) * kBlock;
+  const double all = std::min(static_cast<double>(facts.recipe.rollout.token_budget), t.prefix + t.samples * own);
+  const double needed = std::max(all, t.row_context + t.block);
+  double pool = 1024;
+  while (pool < needed) pool *= 2;
+  return pool;
 }
 
 /// Memory of a rank. What a sharded run divides comes first.
@@ -276,8 +315,9 @@ std::string memory_table(const Facts& facts) {
   const auto& [recipe, count, llm] = std::tie(facts.recipe, facts.count, facts.model.llm);
   const Machine& machine = facts.machine;
   const double trained = count.total_trained();
-  const double held =
-      std::max(static_cast<double>(recipe.rollout.token_budget), facts.tokens.row_context + facts.tokens.block);
+  const double copies = facts.reference && !facts.lora ? 2 : 1;  // of the model: the policy's, and the reference's
+  const double gradients = trained * 4.0, activations = activation_bytes(facts);
+  const auto [decoding, images] = decoding_bytes(facts);
 
   const bool gpus = machine.num_gpus > 0;
   std::string text = gpus ? fmt::format("\nmemory of a rank, GiB                                  whole {:>20}\n",
@@ -298,13 +338,20 @@ std::string memory_table(const Facts& facts) {
   memory(fmt::format("weights ({})", facts.bf16 ? "bf16" : "float32"),
          count.total(false) * facts.bytes() + count.adapters * facts.bytes(), true);
   memory("frozen copy for the penalty", facts.reference && !facts.lora ? count.total(false) * facts.bytes() : 0, true);
-  memory("gradients", trained * facts.bytes(), true);
+  memory("gradients (float32)", gradients, true);
   memory(facts.bf16 ? "optimizer, float32 masters" : "optimizer", trained * (8.0 + (facts.bf16 ? 4.0 : 0.0)), true);
   memory("EMA", recipe.optim.ema.enabled ? trained * 4.0 : 0, true);
-  memory("autoencoder (float32)", count.all[kAutoencoder] * 4.0, false);
-  memory("key/value cache",
-         held * static_cast<double>(2 * llm.num_layers * llm.num_kv_heads * llm.head_dim) * facts.bytes(), false);
-  memory(fmt::format("activations{}", recipe.policy.recompute ? ", recomputed" : ""), activation_bytes(facts), false);
+  memory("autoencoder (float32)", count.all[kAutoencoder] * 4.0 * copies, false);
+  memory(
+      "key/value cache",
+      cached_tokens(facts) * static_cast<double>(2 * llm.num_layers * llm.num_kv_heads * llm.head_dim) * facts.bytes(),
+      false);
+  if (decoding > gradients + activations) {  // the two are free while images are decoded
+    memory(fmt::format("decoding {} images, beyond gradients", images), decoding - gradients, false);
+  } else {
+    memory(fmt::format("activations{}", recipe.policy.recompute ? ", recomputed" : ""), activations, false);
+  }
+  memory("LibTorch, once it has run", gpus ? 0 : (kLibTorchMiB + kCopyMiB * (copies - 1)) * 1024 * 1024, false);
   memory("reserve", gpus ? kReserve * kGiB : 0, false);
   line("in all", whole, sharded);
   const auto verdict = [&](const char* how, double size, double gib) {

@@ -39,6 +39,16 @@ std::vector<std::string> prompt_ids(Trajectories trajectories) {
   return ids;
 }
 
+/// Which samples have a text that is penalized for being truncated; empty: the recipe penalizes none.
+std::vector<bool> penalized(const grpo::TextLossConfig& config, Trajectories trajectories) {
+  std::vector<bool> samples;
+  if (config.truncated != grpo::Truncated::penalize) return samples;
+  for (const auto& trajectory : trajectories) {
+    samples.push_back(std::ranges::any_of(trajectory.texts, [](const auto& text) { return !text.finished; }));
+  }
+  return samples;
+}
+
 /// A line in the step's file of failures for each score that a term did not give, and a note with the first.
 void tell_failures(const Step& step, Trajectories trajectories, const reward::ScoreTable& table,
                    const RunContext& run) {
@@ -110,12 +120,12 @@ class GrpoObjective : public Objective {
     Stopwatch phase;
     run.monitor.phase("rollout");
     fault::point("rollout.begin");
+    drawn_ = {};
+    rollout_seconds_ = 0;
     const data::PromptBatch batch = sampler_.batch(step.index);
     step.trajectories = roll(step, batch.prompts, 0);  // rewards judge the groups as they come
     fault::point("rollout.end");
     if (runtime_.stop.requested()) return false;
-    rollout_metrics(step.trajectories, phase.seconds(), step.metrics);
-    step.metrics["time/rollout"] = phase.restart();
 
     run.monitor.phase("reward");
     step.scores = collect(step, step.trajectories, run);
@@ -125,8 +135,11 @@ class GrpoObjective : public Objective {
     if (recipe_.grpo.advantage.zero_std == grpo::ZeroStd::resample && !resample(step, run)) return false;
     tell_failures(step, step.trajectories, step.scores, run);
     refuse_too_many_dropped(step);
+    text_metrics(step.trajectories, step.metrics);
     reward_metrics(step.scores, step.advantages, step.metrics);
-    step.metrics["time/reward"] = phase.restart();
+    drawn_.rates("throughput/rollout_", rollout_seconds_, step.metrics);
+    step.metrics["time/rollout"] = rollout_seconds_;
+    step.metrics["time/reward"] = phase.seconds() - rollout_seconds_;
     return true;
   }
 
@@ -142,12 +155,7 @@ class GrpoObjective : public Objective {
       tell_noise(recipe_, grpo::measure_log_prob_noise(setup, step.trajectories), run.monitor);
     }
     step.metrics.merge(grpo::update(setup, step.trajectories, step.advantages, optimization.lr_factor));
-    double tokens = 0;
-    for (const auto& trajectory : step.trajectories) {
-      for (const auto& segment : trajectory.sample.segments) tokens += static_cast<double>(segment.num_tokens);
-    }
-    step.metrics["throughput/tokens_per_s"] = tokens / step.watch.seconds();
-    step.metrics["throughput/images_per_s"] = static_cast<double>(step.trajectories.size()) / step.watch.seconds();
+    drawn_.rates("throughput/", step.watch.seconds(), step.metrics);
   }
 
   fs::path output(const fs::path& run_dir) const override { return run_dir / "final"; }
@@ -169,7 +177,11 @@ class GrpoObjective : public Objective {
     request.on_group = [this](int64_t p, std::vector<data::Sample> group) {
       rewarder_.submit(static_cast<size_t>(p * recipe_.grpo.group_size), std::move(group));
     };
-    return engine_.rollout(request);
+    Stopwatch watch;
+    auto trajectories = engine_.rollout(request);
+    rollout_seconds_ += watch.seconds();
+    drawn_.count(trajectories);
+    return trajectories;
   }
 
   /// What the rewards say of these. Where reward.on_error = stop ends the run, what failed is on disk before.
@@ -185,7 +197,7 @@ class GrpoObjective : public Objective {
   grpo::Advantages advantages_of(const Step& step) const {
     return grpo::compute_advantages(recipe_.grpo.advantage, step.scores, group_ids(step.trajectories),
                                     recipe_.reward.on_error, recipe_.reward.terms, prompt_ids(step.trajectories),
-                                    statistics_);
+                                    statistics_, penalized(recipe_.grpo.text, step.trajectories));
   }
 
   /// Groups without spread are replaced by those of other prompts, from further down the prompt order (DAPO's dynamic
@@ -231,6 +243,8 @@ class GrpoObjective : public Objective {
   rollout::RolloutEngine engine_;
   data::PromptSampler sampler_;
   grpo::RunningStatistics statistics_;  // as they stand after the last finished step
+  Drawn drawn_;                         // in the step under way, those that were replaced among them
+  double rollout_seconds_ = 0;          // of it
   bool noise_told_ = false;
 };
 

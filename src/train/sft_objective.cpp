@@ -25,6 +25,7 @@
 #include "train/sft_examples.h"
 #include "train/sft_pack.h"
 #include "train/step_hook.h"
+#include "train/step_metrics.h"
 
 namespace unigrpo::train {
 namespace {
@@ -58,6 +59,7 @@ std::unique_ptr<policy::UnifiedPolicy> open_policy(const policy::PolicyConfig& c
         config.freeze, [&](const std::string& pattern) { return matches_pattern(parameter.name, pattern); });
     parameter.tensor.requires_grad_(!frozen);
   }
+  policy::check_freeze(config, model->parameters());
   return model;
 }
 
@@ -152,8 +154,7 @@ class SftObjective : public Objective {
     if (num_targets > 0) step.metrics["sft/cross_entropy"] = cross_entropy;
     if (num_copies > 0) step.metrics["sft/velocity_mse"] = matching;
     step.metrics["optim/skipped"] = static_cast<double>(optimization.clip.skipped());
-    step.metrics["throughput/tokens_per_s"] = num_targets / step.watch.seconds();
-    if (num_images > 0) step.metrics["throughput/images_per_s"] = num_images / step.watch.seconds();
+    Drawn{.tokens = num_targets, .images = num_images}.rates("throughput/", step.watch.seconds(), step.metrics);
   }
 
   std::filesystem::path output(const std::filesystem::path& /*run_dir*/) const override { return sft_.output; }

@@ -4,21 +4,12 @@
 #include <sys/resource.h>
 
 #include <algorithm>
-#include <cmath>
 
+#include "base/statistics.h"
 #include "grpo/update_stats.h"
 
 namespace unigrpo::train {
 namespace {
-
-void mean_and_std(const std::vector<double>& values, const std::string& name, Metrics& out) {
-  if (values.empty()) return;
-  double mean = 0, square = 0;
-  for (const double v : values) mean += v / static_cast<double>(values.size());
-  for (const double v : values) square += (v - mean) * (v - mean) / static_cast<double>(values.size());
-  out[name + "/mean"] = mean;
-  out[name + "/std"] = std::sqrt(square);
-}
 
 /// Texts of one turn: an episode's n-th text.
 struct TextCounts {
@@ -32,7 +23,11 @@ void reward_metrics(const reward::ScoreTable& scores, const grpo::Advantages& ad
   for (const auto& reward : advantages.rewards) {
     if (reward) rewards.push_back(*reward);
   }
-  mean_and_std(rewards, "reward", out);
+  if (!rewards.empty()) {
+    const Spread spread = spread_of(rewards);
+    out["reward/mean"] = spread.mean;
+    out["reward/std"] = spread.std;
+  }
   std::map<std::string, std::pair<double, double>> sums;  // name -> sum, count
   for (const auto& row : scores.scores) {
     for (size_t k = 0; k < scores.terms.size(); ++k) {
@@ -49,11 +44,9 @@ void reward_metrics(const reward::ScoreTable& scores, const grpo::Advantages& ad
   out["advantage/zero_std_ratio"] = advantages.zero_std_ratio();
 }
 
-void rollout_metrics(std::span<const rollout::Trajectory> trajectories, double seconds, Metrics& out) {
+void text_metrics(std::span<const rollout::Trajectory> trajectories, Metrics& out) {
   std::vector<TextCounts> turns;
-  double tokens = 0, images = 0;
   for (const auto& trajectory : trajectories) {
-    images += static_cast<double>(trajectory.flows.size());
     if (turns.size() < trajectory.texts.size()) turns.resize(trajectory.texts.size());
     for (size_t turn = 0; turn < trajectory.texts.size(); ++turn) {
       const rollout::TextSegment& text = trajectory.texts[turn];
@@ -63,7 +56,6 @@ void rollout_metrics(std::span<const rollout::Trajectory> trajectories, double s
       counts.truncated += text.finished ? 0 : 1;
       counts.entropy += text.entropy.sum().item<double>();
       counts.scored_tokens += static_cast<double>(text.entropy.numel());
-      tokens += static_cast<double>(text.ids.size());
     }
   }
   for (size_t turn = 0; turn < turns.size(); ++turn) {
@@ -73,8 +65,18 @@ void rollout_metrics(std::span<const rollout::Trajectory> trajectories, double s
     out[grpo::turn_metric(static_cast<int64_t>(turn), "text/entropy")] =
         counts.entropy / std::max(counts.scored_tokens, 1.0);
   }
-  out["throughput/rollout_tokens_per_s"] = tokens / seconds;
-  out["throughput/rollout_images_per_s"] = images / seconds;
+}
+
+void Drawn::count(std::span<const rollout::Trajectory> trajectories) {
+  for (const auto& trajectory : trajectories) {
+    images += static_cast<double>(trajectory.flows.size());
+    for (const rollout::TextSegment& text : trajectory.texts) tokens += static_cast<double>(text.ids.size());
+  }
+}
+
+void Drawn::rates(const std::string& prefix, double seconds, Metrics& out) const {
+  if (tokens > 0) out[prefix + "tokens_per_s"] = tokens / seconds;
+  if (images > 0) out[prefix + "images_per_s"] = images / seconds;
 }
 
 double peak_bytes() {

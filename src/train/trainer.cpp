@@ -121,7 +121,8 @@ class Trainer {
 
   /// All that a checkpoint keeps.
   std::vector<Stateful*> components() {
-    std::vector<Stateful*> all = {&weights_, &optimizer_, &ema_, &clip_};
+    std::vector<Stateful*> all = {&weights_, &optimizer_, &clip_};
+    if (recipe_.optim.ema.enabled) all.push_back(&ema_);
     for (Stateful* component : objective_->stateful()) all.push_back(component);
     for (const auto& hook : hooks_) {
       if (Stateful* component = hook->stateful()) all.push_back(component);
@@ -133,8 +134,10 @@ class Trainer {
     monitor_.phase("update");
     Stopwatch watch;
     const double lr_factor = optim::lr_factor(recipe_.optim, step.index, recipe_.run.num_steps);
+    const int64_t steps_before = optimizer_.num_steps();
     objective_->update(step, {.optimizer = optimizer_, .clip = clip_, .lr_factor = lr_factor}, context());
-    if (recipe_.optim.ema.enabled) ema_.update(optimizer_.masters());
+    const bool moved = optimizer_.num_steps() > steps_before;  // not where all gradients were bad, or there were none
+    if (recipe_.optim.ema.enabled && moved) ema_.update(optimizer_.masters());
     step.metrics["time/update"] = watch.seconds();
     step.metrics["time/step"] = step.watch.seconds();
     step.metrics["optim/lr"] = recipe_.optim.lr * lr_factor;
@@ -191,6 +194,7 @@ class Trainer {
 ExitCode run_training(const Recipe& recipe, recipe::Command command, const Runtime& runtime, bool resume) {
   const auto objective = make_objective(recipe, command, runtime);
   if (runtime.stop.requested()) return ExitCode::interrupted;  // while it loaded: nothing is there to be saved
+  if (objective->parameters().empty()) throw BadInput("policy.freeze: the patterns leave nothing to train");
   return Trainer(recipe, command, runtime, resume, *objective).run();
 }
 

@@ -149,6 +149,19 @@ class Sft(unittest.TestCase):
         self.assertEqual(process.wait(tiny_run.TIMEOUT_S), 130, rest)
         self.assertIn("SIGTERM: stopped after step", rest)
 
+    def test_a_batch_of_one_kind_has_the_numbers_of_that_kind_alone(self):
+        for name, rows, has, lacks in (("images", IMAGE_ROWS[3:] * 2, ("velocity_mse", "images"), ("cross_entropy", "tokens")),
+                                       ("texts", IMAGE_ROWS[2:3] * 2, ("cross_entropy", "tokens"), ("velocity_mse", "images"))):
+            folder = self.home(name, f"{DATA}/bagel_tiny", rows, num_steps=1)
+            self.unigrpo(folder, "sft", "rows.toml", "--set", "sft.prompt_dropout=0")
+            (row,) = tiny_run.metrics_of(folder / "runs/rows", steady=False)
+            self.assertTrue(all(value is not None for value in row.values()), row)  # null: not finite
+            self.assertGreater(row["sft/" + has[0]], 0)
+            self.assertGreater(row[f"throughput/{has[1]}_per_s"], 0)
+            self.assertNotIn("sft/" + lacks[0], row)
+            self.assertNotIn(f"throughput/{lacks[1]}_per_s", row)
+            self.assertGreater(row["optim/grad_norm"], 0)
+
     def test_lora_moves_the_adapters_alone(self):
         folder = self.home("lora", f"{DATA}/qwen2_tiny", TEXT_ROWS, '["text"]',
                            policy='train = "lora"\nlora = {rank = 2, alpha = 4}')

@@ -65,11 +65,10 @@ TEST(SdeWindow, RandomNeverTakesTheLastStepOfCps) {
 TEST(SdeWindow, SlidingMovesByOneEveryStrideAndStartsOver) {
   const WindowConfig config{.mode = WindowMode::sliding, .width = 2, .first = 0, .last = 4, .shift_interval = 5};
   const auto first_at = [&](uint64_t step) { return choose_window(config, {.num_steps = 10, .step = step}).first; };
-  EXPECT_EQ(first_at(0), 0);
-  EXPECT_EQ(first_at(4), 0);
-  EXPECT_EQ(first_at(5), 1);
-  EXPECT_EQ(first_at(14), 2);
-  EXPECT_EQ(first_at(15), 0);
+  for (uint64_t step = 1; step <= 15; ++step) {  // steps of a run count from 1; every place is held for five
+    EXPECT_EQ(first_at(step), static_cast<int64_t>((step - 1) / 5)) << step;
+  }
+  EXPECT_EQ(first_at(16), 0);
 }
 
 TEST(SdeWindow, OneThatDoesNotFitIsRefusedWithItsKey) {

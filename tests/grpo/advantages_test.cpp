@@ -187,13 +187,93 @@ TEST(Advantages, ATruncatedTextIsTrainedOnMaskedOrPenalized) {
   EXPECT_TRUE(trains_on(Truncated::train, false));
   EXPECT_TRUE(trains_on(Truncated::penalize, false));
   EXPECT_FALSE(trains_on(Truncated::mask, false));
-  EXPECT_EQ(text_advantage(Truncated::train, false, 0.5), 0.5);
-  EXPECT_EQ(text_advantage(Truncated::penalize, false, 0.5), -1);
-  EXPECT_EQ(text_advantage(Truncated::penalize, false, -1.5), -1.5);
   for (const Truncated rule : {Truncated::train, Truncated::mask, Truncated::penalize}) {
     EXPECT_TRUE(trains_on(rule, true));
-    EXPECT_EQ(text_advantage(rule, true, 0.5), 0.5);
   }
+}
+
+/// The advantages of truncated texts where the first of three samples of each group has one.
+Advantages penalized(const AdvantageConfig& config, const std::vector<std::vector<double>>& rewards) {
+  std::vector<int64_t> ids;
+  std::vector<bool> truncated;
+  for (size_t n = 0; n < rewards.size(); ++n) {
+    ids.push_back(static_cast<int64_t>(n / 3));
+    truncated.push_back(n % 3 == 0);
+  }
+  return compute_advantages(config, table_of_rows(rewards), ids, reward::OnError::drop_sample, {}, {}, {}, truncated);
+}
+
+TEST(Advantages, APenalizedTextIsOneStandardDeviationBelowItsGroupUnderEachNormalization) {
+  const std::vector<std::vector<double>> rewards{{4}, {2}, {0}, {0}, {9}, {3}};
+  const double first = std::sqrt(8.0 / 3), second = std::sqrt(14.0);
+  double all = 0;
+  for (const auto& reward : rewards) all += (reward[0] - 3) * (reward[0] - 3) / 6;
+  for (const auto& [normalization, unit] : {std::pair(Normalization::group_std, 0.0),
+                                            {Normalization::none, 1.0},
+                                            {Normalization::global_std, std::sqrt(all)}}) {
+    const Advantages out = penalized({.normalization = normalization, .eps = 0}, rewards);
+    EXPECT_NEAR(out.of_text(0, false), unit == 0 ? -1 : -first / unit, 1e-12) << enum_name(normalization);
+    EXPECT_GT(out.of_text(0, true), 0);                              // another of its texts that ended by itself
+    EXPECT_LT(out.of_text(3, false), out.of_text(0, false) - 0.01);  // the worst of its group: worse than that
+    EXPECT_NEAR(out.of_text(3, false), unit == 0 ? -4 / second : -4 / unit, 1e-12);
+    EXPECT_EQ(out.image, compute_advantages({.normalization = normalization, .eps = 0}, table_of_rows(rewards),
+                                            std::vector<int64_t>{0, 0, 0, 1, 1, 1})
+                             .image);
+  }
+}
+
+TEST(Advantages, APenalizedTextIsASignalInAGroupWithoutSpread) {
+  for (const ZeroStd rule : {ZeroStd::keep, ZeroStd::drop}) {
+    const Advantages out = penalized({.eps = 0, .zero_std = rule}, {{1}, {1}, {1}, {0}, {2}, {4}});
+    EXPECT_EQ(out.num_zero_std_groups(), 0);
+    EXPECT_TRUE(out.keep[0] && out.keep[1] && out.keep[2]);
+    EXPECT_EQ(out.of_text(0, false), -1);
+    EXPECT_EQ(out.of_text(1, true), 0);
+  }
+  // Without a deviation of its own, that of the batch's advantages; without one there, 1.
+  const Advantages out = penalized({.normalization = Normalization::none}, {{1}, {1}, {1}, {0}, {2}, {4}});
+  EXPECT_NEAR(out.of_text(0, false), -std::sqrt(8.0 / 6), 1e-12);
+  EXPECT_EQ(penalized({.normalization = Normalization::none}, {{1}, {1}, {1}}).of_text(0, false), -1);
+  EXPECT_EQ(penalized({.normalization = Normalization::global_std}, {{1}, {1}, {1}}).of_text(0, false), -1);
+}
+
+TEST(Advantages, EqualRewardsHaveNoSpreadHoweverTheyWereSummed) {
+  const std::vector<int64_t> ids(12, 0);
+  const std::vector<std::string> prompts(12, "a");
+  for (const double reward : {0.7, 0.1, 1e-13, -3.3e9}) {
+    for (const StatisticsOf of : {StatisticsOf::group, StatisticsOf::prompt, StatisticsOf::running}) {
+      for (const Normalization how : {Normalization::group_std, Normalization::none, Normalization::global_std}) {
+        for (const double eps : {0.0, 1e-4}) {
+          const AdvantageConfig config{.normalization = how, .statistics = of, .eps = eps, .zero_std = ZeroStd::drop};
+          const std::vector<std::vector<double>> rows(12, {reward});
+          RunningStatistics statistics;
+          for (int step = 0; step < 3; ++step) {
+            const auto out = compute_advantages(config, table_of_rows(rows), ids, reward::OnError::drop_sample, {},
+                                                prompts, statistics);
+            EXPECT_EQ(out.num_zero_std_groups(), 1) << reward << " " << enum_name(of) << " " << enum_name(how);
+            EXPECT_EQ(out.text, std::vector<double>(12, 0.0));
+            statistics = out.statistics;
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(Advantages, OnlyTheRoundingOfWhatWasAddedUpIsNoSpread) {
+  const std::vector<int64_t> ids{0, 0, 0};
+  // 0.3 - 0.3 in three orders: 0, 5.6e-17 and 0. Scores that nearly cancel leave their rounding behind.
+  const auto cancelled =
+      compute_advantages({.eps = 0}, table_of_rows({{0.3, -0.3}, {0.1 + 0.2, -0.3}, {0.3, -0.3}}), ids);
+  EXPECT_EQ(cancelled.num_zero_std_groups(), 1);
+  const auto small = compute_advantages({.eps = 0}, table_of_rows({{1e-13}, {2e-13}, {3e-13}}), ids);
+  EXPECT_EQ(small.num_zero_std_groups(), 0);  // small, and yet apart
+  EXPECT_NEAR(small.text[2], std::sqrt(1.5), 1e-6);
+  const auto large = compute_advantages({.eps = 0}, table_of_rows({{1e9 + 0.1}, {1e9 + 0.2}, {1e9 + 0.3}}), ids);
+  EXPECT_EQ(large.num_zero_std_groups(), 0);
+  AdvantageConfig two{.combine = Combine::normalize_then_sum, .eps = 0};
+  const auto opposed = compute_advantages(two, table_of_rows({{0.1, 0.3}, {0.2, 0.2}, {0.3, 0.1}}), ids);
+  EXPECT_EQ(opposed.num_zero_std_groups(), 1);  // one term's advantage takes away the other's
 }
 
 TEST(Advantages, EverySampleNeedsAGroup) {

@@ -83,7 +83,7 @@ TEST(RunningStatistics, StateGoesOnWhereItStood) {
   two.load_state(one.state(), "here");
   const auto a = one.observe("x", second, 0.9), b = two.observe("x", second, 0.9);
   EXPECT_EQ(a.mean, b.mean);
-  EXPECT_EQ(a.square, b.square);
+  EXPECT_EQ(a.variance, b.variance);
   EXPECT_THROW(two.load_state({.tensors = {{"x", at::zeros({3}, at::kDouble)}}}, "here"), BadInput);
 }
 

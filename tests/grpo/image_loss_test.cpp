@@ -83,6 +83,18 @@ TEST(ImageLoss, RatioNormTakesItsOwnLogRatios) {
       all.log_ratios));
 }
 
+TEST(ImageLoss, TheClipFractionCountsWhatTheClipHoldsBack) {
+  // Ratios above, below and within the range, under advantages of both signs and none.
+  const at::Tensor log_probs = at::tensor({1.5, 0.5, 1.0}, at::kDouble).log().expand({3, 3}).contiguous();
+  const ImageBatch all{.log_probs = log_probs,
+                       .old_log_probs = at::zeros_like(log_probs),
+                       .mask = at::ones({3, 3}, at::kBool),
+                       .advantages = at::tensor({1.0, -1.0, 0.0}, at::kDouble)};
+  const ImageLoss loss = image_loss({.clip_range = 0.1}, all);
+  EXPECT_NEAR(loss.clip_fraction.item<double>(), 2.0 / 9, 1e-12);
+  EXPECT_NEAR(loss.outside_clip_range.item<double>(), 6.0 / 9, 1e-12);
+}
+
 TEST(ImageLoss, GradientsAreRight) {
   const ImageBatch all = batch();
   EXPECT_TRUE(gradient_is_right(

@@ -24,15 +24,21 @@ at::Tensor logs(std::initializer_list<double> ratios) {
   return at::tensor(std::vector<double>(ratios), at::kDouble).log().view({2, 2});
 }
 
-TEST(Surrogate, TextsAndStepsShareTheClippedRatio) {
+TEST(Surrogate, ARatioIsClippedWhereThatIsTheLargerLoss) {
   const Actions actions = two_rows(logs({1.5, 0.5, 1.5, 1.0}));
   const Surrogate tokens = token_ratio({.clip_low = 0.2, .clip_high = 0.28}, actions);
   const at::Tensor want = at::tensor({-1.28, -0.5, 1.5, 1.0}, at::kDouble).view({2, 2});
   EXPECT_TRUE(close(tokens.loss, want, 1e-12));
   EXPECT_TRUE(at::equal(tokens.clipped, at::tensor({1, 0, 0, 0}, at::kLong).view({2, 2}).to(at::kBool)));
-  const Surrogate steps = flow_ratio({.clip_low = 0.2, .clip_high = 0.28}, actions);
-  EXPECT_TRUE(close(steps.loss, want, 0));
-  EXPECT_TRUE(at::equal(steps.clipped, at::tensor({1, 1, 1, 0}, at::kLong).view({2, 2}).to(at::kBool)));
+}
+
+TEST(Surrogate, WithoutAnAdvantageTheClipHoldsNothingBack) {
+  Actions actions = two_rows(logs({1.5, 0.5, 1.5, 1.0}));
+  actions.advantages = at::zeros({2, 1}, at::kDouble);
+  for (const Importance importance : {Importance::token, Importance::sequence, Importance::cispo}) {
+    const Surrogate surrogate = surrogate_of(importance)({.clip_low = 0.2, .clip_high = 0.28}, actions);
+    EXPECT_FALSE(surrogate.clipped.any().item<bool>()) << enum_name(importance);
+  }
 }
 
 TEST(Surrogate, ADualClipBoundsTheLossOfBadActions) {

@@ -244,12 +244,39 @@ TEST_F(Update, SeveralUpdatesUseWholeGroupsOfTheirOwn) {
   EXPECT_EQ(rows.size(), all.size() - 1);
   EXPECT_FALSE(rows.contains(5));
   for (const int64_t group : groups[0]) EXPECT_FALSE(groups[1].contains(group));
-  config.num_minibatches = 9;  // more than there are groups
-  EXPECT_EQ(plan_update(config, all, keep).size(), 3U);
+  config.num_minibatches = 3;
   optim_config.lr = 1e-4;
   const Outcome outcome = run(all);
   EXPECT_EQ(outcome.steps.at("llm2vae.weight"), 3);
   EXPECT_LT(outcome.stats.at("text/log_prob_diff"), kSame) << "measured on the first mini-batch alone";
+}
+
+TEST_F(Update, DroppedGroupsTakeNoUpdatesAway) {
+  const auto all = roll();
+  Advantages advantages = advantages_for(all);
+  for (size_t i = 0; i < all.size(); ++i) advantages.keep[i] = all[i].prompt_index == 1;  // of three groups one
+  advantages.keep[5] = false;                                                             // and not all of it
+  for (const int64_t updates : {2, 3}) {
+    config.num_minibatches = updates;
+    std::set<int64_t> rows;
+    const auto plan = plan_update(config, all, advantages.keep);
+    EXPECT_EQ(plan.size(), static_cast<size_t>(updates));
+    for (const auto& minibatch : plan) {
+      for (const auto& batch : minibatch) rows.insert(batch.begin(), batch.end());
+    }
+    EXPECT_EQ(rows, (std::set<int64_t>{4, 6, 7}));
+  }
+  EXPECT_EQ(run(all, advantages).steps.at("llm2vae.weight"), 3);
+}
+
+TEST_F(Update, TheKlIsMeasuredWhereAReferenceIsAtHandAndElseAbsent) {
+  const auto all = roll();
+  move_a_little(*model);
+  EXPECT_GT(run(all).stats.at("text/kl"), 0);  // the image penalty asks for the reference
+  config.image.penalty = flow::Penalty::none;
+  EXPECT_FALSE(run(all).stats.contains("text/kl"));
+  config.text.kl_beta = 0.1;
+  EXPECT_GT(run(all).stats.at("text/kl"), 0);
 }
 
 TEST_F(Update, AStepLowersTheLossOfBothParts) {

@@ -2,6 +2,8 @@
 
 #include <ATen/Parallel.h>
 
+#include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "support/tensors.h"
@@ -18,6 +20,42 @@ TEST(SampleTokens, AreThoseOfTheReference) {
     EXPECT_TRUE(at::equal(sample_tokens(logits, uniforms, 0.7), sample_tokens_reference(logits, uniforms, 0.7)))
         << vocabulary;
   }
+}
+
+/// The definition, element by element: what ids a seed gives must not depend on how fast they are found.
+int64_t by_definition(const at::Tensor& row, double uniform, double temperature) {
+  const auto* logits = row.const_data_ptr<float>();
+  double top = -std::numeric_limits<double>::infinity(), total = 0, running = 0;
+  for (int64_t i = 0; i < row.numel(); ++i) top = std::max(top, logits[i] / temperature);
+  for (int64_t i = 0; i < row.numel(); ++i) total += std::exp(logits[i] / temperature - top);
+  for (int64_t i = 0; i < row.numel(); ++i) {
+    running += std::exp(logits[i] / temperature - top);
+    if (running > uniform * total) return i;
+  }
+  return row.numel() - 1;
+}
+
+TEST(SampleTokens, AreThoseOfTheDefinitionToTheLastId) {
+  at::manual_seed(9);
+  for (const int64_t vocabulary : {511, 512, 513, 40000}) {
+    for (const double scale : {0.01, 1.0, 5.0, 1e5}) {  // flat, as models are, peaked, and with rounded exponents
+      const at::Tensor logits = at::randn({32, vocabulary}) * scale, uniforms = at::rand({32}, at::kDouble);
+      for (const double temperature : {0.01, 1.0, 1.7}) {
+        const at::Tensor ids = sample_tokens(logits, uniforms, temperature);
+        for (int64_t row = 0; row < 32; ++row) {
+          EXPECT_EQ(ids[row].item<int64_t>(), by_definition(logits[row], uniforms[row].item<double>(), temperature))
+              << vocabulary << " " << scale << " " << temperature << " " << row;
+        }
+      }
+    }
+  }
+}
+
+TEST(SampleTokens, OnTheEdgeBetweenTwoTokensAreStillThoseOfTheDefinition) {
+  const at::Tensor logits = at::zeros({64, 64});  // every edge is a number that uniforms can be
+  const at::Tensor uniforms = at::arange(64).to(at::kDouble) / 64;
+  EXPECT_TRUE(at::equal(sample_tokens(logits, uniforms, 1.0), at::arange(64)));
+  EXPECT_TRUE(at::equal(sample_tokens(logits, uniforms - 1e-15 * uniforms, 1.0).narrow(0, 1, 63), at::arange(63)));
 }
 
 TEST(SampleTokens, FollowTheProbabilitiesInIdOrder) {

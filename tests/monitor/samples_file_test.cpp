@@ -38,7 +38,7 @@ SampleRow row_of(const std::string& id) {
   row.reasons = {{"aesthetic", "timed out"}};
   row.notes = {{"geneval", {{"seen", "a circle"}}}};
   row.reward = 0.5;
-  row.advantage = -1.25;
+  row.advantage = {{"image", 0.5}, {"text", -1.25}};
   return row;
 }
 
@@ -72,7 +72,7 @@ TEST(SamplesFile, WhatIsWrittenIsRead) {
     EXPECT_EQ(read[i].reasons, rows[i].reasons);
     EXPECT_EQ(read[i].notes, rows[i].notes);
     EXPECT_EQ(read[i].reward, 0.5);
-    EXPECT_EQ(read[i].advantage, -1.25);
+    EXPECT_EQ(read[i].advantage, (std::map<std::string, double>{{"image", 0.5}, {"text", -1.25}}));
   }
 }
 
@@ -85,7 +85,7 @@ TEST(SamplesFile, HasTheKeysOfTheFormat) {
       R"({"id":"7/0","prompt":"a \"red\" circle\n","metadata":{"include":[{"class":"circle","count":1}],)"
       R"("tag":"colors"},"segments":[{"type":"text","text":"<think> one red circle </think>","num_tokens":9,)"
       R"("finished":false},{"type":"image","path":"000_00.png","width":5,"height":3}],"scores":{"aesthetic":null,)"
-      R"("geneval":0.5},"reasons":{"aesthetic":"timed out"},"notes":{"geneval":{"seen":"a circle"}},"reward":0.5,"advantage":-1.25,"seed":41})"
+      R"("geneval":0.5},"reasons":{"aesthetic":"timed out"},"notes":{"geneval":{"seen":"a circle"}},"reward":0.5,"advantage":{"image":0.5,"text":-1.25},"seed":41})"
       "\n");
 }
 

@@ -53,6 +53,30 @@ TEST(AdamW, KeepsMastersOfBf16AndCountsWhatRoundingHides) {
   EXPECT_LT(weight.tensor.max().item<double>(), 1.0);  // small updates added up in the master
 }
 
+TEST(AdamW, GradientsOfBf16WeightsAddUpInFloat32) {
+  constexpr int64_t kRows = 128;
+  const at::Tensor x = random_tensor({kRows, 32}, 1, at::kBFloat16),
+                   away = random_tensor({kRows, 16}, 2, at::kBFloat16);
+  const at::Tensor exact = at::mm((away.to(at::kDouble) + 1).t(), x.to(at::kDouble)) / kRows;
+  // The gradient of a mean over rows, in micro-batches of so many.
+  const auto relative_error = [&](int64_t rows) {
+    const NamedParameter weight = trained("weight", random_tensor({16, 32}, 3, at::kBFloat16));
+    AdamW optimizer({}, {weight});
+    for (int64_t first = 0; first < kRows; first += rows) {
+      const at::Tensor y = at::mm(x.narrow(0, first, rows), weight.tensor.t());
+      (y * (away.narrow(0, first, rows) + 1)).sum().div(kRows).backward();
+    }
+    const at::Tensor grad = weight.tensor.grad();
+    EXPECT_EQ(grad.scalar_type(), at::kFloat);
+    const double error = (grad.to(at::kDouble) - exact).norm().item<double>() / exact.norm().item<double>();
+    optimizer.step(1.0);
+    EXPECT_EQ(optimizer.num_steps(), 1);
+    return error;
+  };
+  EXPECT_LT(relative_error(kRows), 4e-3);  // one rounding to bf16
+  EXPECT_LT(relative_error(1), 4e-3);      // 128 of them, which average out; a bf16 sum would be 1e-2 off
+}
+
 TEST(AdamW, GivesTheSameBitsForAnyNumberOfThreads) {
   const int threads = at::get_num_threads();
   std::vector<at::Tensor> results;
@@ -134,6 +158,12 @@ TEST(AdamW, RefusesAPatternThatFitsNothing) {
   } catch (const BadInput& error) {
     EXPECT_NE(std::string(error.what()).find("optim.groups[0].pattern: '*moe_gne*'"), std::string::npos);
   }
+}
+
+TEST(AdamW, AnUpdateWithoutAnyGradientIsNoStep) {
+  AdamW optimizer({}, {trained("weight", at::ones({4}))});
+  optimizer.step(1.0);
+  EXPECT_EQ(optimizer.num_steps(), 0);
 }
 
 TEST(AdamW, LeavesParametersWithoutGradientAlone) {

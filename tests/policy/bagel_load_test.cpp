@@ -2,6 +2,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <filesystem>
 #include <functional>
 #include <nlohmann/json.hpp>
@@ -13,6 +14,7 @@
 #include "io/json.h"
 #include "io/safetensors.h"
 #include "policy/bagel/bagel.h"
+#include "policy/load.h"
 #include "support/temp_folder.h"
 #include "support/tensors.h"
 #include "tensor/convert.h"
@@ -126,6 +128,49 @@ TEST_F(LoadFolder, LoraTargetsMustFitSomething) {
   config.train = TrainMode::lora;
   config.lora.targets = {"nothing.*"};
   EXPECT_EQ(message(config), "policy.lora.targets: no weight of the model matches [nothing.*]");
+}
+
+TEST_F(LoadFolder, EachLoraTargetOfAListOfOnesOwnMustFit) {
+  PolicyConfig config;
+  config.train = TrainMode::lora;
+  config.lora.targets = {"*_proj.weight", "*qproj.weight"};
+  EXPECT_EQ(message(config), "policy.lora.targets: '*qproj.weight' fits no weight of " + folder.string());
+}
+
+TEST_F(LoadFolder, AdaptersStartAsPeftsDoWhateverTheirLayer) {
+  PolicyConfig config;
+  config.model = folder.string();
+  config.train = TrainMode::lora;
+  config.lora = {.rank = 64};
+  int64_t seen = 0;
+  for (const NamedTensor& p : Bagel::load(config, {.seed = 5})->parameters()) {
+    const double largest = p.tensor.abs().max().item<double>();
+    if (p.name.ends_with(".lora_B.weight")) {
+      EXPECT_EQ(largest, 0) << p.name;
+    }
+    if (!p.name.ends_with(".lora_A.weight")) continue;
+    // Kaiming uniform with a = sqrt(5): U(-b, b) with b = 1 / sqrt(in), whose standard deviation is b / sqrt(3).
+    const double bound = 1 / std::sqrt(static_cast<double>(p.tensor.size(1)));
+    EXPECT_LE(largest, bound) << p.name;
+    EXPECT_GT(largest, 0.98 * bound) << p.name;
+    EXPECT_NEAR(p.tensor.std().item<double>(), bound / std::sqrt(3.0), 0.05 * bound) << p.name;
+    ++seen;
+  }
+  EXPECT_GE(seen, 14);
+}
+
+TEST_F(LoadFolder, AFreezePatternMustFitWhatEarlierOnesLeft) {
+  PolicyConfig config;
+  config.model = folder.string();
+  const auto said = [&] { return unigrpo::testing::message_of<BadInput>([&] { policy::load(config, {}); }); };
+  config.freeze = {"vit_modle.*"};
+  EXPECT_EQ(said(), "policy.freeze: 'vit_modle.*' fits no parameter of " + folder.string());
+  config.freeze = {"vit_model.*", "vit_model.vision*"};
+  EXPECT_EQ(said(), "policy.freeze: 'vit_model.vision*' fits no parameter of " + folder.string() +
+                        " that an earlier pattern left");
+  config.model = UNIGRPO_TEST_DATA "/qwen2_tiny";
+  config.freeze = PolicyConfig().freeze;  // of no Qwen2 parameter: a default, which fits what there is
+  EXPECT_NO_THROW(policy::load(config, {}));
 }
 
 TEST_F(LoadFolder, FrozenPatternsHoldParametersStill) {

@@ -254,7 +254,9 @@ TEST_F(PairedTest, PatternsFitNamesWithTheHalfsPrefixAndWithout) {
 
   config = folder.config(TrainMode::lora);
   EXPECT_EQ(trained(config).size(), 2U * 7 * (2 + 2 * 3));  // A and B of 7 projections: 2 layers; 3 of two experts
-  config.lora.targets = {"*_moe_gen.weight", "image.vit_model.*"};
+  config.lora.targets = {"*_moe_gen.weight", "image.vit_model.*"};  // which have no adapters
+  EXPECT_THROW(trained(config), BadInput);
+  config.lora.targets = {"*_moe_gen.weight"};
   names = trained(config);
   EXPECT_FALSE(names.empty());
   for (const std::string& name : names) {

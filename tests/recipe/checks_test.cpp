@@ -60,6 +60,23 @@ TEST(Checks, NameTheKeysThatDoNotGoTogether) {
        "FILE:3:15: sft.text_weight: expected a weight > 0 here or in sft.image_weight: nothing is "
        "trained",
        Command::sft},
+      {"[rollout]\nnum_steps = 1\nwindow.mode = \"all\"\n",
+       "FILE:2:13: rollout.num_steps: expected at least 2 with rollout.sde.kind = \"flow_sde\" (whose first step's "
+       "noise "
+       "needs the time of the second), got 1"},
+      {"[rollout]\nnum_steps = 4\nsde.kind = \"cps\"\nwindow = {mode = \"fixed\", first = 2, width = 2}\n",
+       "FILE:4:46: rollout.window.width: expected first + width of at most rollout.num_steps - 1 = 3, got 2 + 2"},
+      {"[rollout]\nnum_steps = 1\nwindow.mode = \"all\"\nepisode = [\"text\"]\n", "accepted"},
+      {"[rollout]\nnum_steps = 1\nwindow.mode = \"all\"\nsde.kind = \"dance\"\n", "accepted"},
+      {"[policy]\ntrain = \"lora\"\nfreeze = [\"vit_model.*\"]\n",
+       "FILE:3:10: policy.freeze: expected no list of your own with policy.train = \"lora\": all weights stay as they "
+       "are, and policy.lora.targets says which get adapters"},
+      {"[policy]\ntrain = \"lora\"\nfreeze = []\n", "accepted"},
+      {"[grpo.text]\nkl_beta = 0.1\nkl_estimator = \"k1\"\n",
+       "FILE:3:16: grpo.text.kl_estimator: expected k2 or k3 with grpo.text.kl_beta > 0, got k1: the expectation of "
+       "its "
+       "gradient is 0 (k2's gradient is that of the KL)"},
+      {"[grpo.text]\nkl_estimator = \"k1\"\n", "accepted"},
       {"[grpo]\nprompts_per_step = 1\ngroup_size = 2\nnum_minibatches = 3\n",
        "FILE:4:19: grpo.num_minibatches: expected at most prompts_per_step = 1 (a mini-batch holds whole groups), got "
        "3"},
@@ -121,6 +138,20 @@ TEST(Checks, NameTheKeysThatDoNotGoTogether) {
   };
   for (const Case& one : of_http) EXPECT_EQ(refusal(one.text, {}, one.command), one.message) << one.text;
   for (const Case& one : cases) EXPECT_EQ(refusal(one.text, {}, one.command), one.message) << one.text;
+}
+
+TEST(Checks, NoNumberMakesAStepOverflowOrVanish) {
+  for (const std::string number :
+       {"rollout.temperature=1e-38",      "rollout.temperature=1e30",     "rollout.sde.noise_level=1e-30",
+        "rollout.sde.noise_level=1e30",   "rollout.timestep_shift=1e-30", "rollout.timestep_shift=1e30",
+        "rollout.rollout_cfg_scale=1e30", "grpo.text.clip_high=1e300",    "grpo.text.kl_beta=1e300",
+        "grpo.text.weight=1e300",         "grpo.image.weight=1e300",      "grpo.image.penalty_weight=1e300",
+        "grpo.advantage.clip=1e300",      "grpo.advantage.eps=1e300",     "optim.eps=1e-60",
+        "optim.weight_decay=1e30",        "optim.max_grad_norm=1e-60",    "policy.lora.alpha=1e-60",
+        "policy.lora.alpha=1e60",         "sft.text_weight=1e300"}) {
+    EXPECT_EQ(refusal("[[rewards]]\n", {number}).find("--set " + number + ": expected "), 0U)
+        << refusal("[[rewards]]\n", {number});
+  }
 }
 
 TEST(Checks, AKeyIsOfItsKindAlone) {

@@ -107,6 +107,8 @@ Recipe random_recipe(uint64_t seed) {
   recipe.rollout.window.width = std::min<int64_t>(recipe.rollout.window.width, 900);
   if (recipe.rollout.sde.kind == flow::SdeKind::cps) recipe.rollout.sde.kind = flow::SdeKind::dance;
   recipe.grpo.num_minibatches = 1;
+  if (recipe.grpo.text.kl_estimator == grpo::KlEstimator::k1) recipe.grpo.text.kl_beta = 0;
+  if (recipe.policy.train == policy::TrainMode::lora) recipe.policy.freeze.clear();
   recipe.eval.keep_best = false;
   const auto settle = [&](reward::TermConfig& term, size_t i) {
     term.name = "t" + std::to_string(i);

@@ -115,7 +115,7 @@ TEST(Parse, SaysWhereAndWhatIsWrong) {
       {"[run]\nname = \"\"\n", "FILE:2:8: run.name: expected a folder name (1 to 200 bytes, no '/'), got \"\""},
       {"[run]\ndir = \"a\\u0000b\"\n",
        "FILE:2:7: run.dir: expected a string without control characters, got \"a\\u0000b\""},
-      {"[rollout]\ntemperature = 0\n", "FILE:2:15: rollout.temperature: expected a number > 0, got 0"},
+      {"[rollout]\ntemperature = 0\n", "FILE:2:15: rollout.temperature: expected a number from 0.01 to 100, got 0"},
       {"[rollout]\nepisode = []\n",
        "FILE:2:11: rollout.episode: expected a non-empty list of \"text\" and \"image\", got an "
        "empty list"},
@@ -324,12 +324,12 @@ TEST(Parse, TakesEveryWritingOfAValue) {
 
 TEST(Parse, BindsValues) {
   const Recipe recipe = accepted(
-      "run.seed = 7\n[policy]\ntrain = \"lora\"\nfreeze = [\"x.*\"]\n[optim]\nlr = 1\n"
+      "run.seed = 7\n[policy]\ndtype = \"bfloat16\"\nfreeze = [\"x.*\"]\n[optim]\nlr = 1\n"
       "[[optim.groups]]\npattern = \"a\"\nlr = 0.5\n[[optim.groups]]\npattern = \"b\"\nlr = "
       "0.25\nweight_decay = 0\n"
       "[monitor]\nreport = false\n");
   EXPECT_EQ(recipe.run.seed, 7);
-  EXPECT_EQ(recipe.policy.train, policy::TrainMode::lora);
+  EXPECT_EQ(recipe.policy.dtype, policy::DtypeChoice::bfloat16);
   EXPECT_EQ(recipe.policy.freeze, std::vector<std::string>{"x.*"});
   EXPECT_EQ(recipe.optim.lr, 1.0);
   ASSERT_EQ(recipe.optim.groups.size(), 2u);

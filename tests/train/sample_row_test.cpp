@@ -28,7 +28,7 @@ TEST(SampleRow, HoldsAllThatTheTermsSaid) {
       row.notes,
       (std::map<std::string, std::map<std::string, std::string>>{{"judge", {{"reply", "2 of 8"}, {"seen", "a dog"}}}}));
   EXPECT_FALSE(row.reward.has_value());
-  EXPECT_FALSE(row.advantage.has_value());
+  EXPECT_TRUE(row.advantage.empty());
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/hash.h"
 #include "base/text.h"
+#include "policy/patterns.h"
 
 namespace unigrpo::policy {
 namespace {
@@ -73,6 +74,14 @@ std::vector<std::string> select(const std::vector<std::string>& patterns, const 
   return names;
 }
 
+NamedTensors linears_of(const MotConfig& llm, const NamedTensors& shapes) {
+  NamedTensors linears;
+  std::ranges::copy_if(shapes, std::back_inserter(linears), [&](const NamedTensor& weight) {
+    return weight.name.starts_with(llm.prefix + "model.layers.") && weight.tensor.dim() == 2;
+  });
+  return linears;
+}
+
 /// What a half is loaded with: the pair's patterns as names of its own.
 PolicyConfig config_of(const PolicyConfig& pair, const fs::path& folder, const std::string& prefix,
                        const MotConfig& llm, const NamedTensors& shapes) {
@@ -80,11 +89,7 @@ PolicyConfig config_of(const PolicyConfig& pair, const fs::path& folder, const s
   config.model = folder.string();
   config.freeze = select(pair.freeze, prefix, shapes);
   if (pair.train == TrainMode::full) return config;
-  NamedTensors linears;
-  std::ranges::copy_if(shapes, std::back_inserter(linears), [&](const NamedTensor& weight) {
-    return weight.name.starts_with(llm.prefix + "model.layers.") && weight.tensor.dim() == 2;
-  });
-  config.lora.targets = select(pair.lora.targets, prefix, linears);
+  config.lora.targets = select(pair.lora.targets, prefix, linears_of(llm, shapes));
   if (config.lora.targets.empty()) {
     config.train = TrainMode::full;
     config.freeze = {"*"};
@@ -157,11 +162,12 @@ std::unique_ptr<Paired> Paired::load(const PolicyConfig& config, const Runtime& 
     throw BadInput("{}: the text model may write any of {} ids (vocab_size), the image model reads {}", folder.string(),
                    writer.vocab_size, painter.llm.vocab_size);
   }
-  PolicyConfig text = config_of(config, folder / folders.text, kTextPrefix, writer, Qwen2::shapes(writer));
-  PolicyConfig image = config_of(config, folder / folders.image, kImagePrefix, painter.llm, Bagel::shapes(painter));
-  if (config.train == TrainMode::lora && text.train == TrainMode::full && image.train == TrainMode::full) {
-    throw BadInput("policy.lora.targets: no weight of the model matches [{}]", join(config.lora.targets, ", "));
+  const NamedTensors text_shapes = Qwen2::shapes(writer), image_shapes = Bagel::shapes(painter);
+  if (config.train == TrainMode::lora) {
+    check_targets(config, joined(linears_of(writer, text_shapes), linears_of(painter.llm, image_shapes)));
   }
+  PolicyConfig text = config_of(config, folder / folders.text, kTextPrefix, writer, text_shapes);
+  PolicyConfig image = config_of(config, folder / folders.image, kImagePrefix, painter.llm, image_shapes);
   image.freeze.push_back(painter.llm.prefix + "lm_head.weight");  // weight decay alone would move it
   return std::unique_ptr<Paired>(new Paired(Qwen2::load(text, runtime), Bagel::load(image, runtime), folder.string()));
 }

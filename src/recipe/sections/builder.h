@@ -20,7 +20,9 @@ inline constexpr TextRule kNonEmpty = {[](std::string_view text) { return !text.
 inline Limits at_least(double min, double max = std::numeric_limits<double>::infinity()) {
   return {.min = min, .max = max};
 }
-inline Limits above(double min) { return {.min = min, .above_min = true}; }
+inline Limits above(double min, double max = std::numeric_limits<double>::infinity()) {
+  return {.min = min, .max = max, .above_min = true};
+}
 inline Limits between(double min, double max) { return {.min = min, .max = max}; }
 inline Limits strictly_between(double min, double max) {
   return {.min = min, .max = max, .above_min = true, .below_max = true};
@@ -38,6 +40,8 @@ inline Limits list_or_empty(const TextRule& rule) { return {.rule = &rule}; }
 // Caps far beyond use, so that products of two counts stay exact and no allocation is absurd.
 inline constexpr double kMany = 1e9;
 inline constexpr double kSome = 65536;
+// Of a factor: float32 holds products of a few of them, so that no number of a recipe alone makes a step overflow.
+inline constexpr double kLarge = 1e6;
 
 template <typename T>
 Ref reference_to(T& value) {

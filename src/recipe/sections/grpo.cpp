@@ -11,7 +11,9 @@ Section grpo_section() {
       .row("prompts_per_step", &GrpoConfig::prompts_per_step, "P", between(1, kSome))
       .row("group_size", &GrpoConfig::group_size, "G: samples a prompt", between(2, kSome))
       .row("num_minibatches", &GrpoConfig::num_minibatches,
-           "optimizer steps a rollout batch, over disjoint mini-batches", between(1, kSome))
+           "optimizer steps a rollout batch, over disjoint mini-batches of whole groups (of samples where fewer groups "
+           "are left)",
+           between(1, kSome))
       .row("micro_batch_tokens", &GrpoConfig::micro_batch_tokens, "tokens in one forward and backward",
            between(1, kMany));
 }
@@ -30,9 +32,9 @@ Section grpo_advantage_section() {
       .row("top_k", &AdvantageConfig::top_k,
            "train on this many best of a group and its bottom_k worst; 0 and 0: on all", between(0, kSome))
       .row("bottom_k", &AdvantageConfig::bottom_k, "see top_k", between(0, kSome))
-      .row("eps", &AdvantageConfig::eps, "added to the standard deviation", at_least(0))
+      .row("eps", &AdvantageConfig::eps, "added to the standard deviation", at_least(0, kLarge))
       .row("ddof", &AdvantageConfig::ddof, "of the standard deviation", between(0, 1))
-      .row("clip", &AdvantageConfig::clip, "bound of the image loss's advantages", above(0))
+      .row("clip", &AdvantageConfig::clip, "bound of the image loss's advantages", above(0, kLarge))
       .row("zero_std", &AdvantageConfig::zero_std, "a group without spread: A = 0, leaves, or is replaced")
       .row("max_resamples", &AdvantageConfig::max_resamples, "resample: draws at most, before such groups leave (DAPO)",
            between(1, 100));
@@ -40,28 +42,30 @@ Section grpo_advantage_section() {
 
 Section grpo_text_section() {
   return Builder("grpo.text", "text loss", [](Recipe& r, size_t) -> auto& { return r.grpo.text; })
-      .row("weight", &TextLossConfig::weight, "0: text is not trained", at_least(0))
+      .row("weight", &TextLossConfig::weight, "0: text is not trained", at_least(0, kLarge))
       .row("importance", &TextLossConfig::importance, "ratio of a token, of a sequence (GSPO), or CISPO")
       .row("aggregation", &TextLossConfig::aggregation, "mean over tokens, over sequences, or Dr.GRPO's")
       .row("clip_low", &TextLossConfig::clip_low, "ratios are clipped below 1 - clip_low", strictly_between(0, 1))
-      .row("clip_high", &TextLossConfig::clip_high, "ratios are clipped above 1 + clip_high", above(0))
+      .row("clip_high", &TextLossConfig::clip_high, "ratios are clipped above 1 + clip_high", above(0, kLarge))
       .row("dual_clip", &TextLossConfig::dual_clip, "bound for negative advantages; 0: off", or_else(0, above(1)))
-      .row("kl_beta", &TextLossConfig::kl_beta, "weight of the KL to the reference", at_least(0))
-      .row("kl_estimator", &TextLossConfig::kl_estimator, "of that KL")
+      .row("kl_beta", &TextLossConfig::kl_beta, "weight of the KL to the reference", at_least(0, kLarge))
+      .row("kl_estimator", &TextLossConfig::kl_estimator, "of that KL; k1: for the metric alone, with kl_beta = 0")
       .row("max_length", &TextLossConfig::max_length, "fixed_length: the divisor; 0: rollout.max_tokens",
            between(0, 1e6))
-      .row("truncated", &TextLossConfig::truncated, "what becomes of truncated texts");
+      .row("truncated", &TextLossConfig::truncated,
+           "what becomes of truncated texts: trained on as others, left out, or never better than one standard "
+           "deviation below their group");
 }
 
 Section grpo_image_section() {
   return Builder("grpo.image", "image loss", [](Recipe& r, size_t) -> auto& { return r.grpo.image; })
-      .row("weight", &ImageLossConfig::weight, "0: images are not trained", at_least(0))
+      .row("weight", &ImageLossConfig::weight, "0: images are not trained", at_least(0, kLarge))
       .row("clip_range", &ImageLossConfig::clip_range, "ratios are clipped to 1 +- clip_range", strictly_between(0, 1))
       .row("ratio_norm", &ImageLossConfig::ratio_norm, "GRPO-Guard's ratios; flow_sde and dance")
       .row("step_weight", &ImageLossConfig::step_weight, "of a denoising step in the loss")
       .row("context_gradient", &ImageLossConfig::context_gradient, "whether the image loss reaches the text context")
       .row("penalty", &ImageLossConfig::penalty, "what holds the policy near the reference")
-      .row("penalty_weight", &ImageLossConfig::penalty_weight, "of the penalty", at_least(0));
+      .row("penalty_weight", &ImageLossConfig::penalty_weight, "of the penalty", at_least(0, kLarge));
 }
 
 }  // namespace

@@ -11,11 +11,11 @@ Section optim_section() {
       .row("lr", &OptimConfig::lr, "learning rate", at_least(0))
       .row("beta1", &OptimConfig::beta1, "decay of the first moment", from_below(0, 1))
       .row("beta2", &OptimConfig::beta2, "decay of the second moment", from_below(0, 1))
-      .row("eps", &OptimConfig::eps, "added to the denominator", above(0))
-      .row("weight_decay", &OptimConfig::weight_decay, "decoupled", at_least(0))
+      .row("eps", &OptimConfig::eps, "added to the denominator", between(1e-16, 1))
+      .row("weight_decay", &OptimConfig::weight_decay, "decoupled", at_least(0, 1000))
       .row("warmup_steps", &OptimConfig::warmup_steps, "steps of linear warm-up", between(0, kMany))
       .row("schedule", &OptimConfig::schedule, "after warm-up, to 0 at run.num_steps")
-      .row("max_grad_norm", &OptimConfig::max_grad_norm, "0: no clipping", at_least(0))
+      .row("max_grad_norm", &OptimConfig::max_grad_norm, "0: no clipping", or_else(0, at_least(1e-6)))
       .row("on_nonfinite", &OptimConfig::on_nonfinite, "a loss or gradient that is not finite")
       .row("max_skipped", &OptimConfig::max_skipped, "skipped steps in a row before the run stops", between(0, kMany));
 }
@@ -26,7 +26,7 @@ Section optim_groups_section() {
       .list_of([](Recipe& r) -> auto& { return r.optim.groups; })
       .row("pattern", &GroupConfig::pattern, "of parameter names, * and ?", text(kNonEmpty), kAlways)
       .row("lr", &GroupConfig::lr, "learning rate", at_least(0), kAlways)
-      .row("weight_decay", &GroupConfig::weight_decay, "-1: optim.weight_decay", or_else(-1, at_least(0)));
+      .row("weight_decay", &GroupConfig::weight_decay, "-1: optim.weight_decay", or_else(-1, at_least(0, 1000)));
 }
 
 Section optim_ema_section() {

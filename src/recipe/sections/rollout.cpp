@@ -14,23 +14,23 @@ Section rollout_section() {
   return Builder("rollout", "how samples are drawn", [](Recipe& r, size_t) -> auto& { return r.rollout; })
       .row("episode", &RolloutConfig::episode, "segments of a sample in order", list(kSegment))
       .row("num_steps", &RolloutConfig::num_steps, "denoising steps of an image", between(1, 10000))
-      .row("timestep_shift", &RolloutConfig::timestep_shift, "of the time grid; 1: even steps", above(0))
+      .row("timestep_shift", &RolloutConfig::timestep_shift, "of the time grid; 1: even steps", between(0.01, 100))
       .row("image_size", &RolloutConfig::image_size, "pixels, square", between(1, 8192))
       .row("max_tokens", &RolloutConfig::max_tokens, "of a text segment, the end token included", between(1, 1e6))
-      .row("temperature", &RolloutConfig::temperature, "of text sampling", above(0))
+      .row("temperature", &RolloutConfig::temperature, "of text sampling", between(0.01, 100))
       .row("system_prompt", &RolloutConfig::system_prompt,
            "block of text before every prompt; empty: the model folder's own", lines())
       .row("token_budget", &RolloutConfig::token_budget, "tokens that one rollout batch may hold at once",
            between(1, kMany))
       .row("rollout_cfg_scale", &RolloutConfig::rollout_cfg_scale, "ablation only: guidance in the rollout; 1: none",
-           at_least(1));
+           between(1, 100));
 }
 
 Section rollout_sde_section() {
   return Builder("rollout.sde", "the stochastic denoising step",
                  [](Recipe& r, size_t) -> auto& { return r.rollout.sde; })
       .row("kind", &SdeConfig::kind, "Flow-GRPO's SDE, coefficients-preserving, or DanceGRPO's")
-      .row("noise_level", &SdeConfig::noise_level, "a; cps: at most 1", above(0));
+      .row("noise_level", &SdeConfig::noise_level, "a; cps: at most 1", between(0.001, 10));
 }
 
 Section rollout_window_section() {

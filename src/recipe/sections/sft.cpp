@@ -23,13 +23,13 @@ Section sft_section() {
       .row("answer_noise", &SftConfig::answer_noise, "answer: share of answers made wrong on purpose", between(0, 1))
       .row("first_image_noise", &SftConfig::first_image_noise,
            "self_correct: share of first images that depart from their plan, and are not trained on", between(0, 1))
-      .row("text_weight", &SftConfig::text_weight, "of the cross-entropy", at_least(0))
-      .row("image_weight", &SftConfig::image_weight, "of the velocity MSE", at_least(0))
+      .row("text_weight", &SftConfig::text_weight, "of the cross-entropy", at_least(0, kLarge))
+      .row("image_weight", &SftConfig::image_weight, "of the velocity MSE", at_least(0, kLarge))
       .row("timesteps_per_image", &SftConfig::timesteps_per_image, "noisy copies that share one context",
            between(1, 1024))
       .row("prompt_dropout", &SftConfig::prompt_dropout, "share of samples trained without prompt, for guidance",
            between(0, 1))
-      .row("kl_weight", &SftConfig::kl_weight, "autoencoder: of the posterior KL", at_least(0));
+      .row("kl_weight", &SftConfig::kl_weight, "autoencoder: of the posterior KL", at_least(0, kLarge));
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <map>
 #include <set>
 
 #include "monitor/samples_file.h"
@@ -8,6 +9,16 @@
 
 namespace unigrpo::train {
 namespace {
+
+/// What the sample's texts and images were trained with.
+std::map<std::string, double> advantages_of(const Step& step, size_t i) {
+  std::map<std::string, double> of;
+  const rollout::Trajectory& trajectory = step.trajectories[i];
+  const auto num_texts = static_cast<double>(trajectory.texts.size());
+  for (const auto& text : trajectory.texts) of["text"] += step.advantages.of_text(i, text.finished) / num_texts;
+  for (const auto& flow : trajectory.flows) of[flow.stream().modality] = step.advantages.image[i];
+  return of;
+}
 
 class SampleHook : public StepHook {
  public:
@@ -25,7 +36,7 @@ class SampleHook : public StepHook {
         if (static_cast<int64_t>(rows.size()) >= config.num_samples || i >= step.trajectories.size()) continue;
         monitor::SampleRow row = sample_row(step.trajectories[i].sample, step.scores.terms, step.scores.scores[i]);
         row.reward = step.advantages.rewards[i];
-        row.advantage = step.advantages.text[i];
+        row.advantage = advantages_of(step, i);
         // A prompt may come twice in a step: its second group is told apart by its place.
         if (!ids.insert(row.sample.id).second) row.sample.id += fmt::format("@{}", p);
         rows.push_back(std::move(row));
