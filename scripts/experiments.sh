@@ -49,6 +49,7 @@ make_rows() {
   local short="run.num_steps=$steps checkpoint.every=10"
   # Half the recipe's rates, so that a run is scored often on its way down; four images a prompt, so that a loss of 0.05 stands out.
   local watched="run.num_steps=14 checkpoint.every=10 eval.prompts=assets/shapes-world/validation.jsonl eval.every=2"
+  watched+=" monitor.drift.max_share=1"  # a probe every step
   watched+=" eval.samples=4 eval.cfg_scale=0 optim.ema.enabled=false grpo.image.penalty_weight=0"
   watched+=" optim.lr=1.5e-4 optim.groups.0.lr=1e-4 optim.groups.1.lr=1e-4 optim.groups.2.lr=1e-4"
   rows=(

@@ -62,6 +62,7 @@ class Run:
     def of_folder(cls, folder):
         evals = {path.stem.removeprefix("eval_"): read_json(path) for path in sorted(folder.glob("eval_*.json"))
                  if not path.stem.startswith("eval_step_")}  # those are in the metrics
+        evals = {name: result for name, result in evals.items() if result["overall"]["strict"] is not None}  # no score
         rows = read_metrics(folder / "metrics.jsonl")
         metrics = {}
         for name in METRICS:
@@ -69,10 +70,11 @@ class Run:
             if values:
                 metrics[name] = [mean(values[:ENDS]), mean(values[-ENDS:])]
         recipe = read_recipe(folder / "recipe.toml")
-        alarms = [[row["step"], name.removeprefix("drift_raised/"), row[name]]
+        # A probe comes before its step's update: with one step less done than the row says.
+        alarms = [[row["step"] - 1, name.removeprefix("drift_raised/"), row[name]]
                   for row in rows for name in sorted(row) if name.startswith("drift_raised/")]
         held_out = [[row["step"], row["eval/strict"]] for row in rows if row.get("eval/strict") is not None]
-        return cls(evals, rows[-1]["step"] + 1 if rows else 0, metrics,
+        return cls(evals, rows[-1]["step"] if rows else 0, metrics,
                    {key: recipe[key] for key in RECIPE_KEYS if key in recipe}, alarms, held_out)
 
     @classmethod

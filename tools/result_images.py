@@ -62,7 +62,7 @@ def reward_curve(runs, metric="reward/geneval_strict"):
     curves = []
     for run in runs:
         rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        curves.append([row[metric] for row in rows])
+        curves.append([row[metric] for row in rows if metric in row])
     width, height, left, bottom = 900, 300, 60, 40
     steps = max(map(len, curves))
     low, high = (round(edge(map(edge, curves)), 1) for edge in (min, max))

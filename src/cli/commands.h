@@ -34,4 +34,10 @@ void add_overrides(CLI::App& app, std::vector<std::string>& overrides);
 /// What `--version` prints.
 std::string version_text();
 
+/// The program: its release, the commit it was built from, and its LibTorch (empty: none).
+struct Build {
+  std::string version, commit, libtorch = {};
+};
+Build this_build();
+
 }  // namespace unigrpo::cli

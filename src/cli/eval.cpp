@@ -51,7 +51,8 @@ int run(const EvalOptions& options) {
                                 .num_samples = options.num_samples,
                                 .max_prompts = options.max_prompts,
                                 .oracle_plan = options.oracle_plan,
-                                .keep_samples = options.out.empty() ? 0 : -1};
+                                .keep_samples = options.out.empty() ? 0 : -1,
+                                .max_dropped = recipe.reward.max_dropped};
   if (!options.out.empty()) checkpoint::require_unused(options.out);
   const auto model = load_model(options.model);
   tell_settings(eval.generation, model->eos_id());
@@ -62,6 +63,7 @@ int run(const EvalOptions& options) {
     checkpoint::build_folder(
         options.out, [&](const std::filesystem::path& folder) { monitor::write_samples(folder, result.samples); });
   }
+  if (!result.overall.strict) throw RuntimeFailure("{}: {}", prompts, train::describe(result));
   return 0;
 }
 

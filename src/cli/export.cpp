@@ -1,4 +1,5 @@
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 
 #include <cstdio>
 #include <filesystem>
@@ -7,9 +8,11 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "base/error.h"
 #include "base/paths.h"
+#include "base/text.h"
 #include "checkpoint/export_model.h"
 #include "checkpoint/export_peft.h"
 #include "checkpoint/resume.h"
@@ -18,6 +21,7 @@
 #include "policy/load.h"
 #include "recipe/parse.h"
 #include "train/build.h"
+#include "train/inputs.h"
 
 namespace unigrpo::cli {
 
@@ -65,6 +69,26 @@ void assign_weights(const NamedTensors& trained, NamedTensors values, const std:
   optim::assign(trained, values, where);
 }
 
+/// "there are those of steps 60, 80", or that there are none.
+std::string steps_in(const fs::path& checkpoints) {
+  std::vector<std::string> steps;
+  for (const int64_t step : io::list_steps(checkpoints)) steps.push_back(std::to_string(step));
+  if (steps.empty()) return "there are none";
+  return fmt::format("there are those of steps {} (a run keeps its last checkpoint.keep_last)", join(steps, ", "));
+}
+
+/// Trained weights belong to the rest of the model that they were trained with.
+void require_same_model(const recipe::Recipe& recipe, const checkpoint::LoadedCheckpoint& loaded,
+                        const std::string& run) {
+  const std::string prefix = "inputs.";
+  std::map<std::string, std::string> began;
+  for (const auto& [key, value] : loaded.counters) {
+    if (key.starts_with(prefix)) began[key.substr(prefix.size())] = value;
+  }
+  if (began.empty()) return;
+  train::require_same_inputs(train::read_model_inputs(recipe.policy.model), began, run, "policy.model/");
+}
+
 }  // namespace
 
 int run(const ExportOptions& options) {
@@ -78,10 +102,14 @@ int run(const ExportOptions& options) {
   const policy::Family& family = policy::family_of(recipe.policy.model);
   require_possible(options, recipe, family);
   const fs::path checkpoints = fs::path(options.run) / "checkpoints";
+  if (options.step && !fs::exists(checkpoints / io::step_name(*options.step))) {
+    throw BadInput("{}: no checkpoint of step {}; {}", checkpoints.string(), *options.step, steps_in(checkpoints));
+  }
   const auto loaded = options.step
                           ? std::optional(checkpoint::open_checkpoint(checkpoints / io::step_name(*options.step)))
                           : checkpoint::newest_checkpoint(checkpoints);
   if (!loaded) throw BadInput("{}: no checkpoint to export", checkpoints.string());
+  require_same_model(recipe, *loaded, options.run);
   const auto policy = policy::load(recipe.policy, make_runtime({.seed = static_cast<uint64_t>(recipe.run.seed)}));
   const bool averaged = recipe.optim.ema.enabled && !options.raw;
   assign_weights(train::trained_parameters(*policy), loaded->tensors(averaged ? "ema" : "policy"),

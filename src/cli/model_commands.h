@@ -82,8 +82,8 @@ int run(const ExportOptions& options);
 int run(const InitOptions& options);
 int run(const SelftestOptions& options);
 
-/// The rewards of these terms. Defined twice as well: where a network is among them, `unigrpo` starts anew as
-/// `unigrpo-torch`.
+/// The rewards of these terms. Defined twice as well: where one is no plugin, `unigrpo`, which loads neither OpenCV nor
+/// curl, starts `unigrpo-torch` instead.
 reward::Rewarder make_rewarder(const reward::RewardConfig& config, StopToken stop);
 
 }  // namespace unigrpo::cli

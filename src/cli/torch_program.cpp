@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/subprocess.h"
 #include "cli/model_commands.h"
+#include "reward/plugin/plugin_reward.h"
 
 namespace unigrpo::cli {
 namespace {
@@ -41,9 +42,9 @@ int run(const SelftestOptions&) { return hand_over(); }
 
 reward::Rewarder make_rewarder(const reward::RewardConfig& config, StopToken stop) {
   for (const reward::TermConfig& term : config.terms) {
-    if (reward::is_network(term.kind)) hand_over();
+    if (term.kind != reward::RewardKind::plugin) hand_over();
   }
-  return {config, [stop](const reward::TermConfig& term) { return reward::make_reward(term, stop); }, stop};
+  return {config, [stop](const reward::TermConfig& term) { return reward::make_plugin_reward(term, stop); }, stop};
 }
 
 }  // namespace unigrpo::cli

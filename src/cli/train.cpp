@@ -1,5 +1,15 @@
 // `train` and `sft`: two objectives of one trainer.
+#include <ATen/Parallel.h>
+#include <ATen/Version.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cctype>
 #include <cstdio>
+#include <ctime>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
 
 #include "cli/model_commands.h"
 #include "recipe/parse.h"
@@ -9,17 +19,80 @@
 namespace unigrpo::cli {
 namespace {
 
-int run_training(const recipe::Recipe& recipe, recipe::Command objective, bool resume) {
+std::string command_line() {
+  std::ifstream file("/proc/self/cmdline", std::ios::binary);
+  const std::string text(std::istreambuf_iterator<char>(file), {});  // each argument ends in a NUL
+  std::string line;
+  for (size_t at = 0; at < text.size(); at = text.find('\0', at) + 1) {
+    const std::string argument = text.c_str() + at;
+    const bool plain = !argument.empty() && std::ranges::all_of(argument, [](char c) {
+      return std::isalnum(static_cast<unsigned char>(c)) || std::string_view("_-./=,:+@%").find(c) != std::string::npos;
+    });
+    if (!line.empty()) line += ' ';
+    if (plain) {
+      line += argument;
+      continue;
+    }
+    line += '\'';
+    for (const char c : argument) line += c == '\'' ? "'\\''" : std::string(1, c);
+    line += '\'';
+  }
+  return line;
+}
+
+std::string cpu_name() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    const size_t colon = line.find(": ");
+    if (line.starts_with("model name") && colon != std::string::npos) return line.substr(colon + 2);
+  }
+  return "unknown";
+}
+
+monitor::Launch this_launch() {
+  const Build build = this_build();
+  const std::time_t now = std::time(nullptr);
+  std::tm utc{};
+  gmtime_r(&now, &utc);
+  char start[32] = {};
+  std::strftime(start, sizeof start, "%Y-%m-%dT%H:%M:%SZ", &utc);
+  return {.version = build.version,
+          .commit = build.commit,
+          .libtorch = build.libtorch,
+          .cpu = fmt::format("{} ({})", cpu_name(), at::get_cpu_capability()),
+          .threads = at::get_num_threads(),
+          .command = command_line(),
+          .start = start};
+}
+
+/// A recipe that lies in a run folder is resumed there, wherever the folder was moved since.
+void stay_in_its_folder(const std::string& path, const std::vector<std::string>& overrides, recipe::Recipe& recipe) {
+  namespace fs = std::filesystem;
+  const fs::path folder = fs::path(path).parent_path();
+  if (fs::path(path).filename() != "recipe.toml" || !fs::exists(folder / "run.json")) return;
+  for (const std::string& text : overrides) {
+    if (text.starts_with("run.dir=") || text.starts_with("run.name=")) return;
+  }
+  std::error_code ignored;
+  if (!fs::equivalent(folder.empty() ? "." : folder, recipe.run_dir(), ignored)) {
+    recipe.run.dir = folder.empty() ? "." : folder.string();
+  }
+}
+
+/// Of TrainOptions or SftOptions.
+template <typename Options>
+int run_training(const Options& options, recipe::Recipe recipe, recipe::Command objective) {
+  if (options.resume) stay_in_its_folder(options.path, options.overrides, recipe);
   const Runtime runtime =
       make_runtime({.seed = static_cast<uint64_t>(recipe.run.seed), .threads = recipe.run.threads, .signals = true});
-  return static_cast<int>(train::run_training(recipe, objective, runtime, resume));
+  return static_cast<int>(train::run_training(recipe, objective, runtime, options.resume, this_launch()));
 }
 
 }  // namespace
 
 int run(const TrainOptions& options) {
   const auto recipe = recipe::parse(options.path, options.overrides, recipe::Command::train);
-  if (!options.dry_run) return run_training(recipe, recipe::Command::train, options.resume);
+  if (!options.dry_run) return run_training(options, recipe, recipe::Command::train);
   make_runtime({.threads = recipe.run.threads});
   train::Machine machine{.measure = true};
   if (options.num_gpus || options.gpu_gib) machine.num_gpus = options.num_gpus.value_or(1);
@@ -30,7 +103,7 @@ int run(const TrainOptions& options) {
 
 int run(const SftOptions& options) {
   const auto recipe = recipe::parse(options.path, options.overrides, recipe::Command::sft);
-  return run_training(recipe, recipe::Command::sft, options.resume);
+  return run_training(options, recipe, recipe::Command::sft);
 }
 
 }  // namespace unigrpo::cli

@@ -40,6 +40,14 @@ std::string devices() {
 
 }  // namespace
 
+Build this_build() {
+  Build build{.version = kVersion, .commit = kCommit};
+#ifdef UNIGRPO_TORCH
+  build.libtorch = TORCH_VERSION;
+#endif
+  return build;
+}
+
 std::string version_text() {
   std::string text = std::string("unigrpo ") + kVersion + "\ncommit   " + kCommit + "\nlibtorch ";
 #ifdef UNIGRPO_TORCH

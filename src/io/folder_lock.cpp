@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/fault.h"
 #include "base/log.h"
 
 namespace unigrpo::io {
@@ -33,7 +34,9 @@ FolderLock::FolderLock(const std::filesystem::path& folder, std::string_view wha
   const std::filesystem::path path = folder / kLockFile;
   file_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   if (file_ < 0) throw BadInput("{}: cannot write into the {}: {}", folder.string(), what, std::strerror(errno));
-  if (::flock(file_, LOCK_EX | LOCK_NB) != 0) {
+  const int refused = fault::effect("lock.flock").error;  // a file system without locks, as a test has it
+  if (refused != 0) errno = refused;
+  if (refused != 0 || ::flock(file_, LOCK_EX | LOCK_NB) != 0) {
     if (errno == EWOULDBLOCK) {
       const std::string holder = holder_of(file_);
       ::close(file_);

@@ -24,13 +24,9 @@ struct DriftConfig {  // recipe: [monitor.drift]
   int64_t prompts = 12;                 // watched, evenly spread over the prompt file
   int64_t samples = 2;                  // of each
   int64_t every = 1;                    // steps between probes
+  double max_share = 0.1;               // of the rollouts' samples that probes may add; they get rarer to keep it
   double allowance = 0.4;               // standard deviations that a statistic may drift
   double threshold = 0.15;              // sum of what lies beyond, probe by probe, that raises the alarm
-
-  /// Samples that the probes cost, spread over the steps.
-  double samples_a_step() const {
-    return enabled ? static_cast<double>(prompts * samples) / static_cast<double>(every) : 0;
-  }
 };
 
 struct MonitorConfig {        // recipe: [monitor]

@@ -152,6 +152,25 @@ std::optional<double> mean_difference(const std::map<int64_t, double>& values,
 
 }  // namespace
 
+ProbePlan plan_probes(const DriftConfig& config, int64_t rollouts) {
+  constexpr int64_t kFewestPrompts = 4;
+  const int64_t as_a_step = std::max(kFewestPrompts, rollouts / config.samples);
+  ProbePlan plan{.prompts = std::min(config.prompts, as_a_step), .samples = config.samples};
+  const double allowed = config.max_share * static_cast<double>(rollouts);  // samples a step
+  const auto least = static_cast<int64_t>(std::ceil(static_cast<double>(plan.prompts * plan.samples) / allowed));
+  plan.period = std::max(config.every, least);
+  plan.stretched = least > config.every;
+  return plan;
+}
+
+std::string describe(const DriftConfig& config, int64_t rollouts) {
+  if (!config.enabled) return "off";
+  const ProbePlan plan = plan_probes(config, rollouts);
+  return fmt::format("{} x {} every {} ({:.1f}% of the samples)", plan.prompts, plan.samples,
+                     plan.period == 1 ? "step" : fmt::format("{} steps", plan.period),
+                     100 * plan.samples_a_step() / static_cast<double>(rollouts));
+}
+
 std::string describe(const DriftAlarm& alarm) {
   return fmt::format(
       "alarm at step {}: {} has {} from {:.3g} to {:.3g} ({:+.1f} standard deviations between prompts); look at "

@@ -11,6 +11,25 @@
 
 namespace unigrpo::monitor {
 
+/// What the probes of a run are, so that they cost no more than they may.
+struct ProbePlan {
+  int64_t prompts = 0, samples = 0;  // of a probe: so many prompts, so many samples of each
+  int64_t period = 1;                // steps between probes
+  bool stretched = false;            // the period is longer than asked for
+
+  /// Whether the step of this index (from 0) begins with a probe. The first one shows the starting policy, whatever it
+  /// costs; where the share binds, the second comes after two periods, which pay for both.
+  bool is_due(int64_t step_index) const { return step_index % period == 0 && (!stretched || step_index != period); }
+  /// Samples spread over the steps.
+  double samples_a_step() const { return static_cast<double>(prompts * samples) / static_cast<double>(period); }
+};
+
+/// The plan for steps of `rollouts` samples: as the config asks, with no more samples in a probe than a step has (but
+/// of four prompts at least: fewer have no spread to speak of), and so rarely that the share of max_share is kept.
+ProbePlan plan_probes(const DriftConfig& config, int64_t rollouts);
+/// "12 x 2 every 2 steps (8.3% of the samples)", or "off".
+std::string describe(const DriftConfig& config, int64_t rollouts);
+
 /// A statistic that has left what the starting policy made for good.
 struct DriftAlarm {
   std::string statistic;

@@ -57,13 +57,13 @@ std::string metrics_row(const StepRecord& record) {
   return row + "}";
 }
 
-void cut_metrics(const std::filesystem::path& file, int64_t resume_step) {
+void cut_metrics(const std::filesystem::path& file, int64_t last) {
   if (!std::filesystem::exists(file)) return;
   const std::string text = io::read_text_file(file);
   std::string kept;
   size_t begin = 0;
   for (const Line& line : parse_lines(text, file)) {
-    if (line.row["step"].get<int64_t>() < resume_step) kept.append(text, begin, line.end - begin);
+    if (line.row["step"].get<int64_t>() <= last) kept.append(text, begin, line.end - begin);
     begin = line.end;
   }
   if (kept != text) io::write_file_atomic(file, std::string_view(kept));

@@ -15,10 +15,9 @@ namespace unigrpo::monitor {
 /// are the shortest text that reads back as the same double; what is not finite is null.
 std::string metrics_row(const StepRecord& record);
 
-/// Drops the rows of metrics.jsonl with step >= resume_step, and a last line that a killed process
-/// left torn. A missing file is fine. Throws BadInput `file:line: ...` for a line that is no such
-/// row.
-void cut_metrics(const std::filesystem::path& file, int64_t resume_step);
+/// Drops the rows of metrics.jsonl after step `last`, and a last line that a killed process left torn. A missing file
+/// is fine. Throws BadInput `file:line: ...` for a line that is no such row.
+void cut_metrics(const std::filesystem::path& file, int64_t last);
 
 /// metrics.jsonl by column. Each column has one entry a row; empty where the row has no such name
 /// or null.

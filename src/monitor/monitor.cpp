@@ -15,7 +15,7 @@ namespace {
 
 std::filesystem::path prepared_metrics_file(const Monitor::Options& options) {
   const auto file = options.run_dir / "metrics.jsonl";
-  if (options.resume_step >= 0) cut_metrics(file, options.resume_step);
+  if (options.last_row) cut_metrics(file, *options.last_row);
   return file;
 }
 
@@ -24,9 +24,11 @@ std::filesystem::path prepared_metrics_file(const Monitor::Options& options) {
 struct Monitor::Impl {
   explicit Impl(const Options& options)
       : metrics(prepared_metrics_file(options),
-                options.resume_step >= 0 ? AppendFile::Mode::extend : AppendFile::Mode::create) {
+                options.last_row ? AppendFile::Mode::extend : AppendFile::Mode::create) {
     log::to_file(options.run_dir / "log.txt");
-    if (options.config.tensorboard) tensorboard.emplace(options.run_dir / "tensorboard", options.resume_step);
+    // TensorBoard forgets what older files hold from the first step on that comes again.
+    const int64_t first = options.last_row ? *options.last_row + 1 : -1;
+    if (options.config.tensorboard) tensorboard.emplace(options.run_dir / "tensorboard", first);
     if (!options.quiet) progress.emplace(stdout_progress(options.num_steps));
   }
 

@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,16 +14,15 @@ namespace unigrpo::monitor {
 /// Takes each step's record to metrics.jsonl, TensorBoard, and the terminal.
 ///
 /// metrics.jsonl holds one object a line, {"step": k, "<name>": value, ...}, appended and flushed a
-/// step; a value that is not finite is written as null. On construction with `resume_step` >= 0
-/// rows of later steps (step >= resume_step) are cut off, so that a resumed run leaves no step
-/// twice.
+/// step; a value that is not finite is written as null. A resumed run begins with cutting off the rows after
+/// `last_row`, so that it leaves no step twice.
 class Monitor {
  public:
   struct Options {
     std::filesystem::path run_dir;
     MonitorConfig config;
     int64_t num_steps = 0;
-    int64_t resume_step = -1;  // -1: a new run
+    std::optional<int64_t> last_row = {};  // of a resumed run: the step of the last row that stands, -1 for none
     bool quiet = false;
   };
   explicit Monitor(const Options& options);

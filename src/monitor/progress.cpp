@@ -134,10 +134,14 @@ void Progress::record(const StepRecord& record) {
   const double now = options_.now();
   const double seconds = now - last_record_;
   last_record_ = now;
+  if (record.step == 0) {  // before training: no step is done
+    if (!options_.live) options_.write(plain_line(record) + "\n");
+    return;
+  }
   // The first step also pays for start-up; it is forgotten at the second.
   seconds_per_step_ = num_recorded_ < 2 ? seconds : (1 - kForget) * *seconds_per_step_ + kForget * seconds;
   ++num_recorded_;
-  steps_done_ = record.step + 1;
+  steps_done_ = record.step;
   images_per_s_ = value_of(record, "throughput/images_per_s");
   tokens_per_s_ = value_of(record, "throughput/tokens_per_s");
   if (headline_.empty()) headline_ = headline_of(record);
@@ -170,8 +174,9 @@ std::string Progress::plain_line(const StepRecord& record) const {
   for (const auto& [name, value] : record.values) {
     if (name.starts_with("eval/")) line += fmt::format("  {} {}", name, number(value));
   }
-  line += fmt::format("  {:.2f} s",
-                      record.values.contains("time/step") ? record.values.at("time/step") : *seconds_per_step_);
+  if (const auto seconds = value_of(record, "time/step"); seconds || seconds_per_step_) {
+    line += fmt::format("  {:.2f} s", seconds ? *seconds : *seconds_per_step_);
+  }
   if (const auto left = seconds_left()) line += fmt::format("  {} left", human_seconds(*left));
   return line;
 }

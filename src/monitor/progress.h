@@ -45,7 +45,7 @@ class Progress {
 
   Options options_;
   std::string phase_;
-  int64_t steps_done_ = 0;  // last recorded step + 1
+  int64_t steps_done_ = 0;  // the last recorded step
   int64_t num_recorded_ = 0;
   double started_;
   double last_record_;

@@ -18,7 +18,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::array kNamesOfARun = {"recipe.toml", "log.txt",     "metrics.jsonl",
+constexpr std::array kNamesOfARun = {"recipe.toml", "run.json",    "log.txt", "metrics.jsonl",
                                      "tensorboard", "checkpoints", "samples"};
 
 // ".<name>.tmp-<id>": a file or folder that was being written when its process died.

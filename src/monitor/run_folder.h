@@ -24,6 +24,7 @@ class RunFolder {
 
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path recipe_file() const { return path_ / "recipe.toml"; }
+  std::filesystem::path record_file() const { return path_ / "run.json"; }
   std::filesystem::path tensorboard() const { return path_ / "tensorboard"; }
   std::filesystem::path samples(int64_t step) const { return path_ / "samples" / io::step_name(step); }
   std::filesystem::path samples(const std::string& name) const {

@@ -29,7 +29,8 @@ struct OptimConfig {  // recipe: [optim]
   double eps = 1e-8;
   double weight_decay = 0.0;
   int64_t warmup_steps = 0;
-  Schedule schedule = Schedule::constant;  // after warm-up, to 0 at run.num_steps
+  Schedule schedule = Schedule::constant;  // after warm-up, to 0 at the last of its steps
+  int64_t schedule_steps = 0;              // its length; 0 = run.num_steps as the run began
   double max_grad_norm = 1.0;              // 0 = no clipping
   OnNonfinite on_nonfinite = OnNonfinite::skip;
   int64_t max_skipped = 5;  // skipped steps in a row before the run stops

@@ -422,12 +422,23 @@ bool is_needed(unsigned required, Command command) {
          (command == Command::sft && (required & kForSft) != 0);
 }
 
+/// A hint where a recipe lacks what one command needs and has what the other is for.
+std::string other_command(const Recipe& recipe, const Origins& origins, Command command) {
+  const auto has_sft = std::ranges::any_of(origins, [](const auto& item) { return item.first.starts_with("sft."); });
+  if (command == Command::train && has_sft) return "; the recipe has an [sft] table: did you mean `unigrpo sft`?";
+  if (command == Command::sft && !recipe.reward.terms.empty()) {
+    return "; the recipe has [[rewards]]: did you mean `unigrpo train`?";
+  }
+  return "";
+}
+
 /// Required keys of the command. A string counts as there when it is not empty.
 void check_required(Recipe& recipe, const Origins& origins, Command command, const std::string& name) {
   for (const Section& section : schema()) {
     if (section.is_list()) {
       if (is_needed(section.required, command) && section.size(recipe) == 0) {
-        throw BadInput("{}: {}: missing (list of tables: {})", name, section.key, section.meaning);
+        throw BadInput("{}: {}: missing (list of tables: {}){}", name, section.key, section.meaning,
+                       other_command(recipe, origins, command));
       }
       continue;
     }
@@ -437,7 +448,9 @@ void check_required(Recipe& recipe, const Origins& origins, Command command, con
       const auto* const* text = std::get_if<std::string*>(&ref);
       if (text == nullptr || !(*text)->empty()) continue;
       const auto origin = origins.find(field.key);
-      if (origin == origins.end()) throw BadInput("{}: {}", name, missing_text(field.key, field));
+      if (origin == origins.end()) {
+        throw BadInput("{}: {}{}", name, missing_text(field.key, field), other_command(recipe, origins, command));
+      }
       throw BadInput("{}: {}: expected a non-empty string, got \"\"", origin->second.text, field.key);
     }
   }

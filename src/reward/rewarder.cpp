@@ -14,22 +14,11 @@
 #include <string>
 #include <utility>
 
-#include "base/enum_names.h"
 #include "base/error.h"
 #include "base/left_behind.h"
 #include "base/log.h"
 #include "base/text.h"
 #include "base/utf8.h"
-#include "reward/builtin/answer.h"
-#include "reward/builtin/color_detector.h"
-#include "reward/builtin/edit.h"
-#include "reward/builtin/format.h"
-#include "reward/builtin/geneval.h"
-#include "reward/builtin/last_image.h"
-#include "reward/builtin/ocr.h"
-#include "reward/builtin/text_rules.h"
-#include "reward/http/http_reward.h"
-#include "reward/plugin/plugin_reward.h"
 #include "reward/rules.h"
 
 namespace unigrpo::reward {
@@ -119,10 +108,6 @@ void log_failures(std::span<const TermConfig> terms, std::span<const data::Sampl
                             valid_utf8(samples[n].id, 1000), in_quotes(samples[n].prompt), score.reason));
     }
   }
-}
-
-std::unique_ptr<Detector> make_detector(const TermConfig& term, StopToken stop) {
-  return term.objects.detector == DetectorKind::http ? make_http_detector(term, stop) : make_color_detector();
 }
 
 }  // namespace
@@ -237,39 +222,6 @@ class Rewarder::Judge {
   const std::shared_ptr<State> state_;
   LeavableThread thread_;  // last: its end is waited for first
 };
-
-std::unique_ptr<Reward> make_reward(const TermConfig& term, StopToken stop) {
-  switch (term.kind) {
-    case RewardKind::geneval:
-      return make_geneval_reward(term.objects.metric, make_detector(term, stop));
-    case RewardKind::edit:
-      return make_edit_reward(term.objects.metric, make_detector(term, stop));
-    case RewardKind::answer:
-      return make_answer_reward();
-    case RewardKind::format:
-      return make_format_reward();
-    case RewardKind::text_rules:
-      return make_text_rules_reward(term.text_rules);
-    case RewardKind::ocr:
-      return make_ocr_reward();
-    case RewardKind::jpeg:
-      return make_jpeg_reward(term.jpeg.prefer);
-    case RewardKind::brightness:
-      return make_brightness_reward();
-    case RewardKind::saturation:
-      return make_saturation_reward();
-    case RewardKind::http:
-      return make_http_reward(term, stop);
-    case RewardKind::plugin:
-      return make_plugin_reward(term, stop);
-    case RewardKind::clip_score:
-    case RewardKind::pick_score:
-    case RewardKind::hps:
-    case RewardKind::aesthetic:
-      throw BadInput("reward '{}' is a network: it needs a build with LibTorch", enum_name(term.kind));
-  }
-  throw RuntimeFailure("unknown reward kind {}", static_cast<int>(term.kind));
-}
 
 Score term_score(const TermConfig& term, const Score& score) {
   if (term.dimension.empty()) return score;

@@ -95,8 +95,10 @@ class AutoencoderObjective : public Objective {
     const at::Tensor error = autoencoder_.decode_unscaled(z) - pixels_;
     const at::Tensor reconstruction = error.abs().mean() + error.square().mean();
     const at::Tensor kl = 0.5 * (posterior.mean.square() + posterior.logvar.exp() - 1.0 - posterior.logvar).mean();
-    (reconstruction + recipe_.sft.kl_weight * kl).backward();
+    const at::Tensor loss = reconstruction + recipe_.sft.kl_weight * kl;
+    loss.backward();
     optim::clipped_step(optimization.optimizer, optimization.clip, optimization.lr_factor, step.metrics);
+    step.metrics["sft/loss"] = loss.item<double>();
     step.metrics["sft/reconstruction_l1"] = error.abs().mean().item<double>();
     step.metrics["sft/kl"] = kl.item<double>();
     step.metrics["throughput/images_per_s"] = static_cast<double>(recipe_.sft.batch_size) / step.watch.seconds();

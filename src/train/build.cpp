@@ -7,6 +7,7 @@
 
 #include "grpo/rules.h"
 #include "grpo/update.h"
+#include "monitor/drift_monitor.h"
 #include "policy/load.h"
 #include "rollout/rules.h"
 #include "scorers/scorer.h"
@@ -99,8 +100,7 @@ std::string describe_step(const recipe::Recipe& recipe, const policy::UnifiedPol
   std::string text = "one step\n";
   auto line = [&](const char* what, const std::string& value) { text += fmt::format("  {:<34} {}\n", what, value); };
   line("prompts x group = samples", fmt::format("{} x {} = {}", grpo.prompts_per_step, grpo.group_size, samples));
-  if (const double probes = recipe.monitor.drift.samples_a_step(); probes > 0)
-    line("and for the drift monitor", fmt::format("{}", probes));
+  line("and for the drift monitor", monitor::describe(recipe.monitor.drift, samples));
   if (sample.sampled > 0) line("text tokens at most", fmt::format("{}", samples * sample.sampled));
   if (draws)
     line("denoising steps, trained / all", fmt::format("{} / {} an image, {} in all", sample.num_trained_steps,

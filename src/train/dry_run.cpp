@@ -16,6 +16,7 @@
 #include "data/prompt_file.h"
 #include "grpo/update.h"
 #include "io/model_folder.h"
+#include "monitor/drift_monitor.h"
 #include "policy/kv_cache.h"
 #include "policy/load.h"
 #include "policy/qwen2/qwen2.h"
@@ -226,6 +227,11 @@ struct StepFlops {
   double total() const { return decode + other_rollout + update + probes; }
 };
 
+double probes_a_step(const Facts& facts) {
+  const monitor::DriftConfig& drift = facts.recipe.monitor.drift;
+  return drift.enabled ? monitor::plan_probes(drift, static_cast<int64_t>(facts.tokens.samples)).samples_a_step() : 0;
+}
+
 StepFlops step_flops(const Facts& facts) {
   const auto& [recipe, t, llm] = std::tie(facts.recipe, facts.tokens, facts.model.llm);
   // Forward FLOPs of a token: two a weight it passes.
@@ -240,19 +246,20 @@ StepFlops step_flops(const Facts& facts) {
   return {.decode = decode,
           .other_rollout = other,
           .update = passes * forward,
-          .probes = (decode + other) / t.samples * recipe.monitor.drift.samples_a_step(),
+          .probes = (decode + other) / t.samples * probes_a_step(facts),
           .passes = passes};
 }
 
 std::string step_table(const Facts& facts) {
   const auto& [recipe, t] = std::tie(facts.recipe, facts.tokens);
   const StepFlops flops = step_flops(facts);
-  const double probes = recipe.monitor.drift.samples_a_step();
+  const monitor::DriftConfig& drift = recipe.monitor.drift;
+  const auto samples = static_cast<int64_t>(t.samples);
 
   std::string text = fmt::format("\na step                                                  {}\n", facts.prompts);
-  text += row("prompts x group = samples", fmt::format("{} x {} = {}", recipe.grpo.prompts_per_step,
-                                                       recipe.grpo.group_size, static_cast<int64_t>(t.samples)));
-  text += row("and for the drift monitor", in_words(probes));
+  text += row("prompts x group = samples",
+              fmt::format("{} x {} = {}", recipe.grpo.prompts_per_step, recipe.grpo.group_size, samples));
+  text += row("and for the drift monitor", monitor::describe(drift, samples));
   text += row("sampled text tokens at most", in_words(t.text));
   text += row("image tokens, once a denoising step", in_words(t.drawn));
   text += row("image tokens that are trained", in_words(t.trained_image));
@@ -384,7 +391,7 @@ std::string time_line(const Facts& facts) {
   const StepTime time = step_time(facts.recipe, {.decode_flops = flops.decode,
                                                  .other_flops = flops.other_rollout,
                                                  .update_flops = flops.update,
-                                                 .drift_samples = facts.recipe.monitor.drift.samples_a_step(),
+                                                 .drift_samples = probes_a_step(facts),
                                                  .width = llm.hidden_size,
                                                  .inner_width = llm.intermediate_size,
                                                  .bf16 = facts.bf16});

@@ -3,9 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/fault.h"
 #include "base/rng.h"
@@ -43,32 +44,125 @@ std::string oracle_plan(const data::Prompt& prompt, uint64_t seed) {
   return data::shapes::draw_example(data::shapes::world_line(prompt), {}, stream).oracle_plan;
 }
 
-nlohmann::ordered_json tag_json(const TagScore& score) {
-  return {{"strict", score.strict}, {"soft", score.soft}, {"count", score.count}};
+/// null: no score.
+nlohmann::ordered_json number_json(const std::optional<double>& value) {
+  return value ? nlohmann::ordered_json(*value) : nlohmann::ordered_json(nullptr);
 }
 
-/// Sums and counts by reward, to their means.
-class Means {
- public:
-  void add(const reward::ScoreTable& table) {
+nlohmann::ordered_json score_json(const TagScore& score) {
+  nlohmann::ordered_json object{{"strict", number_json(score.strict)}, {"soft", number_json(score.soft)}};
+  if (score.strict_error) object["strict_error"] = *score.strict_error;
+  if (score.soft_error) object["soft_error"] = *score.soft_error;
+  return object;
+}
+
+std::string shown(const std::optional<double>& value) { return value ? fmt::format("{:.3f}", *value) : "-"; }
+
+/// Whether so few samples lack a score that a mean over the others stands for all of them.
+bool counts(int64_t unscored, int64_t samples, double max_dropped) {
+  return unscored < samples && static_cast<double>(unscored) <= max_dropped * static_cast<double>(samples);
+}
+
+std::optional<double> mean_of(const std::vector<double>& values) {
+  if (values.empty()) return std::nullopt;
+  double sum = 0;
+  for (const double value : values) sum += value;
+  return sum / static_cast<double>(values.size());
+}
+
+/// Of the mean, from the spread between the values: std / sqrt(n), the std with n - 1.
+std::optional<double> standard_error(const std::vector<double>& values) {
+  const auto n = static_cast<double>(values.size());
+  if (n < 2) return std::nullopt;
+  const double mean = *mean_of(values);
+  double squares = 0;
+  for (const double value : values) squares += (value - mean) * (value - mean);
+  return std::sqrt(squares / (n - 1) / n);
+}
+
+/// The prompts of a tag, or all.
+struct PromptScores {
+  std::vector<double> strict, soft;  // of the prompts that have a score, each the mean over its scored samples
+  int64_t prompts = 0, samples = 0, unscored = 0;
+
+  void add(const PromptScores& other) {
+    strict.insert(strict.end(), other.strict.begin(), other.strict.end());
+    soft.insert(soft.end(), other.soft.begin(), other.soft.end());
+    prompts += other.prompts;
+    samples += other.samples;
+    unscored += other.unscored;
+  }
+  TagScore score(double max_dropped) const {
+    TagScore score{.count = prompts, .unscored = unscored};
+    if (!counts(unscored, samples, max_dropped)) return score;
+    score.strict = mean_of(strict);
+    score.soft = mean_of(soft);
+    score.strict_error = standard_error(strict);
+    score.soft_error = standard_error(soft);
+    return score;
+  }
+};
+
+/// The mean over tags, whose errors are independent; an error only where each tag has one.
+TagScore mean_over_tags(const std::map<std::string, TagScore>& tags) {
+  TagScore mean{.count = static_cast<int64_t>(tags.size())};
+  const auto take = [&](std::optional<double> TagScore::*value, std::optional<double> TagScore::*error) {
+    std::vector<double> values;
+    double squares = 0;
+    bool has_errors = true;
+    for (const auto& [name, tag] : tags) {
+      if (tag.*value) values.push_back(*(tag.*value));
+      has_errors = has_errors && (tag.*error).has_value();
+      if (tag.*error) squares += *(tag.*error) * *(tag.*error);
+    }
+    mean.*value = mean_of(values);
+    if (has_errors && !values.empty()) mean.*error = std::sqrt(squares) / static_cast<double>(values.size());
+  };
+  take(&TagScore::strict, &TagScore::strict_error);
+  take(&TagScore::soft, &TagScore::soft_error);
+  return mean;
+}
+
+/// By the first reward.
+std::map<std::string, PromptScores> scores_by_tag(const reward::ScoreTable& table, std::span<const std::string> tags,
+                                                  size_t group_size) {
+  std::map<std::string, PromptScores> scores;
+  for (size_t first = 0; first < tags.size(); first += group_size) {
+    const size_t end = std::min(first + group_size, tags.size());  // a stop may have cut the last group
+    PromptScores& tag = scores[tags[first]];
+    std::vector<double> strict, soft;
+    for (size_t i = first; i < end; ++i) {
+      const reward::Score& score = table.scores[i].front();
+      if (!score.value) continue;
+      strict.push_back(part(score, "strict"));
+      soft.push_back(part(score, "soft"));
+    }
+    ++tag.prompts;
+    tag.samples += static_cast<int64_t>(end - first);
+    tag.unscored += static_cast<int64_t>(end - first - strict.size());
+    if (strict.empty()) continue;
+    tag.strict.push_back(*mean_of(strict));
+    tag.soft.push_back(*mean_of(soft));
+  }
+  return scores;
+}
+
+std::map<std::string, RewardScore> means_by_reward(const reward::ScoreTable& table, double max_dropped) {
+  std::map<std::string, RewardScore> rewards;
+  for (size_t k = 0; k < table.terms.size(); ++k) {
+    RewardScore& score = rewards[table.terms[k]];
+    std::vector<double> values;
     for (const auto& row : table.scores) {
-      for (size_t k = 0; k < row.size(); ++k) {
-        if (!row[k].value) continue;
-        auto& [sum, count] = sums_[table.terms[k]];
-        sum += *row[k].value;
-        ++count;
+      if (row[k].value) {
+        values.push_back(*row[k].value);
+      } else if (score.unscored++ == 0) {
+        score.reason = row[k].reason;
       }
     }
+    if (counts(score.unscored, static_cast<int64_t>(table.scores.size()), max_dropped)) score.mean = mean_of(values);
   }
-  std::map<std::string, double> means() const {
-    std::map<std::string, double> means;
-    for (const auto& [name, sum] : sums_) means[name] = sum.first / static_cast<double>(sum.second);
-    return means;
-  }
-
- private:
-  std::map<std::string, std::pair<double, int64_t>> sums_;
-};
+  return rewards;
+}
 
 }  // namespace
 
@@ -99,25 +193,41 @@ std::vector<reward::TermConfig> eval_rewards(const recipe::EvalConfig& config) {
   return config.rewards.empty() ? default_eval_rewards(config.prompts) : config.rewards;
 }
 
-EvalResult evaluate(policy::UnifiedPolicy& policy, const EvalOptions& options, const Runtime& runtime) {
-  const auto start = std::chrono::steady_clock::now();
-  const auto prompts = choose_prompts(options);
-  reward::Rewarder rewarder = judge(options.rewards, runtime);
-  Means means;
-  rewarder.check_prompts(prompts, options.prompts);
-  Runtime own = runtime;
+EvalResult summarize(const reward::ScoreTable& table, std::span<const std::string> tags, int64_t num_samples,
+                     double max_dropped) {
+  EvalResult result;
+  PromptScores all;
+  for (const auto& [name, scores] : scores_by_tag(table, tags, static_cast<size_t>(num_samples))) {
+    result.tags[name] = scores.score(max_dropped);
+    all.add(scores);
+  }
+  result.overall = all.score(max_dropped);
+  result.overall_by_tag = {.count = static_cast<int64_t>(result.tags.size())};
+  if (result.overall.strict) result.overall_by_tag = mean_over_tags(result.tags);
+  result.num_samples = all.samples;
+  result.rewards = means_by_reward(table, max_dropped);
+  return result;
+}
+
+Evaluator::Evaluator(const EvalOptions& options, const Runtime& runtime)
+    : runtime_(runtime), prompts_(choose_prompts(options)), rewarder_(judge(options.rewards, runtime)) {
+  rewarder_.check_prompts(prompts_, options.prompts);
+}
+
+EvalResult Evaluator::evaluate(policy::UnifiedPolicy& policy, const EvalOptions& options) {
+  const Stopwatch watch;
+  Runtime own = runtime_;
   own.seed = options.seed;
   rollout::RolloutEngine engine(policy, to_rollout_config(options.generation), own, options.generation.system_prompt);
-  for (const data::Prompt& prompt : prompts) engine.check_length(prompt);
-  EvalResult result;
-  for (size_t first = 0; first < prompts.size(); first += kPromptsAtOnce) {
+  for (const data::Prompt& prompt : prompts_) engine.check_length(prompt);
+  reward::ScoreTable scores;
+  std::vector<std::string> tags;  // of the samples
+  std::vector<monitor::SampleRow> kept;
+  for (size_t first = 0; first < prompts_.size(); first += kPromptsAtOnce) {
     fault::point("eval.batch");
-    if (runtime.stop.requested()) {
-      result.complete = false;
-      break;
-    }
+    if (runtime_.stop.requested()) break;
     const std::span<const data::Prompt> batch =
-        std::span(prompts).subspan(first, std::min<size_t>(kPromptsAtOnce, prompts.size() - first));
+        std::span(prompts_).subspan(first, std::min<size_t>(kPromptsAtOnce, prompts_.size() - first));
     rollout::RolloutRequest request{.prompts = batch,
                                     .keys = {},
                                     .group_size = options.num_samples,
@@ -131,58 +241,64 @@ EvalResult evaluate(policy::UnifiedPolicy& policy, const EvalOptions& options, c
       if (options.oracle_plan) request.teacher_forced_text.push_back(oracle_plan(prompt, options.seed));
     }
     std::vector<data::Sample> samples;
-    std::vector<int64_t> prompt_of;
     for (auto& trajectory : engine.rollout(request)) {
-      prompt_of.push_back(trajectory.prompt_index);
+      tags.push_back(batch[trajectory.prompt_index].tag);
       samples.push_back(std::move(trajectory.sample));
     }
-    const reward::ScoreTable table = rewarder.score(samples);
-    means.add(table);
+    reward::ScoreTable table = rewarder_.score(samples);
     for (size_t i = 0; i < samples.size(); ++i) {
-      const reward::Score& score = table.scores[i].front();
-      const double share = 1.0 / static_cast<double>(options.num_samples);
-      if (!score.value) ++result.unscored;
-      const data::Prompt& prompt = batch[prompt_of[i]];
-      TagScore& tag = result.tags[prompt.tag];
-      tag.strict += share * (score.value ? part(score, "strict") : 0.0);
-      tag.soft += share * (score.value ? part(score, "soft") : 0.0);
-      if (prompt_of[i] != (i == 0 ? -1 : prompt_of[i - 1])) ++tag.count;
-      if (options.keep_samples < 0 || static_cast<int64_t>(result.samples.size()) < options.keep_samples) {
-        result.samples.push_back(sample_row(std::move(samples[i]), table.terms, table.scores[i]));
-        result.samples.back().reward = score.value;  // the first one counts
-      }
+      if (options.keep_samples >= 0 && static_cast<int64_t>(kept.size()) >= options.keep_samples) break;
+      kept.push_back(sample_row(std::move(samples[i]), table.terms, table.scores[i]));
+      kept.back().reward = table.scores[i].front().value;  // the first one counts
     }
+    scores.terms = table.terms;
+    std::ranges::move(table.scores, std::back_inserter(scores.scores));
   }
-  if (runtime.stop.requested()) result.complete = false;  // judges may have been cut short
-  for (auto& [name, tag] : result.tags) {
-    result.overall.strict += tag.strict;
-    result.overall.soft += tag.soft;
-    result.overall.count += tag.count;
-    tag.strict /= static_cast<double>(tag.count);
-    tag.soft /= static_cast<double>(tag.count);
-    result.overall_by_tag.strict += tag.strict;
-    result.overall_by_tag.soft += tag.soft;
-    ++result.overall_by_tag.count;
-  }
-  result.overall.strict /= static_cast<double>(result.overall.count);
-  result.overall.soft /= static_cast<double>(result.overall.count);
-  result.overall_by_tag.strict /= static_cast<double>(result.overall_by_tag.count);
-  result.overall_by_tag.soft /= static_cast<double>(result.overall_by_tag.count);
-  result.rewards = means.means();
-  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  EvalResult result = summarize(scores, tags, options.num_samples, options.max_dropped);
+  result.complete = !runtime_.stop.requested();  // prompts are missing, or judges may have been cut short
+  result.samples = std::move(kept);
+  result.seconds = watch.seconds();
   return result;
 }
 
-void check_eval_prompts(const std::string& file, const std::vector<reward::TermConfig>& rewards) {
-  judge(rewards, {}).check_prompts(data::read_prompt_file(file), file);
+std::unique_ptr<Evaluator> make_evaluator(const recipe::Recipe& recipe, const Runtime& runtime) {
+  if (recipe.eval.prompts.empty()) return nullptr;
+  EvalOptions options;
+  options.prompts = recipe.eval.prompts;
+  options.max_prompts = recipe.eval.max_prompts;
+  options.rewards = eval_rewards(recipe.eval);
+  return std::make_unique<Evaluator>(options, runtime);
 }
 
-double score_in(const std::filesystem::path& file) {
+EvalResult evaluate(policy::UnifiedPolicy& policy, const EvalOptions& options, const Runtime& runtime) {
+  return Evaluator(options, runtime).evaluate(policy, options);
+}
+
+std::string describe(const EvalResult& result) {
+  std::string text = result.overall.strict
+                         ? fmt::format("strict {:.3f}, soft {:.3f}", *result.overall.strict, *result.overall.soft)
+                         : std::string("no score");
+  for (const auto& [name, score] : result.rewards) {
+    if (score.unscored == 0) continue;
+    text += fmt::format("; {} of {} samples have no score by '{}' (the first: {})", score.unscored, result.num_samples,
+                        name, score.reason);
+  }
+  return text;
+}
+
+std::map<std::string, double> scores_in(const std::filesystem::path& file) {
+  const nlohmann::json object = io::read_json_file(file);
+  std::map<std::string, double> scores;
+  const auto add = [&](const std::string& name, const nlohmann::json& value) {
+    if (!value.is_null()) scores[name] = value.get<double>();
+  };
   try {
-    return io::read_json_file(file).at("overall").at("strict").get<double>();
+    for (const char* name : {"strict", "soft"}) add(name, object.at("overall").at(name));
+    for (const auto& [name, value] : object.at("rewards").items()) add(name, value);
   } catch (const nlohmann::json::exception& error) {
     throw BadInput("{}: not the result of an evaluation: {}", file.string(), error.what());
   }
+  return scores;
 }
 
 std::string to_json(const EvalOptions& options, const EvalResult& result) {
@@ -197,26 +313,36 @@ std::string to_json(const EvalOptions& options, const EvalResult& result) {
   object["cfg_scale"] = options.generation.guidance.text_scale;
   object["temperature"] = options.generation.greedy ? 0.0 : options.generation.temperature;
   object["oracle_plan"] = options.oracle_plan;
-  object["overall"] = {{"strict", result.overall.strict}, {"soft", result.overall.soft}};
-  object["overall_by_tag"] = {{"strict", result.overall_by_tag.strict}, {"soft", result.overall_by_tag.soft}};
+  object["overall"] = score_json(result.overall);
+  object["overall_by_tag"] = score_json(result.overall_by_tag);
   object["tags"] = nlohmann::ordered_json::object();
-  for (const auto& [name, tag] : result.tags) object["tags"][name] = tag_json(tag);
-  object["unscored"] = result.unscored;
+  for (const auto& [name, tag] : result.tags) {
+    object["tags"][name] = score_json(tag);
+    object["tags"][name]["count"] = tag.count;
+    if (tag.unscored > 0) object["tags"][name]["unscored"] = tag.unscored;
+  }
+  object["unscored"] = result.overall.unscored;
   object["rewards"] = nlohmann::ordered_json::object();
-  for (const auto& [name, mean] : result.rewards) object["rewards"][name] = mean;
+  object["missing"] = nlohmann::ordered_json::object();
+  for (const auto& [name, score] : result.rewards) {
+    object["rewards"][name] = number_json(score.mean);
+    if (score.unscored > 0) object["missing"][name] = {{"samples", score.unscored}, {"reason", score.reason}};
+  }
   object["seconds"] = result.seconds;
-  return object.dump(2) + "\n";
+  return object.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";  // a reason may be anything
 }
 
 std::string to_table(const EvalResult& result) {
   std::string text = fmt::format("{:<16} {:>8} {:>8} {:>8}\n", "tag", "strict", "soft", "prompts");
+  const auto line = [&](const std::string& name, const TagScore& score, const std::string& prompts) {
+    text += fmt::format("{:<16} {:>8} {:>8}{}\n", name, shown(score.strict), shown(score.soft), prompts);
+  };
   for (const auto& [name, tag] : result.tags) {
-    text += fmt::format("{:<16} {:>8.3f} {:>8.3f} {:>8}\n", name.empty() ? "-" : name, tag.strict, tag.soft, tag.count);
+    line(name.empty() ? "-" : name, tag, fmt::format(" {:>8}", tag.count));
   }
-  text += fmt::format("{:<16} {:>8.3f} {:>8.3f} {:>8}\n", "mean of prompts", result.overall.strict, result.overall.soft,
-                      result.overall.count);
-  text += fmt::format("{:<16} {:>8.3f} {:>8.3f}\n", "mean of tags", result.overall_by_tag.strict,
-                      result.overall_by_tag.soft);
+  line("mean of prompts", result.overall, fmt::format(" {:>8}", result.overall.count));
+  line("mean of tags", result.overall_by_tag, "");
+  if (result.overall.unscored > 0 || !result.overall.strict) text += describe(result) + "\n";
   return text;
 }
 

@@ -3,13 +3,17 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "monitor/samples_file.h"
 #include "policy/policy.h"
-#include "recipe/config.h"
+#include "recipe/recipe.h"
 #include "reward/config.h"
+#include "reward/rewarder.h"
 #include "runtime/runtime.h"
 #include "train/generation_config.h"
 
@@ -35,33 +39,70 @@ struct EvalOptions {
   int64_t max_prompts = 0;   // 0 = all; else spread evenly over the file
   bool oracle_plan = false;  // embedded world: the first text segment is the right plan instead of the model's own
   int64_t keep_samples = 0;  // rows to return in EvalResult::samples (-1 = all)
+  double max_dropped = reward::RewardConfig{}.max_dropped;  // where a larger share has no score, there is no mean
 };
 
+/// Means over the prompts that have a score, of the means over a prompt's scored samples. Empty where nothing was
+/// scored, or so little that the mean would be one of other samples than the next evaluation's.
 struct TagScore {
-  double strict = 0, soft = 0;  // means over the tag's prompts
-  int64_t count = 0;            // prompts
+  std::optional<double> strict = {}, soft = {};
+  int64_t count = 0;                                         // prompts
+  int64_t unscored = 0;                                      // samples
+  std::optional<double> strict_error = {}, soft_error = {};  // standard errors of the means over prompts; from 2 on
 };
 
-/// The JSON of `eval --json`, as values. A sample that the reward could not judge counts as 0 and in `unscored`.
+/// What a reward made of an evaluation.
+struct RewardScore {
+  std::optional<double> mean;  // over the samples that it scored; empty as in TagScore
+  int64_t unscored = 0;        // samples
+  std::string reason;          // why the first of them has no score
+};
+
+/// The JSON of `eval --json`, as values. A score that is missing enters no mean, and is counted.
 struct EvalResult {
   TagScore overall, overall_by_tag;
   std::map<std::string, TagScore> tags;
-  int64_t unscored = 0;                   // by the first reward
-  std::map<std::string, double> rewards;  // by name, mean over the samples that it scored; absent where it scored none
-  bool complete = true;                   // false: a stop was asked for, and not all prompts were scored
+  int64_t num_samples = 0;  // in all
+  std::map<std::string, RewardScore> rewards;
+  bool complete = true;  // false: a stop was asked for, and not all prompts were scored
   double seconds = 0;
   std::vector<monitor::SampleRow> samples;
 };
 
-/// The same model, options and seed give the same images: noise is a function of (seed, the row's own seed or its
-/// index, sample index). Throws BadInput `file:line` for a prompt that the reward cannot judge.
+/// The scores of an evaluation without its samples. `table`: [N, K], by the first term come `overall` and `tags`;
+/// `tags`: [N], a prompt's `num_samples` samples stand together.
+EvalResult summarize(const reward::ScoreTable& table, std::span<const std::string> tags, int64_t num_samples,
+                     double max_dropped);
+
+/// Scores models on one prompt file; the file is read, and the rewards are made, once. Throws BadInput `file:line` for
+/// a prompt that a reward cannot judge.
+class Evaluator {
+ public:
+  /// Of `options` the prompts and rewards.
+  Evaluator(const EvalOptions& options, const Runtime& runtime);
+
+  /// The same model, options and seed give the same images: noise is a function of (seed, the row's own seed or its
+  /// index, sample index). `options`: with the constructor's prompts and rewards.
+  EvalResult evaluate(policy::UnifiedPolicy& policy, const EvalOptions& options);
+
+ private:
+  Runtime runtime_;
+  std::vector<data::Prompt> prompts_;
+  reward::Rewarder rewarder_;
+};
+
+/// Of a recipe's [eval]; null where it has none.
+std::unique_ptr<Evaluator> make_evaluator(const recipe::Recipe& recipe, const Runtime& runtime);
+
+/// The same for one evaluation.
 EvalResult evaluate(policy::UnifiedPolicy& policy, const EvalOptions& options, const Runtime& runtime);
 
-/// Throws BadInput `file:line` for a prompt of the file that a reward cannot judge.
-void check_eval_prompts(const std::string& file, const std::vector<reward::TermConfig>& rewards);
+/// "strict 0.512, soft 0.724", or why there is no score; behind it how many samples of which reward have none.
+std::string describe(const EvalResult& result);
 
-/// The score that counts (overall, strict) in a file of to_json. Throws BadInput naming the file.
-double score_in(const std::filesystem::path& file);
+/// The scores in a file of to_json: `strict`, `soft` and one a reward; those that are none are left out. Throws
+/// BadInput naming the file.
+std::map<std::string, double> scores_in(const std::filesystem::path& file);
 
 std::string to_json(const EvalOptions& options, const EvalResult& result);
 /// Per-tag table for the terminal.

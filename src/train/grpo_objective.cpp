@@ -57,7 +57,7 @@ void tell_failures(const Step& step, Trajectories trajectories, const reward::Sc
     for (size_t k = 0; k < table.terms.size(); ++k) {
       const reward::Score& score = table.scores[i][k];
       if (score.value) continue;
-      failures.push_back({.step = step.index,
+      failures.push_back({.step = step.number(),
                           .reward = table.terms[k],
                           .sample = trajectories[i].sample.id,
                           .prompt = trajectories[i].sample.prompt,
@@ -65,7 +65,7 @@ void tell_failures(const Step& step, Trajectories trajectories, const reward::Sc
     }
   }
   if (failures.empty()) return;
-  const fs::path file = run.folder.failures_file(step.index);
+  const fs::path file = run.folder.failures_file(step.number());
   monitor::write_failures(file, failures);
   run.monitor.note(fmt::format("{} scores are missing; the first: reward '{}', sample {}: {} (all in {})",
                                failures.size(), failures.front().reward, failures.front().sample,
@@ -160,10 +160,10 @@ class GrpoObjective : public Objective {
 
   fs::path output(const fs::path& run_dir) const override { return run_dir / "final"; }
 
-  void write_model(const fs::path& destination, int64_t step) override {
+  // Nothing in it names the run: equal weights are equal bytes.
+  void write_model(const fs::path& destination, int64_t /*step*/) override {
     checkpoint::ExportOptions options;
     options.dtype = recipe_.policy.dtype == policy::DtypeChoice::float32 ? at::kFloat : at::kBFloat16;
-    options.metadata = {{"unigrpo_run", recipe_.run.name}, {"unigrpo_step", std::to_string(step)}};
     options.generation_config = written_generation(recipe_);
     checkpoint::export_model(recipe_.policy.model, destination, policies_.policy->merged(), options);
   }
@@ -231,7 +231,7 @@ class GrpoObjective : public Objective {
     const int64_t dropped = step.advantages.num_dropped;
     if (static_cast<double>(dropped) <= recipe_.reward.max_dropped * static_cast<double>(samples)) return;
     throw RuntimeFailure("step {}: {} of {} samples have no reward, more than reward.max_dropped = {} allows",
-                         step.index, dropped, samples, recipe_.reward.max_dropped);
+                         step.number(), dropped, samples, recipe_.reward.max_dropped);
   }
 
   const Recipe& recipe_;

@@ -24,7 +24,8 @@ struct RunContext;  // step_hook.h
 
 /// One step under way: filled by the objective, read and added to by the hooks.
 struct Step {
-  int64_t index = 0;  // from 0
+  int64_t index = 0;                            // from 0: the key of its random streams and its place in the data
+  int64_t number() const { return index + 1; }  // as everybody sees it: steps done, once it is
   Stopwatch watch = {};
   std::map<std::string, double> metrics = {};
   // Of an objective that samples; empty for others.

@@ -16,21 +16,54 @@ namespace fs = std::filesystem;
 
 namespace {
 
-bool may_change(const std::string& key) {
-  return key == "run.num_steps" || key == "run.threads" || key.starts_with("monitor.") ||
-         key.starts_with("checkpoint.");
+// With `paths`: files may lie elsewhere, since their content is compared.
+bool may_change(const std::string& key, bool paths) {
+  return key == "run.num_steps" || key == "run.threads" || key == "run.name" || key == "run.dir" ||
+         key == "optim.schedule_steps" || key.starts_with("monitor.") || key.starts_with("checkpoint.") ||
+         (paths && is_input(key));
 }
 
 }  // namespace
 
-void require_same_recipe(const recipe::Recipe& recipe, const fs::path& saved, recipe::Command command) {
+void require_same_run(const recipe::Recipe& recipe, recipe::Command command, const Inputs& inputs) {
+  const fs::path run_dir = recipe.run_dir(), saved = run_dir / "recipe.toml";
   if (!fs::exists(saved)) return;
+  const auto record = monitor::read_run_record(run_dir / "run.json");
   std::vector<std::string> keys;
   for (const auto& key : recipe::differing_keys(recipe, recipe::parse(saved, {}, command))) {
-    if (!may_change(key)) keys.push_back(key);
+    if (!may_change(key, record.has_value())) keys.push_back(key);
   }
-  if (keys.empty()) return;
-  throw BadInput("{}: --resume needs the run's own recipe; these keys differ: {}", saved.string(), join(keys, ", "));
+  if (!keys.empty()) {
+    throw BadInput(
+        "{}: --resume needs the run's own recipe; these keys differ: {}. `{}` goes on; it may change run.num_steps, "
+        "run.threads, run.name, run.dir, optim.schedule_steps, [checkpoint], [monitor] and the paths of files",
+        saved.string(), join(keys, ", "), resume_command(run_dir, command));
+  }
+  if (!record) return;  // an earlier start ended before it had written one
+  std::map<std::string, std::string> began;
+  for (const auto& [key, input] : record->inputs) began[key] = input.sha256;
+  require_same_inputs(inputs, began, run_dir.string());
+}
+
+std::string resume_command(const fs::path& run_dir, recipe::Command command) {
+  return fmt::format("unigrpo {} {} --resume", command == recipe::Command::sft ? "sft" : "train",
+                     (run_dir / "recipe.toml").string());
+}
+
+std::string record_launch(const monitor::RunFolder& folder, monitor::Launch launch, const Inputs& inputs,
+                          int64_t steps_done) {
+  launch.step = steps_done;
+  std::string changes;
+  auto record = monitor::read_run_record(folder.record_file());
+  if (record) {
+    changes = monitor::changed_build(record->resumed.empty() ? record->first : record->resumed.back(), launch);
+    record->resumed.push_back(launch);
+  } else {
+    record = monitor::RunRecord{.first = launch};
+  }
+  record->inputs = inputs;
+  monitor::write_run_record(folder.record_file(), *record);
+  return changes;
 }
 
 void check_output(const fs::path& output, const fs::path& run_dir, bool resume) {

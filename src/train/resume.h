@@ -1,16 +1,27 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
 
 #include "monitor/run_folder.h"
+#include "monitor/run_record.h"
 #include "recipe/parse.h"
 #include "recipe/recipe.h"
+#include "train/inputs.h"
 
 namespace unigrpo::train {
 
-/// Throws BadInput naming the keys in which a recipe differs from the run's own (`saved`, which may be absent), but for
-/// those that a resumed run may change: how long, how it is monitored, how often it is saved.
-void require_same_recipe(const recipe::Recipe& recipe, const std::filesystem::path& saved, recipe::Command command);
+/// Throws BadInput where the recipe, or a file that it leads to, is not the one that the run in its folder began with.
+/// A resumed run may change how long it is, how it is monitored, how often it is saved, and where it and its files lie.
+void require_same_run(const recipe::Recipe& recipe, recipe::Command command, const Inputs& inputs);
+
+/// "unigrpo train runs/a/recipe.toml --resume".
+std::string resume_command(const std::filesystem::path& run_dir, recipe::Command command);
+
+/// Adds this process to the run's run.json, which it makes where it is missing. Returns what differs from the process
+/// before (monitor::changed_build).
+std::string record_launch(const monitor::RunFolder& folder, monitor::Launch launch, const Inputs& inputs,
+                          int64_t steps_done);
 
 /// Throws BadInput where `output`, which a warm start writes, holds the run folder, or holds something that is not an
 /// earlier end of the same run.

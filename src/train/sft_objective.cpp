@@ -151,6 +151,7 @@ class SftObjective : public Objective {
       if (!terms.empty()) at::stack(terms).sum().backward();
     }
     optim::clipped_step(optimization.optimizer, optimization.clip, optimization.lr_factor, step.metrics);
+    step.metrics["sft/loss"] = sft_.text_weight * cross_entropy + sft_.image_weight * matching;
     if (num_targets > 0) step.metrics["sft/cross_entropy"] = cross_entropy;
     if (num_copies > 0) step.metrics["sft/velocity_mse"] = matching;
     step.metrics["optim/skipped"] = static_cast<double>(optimization.clip.skipped());

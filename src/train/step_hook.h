@@ -12,6 +12,8 @@
 
 namespace unigrpo::train {
 
+class Evaluator;
+
 /// What hooks see of a run; all of it outlives them.
 struct RunContext {
   const recipe::Recipe& recipe;
@@ -21,18 +23,22 @@ struct RunContext {
   Objective& objective;
   const NamedTensors& trained;
   const optim::Ema& ema;
+  Evaluator* evaluator;  // null: the recipe has no evaluation
 };
 
 /// Something that happens around steps and changes no weights. Hooks run in the order in which make_hooks() lists them.
 class StepHook {
  public:
   virtual ~StepHook() = default;
-  /// Before the first step of this process, with `steps_done` behind it.
-  virtual void before_run(int64_t /*steps_done*/) {}
-  virtual void before_step(Step& /*step*/) {}
-  /// The step is drawn and will be finished; the weights are still those it was drawn with.
-  virtual void before_update(Step& /*step*/) {}
-  virtual void after_step(const Step& /*step*/) {}
+  /// Before the run's first step; what it adds to `metrics` stands in the row of step 0.
+  virtual void before_training(std::map<std::string, double>& /*metrics*/) {}
+  /// The step is drawn and will be finished; the weights are still those it was drawn with. False: a stop was asked
+  /// for, and the step is dropped; nothing has changed.
+  virtual bool before_update(Step& /*step*/) { return true; }
+  /// The weights have moved; what it adds to the step's metrics stands in its row. False: a stop came before it was
+  /// done. The row then waits until the run goes on, and all hooks are called again for the step, of which only the
+  /// metrics are left.
+  virtual bool after_update(Step& /*step*/) { return true; }
   /// After the last step, not after an interruption.
   virtual void after_run(int64_t /*steps_done*/) {}
   /// Asked after each step: why the run should end here, once its state is saved.
@@ -44,7 +50,7 @@ class StepHook {
 /// The weights' averages in place of the weights while it lives, where the recipe has EMA on.
 std::optional<optim::EmaScope> averaged(const RunContext& run);
 
-/// Evaluation, keep-best, drift monitor, sample writer: in this order.
+/// Drift monitor, silence watch, sample writer, evaluation, keep-best: in this order.
 std::vector<std::unique_ptr<StepHook>> make_hooks(const RunContext& run);
 
 }  // namespace unigrpo::train

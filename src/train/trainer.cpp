@@ -9,6 +9,8 @@
 #include "optim/schedule.h"
 #include "train/evaluator.h"
 #include "train/grpo_objective.h"
+#include "train/inputs.h"
+#include "train/open_row.h"
 #include "train/resume.h"
 #include "train/sft_objective.h"
 #include "train/step_hook.h"
@@ -21,7 +23,6 @@ namespace fs = std::filesystem;
 using recipe::Recipe;
 
 std::unique_ptr<Objective> make_objective(const Recipe& recipe, recipe::Command command, const Runtime& runtime) {
-  if (!recipe.eval.prompts.empty()) check_eval_prompts(recipe.eval.prompts, eval_rewards(recipe.eval));
   if (command != recipe::Command::sft) return make_grpo_objective(recipe, runtime);
   return recipe.sft.stage == recipe::SftStage::autoencoder ? make_autoencoder_objective(recipe, runtime)
                                                            : make_sft_objective(recipe, runtime);
@@ -42,44 +43,67 @@ class Weights : public Stateful {
   const NamedTensors& parameters_;
 };
 
+/// What a run is made from.
+struct Parts {
+  recipe::Command command;
+  bool resume;
+  const monitor::Launch& launch;
+  const Inputs& inputs;
+  Objective& objective;
+  Evaluator* evaluator;
+};
+
 /// The run's moving parts and where it stands.
 class Trainer {
  public:
-  Trainer(const Recipe& recipe, recipe::Command command, const Runtime& runtime, bool resume, Objective& objective)
+  Trainer(const Recipe& recipe, const Runtime& runtime, const Parts& parts)
       : recipe_(recipe),
         runtime_(runtime),
-        objective_(&objective),
+        command_(parts.command),
+        objective_(&parts.objective),
+        evaluator_(parts.evaluator),
         trained_(objective_->parameters()),
         optimizer_(recipe.optim, trained_),
         clip_(recipe.optim),
         ema_(recipe.optim.ema, trained_),
         weights_(trained_),
-        folder_(open_folder(command, resume)),
+        schedule_(recipe.optim, recipe.run.num_steps),
+        inputs_(parts.inputs, recipe.run_dir()),
+        folder_(monitor::RunFolder::open(recipe_.run_dir(), parts.resume)),
         store_(folder_.checkpoints(), recipe.checkpoint, runtime_),
         hooks_(make_hooks(context())),
-        steps_done_(resume ? restore() : 0),
+        steps_done_(parts.resume ? restore() : 0),
         monitor_({.run_dir = folder_.path(),
                   .config = recipe.monitor,
                   .num_steps = recipe.run.num_steps,
-                  .resume_step = resume ? steps_done_ : -1}) {
-    if (resume && steps_done_ < recipe.run.num_steps) drop_old_end(folder_, objective_->output(folder_.path()));
-    if (resume) monitor_.note(fmt::format("resumed at step {}", steps_done_));
+                  .last_row = parts.resume ? std::optional(last_row()) : std::nullopt}) {
+    io::write_file_atomic(folder_.recipe_file(), recipe::to_toml(recipe_));
+    const std::string other_build = record_launch(folder_, parts.launch, parts.inputs, steps_done_);
+    if (!parts.resume) return;
+    if (steps_done_ < recipe.run.num_steps) drop_old_end(folder_, objective_->output(folder_.path()));
+    monitor_.note(fmt::format("resumed at step {}", steps_done_));
+    if (!other_build.empty()) monitor_.note("warning: the run was made by another build: " + other_build);
+    const std::string change = schedule_.describe_change(steps_done_);
+    if (!change.empty() && steps_done_ < recipe.run.num_steps) monitor_.note("warning: " + change);
   }
 
   ExitCode run() {
     if (const std::string table = objective_->describe(); !table.empty()) monitor_.note(table);
-    for (const auto& hook : hooks_) hook->before_run(steps_done_);
+    if (steps_done_ == 0 && !before_training()) return interrupted();
+    if (!open_row_.values.empty()) {
+      Step step{.index = steps_done_ - 1, .metrics = open_row_.values};
+      if (!finish_step(step)) return interrupted();
+    }
     while (steps_done_ < recipe_.run.num_steps) {
       if (runtime_.stop.requested()) return interrupted();
       Step step{.index = steps_done_};
-      for (const auto& hook : hooks_) hook->before_step(step);
-      step.watch.restart();
-      if (runtime_.stop.requested() || !objective_->sample(step, context())) return interrupted();
-      for (const auto& hook : hooks_) hook->before_update(step);
+      if (!objective_->sample(step, context())) return interrupted();
+      for (const auto& hook : hooks_) {
+        if (!hook->before_update(step)) return interrupted();
+      }
       update(step);
       ++steps_done_;
-      monitor_.record({.step = step.index, .values = step.metrics});
-      for (const auto& hook : hooks_) hook->after_step(step);
+      if (!finish_step(step)) return interrupted();
       for (const auto& hook : hooks_) {
         if (const auto reason = hook->stop_reason()) return stop(*reason);
       }
@@ -93,20 +117,18 @@ class Trainer {
   }
 
  private:
-  monitor::RunFolder open_folder(recipe::Command command, bool resume) const {
-    if (resume) require_same_recipe(recipe_, fs::path(recipe_.run_dir()) / "recipe.toml", command);
-    if (command == recipe::Command::sft) check_output(recipe_.sft.output, recipe_.run_dir(), resume);
-    monitor::RunFolder folder = monitor::RunFolder::open(recipe_.run_dir(), resume);
-    io::write_file_atomic(folder.recipe_file(), recipe::to_toml(recipe_));
-    return folder;
-  }
-
   /// Steps behind the newest sound checkpoint, whose state everything has then.
   int64_t restore() {
     const auto loaded = store_.newest();
     if (!loaded) return 0;
     checkpoint::restore(components(), *loaded);
     return loaded->step;
+  }
+
+  /// The last row of metrics that stands: an open one is written again, and of step 0 all begins anew.
+  int64_t last_row() const {
+    if (steps_done_ == 0) return -1;
+    return open_row_.values.empty() ? steps_done_ : steps_done_ - 1;
   }
 
   RunContext context() {
@@ -116,12 +138,13 @@ class Trainer {
             .monitor = monitor_,
             .objective = *objective_,
             .trained = trained_,
-            .ema = ema_};
+            .ema = ema_,
+            .evaluator = evaluator_};
   }
 
   /// All that a checkpoint keeps.
   std::vector<Stateful*> components() {
-    std::vector<Stateful*> all = {&weights_, &optimizer_, &clip_};
+    std::vector<Stateful*> all = {&weights_, &optimizer_, &clip_, &schedule_, &inputs_, &open_row_};
     if (recipe_.optim.ema.enabled) all.push_back(&ema_);
     for (Stateful* component : objective_->stateful()) all.push_back(component);
     for (const auto& hook : hooks_) {
@@ -130,10 +153,31 @@ class Trainer {
     return all;
   }
 
+  /// The row of step 0. False: a stop came meanwhile.
+  bool before_training() {
+    Metrics metrics;
+    for (const auto& hook : hooks_) hook->before_training(metrics);
+    if (runtime_.stop.requested()) return false;
+    if (!metrics.empty()) monitor_.record({.step = 0, .values = metrics});
+    return true;
+  }
+
+  /// The row of a step whose update is done. False: a stop came meanwhile, and the row is kept open.
+  bool finish_step(Step& step) {
+    for (const auto& hook : hooks_) {
+      if (hook->after_update(step)) continue;
+      open_row_.values = step.metrics;
+      return false;
+    }
+    open_row_.values.clear();
+    monitor_.record({.step = step.number(), .values = step.metrics});
+    return true;
+  }
+
   void update(Step& step) {
     monitor_.phase("update");
     Stopwatch watch;
-    const double lr_factor = optim::lr_factor(recipe_.optim, step.index, recipe_.run.num_steps);
+    const double lr_factor = schedule_.factor(step.index);
     const int64_t steps_before = optimizer_.num_steps();
     objective_->update(step, {.optimizer = optimizer_, .clip = clip_, .lr_factor = lr_factor}, context());
     const bool moved = optimizer_.num_steps() > steps_before;  // not where all gradients were bad, or there were none
@@ -166,22 +210,30 @@ class Trainer {
   ExitCode finish() {
     const fs::path output = objective_->output(folder_.path());
     if (!fs::exists(output) || fs::is_empty(output)) {
+      inputs_.require_same_model(recipe_.policy.model);
       const auto scope = averaged(context());
       objective_->write_model(output, steps_done_);
     }
     monitor_.finish();
     if (recipe_.monitor.report) monitor::write_report(folder_.path());
+    monitor_.note(fmt::format("all {} steps are done, the model is {}; {} --set run.num_steps=N goes on to more",
+                              steps_done_, output.string(), resume_command(folder_.path(), command_)));
     return ExitCode::done;
   }
 
   const Recipe& recipe_;
   const Runtime& runtime_;
+  const recipe::Command command_;
   Objective* const objective_;
+  Evaluator* const evaluator_;
   NamedTensors trained_;
   optim::AdamW optimizer_;
   optim::GradClip clip_;
   optim::Ema ema_;
   Weights weights_;
+  optim::RunSchedule schedule_;
+  InputDigests inputs_;
+  OpenRow open_row_;
   monitor::RunFolder folder_;
   checkpoint::CheckpointStore store_;
   std::vector<std::unique_ptr<StepHook>> hooks_;  // they refer to the monitor, and use it once the run begins
@@ -191,11 +243,17 @@ class Trainer {
 
 }  // namespace
 
-ExitCode run_training(const Recipe& recipe, recipe::Command command, const Runtime& runtime, bool resume) {
+ExitCode run_training(const Recipe& recipe, recipe::Command command, const Runtime& runtime, bool resume,
+                      const monitor::Launch& launch) {
+  const Inputs inputs = read_inputs(recipe);
+  if (resume) require_same_run(recipe, command, inputs);
+  if (command == recipe::Command::sft) check_output(recipe.sft.output, recipe.run_dir(), resume);
+  const auto evaluator = make_evaluator(recipe, runtime);
   const auto objective = make_objective(recipe, command, runtime);
   if (runtime.stop.requested()) return ExitCode::interrupted;  // while it loaded: nothing is there to be saved
   if (objective->parameters().empty()) throw BadInput("policy.freeze: the patterns leave nothing to train");
-  return Trainer(recipe, command, runtime, resume, *objective).run();
+  const Parts parts{command, resume, launch, inputs, *objective, evaluator.get()};
+  return Trainer(recipe, runtime, parts).run();
 }
 
 }  // namespace unigrpo::train

@@ -30,7 +30,9 @@ POINTS = ["save.open:1", "save.write:1", "save.rename:1", "save.dirsync:1",  # r
           "rollout.begin:1", "rollout.begin:3", "rollout.end:2", "advantage:2", "optim.before:2", "optim.after:3"]
 
 
-class Killed(unittest.TestCase):
+class Base(unittest.TestCase):
+    extra = ""  # of the recipe
+
     @classmethod
     def setUpClass(cls):
         cls.holder = tempfile.TemporaryDirectory(prefix="unigrpo-kill-")
@@ -48,7 +50,7 @@ class Killed(unittest.TestCase):
     def fresh(cls, name):
         folder = pathlib.Path(cls.holder.name) / name
         folder.mkdir()
-        tiny_run.write_inputs(folder, DATA, num_steps=NUM_STEPS)
+        tiny_run.write_inputs(folder, DATA, num_steps=NUM_STEPS, extra=cls.extra)
         return folder
 
     def problems_after_resuming(self, folder):
@@ -69,6 +71,18 @@ class Killed(unittest.TestCase):
                 with self.subTest(case):
                     self.assertEqual(problems, [])
 
+    def check_points(self, points):
+        def check(point):
+            folder = self.fresh("point-" + point.replace(":", "-"))
+            killed = tiny_run.run(BINARY, "train", "tiny.toml", cwd=folder, fault=f"{point}=kill")
+            if killed.returncode != -signal.SIGKILL:
+                return [f"was not killed but ended with {killed.returncode}: {killed.stderr[-500:]}"]
+            return self.problems_after_resuming(folder)
+
+        self.in_parallel(check, points)
+
+
+class Killed(Base):
     def test_at_ten_random_moments(self):
         def check(number):
             folder = self.fresh(f"moment-{number}")
@@ -87,14 +101,7 @@ class Killed(unittest.TestCase):
         self.in_parallel(check, range(10))
 
     def test_at_named_points(self):
-        def check(point):
-            folder = self.fresh("point-" + point.replace(":", "-"))
-            killed = tiny_run.run(BINARY, "train", "tiny.toml", cwd=folder, fault=f"{point}=kill")
-            if killed.returncode != -signal.SIGKILL:
-                return [f"was not killed but ended with {killed.returncode}: {killed.stderr[-500:]}"]
-            return self.problems_after_resuming(folder)
-
-        self.in_parallel(check, POINTS)
+        self.check_points(POINTS)
 
     def test_again_and_again(self):
         """Each life ends further on: one in reading the checkpoint, one between commit and clearing up."""
@@ -106,6 +113,21 @@ class Killed(unittest.TestCase):
             self.assertEqual(killed.returncode, -signal.SIGKILL, f"{fault}: {killed.stderr}")
             arguments = ["train", "tiny.toml", "--resume"]
         self.assertEqual(self.problems_after_resuming(folder), [])
+
+
+class KilledAroundEvaluations(Base):
+    """Rows hold eval/* whether the evaluation's own process wrote them or, killed in between, the next one."""
+
+    extra = '\n[eval]\nprompts = "prompts.jsonl"\nmax_prompts = 2\nevery = 1\nkeep_best = true\n'
+
+    def test_rows_are_those_of_the_run_left_alone(self):
+        rows = tiny_run.metrics_of(self.reference / "runs/tiny")
+        self.assertEqual([row["step"] for row in rows], list(range(NUM_STEPS + 1)))
+        self.assertTrue(all("eval/strict" in row for row in rows))
+        # In an evaluation, right before the step that follows one (its file is there, its row is not always), and in
+        # writing the file, the best model and the checkpoint.
+        self.check_points(["eval.batch:1", "eval.batch:2", "eval.batch:4", "rollout.begin:1", "rollout.begin:3",
+                           "save.manifest:2", "save.commit:1", *(f"save.rename:{n}" for n in range(3, 40, 3))])
 
 
 if __name__ == "__main__":

@@ -154,7 +154,8 @@ class Rewards(unittest.TestCase):
             file = self.home / f"{name}.so"
             shutil.copy(PLUGINS / "bare.so", file)  # gives 1 and 2 whatever the sample
             file.chmod(0o700)
-            (self.home / "tiny.toml").write_text(before + self.plugin("", path=file))
+            held = "\n[eval]\nprompts = \"prompts.jsonl\"\nevery = 1\n" + self.plugin("", path=file, table="eval.rewards", name="held")
+            (self.home / "tiny.toml").write_text(before + self.plugin("", path=file) + held)
             process = self.start("train", "tiny.toml", "--set", f"run.name={name}", fault="rollout.begin:1=stop")
             _, status = os.waitpid(process.pid, os.WUNTRACED)
             self.assertTrue(os.WIFSTOPPED(status))
@@ -171,6 +172,9 @@ class Rewards(unittest.TestCase):
             self.assertEqual(process.returncode, 0, output)
             folder = self.home / "runs" / name
             self.assertEqual([row["reward/bad"] for row in tiny_run.metrics_of(folder)], [1, 1], how)
+            evaluations = [json.loads(path.read_text()) for path in sorted(folder.glob("eval*.json"))]
+            self.assertGreaterEqual(len(evaluations), 2, how)
+            self.assertEqual({result["rewards"]["held"] for result in evaluations}, {1.0}, how)
 
     # ---- judges that are dead, and passwords
 

@@ -60,7 +60,7 @@ class Signals(unittest.TestCase):
         self.assertEqual(steps, [f"step_{finished_steps:06}"])
         self.assertIn(number.name, (folder / "runs/tiny/log.txt").read_text())
         self.assertEqual([row["step"] for row in tiny_run.metrics_of(folder / "runs/tiny")],
-                         list(range(finished_steps)))
+                         list(range(1, finished_steps + 1)))
         self.assertFalse((folder / "runs/tiny/final").exists())
         resumed = tiny_run.run(BINARY, "train", "tiny.toml", "--resume", cwd=folder)
         self.assertEqual(resumed.returncode, 0, resumed.stderr)
@@ -86,6 +86,35 @@ class Signals(unittest.TestCase):
         self.assertTrue((run / "eval_after.json").exists() and (run / "final").exists())
         self.assertEqual((run / "final/ema.safetensors").read_bytes(),
                          (self.reference / "runs/tiny/final/ema.safetensors").read_bytes())
+
+    def test_in_an_evaluation_the_row_waits_for_it(self):
+        evaluation = "\n[eval]\nprompts = \"prompts.jsonl\"\nevery = 2\n"
+        folder, whole = self.fresh("waits"), self.fresh("whole")
+        for home in (folder, whole):
+            (home / "tiny.toml").write_text((home / "tiny.toml").read_text() + evaluation)
+        result = tiny_run.run(BINARY, "train", "tiny.toml", cwd=whole)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        code, stderr = self.interrupted(folder, "eval.batch:2", [signal.SIGTERM])  # after step 2
+        self.assertEqual(code, 130, stderr)
+        run = folder / "runs/tiny"
+        self.assertEqual([row["step"] for row in tiny_run.metrics_of(run)], [0, 1])
+        self.assertTrue((run / "checkpoints/step_000002").exists())
+        resumed = tiny_run.run(BINARY, "train", "tiny.toml", "--resume", cwd=folder)
+        self.assertEqual(resumed.returncode, 0, resumed.stderr)
+        self.assertEqual(list(tiny_run.differences(run, whole / "runs/tiny")), [])
+        self.assertIn("eval/strict", tiny_run.metrics_of(run)[2])
+
+    def test_in_the_last_steps_evaluation_and_then_for_more_steps(self):
+        evaluation = "\n[eval]\nprompts = \"prompts.jsonl\"\nevery = 2\n"
+        folder, whole, more = self.fresh("last"), self.fresh("straight"), ("--set", "run.num_steps=6")
+        for home in (folder, whole):
+            (home / "tiny.toml").write_text((home / "tiny.toml").read_text() + evaluation)
+        code, stderr = self.interrupted(folder, "eval.batch:3", [signal.SIGTERM])  # after step 4
+        self.assertEqual(code, 130, stderr)
+        for home, arguments in ((folder, ["--resume"]), (folder, ["--resume", *more]), (whole, more)):
+            result = tiny_run.run(BINARY, "train", "tiny.toml", *arguments, cwd=home)
+            self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual(list(tiny_run.differences(folder / "runs/tiny", whole / "runs/tiny")), [])
 
     def test_before_the_first_step(self):
         self.check("first", "rollout.begin:1", signal.SIGUSR1, 0)

@@ -220,6 +220,36 @@ TEST(DriftMonitor, TolerateSlowModerateDriftButNotAJump) {
   EXPECT_LE(false_alarms, 2);
 }
 
+TEST(ProbePlan, CostsNoMoreThanItsShareOnceThereWereTwoProbes) {
+  for (const int64_t rollouts : {1, 2, 6, 24, 96, 144, 512, 4096}) {
+    const ProbePlan plan = plan_probes(DriftConfig{}, rollouts);
+    EXPECT_EQ(plan.samples, 2);
+    EXPECT_LE(plan.samples_a_step(), 0.1 * static_cast<double>(rollouts)) << rollouts;
+    EXPECT_TRUE(plan.is_due(0));
+    int64_t spent = plan.prompts * plan.samples;  // on the starting policy
+    for (int64_t step = 1; step < 20 * plan.period; ++step) {
+      if (!plan.is_due(step)) continue;
+      spent += plan.prompts * plan.samples;
+      EXPECT_LE(spent, rollouts * (step + 1) / 10) << rollouts << " " << step;
+    }
+    EXPECT_GE(spent, 19 * plan.prompts * plan.samples);
+  }
+}
+
+TEST(ProbePlan, ScalesWithTheBatch) {
+  EXPECT_EQ(describe(DriftConfig{}, 6), "4 x 2 every 14 steps (9.5% of the samples)");
+  EXPECT_EQ(describe(DriftConfig{}, 144), "12 x 2 every 2 steps (8.3% of the samples)");
+  EXPECT_EQ(describe(DriftConfig{}, 512), "12 x 2 every step (4.7% of the samples)");
+  const auto with = [](auto change) {
+    DriftConfig config;
+    change(config);
+    return config;
+  };
+  EXPECT_EQ(describe(with([](DriftConfig& c) { c.every = 20; }), 144), "12 x 2 every 20 steps (0.8% of the samples)");
+  EXPECT_EQ(describe(with([](DriftConfig& c) { c.max_share = 10; }), 24), "12 x 2 every step (100.0% of the samples)");
+  EXPECT_EQ(describe(with([](DriftConfig& c) { c.enabled = false; }), 144), "off");
+}
+
 TEST(DriftMonitor, ARestoredOneGoesOnWithTheSameBits) {
   const auto run = run_of(3, 30, [](int64_t step) { return 128 + 2 * static_cast<double>(step); });
   for (const size_t cut : {0u, 1u, 3u, 29u}) {  // before the first look, before the alarm, after it

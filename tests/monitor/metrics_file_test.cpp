@@ -77,13 +77,16 @@ TEST(MetricsFile, NamesTheLineOfABadRow) {
 
 TEST(CutMetrics, DropsLaterStepsAndATornLine) {
   const TempFolder folder;
-  const std::string kept = "{\"step\": 0, \"a\": 0.25}\n{\"step\": 1, \"a\": null}\n";
-  const auto file = folder.write("metrics.jsonl", kept + "{\"step\": 2, \"a\": 1}\n{\"step\": 3, \"a\"");
+  const std::string kept =
+      "{\"step\": 0, \"eval/strict\": 0.5}\n{\"step\": 1, \"a\": 0.25}\n{\"step\": 2, \"a\": null}\n";
+  const auto file = folder.write("metrics.jsonl", kept + "{\"step\": 3, \"a\": 1}\n{\"step\": 4, \"a\"");
   cut_metrics(file, 2);
   EXPECT_EQ(io::read_text_file(file), kept);
   cut_metrics(file, 2);
   EXPECT_EQ(io::read_text_file(file), kept);
   cut_metrics(file, 0);
+  EXPECT_EQ(read_metrics(file).steps, std::vector<int64_t>{0});
+  cut_metrics(file, -1);
   EXPECT_EQ(io::read_text_file(file), "");
   cut_metrics(folder.path() / "absent.jsonl", 5);
   EXPECT_FALSE(std::filesystem::exists(folder.path() / "absent.jsonl"));

@@ -12,10 +12,12 @@ namespace {
 
 using testing::TempFolder;
 
-void run(const std::filesystem::path& folder, int64_t first, int64_t last, bool resume) {
-  Monitor monitor(
-      {.run_dir = folder, .config = {}, .num_steps = 10, .resume_step = resume ? first : -1, .quiet = true});
-  for (int64_t step = first; step < last; ++step) {
+/// From `done` steps done to `last`.
+void run(const std::filesystem::path& folder, int64_t done, int64_t last, bool resume) {
+  const auto last_row = resume ? std::optional(done == 0 ? -1 : done) : std::nullopt;
+  Monitor monitor({.run_dir = folder, .config = {}, .num_steps = 10, .last_row = last_row, .quiet = true});
+  if (done == 0) monitor.record({.step = 0, .values = {{"eval/strict", 0.5}}});
+  for (int64_t step = done + 1; step <= last; ++step) {
     monitor.phase("rollout");
     monitor.record({.step = step, .values = {{"reward/mean", 0.1 * static_cast<double>(step)}}});
   }
@@ -27,6 +29,8 @@ TEST(Monitor, AResumedRunLeavesTheFileOfARunLeftAlone) {
   run(whole.path(), 0, 10, false);
   run(resumed.path(), 0, 7, false);
   run(resumed.path(), 4, 10, true);
+  EXPECT_EQ(io::read_text_file(whole.path() / "metrics.jsonl"), io::read_text_file(resumed.path() / "metrics.jsonl"));
+  run(resumed.path(), 0, 10, true);  // no checkpoint was there
   EXPECT_EQ(io::read_text_file(whole.path() / "metrics.jsonl"), io::read_text_file(resumed.path() / "metrics.jsonl"));
 }
 

@@ -38,9 +38,9 @@ TEST(Progress, PlainLinesAreOneAStepWithoutControlCharacters) {
   Progress progress(screen.options(false));
   progress.phase("rollout");
   screen.seconds = 5;
-  progress.record(record_of(0, 0.25));
+  progress.record(record_of(1, 0.25));
   screen.seconds = 9.5;
-  progress.record(record_of(1, 0.5));
+  progress.record(record_of(2, 0.5));
   progress.finish();
   EXPECT_EQ(screen.text,
             "step 1/200  reward/mean 0.25  text/kl 0.00123  throughput/images_per_s 41.3  4.50 s  "
@@ -54,9 +54,9 @@ TEST(Progress, LiveLineShowsStepRewardPhaseThroughputAndTimeLeft) {
   Screen screen;
   Progress progress(screen.options(true));
   screen.seconds = 4.5;
-  progress.record(record_of(0, 0.25));
+  progress.record(record_of(1, 0.25));
   screen.seconds = 9;
-  progress.record(record_of(36, 0.5));
+  progress.record(record_of(37, 0.5));
   progress.phase("update");
   EXPECT_EQ(screen.last_line(),
             "step 37/200  ===-----------------  reward 0.5  _#  update  41.3 images/s  12 min 14 s left");
@@ -67,7 +67,7 @@ TEST(Progress, ANarrowTerminalLosesWhatMattersLeast) {
   Progress progress(screen.options(true));
   screen.seconds = 4.5;
   progress.phase("update");
-  progress.record(record_of(36, 0.5));
+  progress.record(record_of(37, 0.5));
   std::vector<std::string> lines;
   for (int width = 130; width > 0; --width) {
     screen.width = width;
@@ -86,7 +86,7 @@ TEST(Progress, ANarrowTerminalLosesWhatMattersLeast) {
 TEST(Progress, WithoutARewardALossStandsForTheRun) {
   Screen screen;
   Progress progress(screen.options(true));
-  progress.record({.step = 0, .values = {{"image/loss", 0.75}}});
+  progress.record({.step = 1, .values = {{"image/loss", 0.75}}});
   EXPECT_NE(screen.last_line().find("image/loss 0.75"), std::string::npos) << screen.last_line();
 
   Screen plain;
@@ -126,6 +126,26 @@ TEST(Progress, AStepWithoutARewardShowsNoneOfAnEarlierOne) {
   progress.record({.step = 1, .values = {{"reward/dropped", 6}}});
   EXPECT_NE(screen.last_line().find("step 2/200"), std::string::npos);
   EXPECT_NE(screen.last_line().find("reward -"), std::string::npos) << screen.last_line();
+}
+
+TEST(Progress, AWarmStartShowsItsLoss) {
+  Screen plain, live;
+  Progress lines(plain.options(false)), line(live.options(true));
+  for (Progress* progress : {&lines, &line}) {
+    progress->record({.step = 1, .values = {{"sft/loss", 2.5}, {"sft/cross_entropy", 2}, {"time/step", 1}}});
+  }
+  EXPECT_TRUE(plain.text.starts_with("step 1/200  sft/loss 2.5  sft/cross_entropy 2  1.00 s")) << plain.text;
+  EXPECT_NE(live.last_line().find("sft/loss 2.5"), std::string::npos) << live.last_line();
+}
+
+TEST(Progress, TheRowBeforeTrainingIsNoStep) {
+  Screen screen;
+  Progress progress(screen.options(false));
+  progress.record({.step = 0, .values = {{"eval/strict", 0.375}}});
+  EXPECT_EQ(screen.text, "step 0/200  eval/strict 0.375\n");
+  progress.record(record_of(1, 0.25));
+  progress.finish();
+  EXPECT_TRUE(screen.text.ends_with("\n1 step in 0.0 s  reward/mean 0.25 -> 0.25\n")) << screen.text;
 }
 
 TEST(Progress, NothingIsDrawnAfterTheEnd) {

@@ -33,7 +33,7 @@ TEST(Parse, SaysWhereAndWhatIsWrong) {
       {"[optim]\nlearning_rate = 1e-4\n",
        "FILE:2:1: optim.learning_rate: unknown key, expected one of lr, beta1, beta2, eps, "
        "weight_decay, warmup_steps, "
-       "schedule, max_grad_norm, on_nonfinite, max_skipped, groups, ema"},
+       "schedule, schedule_steps, max_grad_norm, on_nonfinite, max_skipped, groups, ema"},
       {"[run]\nzzzzzz = 1\n", "FILE:2:1: run.zzzzzz: unknown key, expected one of name, dir, seed, num_steps, threads"},
       {"[grop]\ngroup_size = 8\n", "FILE:1:2: grop: unknown table, did you mean 'grpo'?"},
       {"[rollout.windw]\nwidth = 2\n", "FILE:1:10: rollout.windw: unknown table, did you mean 'rollout.window'?"},
@@ -243,7 +243,10 @@ TEST(Parse, ReadsAFileAndNamesItAsGiven) {
     parse(path, {"policy.train=lora"}, Command::sft);
     FAIL();
   } catch (const BadInput& error) {
-    EXPECT_EQ(error.what(), path + ": sft.output: missing (string: model folder to write)");
+    EXPECT_EQ(error.what(),
+              path +
+                  ": sft.output: missing (string: model folder to write); the recipe has [[rewards]]: did "
+                  "you mean `unigrpo train`?");
   }
 }
 
@@ -262,6 +265,9 @@ TEST(Parse, NamesAMissingKeyWithoutALine) {
   EXPECT_EQ(sft("[data]\nprompts = \"p\"\n"), "FILE: sft.output: missing (string: model folder to write)");
   EXPECT_EQ(sft("[sft]\noutput = \"o\"\n[data]\nprompts = \"p\"\n"), "accepted");
   EXPECT_EQ(refusal(""), "accepted");
+  EXPECT_EQ(train("[policy]\nmodel = \"m\"\n[data]\nprompts = \"p\"\n[sft]\noutput = \"o\"\n"),
+            "FILE: rewards: missing (list of tables: the reward is the weighted sum of its terms); the recipe has an "
+            "[sft] table: did you mean `unigrpo sft`?");
 }
 
 TEST(Parse, TakesEveryWritingOfAValue) {

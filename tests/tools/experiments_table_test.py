@@ -53,7 +53,7 @@ class ExperimentsTable(unittest.TestCase):
                                            "after_guided": eval_json(after + 0.01, 0.9, guidance=2.0),
                                            "before_answers": eval_json(0.6, 0.6, prompts=400),
                                            "after_answers": eval_json(after - 0.2, 0.6, prompts=400)},
-                     [{"step": step} for step in range(100)])
+                     [{"step": step} for step in range(1, 101)])
 
     def call(self, *arguments):
         out = io.StringIO()
@@ -107,7 +107,7 @@ class ExperimentsTable(unittest.TestCase):
 
     def test_tasks_and_seeing(self):
         self.add_demo(1, 0.75)
-        self.add_run("exp_answer_s0", {"before": eval_json(0.5, 0.5), "after": eval_json(0.75, 0.75)}, [{"step": 59}])
+        self.add_run("exp_answer_s0", {"before": eval_json(0.5, 0.5), "after": eval_json(0.75, 0.75)}, [{"step": 60}])
         self.call()
         self.assertEqual(self.line(self.docs, "| questions"),
                          "| questions about an image | 60 | 0.500 (0.500, not run, not run) "
@@ -116,10 +116,10 @@ class ExperimentsTable(unittest.TestCase):
             "| 0.600 | 0.550 (not run, 0.550, not run) | -0.050 (not run, -0.050, not run) |"))
 
     def add_watched(self, name, held_out, alarms=()):
-        """held_out: strict scores before each step and after the last."""
-        rows = [{"step": step, "eval/strict": score} for step, score in enumerate(held_out[:-1])]
-        for step, statistic, direction in alarms:
-            rows[step][f"drift_raised/{statistic}"] = direction
+        """held_out: strict scores after each step, from step 0 on."""
+        rows = [{"step": step, "eval/strict": score} for step, score in enumerate(held_out)]
+        for step, statistic, direction in alarms:  # by the steps done when the probe was taken
+            rows[step + 1][f"drift_raised/{statistic}"] = direction
         self.add_run(name, {"before": eval_json(held_out[0], 0.7, prompts=244),
                             "after": eval_json(held_out[-1], 0.7, prompts=244)}, rows)
 
@@ -146,14 +146,14 @@ class ExperimentsTable(unittest.TestCase):
 
     def test_a_run_without_its_last_evaluation_is_in_no_mean(self):
         self.add_demo(0, 0.75)
-        self.add_run("exp_demo_s1", {"before": eval_json(0.1, 0.1)}, [{"step": 0}], torn='{"step": 1, "rew')
+        self.add_run("exp_demo_s1", {"before": eval_json(0.1, 0.1)}, [{"step": 1}], torn='{"step": 2, "rew')
         self.call()
         self.assertEqual(self.line(self.docs, "| 1 "), "| 1 | not run |" + " - |" * 7)
         self.assertTrue(self.line(self.docs, "| mean ").startswith("| mean | - | 0.500 | 0.750"))
         self.assertIn("exp_demo_s1: eval_after.json is missing (1 steps done)", self.call("--check")[1])
 
     def test_penalties_show_the_reward_beside_the_true_score(self):
-        metrics = [{"step": step, "reward/mean": 0.6 + step / 10, "reward/saturation": None if step == 1 else step / 10,
+        metrics = [{"step": step + 1, "reward/mean": 0.6 + step / 10, "reward/saturation": None if step == 1 else step / 10,
                     "image/velocity_mse": step / 100} for step in range(10)]
         recipe = '[grpo.image]\nclip_range = 0.001\npenalty = "velocity_mse"\npenalty_weight = 0.01\n'
         for seed in range(3):

@@ -52,7 +52,7 @@ TEST(DryRun, CountsWhatTrainingWouldTrain) {
   EXPECT_NE(text.find("the weights' headers fit the config"), std::string::npos) << text;
   EXPECT_NE(text.find("not/here.jsonl is not here: 64 tokens a prompt assumed"), std::string::npos) << text;
   EXPECT_EQ(line_of(text, "prompts x group = samples"), "12 x 12 = 144");
-  EXPECT_EQ(line_of(text, "and for the drift monitor"), "24 ");
+  EXPECT_EQ(line_of(text, "and for the drift monitor"), "12 x 2 every 2 steps (8.3% of the samples)");
 
   recipe.policy.train = policy::TrainMode::lora;
   recipe.policy.lora.rank = 4;

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -29,7 +30,7 @@ constexpr const char* kRows =
     "{\"prompt\": \"a square\", \"tag\": \"single_object\", \"include\": [{\"class\": \"square\", "
     "\"count\": 1}]}\n";
 
-class Evaluator : public ::testing::Test {
+class Evaluation : public ::testing::Test {
  protected:
   static void SetUpTestSuite() { model = testing::tiny_bagel().release(); }
   static void TearDownTestSuite() { delete model; }
@@ -57,9 +58,9 @@ class Evaluator : public ::testing::Test {
   static policy::Bagel* model;
   const TempFolder temp;
 };
-policy::Bagel* Evaluator::model = nullptr;
+policy::Bagel* Evaluation::model = nullptr;
 
-TEST_F(Evaluator, TheSameSeedGivesTheSameImagesAndJsonAnotherSeedOthers) {
+TEST_F(Evaluation, TheSameSeedGivesTheSameImagesAndJsonAnotherSeedOthers) {
   EvalOptions o = options();
   const EvalResult first = evaluate(*model, o, {}), again = evaluate(*model, o, {});
   EXPECT_EQ(steady(o, first), steady(o, again));
@@ -72,7 +73,7 @@ TEST_F(Evaluator, TheSameSeedGivesTheSameImagesAndJsonAnotherSeedOthers) {
   }
 }
 
-TEST_F(Evaluator, APromptsImageDoesNotDependOnTheRestOfTheFile) {
+TEST_F(Evaluation, APromptsImageDoesNotDependOnTheRestOfTheFile) {
   const EvalOptions o = options();
   const EvalResult all = evaluate(*model, o, {});
   EvalOptions half = o;
@@ -87,7 +88,7 @@ TEST_F(Evaluator, APromptsImageDoesNotDependOnTheRestOfTheFile) {
   }
 }
 
-TEST_F(Evaluator, CountsPromptsNotImagesAndAveragesOverBoth) {
+TEST_F(Evaluation, CountsPromptsNotImagesAndAveragesOverBoth) {
   EvalOptions o = options();
   o.num_samples = 3;
   o.rewards = {{.kind = reward::RewardKind::saturation}, {.name = "ink", .kind = reward::RewardKind::saturation}};
@@ -102,20 +103,39 @@ TEST_F(Evaluator, CountsPromptsNotImagesAndAveragesOverBoth) {
     overall += *result.samples[i].reward / 12;
     if (i / 3 == 0 || i / 3 == 3) single += *result.samples[i].reward / 6;
   }
-  EXPECT_NEAR(result.overall.strict, overall, 1e-12);
-  EXPECT_NEAR(result.rewards.at("saturation"), overall, 1e-12);
-  EXPECT_EQ(result.rewards.at("ink"), result.rewards.at("saturation"));
+  EXPECT_NEAR(*result.overall.strict, overall, 1e-12);
+  EXPECT_NEAR(*result.rewards.at("saturation").mean, overall, 1e-12);
+  EXPECT_EQ(result.rewards.at("ink").mean, result.rewards.at("saturation").mean);
   EXPECT_EQ(result.samples[0].scores.at("ink"), result.samples[0].reward);
-  EXPECT_NEAR(result.tags.at("single_object").strict, single, 1e-12);
-  EXPECT_NEAR(
-      result.overall_by_tag.strict,
-      (result.tags.at("single_object").strict + result.tags.at("counting").strict + result.tags.at("colors").strict) /
-          3,
-      1e-12);
-  EXPECT_EQ(result.unscored, 0);
+  EXPECT_NEAR(*result.tags.at("single_object").strict, single, 1e-12);
+  EXPECT_NEAR(*result.overall_by_tag.strict,
+              (*result.tags.at("single_object").strict + *result.tags.at("counting").strict +
+               *result.tags.at("colors").strict) /
+                  3,
+              1e-12);
+  EXPECT_EQ(result.overall.unscored, 0);
 }
 
-TEST_F(Evaluator, TheJsonHoldsWhatItsReadersExpect) {
+TEST_F(Evaluation, TheStandardErrorIsThatOverPromptsNotOverTheirSamples) {
+  EvalOptions o = options();
+  o.num_samples = 3;
+  o.rewards = {{.kind = reward::RewardKind::saturation}};
+  const EvalResult result = evaluate(*model, o, {});
+  std::vector<double> prompts(4, 0.0);
+  for (size_t i = 0; i < 12; ++i) prompts[i / 3] += *result.samples[i].reward / 3;
+  double squares = 0;
+  for (const double value : prompts) squares += (value - *result.overall.strict) * (value - *result.overall.strict);
+  EXPECT_NEAR(result.overall.strict_error.value(), std::sqrt(squares / 3 / 4), 1e-12);
+  // Of two values a, b the std is |a - b| / sqrt(2), the error of the mean |a - b| / 2.
+  EXPECT_NEAR(result.tags.at("single_object").strict_error.value(), std::abs(prompts[0] - prompts[3]) / 2, 1e-12);
+  EXPECT_FALSE(result.tags.at("counting").strict_error.has_value());  // one prompt says nothing of a spread
+  EXPECT_FALSE(result.overall_by_tag.strict_error.has_value());
+  const nlohmann::json object = steady(o, result);
+  EXPECT_EQ(object["overall"]["strict_error"], result.overall.strict_error.value());
+  EXPECT_FALSE(object["tags"]["counting"].contains("strict_error"));
+}
+
+TEST_F(Evaluation, TheJsonHoldsWhatItsReadersExpect) {
   EvalOptions o = options();
   o.keep_samples = 0;
   const EvalResult result = evaluate(*model, o, {});
@@ -135,7 +155,59 @@ TEST_F(Evaluator, TheJsonHoldsWhatItsReadersExpect) {
   EXPECT_EQ(object["tags"]["single_object"]["count"], 2);
 }
 
-TEST_F(Evaluator, TheTruePlanStandsInForTheModelsOwnText) {
+/// A service that is not there.
+reward::TermConfig dead_judge() {
+  reward::TermConfig term{.name = "judge", .kind = reward::RewardKind::http};
+  term.http.url = "http://127.0.0.1:9/";
+  term.http.max_tries = 1;
+  term.http.timeout_s = 2;
+  return term;
+}
+
+TEST_F(Evaluation, AScoreThatIsMissingIsNotZero) {
+  EvalOptions o = options();
+  o.rewards = {dead_judge(), {.kind = reward::RewardKind::saturation}};
+  const EvalResult result = evaluate(*model, o, {});
+  EXPECT_EQ(result.overall.strict, std::nullopt);
+  EXPECT_EQ(result.overall_by_tag.soft, std::nullopt);
+  EXPECT_EQ(result.overall.unscored, 4);
+  EXPECT_EQ(result.tags.at("counting").strict, std::nullopt);
+  EXPECT_EQ(result.rewards.at("judge").mean, std::nullopt);
+  EXPECT_TRUE(result.rewards.at("saturation").mean);
+  EXPECT_NE(describe(result).find("no score; 4 of 4 samples have no score by 'judge' (the first: "), std::string::npos)
+      << describe(result);
+  EXPECT_NE(to_table(result).find("mean of prompts         -        -        4"), std::string::npos)
+      << to_table(result);
+
+  const nlohmann::json object = steady(o, result);
+  EXPECT_TRUE(object["overall"]["strict"].is_null());
+  EXPECT_TRUE(object["rewards"]["judge"].is_null());
+  EXPECT_EQ(object["missing"]["judge"]["samples"], 4);
+  EXPECT_EQ(scores_in(temp.write("eval.json", to_json(o, result))),
+            (std::map<std::string, double>{{"saturation", *result.rewards.at("saturation").mean}}));
+}
+
+TEST(Summary, ALossOfSamplesIsCountedAndUpToMaxDroppedLeftOut) {
+  reward::ScoreTable table;
+  table.terms = {"judge"};
+  for (const double value : {1.0, 0.0, 1.0}) {
+    table.scores.push_back({reward::Score{.value = value, .reason = "", .parts = {}}});
+  }
+  table.scores.push_back({reward::Score{.value = std::nullopt, .reason = "gone", .parts = {}}});
+  const std::vector<std::string> tags = {"a", "a", "b", "b"};
+  EvalResult result = summarize(table, tags, 2, 0.25);
+  EXPECT_EQ(result.overall.strict, 0.75);  // of 0.5 and 1, not of 0.5 and 0.5
+  EXPECT_EQ(result.overall.unscored, 1);
+  EXPECT_EQ(result.tags.at("a").strict, 0.5);
+  EXPECT_EQ(result.tags.at("b").strict, std::nullopt);  // half of it is missing
+  EXPECT_EQ(result.rewards.at("judge").mean, 2.0 / 3);
+  result = summarize(table, tags, 2, 0.2);
+  EXPECT_EQ(result.overall.strict, std::nullopt);
+  EXPECT_EQ(result.rewards.at("judge").mean, std::nullopt);
+  EXPECT_EQ(result.rewards.at("judge").reason, "gone");
+}
+
+TEST_F(Evaluation, TheTruePlanStandsInForTheModelsOwnText) {
   EvalOptions o = options();
   o.oracle_plan = true;
   const EvalResult result = evaluate(*model, o, {});
@@ -145,14 +217,14 @@ TEST_F(Evaluator, TheTruePlanStandsInForTheModelsOwnText) {
       << result.samples[2].sample.segments[0].text;
 }
 
-TEST_F(Evaluator, NamesTheLineThatTheRewardCannotJudge) {
+TEST_F(Evaluation, NamesTheLineThatTheRewardCannotJudge) {
   EvalOptions o = options();
   o.prompts = temp.write("bad.jsonl", std::string(kRows) + "{\"prompt\": \"x\"}\n").string();
   const std::string message = message_of<BadInput>([&] { evaluate(*model, o, {}); });
   EXPECT_TRUE(message.starts_with(o.prompts + ":5: ")) << message;
-  EXPECT_EQ(message_of<BadInput>([&] { check_eval_prompts(o.prompts, o.rewards); }), message);
-  EXPECT_EQ(message_of<BadInput>([&] { check_eval_prompts(o.prompts, {{.kind = reward::RewardKind::saturation}}); }),
-            "nothing");
+  EXPECT_EQ(message_of<BadInput>([&] { Evaluator(o, {}); }), message);
+  o.rewards = {{.kind = reward::RewardKind::saturation}};
+  EXPECT_EQ(message_of<BadInput>([&] { Evaluator(o, {}); }), "nothing");
 }
 
 }  // namespace

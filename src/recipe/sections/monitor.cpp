@@ -34,7 +34,10 @@ Section monitor_drift_section() {
       .row("statistics", &DriftConfig::statistics, "which; empty: all", list_or_empty(kStatistic))
       .row("prompts", &DriftConfig::prompts, "watched, evenly spread over the prompt file", between(1, kMany))
       .row("samples", &DriftConfig::samples, "of each; diversity needs two", between(1, kSome))
-      .row("every", &DriftConfig::every, "steps between probes", between(1, kMany))
+      .row("every", &DriftConfig::every, "steps between probes at least", between(1, kMany))
+      .row("max_share", &DriftConfig::max_share,
+           "of the rollouts' samples that probes may add; where they would add more they get smaller and rarer",
+           {.min = 1e-4, .max = 1000})
       .row("allowance", &DriftConfig::allowance,
            "standard deviations (between the prompts, at the start) that a statistic may drift", at_least(0))
       .row("threshold", &DriftConfig::threshold,

@@ -14,7 +14,11 @@ Section optim_section() {
       .row("eps", &OptimConfig::eps, "added to the denominator", between(1e-16, 1))
       .row("weight_decay", &OptimConfig::weight_decay, "decoupled", at_least(0, 1000))
       .row("warmup_steps", &OptimConfig::warmup_steps, "steps of linear warm-up", between(0, kMany))
-      .row("schedule", &OptimConfig::schedule, "after warm-up, to 0 at run.num_steps")
+      .row("schedule", &OptimConfig::schedule, "after warm-up, to 0 after schedule_steps")
+      .row("schedule_steps", &OptimConfig::schedule_steps,
+           "steps of the schedule, the warm-up among them; 0: run.num_steps as the run began, also where it is resumed "
+           "for more or fewer",
+           between(0, kMany))
       .row("max_grad_norm", &OptimConfig::max_grad_norm, "0: no clipping", or_else(0, at_least(1e-6)))
       .row("on_nonfinite", &OptimConfig::on_nonfinite, "a loss or gradient that is not finite")
       .row("max_skipped", &OptimConfig::max_skipped, "skipped steps in a row before the run stops", between(0, kMany));

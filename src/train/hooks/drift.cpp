@@ -12,11 +12,12 @@ class DriftHook : public StepHook, public Stateful {
   explicit DriftHook(const RunContext& run)
       : run_(run),
         config_(run.recipe.monitor.drift),
-        prompts_(data::spread_over(run.objective.prompts(), config_.prompts)),
+        plan_(monitor::plan_probes(config_, run.recipe.grpo.prompts_per_step * run.recipe.grpo.group_size)),
+        prompts_(data::spread_over(run.objective.prompts(), plan_.prompts)),
         monitor_(config_) {}
 
-  void before_update(Step& step) override {
-    if (step.index % config_.every != 0) return;
+  bool before_update(Step& step) override {
+    if (!plan_.is_due(step.index)) return true;
     run_.monitor.phase("probe");
     Stopwatch watch;
     rollout::RolloutRequest request = request_for(prompts_, config_.samples);
@@ -25,13 +26,15 @@ class DriftHook : public StepHook, public Stateful {
     request.guidance.text_scale = run_.recipe.rollout.rollout_cfg_scale;
     std::vector<data::Sample> samples;
     for (auto& trajectory : run_.objective.engine()->rollout(request)) samples.push_back(std::move(trajectory.sample));
-    monitor::DriftMonitor::Observation seen = monitor_.observe(step.index, samples);
+    if (run_.runtime.stop.requested()) return false;  // the samples may have been cut short
+    monitor::DriftMonitor::Observation seen = monitor_.observe(step.number(), samples);
     step.metrics.merge(seen.metrics);
     for (const monitor::DriftAlarm& alarm : seen.raised) run_.monitor.note(monitor::describe(alarm));
     if (config_.action == monitor::DriftAction::stop && !seen.raised.empty()) {
       reason_ = monitor::describe(seen.raised.front()) + " (monitor.drift.action = stop)";
     }
     step.metrics["time/probe"] = watch.restart();
+    return true;
   }
 
   std::optional<std::string> stop_reason() const override { return reason_; }
@@ -44,6 +47,7 @@ class DriftHook : public StepHook, public Stateful {
  private:
   RunContext run_;
   const monitor::DriftConfig& config_;
+  const monitor::ProbePlan plan_;
   const std::vector<data::Prompt> prompts_;
   monitor::DriftMonitor monitor_;
   std::optional<std::string> reason_;

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <map>
+#include <set>
 
 #include "base/text.h"
 #include "io/atomic_file.h"
@@ -8,89 +9,122 @@
 #include "monitor/samples_file.h"
 #include "train/evaluator.h"
 #include "train/hooks/hooks.h"
+#include "train/step_metrics.h"
 
 namespace unigrpo::train {
 namespace {
 
 namespace fs = std::filesystem;
 
-bool is_due(const recipe::Recipe& recipe, int64_t step) {
-  return recipe.eval.every > 0 && step > 0 && step % recipe.eval.every == 0;
+bool is_due(const recipe::Recipe& recipe, int64_t steps_done) {
+  return recipe.eval.every > 0 && steps_done > 0 && steps_done % recipe.eval.every == 0;
 }
 
 class EvaluationHook : public StepHook {
  public:
   explicit EvaluationHook(const RunContext& run) : run_(run), config_(run.recipe.eval) {}
 
-  void before_run(int64_t steps_done) override { twice("before", steps_done); }
+  void before_training(Metrics& metrics) override {
+    twice("before", 0);
+    if (config_.every > 0) add_scores("before", metrics);
+  }
 
-  void before_step(Step& step) override {
-    if (is_due(run_.recipe, step.index)) evaluate_as(io::step_name(step.index), 1.0, step.index);
-    if (config_.every > 0) step.metrics.merge(std::exchange(scores_, {}));
+  bool after_update(Step& step) override {
+    if (!is_due(run_.recipe, step.number())) return true;
+    // At the end of the run it is the last evaluation as well.
+    const bool is_last = step.number() == run_.recipe.run.num_steps;
+    const std::string name = io::step_name(step.number());
+    evaluate_as({name, is_last ? "after" : name}, 1.0, step.number());
+    return add_scores(name, step.metrics);
   }
 
   void after_run(int64_t steps_done) override { twice("after", steps_done); }
 
  private:
+  using Names = std::set<std::string>;
+
   void twice(const std::string& name, int64_t steps_done) {
-    evaluate_as(name, 1.0, steps_done);
-    if (config_.cfg_scale > 1) evaluate_as(name + "_guided", config_.cfg_scale, steps_done);
+    evaluate_as({name}, 1.0, steps_done);
+    if (config_.cfg_scale > 1) evaluate_as({name + "_guided"}, config_.cfg_scale, steps_done);
   }
 
-  /// Where a stop comes meanwhile, nothing is written.
-  void evaluate_as(const std::string& name, double cfg_scale, int64_t steps_done) {
-    if (run_.runtime.stop.requested() || fs::exists(run_.folder.eval_file(name))) return;
+  /// What stands in the run folder already, from a process that ended since, is taken as it is. Where a stop comes
+  /// meanwhile, nothing is written.
+  void evaluate_as(Names names, double cfg_scale, int64_t steps_done) {
+    std::erase_if(names, [&](const std::string& name) { return fs::exists(run_.folder.eval_file(name)); });
+    if (names.empty() || run_.runtime.stop.requested()) return;
     run_.monitor.phase("eval");
     const auto scope = steps_done > 0 ? averaged(run_) : std::nullopt;
+    const bool keep = names.contains("before") || names.contains("after");
     EvalOptions options{.model = run_.recipe.policy.model,
                         .prompts = config_.prompts,
                         .rewards = eval_rewards(config_),
                         .generation = run_.objective.generation(),
                         .num_samples = config_.samples,
                         .max_prompts = config_.max_prompts,
-                        .keep_samples = name == "before" || name == "after" ? 64 : 0};
+                        .keep_samples = keep ? 64 : 0,
+                        .max_dropped = run_.recipe.reward.max_dropped};
     options.generation.guidance.text_scale = cfg_scale;
-    const EvalResult result = evaluate(*run_.objective.policy(), options, run_.runtime);
+    const EvalResult result = run_.evaluator->evaluate(*run_.objective.policy(), options);
     if (!result.complete) return;
-    run_.monitor.note(fmt::format("eval {}: strict {:.3f}, soft {:.3f} on {} prompts x {} ({})", name,
-                                  result.overall.strict, result.overall.soft, result.overall.count, options.num_samples,
-                                  human_seconds(result.seconds)));
-    io::write_file_atomic(run_.folder.eval_file(name), to_json(options, result));
-    if (cfg_scale == 1) {
-      scores_ = {{"eval/strict", result.overall.strict}, {"eval/soft", result.overall.soft}};
-      for (const auto& [term, mean] : result.rewards) scores_["eval/" + term] = mean;
+    for (const std::string& name : names) {
+      run_.monitor.note(fmt::format("eval {}: {} on {} prompts x {} ({})", name, describe(result), result.overall.count,
+                                    options.num_samples, human_seconds(result.seconds)));
+      const bool has_samples = name == "before" || name == "after";
+      if (has_samples) monitor::write_samples(run_.folder.samples(name), result.samples);
+      io::write_file_atomic(run_.folder.eval_file(name), to_json(options, result));
     }
-    if (!result.samples.empty()) monitor::write_samples(run_.folder.samples(name), result.samples);
+  }
+
+  /// From the file, so that a row is the same whether this process evaluated or one before it. False: there is none.
+  bool add_scores(const std::string& name, Metrics& metrics) const {
+    const fs::path file = run_.folder.eval_file(name);
+    if (!fs::exists(file)) return false;
+    for (const auto& [score, value] : scores_in(file)) metrics["eval/" + score] = value;
+    return true;
   }
 
   RunContext run_;
   const recipe::EvalConfig& config_;
-  std::map<std::string, double> scores_;  // for the row of the next step
 };
 
 class KeepBestHook : public StepHook {
  public:
   explicit KeepBestHook(const RunContext& run) : run_(run) {}
 
-  void before_step(Step& step) override {
-    const fs::path file = run_.folder.eval_file(io::step_name(step.index));
-    if (!is_due(run_.recipe, step.index) || run_.runtime.stop.requested() || !fs::exists(file)) return;
-    const double score = score_in(file);
+  bool after_update(Step& step) override {
+    const fs::path file = run_.folder.eval_file(io::step_name(step.number()));
+    if (!is_due(run_.recipe, step.number()) || !fs::exists(file)) return true;
+    const std::optional<double> score = score_in(file);
+    if (!score) {
+      run_.monitor.note(
+          fmt::format("warning: the evaluation after step {} has no score: it cannot be the best one "
+                      "(reward.max_dropped = {})",
+                      step.number(), run_.recipe.reward.max_dropped));
+      return true;
+    }
     const int64_t every = run_.recipe.eval.every;
-    for (int64_t earlier = every; earlier < step.index; earlier += every) {
+    for (int64_t earlier = every; earlier < step.number(); earlier += every) {
       const fs::path other = run_.folder.eval_file(io::step_name(earlier));
-      if (fs::exists(other) && score_in(other) >= score) return;
+      if (fs::exists(other) && score_in(other) >= score) return true;  // none is less than any
     }
     const fs::path fresh = run_.folder.path() / ".best.tmp-fresh";  // gone at the next start, should this process die
     {
       const auto scope = averaged(run_);
-      run_.objective.write_model(fresh, step.index);
+      run_.objective.write_model(fresh, step.number());
     }
     io::replace_folder(fresh, run_.folder.best_model());
-    run_.monitor.note(fmt::format("best score so far: {:.3f}, kept as {}", score, run_.folder.best_model().string()));
+    run_.monitor.note(fmt::format("best score so far: {:.3f}, kept as {}", *score, run_.folder.best_model().string()));
+    return true;
   }
 
  private:
+  static std::optional<double> score_in(const fs::path& file) {
+    const auto scores = scores_in(file);
+    const auto found = scores.find("strict");
+    return found == scores.end() ? std::nullopt : std::optional(found->second);
+  }
+
   RunContext run_;
 };
 

@@ -10,12 +10,15 @@ std::optional<optim::EmaScope> averaged(const RunContext& run) {
 std::vector<std::unique_ptr<StepHook>> make_hooks(const RunContext& run) {
   std::vector<std::unique_ptr<StepHook>> hooks;
   if (run.objective.policy() == nullptr) return hooks;
-  if (!run.recipe.eval.prompts.empty()) {
+  if (run.objective.engine() != nullptr) {
+    if (run.recipe.monitor.drift.enabled) hooks.push_back(make_drift_hook(run));
+    hooks.push_back(make_silence_hook(run));
+    if (run.recipe.monitor.sample_every > 0) hooks.push_back(make_sample_hook(run));
+  }
+  if (run.evaluator != nullptr) {
     hooks.push_back(make_evaluation_hook(run));
     if (run.recipe.eval.keep_best) hooks.push_back(make_keep_best_hook(run));
   }
-  if (run.recipe.monitor.drift.enabled && run.objective.engine() != nullptr) hooks.push_back(make_drift_hook(run));
-  if (run.recipe.monitor.sample_every > 0) hooks.push_back(make_sample_hook(run));
   return hooks;
 }
 

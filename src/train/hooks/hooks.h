@@ -6,8 +6,8 @@
 
 namespace unigrpo::train {
 
-/// Scores the policy, averaged weights where EMA is on, on eval.prompts before and after the run and every eval.every
-/// steps; what stands in the run folder already is not scored again.
+/// Scores the policy, averaged weights where EMA is on, on eval.prompts before and after the run and after every
+/// eval.every steps; what stands in the run folder already is not scored again.
 std::unique_ptr<StepHook> make_evaluation_hook(const RunContext& run);
 
 /// The weights with the best score of the evaluations so far, in best/. Comes after the evaluation hook.
@@ -16,7 +16,10 @@ std::unique_ptr<StepHook> make_keep_best_hook(const RunContext& run);
 /// What the policy makes of a few prompts, whatever that is worth: the same noise each time (monitor/drift_monitor.h).
 std::unique_ptr<StepHook> make_drift_hook(const RunContext& run);
 
-/// Every monitor.sample_every steps, some of the step's samples with what was thought of them.
+/// Says when the reward has told nothing apart for several steps, or every text was cut off (monitor/silence_watch.h).
+std::unique_ptr<StepHook> make_silence_hook(const RunContext& run);
+
+/// In the first step and every monitor.sample_every steps, some of the step's samples with what was thought of them.
 std::unique_ptr<StepHook> make_sample_hook(const RunContext& run);
 
 }  // namespace unigrpo::train

@@ -24,9 +24,10 @@ class SampleHook : public StepHook {
  public:
   explicit SampleHook(const RunContext& run) : run_(run) {}
 
-  void after_step(const Step& step) override {
+  bool after_update(Step& step) override {
     const auto& [config, grpo] = std::tie(run_.recipe.monitor, run_.recipe.grpo);
-    if (step.trajectories.empty() || step.index % config.sample_every != 0) return;
+    const bool is_due = step.number() == 1 || step.number() % config.sample_every == 0;
+    if (step.trajectories.empty() || !is_due) return true;
     // One sample of each group in turn, so that the grid shows different prompts.
     std::vector<monitor::SampleRow> rows;
     std::set<std::string> ids;
@@ -42,7 +43,8 @@ class SampleHook : public StepHook {
         rows.push_back(std::move(row));
       }
     }
-    monitor::write_samples(run_.folder.samples(step.index), rows);
+    monitor::write_samples(run_.folder.samples(step.number()), rows);
+    return true;
   }
 
  private:
