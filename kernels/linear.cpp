@@ -37,13 +37,12 @@ at::Tensor multiply(const at::Tensor& x, const at::Tensor& weight, const std::op
 
 /// How many rows a product is given so that a row's bits do not depend on how many there are. oneDNN works on tiles,
 /// and sums in another order where a tile is not full: with AVX-512 below 16 rows, with AVX2 where 12 do not divide
-/// them. Measured for layers of up to kSmallWeight numbers (widths of 64 to 384); wider ones stay as they are, since
-/// there added rows cost time.
-constexpr int64_t kSmallWeight = 1 << 17;
+/// them. Measured for weights of up to kNarrowWeight numbers with up to kNarrowInput columns (beyond those it also cuts
+/// the sum into pieces where rows x columns are few); wider ones stay as they are, since there added rows cost time.
 
 int64_t rows_of_full_tiles(int64_t rows, int64_t weight_numel) {
   static const bool avx512 = at::get_cpu_capability() == "AVX512";
-  if (weight_numel > kSmallWeight) return rows;
+  if (weight_numel > kNarrowWeight) return rows;
   return avx512 ? std::max<int64_t>(rows, 16) : (rows + 23) / 24 * 24;
 }
 

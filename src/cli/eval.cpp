@@ -42,11 +42,12 @@ int run(const EvalOptions& options) {
   if (!options.recipe.empty()) recipe = recipe::parse(options.recipe, options.overrides, recipe::Command::check);
   const std::string prompts = options.prompts.empty() ? recipe.eval.prompts : options.prompts;
   if (prompts.empty()) throw BadInput("--prompts is required; see `unigrpo eval --help`");
+  const train::GenerationConfig generation = generation_of(options.model);
   const std::vector<reward::TermConfig> rewards = rewards_of(options, recipe, prompts);
   const train::EvalOptions eval{.model = options.model.model,
                                 .prompts = prompts,
                                 .rewards = rewards,
-                                .generation = generation_of(options.model),
+                                .generation = generation,
                                 .seed = options.seed,
                                 .num_samples = options.num_samples,
                                 .max_prompts = options.max_prompts,

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -16,7 +17,17 @@
 namespace unigrpo::cli {
 namespace {
 
+/// OpenMP's threads wait for work by spinning, for 3 ms at the end of every operation (libgomp): beside another busy
+/// process they take its time and one another's, and a step takes three times as long. Spinning for some 10 us bridges
+/// neighbouring operations. It is read where OpenMP is loaded, hence here. What the user has set stays.
+void let_threads_sleep() {
+  if (std::getenv("OMP_WAIT_POLICY") != nullptr || std::getenv("GOMP_SPINCOUNT") != nullptr) return;
+  setenv("OMP_WAIT_POLICY", "PASSIVE", 0);
+  setenv("GOMP_SPINCOUNT", "1000", 0);
+}
+
 int hand_over() {
+  let_threads_sleep();
   const std::string program = (program_folder() / "unigrpo-torch").string();
   std::ifstream file("/proc/self/cmdline", std::ios::binary);
   std::string text(std::istreambuf_iterator<char>(file), {});  // each argument ends in a NUL

@@ -1,14 +1,20 @@
 #include "grpo/update.h"
 
 #include <ATen/ATen.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
+#include <condition_variable>
 #include <map>
+#include <mutex>
 #include <numeric>
+#include <optional>
 
+#include "base/fault.h"
 #include "grpo/pack.h"
 #include "grpo/recompute.h"
 #include "optim/clipped_step.h"
+#include "runtime/workers.h"
 
 namespace unigrpo::grpo {
 namespace {
@@ -28,6 +34,150 @@ Recomputed of_reference(const UpdateSetup& setup, const PackedBatch& packed) {
   if (setup.reference) return recompute(*setup.reference, setup.rollout, packed);
   const policy::AdaptersOff off(setup.policy);
   return recompute(setup.policy, setup.rollout, packed);
+}
+
+/// Micro-batches at once; each on a thread of its own where there are several.
+int64_t num_workers(const UpdateSetup& setup) {
+  const bool small = policy::is_small(setup.policy) && (!setup.reference || policy::is_small(*setup.reference));
+  return small && !setup.policy.recomputes() ? num_threads(setup.runtime) : 1;
+}
+
+/// What all micro-batches of an update share.
+struct Batch {
+  const UpdateSetup& setup;
+  std::span<const Trajectory> trajectories;
+  uint64_t weights_version;
+  int64_t workers;
+};
+
+/// The loss of a micro-batch, to start backward from; adds its numbers to both maps.
+at::Tensor loss_of(const Batch& batch, const MinibatchLoss& minibatch, const PackedBatch& packed,
+                   const Recomputed& reference, UpdateStats& stats, UpdateStats& differences) {
+  const UpdateSetup& setup = batch.setup;
+  const Recomputed now = recompute(setup.policy, setup.rollout, packed);
+  require_same_fingerprint(setup.policy, setup.rollout, batch.trajectories, packed, now, batch.weights_version);
+  note_log_prob_diff(packed, now, differences);
+  return minibatch.loss(packed, now, reference, stats);
+}
+
+using MicroBatches = std::vector<std::vector<int64_t>>;  // rows of the trajectories
+
+/// Leaves the mini-batch's gradients in the parameters. False: a stop came.
+bool one_by_one(const Batch& batch, const MinibatchLoss& minibatch, const MicroBatches& micro_batches,
+                UpdateStats& stats, UpdateStats& differences) {
+  for (const auto& rows : micro_batches) {
+    if (batch.setup.runtime.stop.requested()) return false;
+    fault::point("update.micro_batch");
+    const PackedBatch packed = pack_for(batch.setup, batch.trajectories, rows);
+    const Recomputed reference = of_reference(batch.setup, packed);
+    const at::Tensor loss = loss_of(batch, minibatch, packed, reference, stats, differences);
+    if (loss.defined() && loss.requires_grad()) loss.backward();
+  }
+  return true;
+}
+
+/// Adds up what micro-batches leave, in their order, whatever the order in which they come; at most `room` wait.
+class OrderedSum {
+ public:
+  struct Part {
+    std::vector<at::Tensor> grads = {};  // of the parameters; empty where nothing was trained
+    UpdateStats stats = {}, differences = {};
+  };
+
+  OrderedSum(const NamedTensors& parameters, int64_t room) : parameters_(parameters), room_(room) {}
+
+  /// Waits until the sum is near enough for the numbers of micro-batch `index` to be kept. False: nothing is to come.
+  bool await_turn(int64_t index) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return ended_ || index < next_ + room_; });
+    return !ended_;
+  }
+  void add(int64_t index, Part part) {
+    const at::NoGradGuard no_grad;
+    const std::lock_guard lock(mutex_);
+    waiting_[index] = std::move(part);
+    for (auto it = waiting_.find(next_); it != waiting_.end(); it = waiting_.find(++next_)) {
+      take(it->second);
+      waiting_.erase(it);
+    }
+    changed_.notify_all();
+  }
+  int64_t num_added() const { return next_; }
+  /// Nobody waits any more.
+  void end() {
+    const std::lock_guard lock(mutex_);
+    ended_ = true;
+    changed_.notify_all();
+  }
+
+  UpdateStats stats, differences;
+
+ private:
+  void take(const Part& part) {
+    for (size_t i = 0; i < part.grads.size(); ++i) {
+      if (!part.grads[i].defined()) continue;
+      at::Tensor& sum = parameters_[i].tensor.mutable_grad();
+      if (sum.defined()) {
+        sum.add_(part.grads[i]);
+      } else {
+        sum = part.grads[i].clone(at::MemoryFormat::Contiguous);  // parameters may share a gradient
+      }
+    }
+    for (const auto& [name, value] : part.stats) stats[name] += value;
+    for (const auto& [name, value] : part.differences) differences[name] = std::max(differences[name], value);
+  }
+
+  const NamedTensors& parameters_;
+  const int64_t room_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::map<int64_t, Part> waiting_;
+  int64_t next_ = 0;
+  bool ended_ = false;
+};
+
+/// one_by_one with the same bits, on workers.
+bool on_workers(const Batch& batch, const MinibatchLoss& minibatch, const MicroBatches& micro_batches,
+                UpdateStats& stats, UpdateStats& differences) {
+  const UpdateSetup& setup = batch.setup;
+  const auto count = static_cast<int64_t>(micro_batches.size());
+  // The reference may be the policy with its adapters off, for all threads alike: before any that needs them on.
+  std::vector<Recomputed> references(micro_batches.size());
+  if (needs_reference(setup.config)) {
+    std::optional<policy::AdaptersOff> off;
+    if (!setup.reference) off.emplace(setup.policy);
+    policy::UnifiedPolicy& reference = setup.reference ? *setup.reference : setup.policy;
+    run_tasks(batch.workers, count, [&](int64_t i, int64_t /*worker*/) {
+      if (setup.runtime.stop.requested()) return;
+      const at::NoGradGuard no_grad;
+      references[i] = recompute(reference, setup.rollout, pack_for(setup, batch.trajectories, micro_batches[i]));
+    });
+  }
+  std::vector<at::Tensor> leaves;
+  for (const NamedTensor& parameter : setup.optimizer.parameters()) leaves.push_back(parameter.tensor);
+  OrderedSum sum(setup.optimizer.parameters(), 2 * batch.workers);
+  sum.stats = std::move(stats);
+  run_tasks(batch.workers, count, [&](int64_t i, int64_t /*worker*/) {
+    if (setup.runtime.stop.requested()) sum.end();
+    if (!sum.await_turn(i)) return;
+    try {
+      fault::point("update.micro_batch");
+      const PackedBatch packed = pack_for(setup, batch.trajectories, micro_batches[i]);
+      OrderedSum::Part part;
+      const at::Tensor loss = loss_of(batch, minibatch, packed, references[i], part.stats, part.differences);
+      if (loss.defined() && loss.requires_grad()) {
+        part.grads =
+            torch::autograd::grad({loss}, leaves, {}, std::nullopt, /*create_graph=*/false, /*allow_unused=*/true);
+      }
+      sum.add(i, std::move(part));
+    } catch (...) {
+      sum.end();
+      throw;
+    }
+  });
+  stats = std::move(sum.stats);
+  differences = std::move(sum.differences);
+  return sum.num_added() == count;
 }
 
 }  // namespace
@@ -81,26 +231,28 @@ LogProbNoise measure_log_prob_noise(const UpdateSetup& setup, std::span<const Tr
   return noise;
 }
 
-UpdateStats update(const UpdateSetup& setup, std::span<const Trajectory> trajectories, const Advantages& advantages,
-                   double lr_factor) {
+std::optional<UpdateStats> update(const UpdateSetup& setup, std::span<const Trajectory> trajectories,
+                                  const Advantages& advantages, double lr_factor) {
   const auto plan = plan_update(setup.config, trajectories, advantages.keep);
-  const uint64_t weights_version = setup.policy.weights_version();
+  const Batch batch{.setup = setup,
+                    .trajectories = trajectories,
+                    .weights_version = setup.policy.weights_version(),
+                    .workers = num_workers(setup)};
   UpdateStats stats, noise;
   double micro_batches = 0;
   for (size_t u = 0; u < plan.size(); ++u) {
     const MinibatchLoss minibatch(setup.config, setup.rollout, advantages,
                                   count_turns(setup.config, trajectories, plan[u]));
     setup.optimizer.zero_grad();
-    for (const auto& rows : plan[u]) {
-      const PackedBatch packed = pack_for(setup, trajectories, rows);
-      const Recomputed reference = of_reference(setup, packed);
-      const Recomputed now = recompute(setup.policy, setup.rollout, packed);
-      require_same_fingerprint(setup.policy, setup.rollout, trajectories, packed, now, weights_version);
-      if (u == 0) note_log_prob_diff(packed, now, noise);  // the weights are still the rollout's
-      const at::Tensor loss = minibatch.loss(packed, now, reference, stats);
-      if (loss.defined() && loss.requires_grad()) loss.backward();
-      ++micro_batches;
+    UpdateStats differences;
+    const bool complete = batch.workers > 1 ? on_workers(batch, minibatch, plan[u], stats, differences)
+                                            : one_by_one(batch, minibatch, plan[u], stats, differences);
+    if (!complete) {
+      setup.optimizer.zero_grad();
+      return std::nullopt;
     }
+    if (u == 0) noise = std::move(differences);  // the weights were still the rollout's
+    micro_batches += static_cast<double>(plan[u].size());
     optim::clipped_step(setup.optimizer, setup.clip, lr_factor, stats);
   }
   if (!plan.empty()) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "policy/policy.h"
 #include "rollout/config.h"
 #include "rollout/trajectory.h"
+#include "runtime/runtime.h"
 
 namespace unigrpo::grpo {
 
@@ -24,11 +26,16 @@ struct UpdateSetup {
   optim::GradClip& clip;
   const GrpoConfig& config;
   const rollout::RolloutConfig& rollout;
+  Runtime runtime = {};  // its threads and its stop token
 };
 
-/// Optimizer steps over a rollout batch, as plan_update() says; the loss is minibatch_loss.h's.
-UpdateStats update(const UpdateSetup& setup, std::span<const rollout::Trajectory> trajectories,
-                   const Advantages& advantages, double lr_factor);
+/// Optimizer steps over a rollout batch, as plan_update() says; the loss is minibatch_loss.h's. Empty where a stop came, which is asked before each micro-batch: the mini-batch under way is
+/// dropped, those before it have moved the weights. Fault point: update.micro_batch.
+///
+/// Micro-batches of a small model (policy::is_small) that keeps its activations run on workers, one a thread of the
+/// runtime; their gradients are added in the order of the plan, so that the bits are those of one thread.
+std::optional<UpdateStats> update(const UpdateSetup& setup, std::span<const rollout::Trajectory> trajectories,
+                                  const Advantages& advantages, double lr_factor);
 
 /// The largest |log-prob of the training forward - log-prob of the rollout| over the first micro-batch, with unchanged
 /// weights.

@@ -81,7 +81,7 @@ std::string bar(int64_t done, int64_t all, bool unicode) {
 // The metric that stands for the run: the reward, or what is made small where there is none (sft).
 std::string headline_of(const StepRecord& record) {
   for (const std::string name :
-       {"reward/mean", "loss", "sft/cross_entropy", "sft/velocity_mse", "sft/reconstruction_l1"}) {
+       {"reward/mean", "loss", "sft/loss", "sft/cross_entropy", "sft/velocity_mse", "sft/reconstruction_l1"}) {
     if (record.values.contains(name)) return name;
   }
   for (const auto& [name, value] : record.values) {

@@ -25,12 +25,12 @@ struct LoraDropout {
   StreamKey key;
 };
 
-/// y = x W^T + b, with an optional adapter that a switch shared by the whole model turns off.
+/// y = x W^T + b, with an optional adapter that a switch shared by the whole model turns off. Copies share all three.
 struct Linear {
   std::string name;   // official name of the module, e.g. "...self_attn.q_proj"
   at::Tensor weight;  // [out, in]
   at::Tensor bias;    // [out] or undefined
-  std::unique_ptr<LoraAdapter> lora;
+  std::shared_ptr<LoraAdapter> lora;
   const bool* lora_enabled = nullptr;
 
   /// x: [..., in] -> [..., out].

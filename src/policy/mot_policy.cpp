@@ -22,6 +22,11 @@ using tensor::index_tensor;
 
 bool is_adapter(const std::string& name) { return name.find(".lora_") != std::string::npos; }
 
+KvCache empty_cache(const MotTransformer& llm) {
+  const MotConfig& config = llm.config();
+  return {config.num_layers, config.num_kv_heads, config.head_dim, llm.options()};
+}
+
 }  // namespace
 
 nn::Weights open_weights(const PolicyConfig& config, const MotConfig& llm) {
@@ -37,8 +42,8 @@ MotPolicy::MotPolicy(const MotConfig& llm, nn::Weights& weights, std::unique_ptr
                      const std::filesystem::path& folder)
     : folder_(folder),
       tokenizer_(std::move(tokenizer)),
-      llm_(std::make_unique<MotTransformer>(llm, weights, &adapters_on_)),
-      cache_(llm.num_layers, llm.num_kv_heads, llm.head_dim, llm_->options()) {
+      llm_(std::make_shared<MotTransformer>(llm, weights, adapters_on_.get())),
+      cache_(empty_cache(*llm_)) {
   if (tokenizer_->vocab_size() > llm.vocab_size) {
     throw BadInput("{}: the tokenizer has {} ids, the config says vocab_size {}", folder.string(),
                    tokenizer_->vocab_size(), llm.vocab_size);
@@ -46,6 +51,18 @@ MotPolicy::MotPolicy(const MotConfig& llm, nn::Weights& weights, std::unique_ptr
   bos_ = special_id("<|im_start|>");
   eos_ = special_id("<|im_end|>");
 }
+
+MotPolicy::MotPolicy(const MotPolicy& other)
+    : UnifiedPolicy(),
+      folder_(other.folder_),
+      tokenizer_(other.tokenizer_),
+      bos_(other.bos_),
+      eos_(other.eos_),
+      parameters_(other.parameters_),
+      adapters_on_(other.adapters_on_),
+      dropout_(other.dropout_),
+      llm_(other.llm_),
+      cache_(empty_cache(*llm_)) {}
 
 void MotPolicy::adopt(const nn::Weights& weights) {
   weights.finish();
@@ -131,7 +148,7 @@ NamedTensors MotPolicy::merged() const {
 uint64_t MotPolicy::adapter_state() const {
   uint64_t adapters = 0;
   for (const NamedTensor& parameter : parameters_) adapters += is_adapter(parameter.name) ? 1 : 0;
-  return 2 * adapters + (adapters_on_ ? 1 : 0);
+  return 2 * adapters + (*adapters_on_ ? 1 : 0);
 }
 
 uint64_t MotPolicy::weights_version() const {

@@ -28,15 +28,19 @@ class MotPolicy : public UnifiedPolicy {
   at::Tensor logits(const at::Tensor& hidden) const override { return llm_->logits(hidden); }
   NamedTensors parameters() const override { return parameters_; }
   NamedTensors merged() const override;
-  void enable_adapters(bool on) override { adapters_on_ = on; }
+  void enable_adapters(bool on) override { *adapters_on_ = on; }
   uint64_t adapter_state() const override;
   uint64_t weights_version() const override;
+  bool recomputes() const override { return llm_->recomputes(); }
 
  protected:
   /// Takes the language model's weights. Throws BadInput naming the folder where the tokenizer has no block tokens, or
   /// more ids than the model.
   MotPolicy(const MotConfig& llm, nn::Weights& weights, std::unique_ptr<data::Tokenizer> tokenizer,
             const std::filesystem::path& folder);
+
+  /// A copy shares all but the cache, of which it has an empty one.
+  MotPolicy(const MotPolicy& other);
 
   /// Once every part has its weights: makes them the policy's parameters. Throws as Weights::finish does.
   void adopt(const nn::Weights& weights);
@@ -55,14 +59,14 @@ class MotPolicy : public UnifiedPolicy {
   void attach_lora(const PolicyConfig& config, uint64_t seed);
 
   std::filesystem::path folder_;
-  std::unique_ptr<data::Tokenizer> tokenizer_;
+  std::shared_ptr<const data::Tokenizer> tokenizer_;
   int64_t bos_ = 0, eos_ = 0;
   NamedTensors parameters_;
-  bool adapters_on_ = true;
+  std::shared_ptr<bool> adapters_on_ = std::make_shared<bool>(true);
   nn::LoraDropout dropout_;
 
  protected:
-  std::unique_ptr<MotTransformer> llm_;
+  std::shared_ptr<MotTransformer> llm_;
   KvCache cache_;
 };
 

@@ -15,7 +15,9 @@ struct MotTransformer::Streams {
   at::Tensor und, gen;  // [U, ...], [T - U, ...]
 
   static Streams split(const at::Tensor& x, int64_t num_und) {
-    return {x.narrow(0, 0, num_und), x.narrow(0, num_und, x.size(0) - num_und)};
+    // One operation: the gradient of two narrows would be two tensors of zeros, two copies and a sum.
+    const auto parts = x.split_with_sizes({num_und, x.size(0) - num_und}, 0);
+    return {parts[0], parts[1]};
   }
   at::Tensor join() const {
     if (gen.size(0) == 0) return und;

@@ -52,6 +52,7 @@ class MotTransformer {
   at::TensorOptions options() const { return embed_tokens_.options(); }
   /// Layers keep their inputs alone for the backward pass and run again there.
   void set_recompute(bool on) { recompute_ = on; }
+  bool recomputes() const { return recompute_; }
   /// Every linear layer, for LoRA.
   void for_each_linear(const std::function<void(nn::Linear&)>& visit);
 

@@ -1,5 +1,9 @@
 #include "policy/policy.h"
 
+#include <algorithm>
+
+#include "kernels/linear.h"
+
 namespace unigrpo::policy {
 
 std::vector<int64_t> block_ids(const TextPolicy& policy, const std::string& text) {
@@ -7,6 +11,13 @@ std::vector<int64_t> block_ids(const TextPolicy& policy, const std::string& text
   for (const int64_t id : policy.tokenizer().encode(text)) ids.push_back(id);
   ids.push_back(policy.eos_id());
   return ids;
+}
+
+bool is_small(const UnifiedPolicy& policy) {
+  return std::ranges::all_of(policy.parameters(), [](const NamedTensor& weight) {
+    const at::Tensor& tensor = weight.tensor;
+    return tensor.is_cpu() && tensor.scalar_type() == at::kFloat && kernels::is_narrow(tensor);
+  });
 }
 
 }  // namespace unigrpo::policy

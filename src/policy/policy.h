@@ -96,7 +96,18 @@ class UnifiedPolicy : public TextPolicy, public ImagePolicy {
   virtual uint64_t adapter_state() const = 0;
   /// Changes with every write to a parameter.
   virtual uint64_t weights_version() const = 0;
+
+  /// Whether the backward pass runs the layers again instead of keeping their activations.
+  virtual bool recomputes() const = 0;
+
+  /// This model again, with a cache of its own: the same weights, and one switch of the adapters for both. Each may be
+  /// used in a thread of its own at the same time, while nobody writes weights or turns the switch.
+  virtual std::unique_ptr<UnifiedPolicy> share() const = 0;
 };
+
+/// Whether all weights are narrow (kernels/linear.h), float32 and on the CPU: what a row is computed with does not
+/// change its bits, and an operation is too short to be worth more than one thread.
+bool is_small(const UnifiedPolicy& policy);
 
 /// Turns a policy's adapters off for a scope: the reference of a LoRA run.
 class AdaptersOff {

@@ -7,20 +7,25 @@
 #include <iterator>
 #include <list>
 #include <memory>
+#include <mutex>
 #include <stdexcept>
 #include <utility>
 
 #include "base/error.h"
+#include "base/fault.h"
 #include "data/prompt_file.h"
 #include "rollout/flow_sampler.h"
 #include "rollout/rules.h"
 #include "rollout/text_decoder.h"
+#include "runtime/workers.h"
 
 namespace unigrpo::rollout {
 namespace {
 
 using data::SegmentKind;
 using policy::Block;
+
+constexpr int64_t kRowsAUnit = 48;  // episodes that a worker samples together, at least where there are enough
 
 bool has_images(const RolloutConfig& config) { return has_segment(config, SegmentKind::image); }
 
@@ -93,14 +98,16 @@ struct Row {
   std::unique_ptr<TextRow> text;
 };
 
-/// One call of rollout(): rows wait, decode, denoise, and decode again until their episode ends.
+/// Some prompts of one call of rollout(): rows wait, decode, denoise, and decode again until their episode ends.
 class Episodes {
  public:
-  Episodes(policy::UnifiedPolicy& policy, const RolloutConfig& config, uint64_t seed, const RolloutRequest& request)
+  Episodes(policy::UnifiedPolicy& policy, const RolloutConfig& config, const Runtime& runtime,
+           const RolloutRequest& request)
       : policy_(policy),
         config_(config),
         request_(request),
-        seed_(seed),
+        seed_(runtime.seed),
+        stop_(runtime.stop),
         grid_(has_images(config) ? policy.grid_for(config.image_size) : policy::LatentGrid{}),
         groups_(request.prompts.size()),
         by_text_(has_images(config) && request.guidance.text_scale > 1),
@@ -108,8 +115,16 @@ class Episodes {
     for (Group& group : groups_) group.rows_left = request.group_size;
   }
 
+  ~Episodes() {
+    for (Row& row : rows_) policy_.release(row.context);
+    for (Group& group : groups_) release(group);
+  }
+  Episodes(const Episodes&) = delete;
+  Episodes& operator=(const Episodes&) = delete;
+
   void add_group(int64_t p, const std::vector<Block>& prefix, const std::vector<std::shared_ptr<const Image>>& images) {
     const data::Prompt& prompt = request_.prompts[p];
+    if (rows_.empty()) first_group_ = p;
     for (int64_t g = 0; g < request_.group_size; ++g) {
       Row& row = rows_.emplace_back();
       const int64_t sample = request_.first_sample + g;
@@ -135,11 +150,13 @@ class Episodes {
     }
   }
 
+  /// Of all rows in their order; of none where a stop came.
   std::vector<Trajectory> run() {
     while (!waiting_.empty() || !decoding_.empty() || !denoising_.empty()) {
+      if (stop_.requested()) return {};
       admit();
       decode();
-      denoise();
+      if (!denoise()) return {};
       hand_on();
     }
     std::vector<Trajectory> trajectories;
@@ -153,6 +170,11 @@ class Episodes {
     policy::Context prefix, without_text, without_image;
     int64_t rows_left = 0;
   };
+
+  void release(Group& group) {
+    for (policy::Context* context : {&group.prefix, &group.without_text, &group.without_image})
+      policy_.release(*context);
+  }
 
   /// Tokens that a row may come to hold in the cache.
   int64_t tokens_for(const Row& row) const {
@@ -214,8 +236,7 @@ class Episodes {
       Group& group = groups_[row.trajectory.prompt_index];
       if (--group.rows_left > 0) return;
       finished_.push_back(row.trajectory.prompt_index);
-      for (policy::Context* context : {&group.prefix, &group.without_text, &group.without_image})
-        policy_.release(*context);
+      release(group);
       return;
     }
     row.key.segment = segment;
@@ -238,6 +259,7 @@ class Episodes {
   /// One token for every row that decodes.
   void decode() {
     if (decoding_.empty()) return;
+    fault::point("rollout.decode_step");
     std::vector<TextRow*> active;
     for (Row* row : decoding_) active.push_back(row->text.get());
     decode_step(policy_, active, config_.temperature);
@@ -262,8 +284,8 @@ class Episodes {
     }
   }
 
-  /// Denoises in full batches, and what is left once nobody is going to join.
-  void denoise() {
+  /// Denoises in full batches, and what is left once nobody is going to join. False: a stop came.
+  bool denoise() {
     const bool no_room = waiting_.empty() || tokens_held() + waiting_.front()->tokens > config_.token_budget;
     while (!denoising_.empty()) {
       const policy::LatentGrid grid = denoising_.front()->grid;
@@ -273,7 +295,7 @@ class Episodes {
         (row->grid == grid && static_cast<int64_t>(batch.size()) < most ? batch : others).push_back(row);
       }
       // Decoding rows may join, among them those that have just denoised and go on.
-      if (static_cast<int64_t>(batch.size()) < most && !(no_room && decoding_.empty())) return;
+      if (static_cast<int64_t>(batch.size()) < most && !(no_room && decoding_.empty())) return true;
       denoising_ = std::move(others);
       std::vector<DenoiseRequest> requests;
       std::deque<policy::Context> without_text;  // addresses stay
@@ -288,8 +310,9 @@ class Episodes {
              .window = request_.stochastic ? flow::choose_window(config_.window, row->window) : flow::SdeWindow{}});
       }
       if (by_text_) read_images_seen(batch, without_text);
-      auto drawn = rollout::denoise(policy_, config_, requests, grid, request_.guidance);
+      auto drawn = rollout::denoise(policy_, config_, requests, grid, request_.guidance, stop_);
       for (policy::Context& context : without_text) policy_.release(context);
+      if (drawn.empty()) return false;
       for (size_t i = 0; i < batch.size(); ++i) {
         drawn[i].fingerprint = fingerprint_of(batch[i]->context.digest, drawn[i], config_, policy_);
         Trajectory& trajectory = batch[i]->trajectory;
@@ -300,6 +323,7 @@ class Episodes {
       if (batch.front()->trajectory.segments.size() < config_.episode.size()) read_drawn(batch);
       for (Row* row : batch) advance(*row);
     }
+    return true;
   }
 
   /// The images that rows have denoised before enter their contexts without text.
@@ -379,14 +403,16 @@ class Episodes {
     }
   }
 
-  Row& row_of(int64_t p, int64_t g) { return rows_[static_cast<size_t>(p * request_.group_size + g)]; }
+  Row& row_of(int64_t p, int64_t g) { return rows_[static_cast<size_t>((p - first_group_) * request_.group_size + g)]; }
 
   policy::UnifiedPolicy& policy_;
   const RolloutConfig& config_;
   const RolloutRequest& request_;
   uint64_t seed_;
+  StopToken stop_;
   policy::LatentGrid grid_;
   std::deque<Row> rows_;  // addresses stay
+  int64_t first_group_ = 0;
   std::vector<Group> groups_;
   bool by_text_, by_image_;  // guidance
   std::list<Row*> waiting_, decoding_;
@@ -394,11 +420,20 @@ class Episodes {
   std::vector<int64_t> finished_;  // groups whose images are still latents
 };
 
+/// Into how many parts the prompts go: as many for each worker, and no more than leave an operation's overhead small.
+int64_t num_units(int64_t workers, int64_t num_prompts, int64_t group_size) {
+  const int64_t for_each = std::max<int64_t>(1, num_prompts * group_size / (workers * kRowsAUnit));
+  return std::min(num_prompts, workers * for_each);
+}
+
 }  // namespace
 
 RolloutEngine::RolloutEngine(policy::UnifiedPolicy& policy, const RolloutConfig& config, const Runtime& runtime,
                              const std::string& system_prompt)
-    : policy_(policy), config_(config), runtime_(runtime) {
+    : policy_(policy),
+      config_(config),
+      runtime_(runtime),
+      num_workers_(policy::is_small(policy) ? num_threads(runtime) : 1) {
   if (!system_prompt.empty()) system_.push_back(policy::TextBlock{policy::block_ids(policy_, system_prompt)});
 }
 
@@ -436,14 +471,46 @@ void RolloutEngine::check_length(const data::Prompt& prompt) const {
 
 std::vector<Trajectory> RolloutEngine::rollout(const RolloutRequest& request) {
   if (request.keys.size() != request.prompts.size()) throw std::invalid_argument("rollout: one key a prompt");
-  Episodes episodes(policy_, config_, runtime_.seed, request);
-  for (size_t p = 0; p < request.prompts.size(); ++p) {
+  const auto num_prompts = static_cast<int64_t>(request.prompts.size());
+  const int64_t units = num_units(num_workers_, num_prompts, request.group_size);
+  const int64_t workers = std::min(num_workers_, units);
+  if (workers <= 1) return sample(policy_, config_, request, 0, num_prompts);
+
+  while (static_cast<int64_t>(shared_.size()) < workers - 1) shared_.push_back(policy_.share());
+  RolloutConfig config = config_;
+  config.token_budget /= workers;
+  RolloutRequest part = request;
+  std::mutex one_at_a_time;
+  if (request.on_group) {
+    part.on_group = [&](int64_t p, std::vector<data::Sample> group) {
+      const std::lock_guard lock(one_at_a_time);
+      request.on_group(p, std::move(group));
+    };
+  }
+  std::vector<std::vector<Trajectory>> sampled(units);
+  run_tasks(workers, units, [&](int64_t unit, int64_t worker) {
+    policy::UnifiedPolicy& policy = worker == 0 ? policy_ : *shared_[worker - 1];
+    sampled[unit] = sample(policy, config, part, num_prompts * unit / units, num_prompts * (unit + 1) / units);
+  });
+  std::vector<Trajectory> all;
+  for (auto& unit : sampled) {
+    if (unit.empty()) return {};
+    std::ranges::move(unit, std::back_inserter(all));
+  }
+  return all;
+}
+
+std::vector<Trajectory> RolloutEngine::sample(policy::UnifiedPolicy& policy, const RolloutConfig& config,
+                                              const RolloutRequest& request, int64_t first, int64_t last) const {
+  Episodes episodes(policy, config, runtime_, request);
+  for (int64_t p = first; p < last; ++p) {
+    if (runtime_.stop.requested()) return {};
     check_length(request.prompts[p]);
     std::vector<Image> images = data::read_prompt_images(request.prompts[p]);
     const std::vector<Block> blocks = prefix(request.prompts[p], images);
     std::vector<std::shared_ptr<const Image>> shared;
     for (Image& image : images) shared.push_back(std::make_shared<const Image>(std::move(image)));
-    episodes.add_group(static_cast<int64_t>(p), blocks, shared);
+    episodes.add_group(p, blocks, shared);
   }
   return episodes.run();
 }

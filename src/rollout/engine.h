@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -25,13 +26,17 @@ struct RolloutRequest {
   bool stochastic = true;                        // false: no SDE window, every denoising step is an ODE step
   flow::GuidanceConfig guidance;                 // sample, eval and one ablation only
   std::vector<std::string> teacher_forced_text;  // [P] or empty: the first text segment is this instead of sampled
-  /// Called, in the caller's thread, when all episodes of prompt `p` are done and their images decoded, while others
-  /// may still be sampled: judging can begin.
+  /// Called when all episodes of prompt `p` are done and their images decoded, while others may still be sampled:
+  /// judging can begin. One call at a time, in whichever thread sampled them, prompts in any order.
   std::function<void(int64_t p, std::vector<data::Sample> group)> on_group = {};
 };
 
 /// Samples groups of episodes by rollout.episode. The result depends on (policy, config, seed, request) alone; how
-/// many rows run together follows from config.token_budget, never from free memory or time.
+/// many rows run together follows from config.token_budget and the number of workers, never from free memory or time.
+///
+/// Of a small model (policy::is_small), whose bits do not depend on that either, groups of prompts are sampled by
+/// workers, one a thread of the runtime and each with a single-threaded model, a cache and a share of the token budget
+/// of its own.
 ///
 /// A denoised image that others follow is decoded, read again by the policy's own rule for images and appended to the
 /// context as VAE tokens (posterior mean) and vision tokens; what follows attends to both. An episode's images have the
@@ -46,7 +51,8 @@ class RolloutEngine {
   RolloutEngine(policy::UnifiedPolicy& policy, const RolloutConfig& config, const Runtime& runtime,
                 const std::string& system_prompt);
 
-  /// P x G trajectories, group by group, images decoded. Throws BadInput naming the file of a prompt's image that
+  /// P x G trajectories, group by group, images decoded. Empty where the runtime's stop token came meanwhile: it is
+  /// asked before each decode step and each denoising step. Throws BadInput naming the file of a prompt's image that
   /// cannot be read.
   std::vector<Trajectory> rollout(const RolloutRequest& request);
 
@@ -60,11 +66,15 @@ class RolloutEngine {
 
  private:
   std::vector<policy::Block> prefix(const data::Prompt& prompt, std::span<const Image> images) const;
+  std::vector<Trajectory> sample(policy::UnifiedPolicy& policy, const RolloutConfig& config,
+                                 const RolloutRequest& request, int64_t first, int64_t last) const;
 
   policy::UnifiedPolicy& policy_;
   RolloutConfig config_;
   Runtime runtime_;
   std::vector<policy::Block> system_;  // the system prompt's block, or none
+  const int64_t num_workers_;
+  std::vector<std::unique_ptr<policy::UnifiedPolicy>> shared_;  // of the workers but the first
 };
 
 }  // namespace unigrpo::rollout

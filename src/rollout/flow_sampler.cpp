@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include "base/fault.h"
 #include "flow/guidance.h"
 #include "flow/ode_step.h"
 #include "flow/sde_step.h"
@@ -19,7 +20,7 @@ StreamKey with_purpose(StreamKey key, Purpose purpose) {
 
 std::vector<FlowSegment> denoise(policy::ImagePolicy& policy, const RolloutConfig& config,
                                  std::span<const DenoiseRequest> rows, policy::LatentGrid grid,
-                                 const flow::GuidanceConfig& guidance) {
+                                 const flow::GuidanceConfig& guidance, StopToken stop) {
   const at::NoGradGuard no_grad;
   const auto b = static_cast<int64_t>(rows.size());
   const int64_t l = grid.num_tokens(), c = policy.latent_channels();
@@ -51,6 +52,8 @@ std::vector<FlowSegment> denoise(policy::ImagePolicy& policy, const RolloutConfi
   const auto without_image = by_image ? denoiser_of(&DenoiseRequest::without_image) : nullptr;
 
   for (int64_t step = 0; step < config.num_steps; ++step) {
+    if (stop.requested()) return {};
+    fault::point("rollout.denoising_step");
     const double t = times[step], t_next = times[step + 1];
     const at::Tensor at_t = at::full({b}, t, at::kFloat);
     at::Tensor velocity = conditional->velocity(x, at_t);

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/rng.h"
+#include "base/signals.h"
 #include "policy/policy.h"
 #include "rollout/config.h"
 #include "rollout/trajectory.h"
@@ -21,9 +22,10 @@ struct DenoiseRequest {
 };
 
 /// Walks the rows from noise to data together, on one grid, one network evaluation a step and one more for each
-/// guidance that acts at that time.
+/// guidance that acts at that time. Empty where `stop` came meanwhile, which is asked before each step. Fault point:
+/// rollout.denoising_step.
 std::vector<FlowSegment> denoise(policy::ImagePolicy& policy, const RolloutConfig& config,
                                  std::span<const DenoiseRequest> rows, policy::LatentGrid grid,
-                                 const flow::GuidanceConfig& guidance);
+                                 const flow::GuidanceConfig& guidance, StopToken stop);
 
 }  // namespace unigrpo::rollout

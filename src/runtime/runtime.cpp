@@ -12,4 +12,6 @@ Runtime make_runtime(const RuntimeOptions& options) {
   return {.stop = options.signals ? signals::install() : StopToken{}, .seed = options.seed, .threads = options.threads};
 }
 
+int64_t num_threads(const Runtime& runtime) { return runtime.threads > 0 ? runtime.threads : at::get_num_threads(); }
+
 }  // namespace unigrpo

@@ -18,9 +18,9 @@ struct Mesh {
 struct Runtime {
   c10::Device device = c10::kCPU;  // holds the weights and does the arithmetic
   Mesh mesh = {};
-  StopToken stop = {};  // asked between phases; what was begun is finished or dropped whole
+  StopToken stop = {};  // asked before each decode step, denoising step and micro-batch; a step begun is dropped whole
   uint64_t seed = 0;    // of every random stream
-  int64_t threads = 0;  // of an operation; 0: all cores
+  int64_t threads = 0;  // of an operation, or single-threaded workers (runtime/workers.h); 0: all cores
 };
 
 /// Sets the process's threads and keeps freed memory for the next step (base/memory.h); with `signals`, SIGINT, SIGTERM
@@ -31,5 +31,8 @@ struct RuntimeOptions {
   bool signals = false;
 };
 Runtime make_runtime(const RuntimeOptions& options);
+
+/// `runtime.threads`, or how many an operation has.
+int64_t num_threads(const Runtime& runtime);
 
 }  // namespace unigrpo

@@ -86,7 +86,8 @@ class AutoencoderObjective : public Objective {
   //
   //   L = mean |x - decode(z)| + mean (x - decode(z))^2 + kl_weight * mean_latents KL(N(mean, e^logvar) || N(0, 1))
   //   z = mean + exp(logvar / 2) n,    KL = (mean^2 + e^logvar - 1 - logvar) / 2
-  void update(Step& step, const Optimization& optimization, const RunContext& /*run*/) override {
+  bool update(Step& step, const Optimization& optimization, const RunContext& /*run*/) override {
+    if (runtime_.stop.requested()) return false;
     const auto posterior = autoencoder_.posterior(pixels_);
     const at::Tensor noise = tensor::normal(
         posterior.mean.sizes(),
@@ -102,6 +103,7 @@ class AutoencoderObjective : public Objective {
     step.metrics["sft/reconstruction_l1"] = error.abs().mean().item<double>();
     step.metrics["sft/kl"] = kl.item<double>();
     step.metrics["throughput/images_per_s"] = static_cast<double>(recipe_.sft.batch_size) / step.watch.seconds();
+    return true;
   }
 
   fs::path output(const fs::path& /*run_dir*/) const override { return recipe_.sft.output; }

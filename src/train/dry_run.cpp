@@ -16,11 +16,13 @@
 #include "data/prompt_file.h"
 #include "grpo/update.h"
 #include "io/model_folder.h"
+#include "kernels/linear.h"
 #include "monitor/drift_monitor.h"
 #include "policy/kv_cache.h"
 #include "policy/load.h"
 #include "policy/qwen2/qwen2.h"
 #include "rollout/rules.h"
+#include "runtime/runtime.h"
 #include "train/step_time.h"
 
 namespace unigrpo::train {
@@ -186,6 +188,7 @@ struct Facts {
   Tokens tokens;
   std::string prompts;  // where they come from, in words
   bool lora, bf16, reference;
+  double workers = 1;  // micro-batches at once
 
   double bytes() const { return bf16 ? 2 : 4; }  // of a weight
 };
@@ -272,6 +275,18 @@ std::string step_table(const Facts& facts) {
   return text;
 }
 
+/// Micro-batches that run at once (grpo/update.h).
+double count_workers(const Recipe& recipe, const policy::ModelSizes& model, const Tokens& tokens) {
+  const bool small = recipe.policy.dtype == policy::DtypeChoice::float32 && !recipe.policy.recompute &&
+                     std::ranges::all_of(model.shapes, [](const NamedTensor& weight) {
+                       return weight.name.starts_with("autoencoder.") || kernels::is_narrow(weight.tensor);
+                     });
+  if (!small) return 1;
+  const double micro_batches = (tokens.prefix + tokens.text + tokens.context + tokens.trained_image) /
+                               static_cast<double>(recipe.grpo.micro_batch_tokens);
+  return std::min(static_cast<double>(num_threads({.threads = recipe.run.threads})), std::ceil(micro_batches));
+}
+
 /// What the backward pass of the largest micro-batch keeps, in bytes.
 double activation_bytes(const Facts& facts) {
   const auto& [recipe, t, llm] = std::tie(facts.recipe, facts.tokens, facts.model.llm);
@@ -323,7 +338,8 @@ std::string memory_table(const Facts& facts) {
   const Machine& machine = facts.machine;
   const double trained = count.total_trained();
   const double copies = facts.reference && !facts.lora ? 2 : 1;  // of the model: the policy's, and the reference's
-  const double gradients = trained * 4.0, activations = activation_bytes(facts);
+  const double gradients = trained * 4.0 * (facts.workers > 1 ? 1 + facts.workers : 1),
+               activations = facts.workers * activation_bytes(facts);
   const auto [decoding, images] = decoding_bytes(facts);
 
   const bool gpus = machine.num_gpus > 0;
@@ -347,6 +363,8 @@ std::string memory_table(const Facts& facts) {
   memory("frozen copy for the penalty", facts.reference && !facts.lora ? count.total(false) * facts.bytes() : 0, true);
   memory("gradients (float32)", gradients, true);
   memory(facts.bf16 ? "optimizer, float32 masters" : "optimizer", trained * (8.0 + (facts.bf16 ? 4.0 : 0.0)), true);
+  memory("weights and optimizer before a step",
+         recipe.grpo.num_minibatches > 1 ? trained * (8.0 + facts.bytes() + (facts.bf16 ? 4.0 : 0.0)) : 0, true);
   memory("EMA", recipe.optim.ema.enabled ? trained * 4.0 : 0, true);
   memory("autoencoder (float32)", count.all[kAutoencoder] * 4.0 * copies, false);
   memory(
@@ -406,15 +424,17 @@ std::string dry_run(const Recipe& recipe, const Machine& machine) {
   const fs::path folder = recipe.policy.model;
   const policy::ModelSizes model = policy::read_sizes(folder);
   const auto [tokens, prompts] = prompt_tokens(recipe);
+  const Tokens step = count_tokens(recipe, image_tokens(recipe, model), tokens);
   const Facts facts{.recipe = recipe,
                     .machine = machine,
                     .model = model,
                     .count = count_parameters(recipe, model),
-                    .tokens = count_tokens(recipe, image_tokens(recipe, model), tokens),
+                    .tokens = step,
                     .prompts = prompts,
                     .lora = recipe.policy.train == policy::TrainMode::lora,
                     .bf16 = recipe.policy.dtype == policy::DtypeChoice::bfloat16,
-                    .reference = grpo::needs_reference(recipe.grpo)};
+                    .reference = grpo::needs_reference(recipe.grpo),
+                    .workers = count_workers(recipe, model, step)};
   return fmt::format("dry run: {} ({})\n", recipe.run.name, check_headers(folder, model)) + parameters_table(facts) +
          step_table(facts) + memory_table(facts) + time_line(facts);
 }

@@ -240,8 +240,10 @@ EvalResult Evaluator::evaluate(policy::UnifiedPolicy& policy, const EvalOptions&
       request.keys.push_back(static_cast<uint64_t>(prompt.seed.value_or(prompt.index)));
       if (options.oracle_plan) request.teacher_forced_text.push_back(oracle_plan(prompt, options.seed));
     }
+    auto trajectories = engine.rollout(request);
+    if (runtime_.stop.requested()) break;  // too few were sampled
     std::vector<data::Sample> samples;
-    for (auto& trajectory : engine.rollout(request)) {
+    for (auto& trajectory : trajectories) {
       tags.push_back(batch[trajectory.prompt_index].tag);
       samples.push_back(std::move(trajectory.sample));
     }

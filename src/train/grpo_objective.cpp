@@ -143,19 +143,24 @@ class GrpoObjective : public Objective {
     return true;
   }
 
-  void update(Step& step, const Optimization& optimization, const RunContext& run) override {
-    statistics_ = step.advantages.statistics;
+  bool update(Step& step, const Optimization& optimization, const RunContext& run) override {
+    if (runtime_.stop.requested()) return false;
     const grpo::UpdateSetup setup{.policy = *policies_.policy,
                                   .reference = policies_.reference.get(),
                                   .optimizer = optimization.optimizer,
                                   .clip = optimization.clip,
                                   .config = recipe_.grpo,
-                                  .rollout = recipe_.rollout};
+                                  .rollout = recipe_.rollout,
+                                  .runtime = runtime_};
     if (!std::exchange(noise_told_, true)) {
       tell_noise(recipe_, grpo::measure_log_prob_noise(setup, step.trajectories), run.monitor);
     }
-    step.metrics.merge(grpo::update(setup, step.trajectories, step.advantages, optimization.lr_factor));
+    auto stats = grpo::update(setup, step.trajectories, step.advantages, optimization.lr_factor);
+    if (!stats) return false;
+    statistics_ = step.advantages.statistics;
+    step.metrics.merge(*stats);
     drawn_.rates("throughput/", step.watch.seconds(), step.metrics);
+    return true;
   }
 
   fs::path output(const fs::path& run_dir) const override { return run_dir / "final"; }

@@ -52,8 +52,9 @@ class Objective {
   virtual std::string describe() const { return {}; }
   /// Draws what the step learns from. False: a stop was asked for, and the step is dropped; nothing has changed.
   virtual bool sample(Step& step, const RunContext& run) = 0;
-  /// Gradients and one or more optimizer steps.
-  virtual void update(Step& step, const Optimization& optimization, const RunContext& run) = 0;
+  /// Gradients and one or more optimizer steps. False: a stop was asked for, which is seen before each micro-batch, and
+  /// the step is dropped. Optimizer steps that it had taken are taken back by the trainer.
+  virtual bool update(Step& step, const Optimization& optimization, const RunContext& run) = 0;
   /// What a checkpoint keeps beside weights and optimizer.
   virtual std::vector<Stateful*> stateful() { return {}; }
 

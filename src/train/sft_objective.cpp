@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/fault.h"
 #include "base/rng.h"
 #include "base/text.h"
 #include "checkpoint/export_model.h"
@@ -96,6 +97,7 @@ class SftObjective : public Objective {
       row.images.push_back({.clean = clean, .noise = noise, .t = t, .grid = turn.grid});
     };
     for (const int64_t key : examples_->batch(step.index)) {
+      if (runtime_.stop.requested()) return false;
       SftRow row{.example = encoded(key)};
       row.without_prompt = stream.chance(sft_.prompt_dropout);
       if (row.without_prompt) {
@@ -117,7 +119,7 @@ class SftObjective : public Objective {
   // The context is all that the example has before. A share `prompt_dropout` of the examples is trained on its last
   // image alone, after no more than the system prompt, which guidance needs. Means are over the whole batch, so that
   // micro-batches do not change it.
-  void update(Step& step, const Optimization& optimization, const RunContext& /*run*/) override {
+  bool update(Step& step, const Optimization& optimization, const RunContext& /*run*/) override {
     double num_targets = 0, num_copies = 0, num_images = 0;
     for (const SftRow& row : rows_) {
       num_images += static_cast<double>(row.images.size());
@@ -130,6 +132,11 @@ class SftObjective : public Objective {
     double cross_entropy = 0, matching = 0;
     optimization.optimizer.zero_grad();
     for (const std::span<const SftRow> rows : micro_batches(rows_, recipe_.grpo.micro_batch_tokens)) {
+      if (runtime_.stop.requested()) {
+        optimization.optimizer.zero_grad();
+        return false;
+      }
+      fault::point("sft.micro_batch");
       const PackedRows packed = pack(rows);
       const policy::TrainOutput out = policy_->forward_train(packed.batch);
       std::vector<at::Tensor> terms;
@@ -156,6 +163,7 @@ class SftObjective : public Objective {
     if (num_copies > 0) step.metrics["sft/velocity_mse"] = matching;
     step.metrics["optim/skipped"] = static_cast<double>(optimization.clip.skipped());
     Drawn{.tokens = num_targets, .images = num_images}.rates("throughput/", step.watch.seconds(), step.metrics);
+    return true;
   }
 
   std::filesystem::path output(const std::filesystem::path& /*run_dir*/) const override { return sft_.output; }
@@ -176,6 +184,7 @@ class SftObjective : public Objective {
     const int64_t system = generation_.system_prompt.empty() ? 0 : length(generation_.system_prompt);
     std::set<std::pair<bool, bool>> forms;
     for (const data::Prompt& row : examples_->rows()) {
+      if (runtime_.stop.requested()) return;
       std::set<std::pair<uint64_t, uint64_t>> sizes;
       // A token takes a position; an image two, one as VAE tokens and one as vision tokens.
       int64_t positions = system + length(row.text) + 2 * static_cast<int64_t>(row.images.size());

@@ -1,6 +1,5 @@
 #include "train/trainer.h"
 
-#include <ATen/ATen.h>
 #include <fmt/format.h>
 
 #include "checkpoint/save.h"
@@ -10,11 +9,10 @@
 #include "train/evaluator.h"
 #include "train/grpo_objective.h"
 #include "train/inputs.h"
-#include "train/open_row.h"
 #include "train/resume.h"
+#include "train/run_state.h"
 #include "train/sft_objective.h"
 #include "train/step_hook.h"
-#include "train/step_metrics.h"
 
 namespace unigrpo::train {
 namespace {
@@ -27,21 +25,6 @@ std::unique_ptr<Objective> make_objective(const Recipe& recipe, recipe::Command 
   return recipe.sft.stage == recipe::SftStage::autoencoder ? make_autoencoder_objective(recipe, runtime)
                                                            : make_sft_objective(recipe, runtime);
 }
-
-/// The trained parameters as a part of checkpoints.
-class Weights : public Stateful {
- public:
-  explicit Weights(const NamedTensors& parameters) : parameters_(parameters) {}
-  std::string name() const override { return "policy"; }
-  State state() const override { return {.tensors = parameters_}; }
-  void load_state(const State& state, const std::string& where) override {
-    const at::NoGradGuard no_grad;
-    optim::assign(parameters_, state.tensors, where);
-  }
-
- private:
-  const NamedTensors& parameters_;
-};
 
 /// What a run is made from.
 struct Parts {
@@ -98,10 +81,14 @@ class Trainer {
       if (runtime_.stop.requested()) return interrupted();
       Step step{.index = steps_done_};
       if (!objective_->sample(step, context())) return interrupted();
+      const StateBefore before(moved_by_updates());
       for (const auto& hook : hooks_) {
         if (!hook->before_update(step)) return interrupted();
       }
-      update(step);
+      if (!update(step)) {
+        before.restore();
+        return interrupted();
+      }
       ++steps_done_;
       if (!finish_step(step)) return interrupted();
       for (const auto& hook : hooks_) {
@@ -174,18 +161,32 @@ class Trainer {
     return true;
   }
 
-  void update(Step& step) {
+  /// What an update that is not finished may have changed: the hooks have seen its step, and with several mini-batches
+  /// the first ones have moved the weights.
+  std::vector<Stateful*> moved_by_updates() {
+    std::vector<Stateful*> moved;
+    if (recipe_.grpo.num_minibatches > 1) moved = {&weights_, &optimizer_, &clip_};
+    for (const auto& hook : hooks_) {
+      if (Stateful* component = hook->stateful()) moved.push_back(component);
+    }
+    return moved;
+  }
+
+  /// False: a stop came, and the step is dropped.
+  bool update(Step& step) {
     monitor_.phase("update");
     Stopwatch watch;
     const double lr_factor = schedule_.factor(step.index);
     const int64_t steps_before = optimizer_.num_steps();
-    objective_->update(step, {.optimizer = optimizer_, .clip = clip_, .lr_factor = lr_factor}, context());
+    const Optimization optimization{.optimizer = optimizer_, .clip = clip_, .lr_factor = lr_factor};
+    if (!objective_->update(step, optimization, context())) return false;
     const bool moved = optimizer_.num_steps() > steps_before;  // not where all gradients were bad, or there were none
     if (recipe_.optim.ema.enabled && moved) ema_.update(optimizer_.masters());
     step.metrics["time/update"] = watch.seconds();
     step.metrics["time/step"] = step.watch.seconds();
     step.metrics["optim/lr"] = recipe_.optim.lr * lr_factor;
     step.metrics["memory/peak_bytes"] = peak_bytes();
+    return true;
   }
 
   void save() {
@@ -252,8 +253,7 @@ ExitCode run_training(const Recipe& recipe, recipe::Command command, const Runti
   const auto objective = make_objective(recipe, command, runtime);
   if (runtime.stop.requested()) return ExitCode::interrupted;  // while it loaded: nothing is there to be saved
   if (objective->parameters().empty()) throw BadInput("policy.freeze: the patterns leave nothing to train");
-  const Parts parts{command, resume, launch, inputs, *objective, evaluator.get()};
-  return Trainer(recipe, runtime, parts).run();
+  return Trainer(recipe, runtime, {command, resume, launch, inputs, *objective, evaluator.get()}).run();
 }
 
 }  // namespace unigrpo::train

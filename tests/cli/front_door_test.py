@@ -17,6 +17,7 @@ UNIGRPO = pathlib.Path(sys.argv[1])
 HEAVY = ("libtorch", "libc10", "libgomp", "libcuda", "libopencv_imgcodecs", "libgdal", "libcurl")
 STAND_IN = """#!/bin/sh
 printf '%s\\n' "$$" "$#" "$@"
+[ "$2" = wait ] && printf '%s\\n' "$OMP_WAIT_POLICY" "$GOMP_SPINCOUNT"
 [ "$2" = die ] && kill -TERM $$
 exit 75
 """
@@ -66,6 +67,18 @@ class FrontDoorTest(unittest.TestCase):
             lines = process.communicate(timeout=120)[0].splitlines()
             self.assertEqual(lines, [str(process.pid), "7", "sample", "--model", "m", "--prompt", "", "--out", "two words"])
             self.assertEqual(process.returncode, 75)
+
+    def test_openmp_sleeps_where_the_user_has_not_said_otherwise(self):
+        program = self.alone()
+        other = self.folder / "bin" / "unigrpo-torch"
+        other.write_text(STAND_IN)
+        other.chmod(0o755)
+        bare = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+        for given, wanted in (({}, ["PASSIVE", "1000"]), ({"OMP_WAIT_POLICY": "ACTIVE"}, ["ACTIVE", ""]),
+                              ({"GOMP_SPINCOUNT": "7"}, ["", "7"])):
+            result = subprocess.run([program, "train", "wait"], env={**bare, **given}, capture_output=True, text=True,
+                                    timeout=120)
+            self.assertEqual(result.stdout.splitlines()[-2:], wanted)
 
     def test_ends_as_the_other_program_does(self):
         program = self.alone()

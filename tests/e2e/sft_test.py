@@ -136,6 +136,23 @@ class Sft(unittest.TestCase):
         self.assertEqual([name for name in one if one[name] != other[name]], [])
         self.assertEqual(tiny_run.metrics_of(killed / "runs/rows"), tiny_run.metrics_of(whole / "runs/rows"))
 
+    def test_a_signal_is_seen_at_the_next_micro_batch(self):
+        whole = self.home("alone", f"{DATA}/bagel_tiny", IMAGE_ROWS, num_steps=2, tokens=64)
+        self.unigrpo(whole, "sft", "rows.toml")
+        folder = self.home("asked", f"{DATA}/bagel_tiny", IMAGE_ROWS, num_steps=2, tokens=64)
+        process = subprocess.Popen(tiny_run.command(BINARY, "sft", "rows.toml"), cwd=folder,
+                                   env=tiny_run.environment("sft.micro_batch:1=stop,sft.micro_batch:2=kill"),
+                                   stderr=subprocess.PIPE, text=True)
+        _, status = os.waitpid(process.pid, os.WUNTRACED)
+        self.assertTrue(os.WIFSTOPPED(status))
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGCONT)
+        _, rest = process.communicate(timeout=tiny_run.TIMEOUT_S)
+        self.assertEqual(process.returncode, 130, rest)
+        self.unigrpo(folder, "sft", "rows.toml", "--resume")
+        self.assertEqual(tiny_run.contents_of(folder / "trained"), tiny_run.contents_of(whole / "trained"))
+        self.assertEqual(tiny_run.metrics_of(folder / "runs/rows"), tiny_run.metrics_of(whole / "runs/rows"))
+
     def test_a_signal_saves_the_last_finished_step(self):
         folder = self.home("stopped", f"{DATA}/bagel_tiny", IMAGE_ROWS, num_steps=100000)
         process = subprocess.Popen(tiny_run.command(BINARY, "sft", "rows.toml"), cwd=folder,

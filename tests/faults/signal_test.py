@@ -39,10 +39,10 @@ class Signals(unittest.TestCase):
         (folder / "tiny.toml").write_text(recipe.replace("every = 1\nkeep_last = 2", "every = 0\nkeep_last = 1"))
         return folder
 
-    def interrupted(self, folder, point, signals):
-        """Stands still at `point`, gets `signals` and goes on. Returns (exit code, stderr)."""
+    def interrupted(self, folder, point, signals, also=""):
+        """Stands still at `point`, gets `signals` and goes on. `also`: a further fault. Returns (exit code, stderr)."""
         process = subprocess.Popen(tiny_run.command(BINARY, "train", "tiny.toml"), cwd=folder,
-                                   env=tiny_run.environment(f"{point}=stop"), stdin=subprocess.DEVNULL,
+                                   env=tiny_run.environment(",".join(filter(None, [f"{point}=stop", also]))), stdin=subprocess.DEVNULL,
                                    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         _, status = os.waitpid(process.pid, os.WUNTRACED)
         self.assertTrue(os.WIFSTOPPED(status), f"{point} was not reached")
@@ -69,7 +69,48 @@ class Signals(unittest.TestCase):
     def test_in_a_rollout_the_step_is_dropped(self):
         self.check("rollout", "rollout.begin:3", signal.SIGTERM, 2)
 
-    def test_in_an_update_the_step_is_finished(self):
+    def check_at_once(self, name, point, hit, finished_steps, change=lambda recipe: recipe):
+        """Stopped at the hit-th pass of `point`, the run does not come to the next; resumed, it ends as one left alone.
+
+        `change`: of the recipe, for both."""
+        folders = []
+        for kind in ("left-alone", "stopped"):
+            folders.append(self.fresh(f"{name}-{kind}"))
+            recipe = folders[-1] / "tiny.toml"
+            recipe.write_text(change(recipe.read_text()))
+        reference, folder = folders
+        result = tiny_run.run(BINARY, "train", "tiny.toml", cwd=reference)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        code, stderr = self.interrupted(folder, f"{point}:{hit}", [signal.SIGTERM], f"{point}:{hit + 1}=kill")
+        self.assertEqual(code, 130, stderr)
+        steps = [path.name for path in (folder / "runs/tiny/checkpoints").iterdir() if path.name != ".lock"]
+        self.assertEqual(steps, [f"step_{finished_steps:06}"])
+        resumed = tiny_run.run(BINARY, "train", "tiny.toml", "--resume", cwd=folder)
+        self.assertEqual(resumed.returncode, 0, resumed.stderr)
+        self.assertEqual(list(tiny_run.differences(folder / "runs/tiny", reference / "runs/tiny")), [])
+
+    def test_in_a_text_no_further_token_is_decoded(self):
+        self.check_at_once("decode", "rollout.decode_step", 3, 0)
+
+    def test_in_an_image_no_further_step_is_denoised(self):
+        self.check_at_once("denoise", "rollout.denoising_step", 2, 0)
+
+    def test_in_an_evaluation_no_further_token_is_decoded(self):
+        self.check_at_once("evaluated", "rollout.decode_step", 2, 0,
+                           lambda recipe: recipe + "\n[eval]\nprompts = \"prompts.jsonl\"\n")
+
+    def test_in_an_update_no_further_micro_batch_is_begun(self):
+        small = lambda recipe: recipe.replace("group_size = 3", "group_size = 3\nmicro_batch_tokens = 60")  # noqa: E731
+        self.check_at_once("micro", "update.micro_batch", 2, 0, small)
+
+    def test_in_the_second_mini_batch_the_first_is_taken_back(self):
+        def several(recipe):
+            recipe = recipe.replace("group_size = 3", "group_size = 3\nmicro_batch_tokens = 60\nnum_minibatches = 2")
+            return recipe.replace("[rollout.window]", "[monitor.drift]\nevery = 1\n[rollout.window]")
+        passes = 6  # micro-batches of one sample
+        self.check_at_once("mini", "update.micro_batch", passes + passes - 1, 1, several)
+
+    def test_in_an_update_whose_last_micro_batch_is_done_the_step_is_finished(self):
         self.check("update", "optim.before:2", signal.SIGINT, 2)
 
     def test_in_the_last_evaluation(self):

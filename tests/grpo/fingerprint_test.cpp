@@ -70,7 +70,7 @@ class FingerprintTest : public ::testing::Test {
                                .rollout = config};
     // The same check without a step, which would make the weights others than the rollout's.
     if (only_check) measure_log_prob_noise(setup, all);
-    return only_check ? UpdateStats{} : update(setup, all, advantages, 1.0);
+    return only_check ? UpdateStats{} : update(setup, all, advantages, 1.0).value();
   }
   /// What the update says of these trajectories; empty where it trains on them.
   std::string complaint(const std::vector<Trajectory>& all) {

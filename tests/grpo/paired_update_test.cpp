@@ -63,7 +63,8 @@ class PairedUpdate : public ::testing::Test {
                    .clip = clip,
                    .config = config,
                    .rollout = rollout_config},
-                  all, advantages, 1.0);
+                  all, advantages, 1.0)
+        .value();
   }
   std::map<std::string, at::Tensor> weights() const {
     std::map<std::string, at::Tensor> copies;

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <map>
 #include <memory>
@@ -94,8 +95,10 @@ class Update : public ::testing::Test {
                             .optimizer = optimizer,
                             .clip = clip,
                             .config = config,
-                            .rollout = rollout_config},
-                           all, advantages, 1.0);
+                            .rollout = rollout_config,
+                            .runtime = runtime},
+                           all, advantages, 1.0)
+                        .value();
     for (const NamedTensor& state : optimizer.state().tensors) {
       const size_t dot = state.name.rfind('.');
       const std::string name = state.name.substr(0, dot), what = state.name.substr(dot + 1);
@@ -123,6 +126,7 @@ class Update : public ::testing::Test {
   std::unique_ptr<policy::Bagel> model, reference;
   RolloutConfig rollout_config = testing::tiny_rollout();
   GrpoConfig config;
+  Runtime runtime = {.threads = 1};
   optim::OptimConfig optim_config;
 };
 
@@ -160,6 +164,72 @@ TEST_F(Update, MicroBatchesChangeNeitherNumbersNorGradients) {
   config.image.ratio_norm = true;
   config.text.truncated = Truncated::penalize;
   compare("ratio_norm, truncated texts penalized");
+}
+
+/// The update on one thread and on workers, by its bits.
+template <typename Run>
+void expect_same_bits_on_workers(Runtime& runtime, const Run& run) {
+  runtime.threads = 1;
+  const Outcome one = run();
+  EXPECT_GE(one.stats.at("optim/micro_batches"), 4);
+  EXPECT_GT(one.stats.at("optim/grad_norm"), 0);
+  for (const int64_t threads : {2, 3, 16}) {
+    runtime.threads = threads;
+    const Outcome many = run();
+    EXPECT_EQ(many.stats, one.stats) << threads;
+    ASSERT_EQ(many.grads.size(), one.grads.size());
+    for (const auto& [name, grad] : one.grads) EXPECT_TRUE(at::equal(many.grads.at(name), grad)) << name;
+    EXPECT_EQ(many.steps, one.steps);
+  }
+}
+
+TEST_F(Update, AnyNumberOfWorkersGivesTheSameBits) {
+  model = testing::embedded_bagel();
+  reference = testing::embedded_bagel();
+  ASSERT_TRUE(policy::is_small(*model));
+  const auto all = roll();
+  move_a_little(*model);
+  config.micro_batch_tokens = 150;
+  config.image.penalty = flow::Penalty::velocity_mse;
+  config.text.kl_beta = 0.1;
+  expect_same_bits_on_workers(runtime, [&] { return run(all); });
+  config.num_minibatches = 2;
+  expect_same_bits_on_workers(runtime, [&] { return run(all); });
+}
+
+TEST_F(LoraUpdate, AnyNumberOfWorkersGivesTheSameBits) {
+  model = testing::embedded_bagel(policy::TrainMode::lora);
+  ASSERT_TRUE(policy::is_small(*model));
+  testing::randomize_adapters(*model);
+  const auto all = roll();
+  config.micro_batch_tokens = 150;
+  config.image.penalty = flow::Penalty::velocity_mse;
+  config.text.kl_beta = 0.1;
+  expect_same_bits_on_workers(runtime, [&] { return run(all); });
+}
+
+TEST_F(Update, AStopDropsTheMiniBatch) {
+  model = testing::embedded_bagel();
+  reference = testing::embedded_bagel();
+  const auto all = roll();
+  config.micro_batch_tokens = 150;
+  std::atomic<int> signal{15};
+  for (const int64_t threads : {1, 2}) {
+    optim::AdamW optimizer(optim_config, trained(*model));
+    optim::GradClip clip(optim_config);
+    const auto version = model->weights_version();
+    EXPECT_EQ(update({.policy = *model,
+                      .reference = reference.get(),
+                      .optimizer = optimizer,
+                      .clip = clip,
+                      .config = config,
+                      .rollout = rollout_config,
+                      .runtime = {.stop = StopToken(signal), .threads = threads}},
+                     all, advantages_for(all), 1.0),
+              std::nullopt);
+    EXPECT_EQ(model->weights_version(), version);
+    for (const NamedTensor& p : trained(*model)) EXPECT_FALSE(p.tensor.grad().defined()) << p.name;
+  }
 }
 
 TEST_F(Update, RowsMayComeInAnyOrder) {

@@ -91,14 +91,14 @@ TEST(Progress, WithoutARewardALossStandsForTheRun) {
 
   Screen plain;
   Progress sft(plain.options(false));
-  sft.record({.step = 0, .values = {{"sft/reconstruction_l1", 0.5}, {"sft/kl", 2}, {"time/step", 1}}});
+  sft.record({.step = 1, .values = {{"sft/reconstruction_l1", 0.5}, {"sft/kl", 2}, {"time/step", 1}}});
   sft.finish();
   EXPECT_NE(plain.text.find("step 1/200  sft/reconstruction_l1 0.5  1.00 s"), std::string::npos) << plain.text;
   EXPECT_NE(plain.text.find("sft/reconstruction_l1 0.5 -> 0.5"), std::string::npos) << plain.text;
 }
 
 TEST(Progress, UpToThreeRewardsAreNamedWhereThereAreSeveral) {
-  StepRecord record = record_of(0, 0.25);
+  StepRecord record = record_of(1, 0.25);
   record.values["reward/std"] = 0.1;
   record.values["reward/dropped"] = 3;
   record.values["reward/geneval"] = 0.5;
@@ -122,8 +122,8 @@ TEST(Progress, UpToThreeRewardsAreNamedWhereThereAreSeveral) {
 TEST(Progress, AStepWithoutARewardShowsNoneOfAnEarlierOne) {
   Screen screen;
   Progress progress(screen.options(true));
-  progress.record(record_of(0, 0.25));
-  progress.record({.step = 1, .values = {{"reward/dropped", 6}}});
+  progress.record(record_of(1, 0.25));
+  progress.record({.step = 2, .values = {{"reward/dropped", 6}}});
   EXPECT_NE(screen.last_line().find("step 2/200"), std::string::npos);
   EXPECT_NE(screen.last_line().find("reward -"), std::string::npos) << screen.last_line();
 }

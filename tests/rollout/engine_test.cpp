@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <variant>
@@ -115,6 +116,73 @@ TEST_F(Engine, TrajectoriesComeGroupByGroupWithWhatTrainingNeeds) {
   }
   EXPECT_GT(ended, 0);  // make_texts_end: both kinds are there
   EXPECT_LT(ended, 12);
+}
+
+TEST_F(Engine, AnyNumberOfWorkersGivesTheSameBits) {
+  RolloutConfig config = tiny_rollout();
+  config.episode = {kText, kImage, kText, kImage};
+  const auto five = prompts({"a red circle", "two squares beside a star", "a star", "a blue star", "a circle"});
+  RolloutRequest what = request(five, 7);
+  what.guidance.text_scale = 2;
+  const auto small = testing::embedded_bagel();
+  ASSERT_TRUE(policy::is_small(*small));
+  const auto with_threads = [&](int64_t threads, const RolloutConfig& how) {
+    std::vector<int> calls(5);
+    what.on_group = [&](int64_t p, const std::vector<data::Sample>& group) {
+      ++calls.at(p);
+      EXPECT_EQ(group.size(), 7U);
+      EXPECT_EQ(group.front().group, p);
+    };
+    auto all = RolloutEngine(*small, how, {.seed = 11, .threads = threads}, "draw").rollout(what);
+    EXPECT_EQ(calls, std::vector<int>(5, 1)) << threads;
+    return all;
+  };
+  const auto one = with_threads(1, config);
+  ASSERT_EQ(one.size(), 35U);
+  RolloutConfig tight = config;
+  tight.token_budget = 600;
+  for (const auto& [threads, how] : {std::pair(2, config), {3, config}, {9, config}, {2, tight}}) {
+    const auto all = with_threads(threads, how);
+    ASSERT_EQ(all.size(), one.size());
+    for (size_t i = 0; i < all.size(); ++i) {
+      expect_same(all[i], one[i], 0);
+      for (size_t n = 0; n < all[i].flows.size(); ++n) {
+        EXPECT_TRUE(at::equal(stream(all[i], n).velocities, stream(one[i], n).velocities));
+        EXPECT_EQ(first_difference(image(all[i], n).fingerprint, image(one[i], n).fingerprint), "");
+        EXPECT_EQ(first_difference(text(all[i], n).fingerprint, text(one[i], n).fingerprint), "");
+      }
+      for (size_t k = 0; k < all[i].sample.segments.size(); ++k) {
+        EXPECT_EQ(all[i].sample.segments[k].image.pixels, one[i].sample.segments[k].image.pixels);
+      }
+    }
+  }
+}
+
+TEST_F(Engine, WhatAWorkerThrowsIsThrown) {
+  const auto small = testing::embedded_bagel();
+  auto broken = prompts({"a red circle", "a star", "a square"});
+  broken[1].images = {"not-there.png"};
+  try {
+    RolloutEngine(*small, tiny_rollout(), {.seed = 11, .threads = 2}, "").rollout(request(broken, 4));
+    FAIL() << "nothing was thrown";
+  } catch (const BadInput& error) {
+    EXPECT_NE(std::string(error.what()).find("not-there.png"), std::string::npos) << error.what();
+  }
+}
+
+TEST_F(Engine, AStopLeavesNothingBehind) {
+  const auto small = testing::embedded_bagel();
+  for (const int64_t threads : {1, 2}) {
+    std::atomic<int> signal{0};
+    RolloutEngine engine(*small, tiny_rollout(), {.stop = StopToken(signal), .seed = 11, .threads = threads}, "");
+    signal = 15;
+    EXPECT_TRUE(engine.rollout(request(three, 4)).empty());
+    signal = 0;
+    const auto again = engine.rollout(request(three, 4));
+    const auto all = RolloutEngine(*small, tiny_rollout(), {.seed = 11}, "").rollout(request(three, 4));
+    ASSERT_EQ(again.size(), all.size());
+    for (size_t i = 0; i < all.size(); ++i) expect_same(again[i], all[i], 0);
+  }
 }
 
 TEST_F(Engine, TheTokenBudgetDoesNotChangeTheResult) {

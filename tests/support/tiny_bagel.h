@@ -24,6 +24,16 @@ inline std::unique_ptr<policy::Bagel> tiny_bagel(policy::TrainMode train = polic
   return policy::Bagel::load(config, {.seed = 5});
 }
 
+/// The model of assets/shapes-base, in which a row's bits do not depend on its neighbours.
+inline std::unique_ptr<policy::Bagel> embedded_bagel(policy::TrainMode train = policy::TrainMode::full) {
+  policy::PolicyConfig config;
+  config.model = UNIGRPO_SOURCE_DIR "/assets/shapes-base";
+  config.train = train;
+  config.lora.rank = 4;
+  config.lora.alpha = 8;
+  return policy::Bagel::load(config, {.seed = 5});
+}
+
 inline at::Tensor parameter(const policy::UnifiedPolicy& model, const std::string& name) {
   for (const NamedTensor& p : model.parameters()) {
     if (p.name == name) return p.tensor;

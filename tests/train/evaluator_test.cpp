@@ -160,6 +160,7 @@ reward::TermConfig dead_judge() {
   reward::TermConfig term{.name = "judge", .kind = reward::RewardKind::http};
   term.http.url = "http://127.0.0.1:9/";
   term.http.max_tries = 1;
+  term.http.probe = false;
   term.http.timeout_s = 2;
   return term;
 }

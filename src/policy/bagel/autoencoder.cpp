@@ -21,7 +21,14 @@ struct Conv {
         bias(w.take(name + ".bias", {out})),
         stride(stride_),
         padding(padding_ < 0 ? kernel / 2 : padding_) {}
-  at::Tensor operator()(const at::Tensor& x) const { return at::conv2d(x, weight, bias, stride, padding); }
+  // at::conv2d takes another product for a single image, and for kernels of 1x1 in batches below 16 on one thread: an
+  // image's bits would depend on those beside it (findings/conv2d_batch.sh).
+  at::Tensor operator()(const at::Tensor& x) const {
+    if (x.is_cpu() && x.scalar_type() == at::kFloat && at::globalContext().hasMKLDNN()) {
+      return at::mkldnn_convolution(x.contiguous(), weight, bias, {padding, padding}, {stride, stride}, {1, 1}, 1);
+    }
+    return at::conv2d(x, weight, bias, stride, padding);
+  }
 };
 
 struct GroupNorm {

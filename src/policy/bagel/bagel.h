@@ -63,6 +63,8 @@ class Bagel final : public MotPolicy {
   std::vector<Image> decode(const at::Tensor& latents, LatentGrid grid) override;
 
   TrainOutput forward_train(const TrainBatch& batch) override;
+  std::unique_ptr<UnifiedPolicy> share() const override { return another(); }
+  std::unique_ptr<Bagel> another() const { return std::unique_ptr<Bagel>(new Bagel(*this)); }
 
   const BagelConfig& config() const { return config_; }
   const Autoencoder& autoencoder() const { return *autoencoder_; }
@@ -72,6 +74,7 @@ class Bagel final : public MotPolicy {
 
  private:
   friend class BagelDenoiser;
+  Bagel(const Bagel&) = default;
   Bagel(const BagelConfig& config, nn::Weights weights, std::unique_ptr<Autoencoder> autoencoder,
         std::unique_ptr<data::Tokenizer> tokenizer, const std::filesystem::path& folder);
   /// Takes the weights that belong to no part of their own: latents in and out, time.
@@ -87,8 +90,8 @@ class Bagel final : public MotPolicy {
   at::Tensor embed_vision(std::span<const VisionBlock* const> blocks) const;
 
   BagelConfig config_;
-  std::unique_ptr<VisionTower> vision_;
-  std::unique_ptr<Autoencoder> autoencoder_;
+  std::shared_ptr<const VisionTower> vision_;
+  std::shared_ptr<const Autoencoder> autoencoder_;
   nn::Linear vae2llm_, llm2vae_, time_fc1_, time_fc2_;
   at::Tensor latent_positions_;
   int64_t image_start_ = 0, image_end_ = 0;

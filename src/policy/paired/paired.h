@@ -72,6 +72,10 @@ class Paired final : public UnifiedPolicy {
   void enable_adapters(bool on) override;
   uint64_t adapter_state() const override;
   uint64_t weights_version() const override;
+  bool recomputes() const override { return text_->recomputes(); }
+  std::unique_ptr<UnifiedPolicy> share() const override {
+    return std::unique_ptr<Paired>(new Paired(text_->another(), image_->another(), folder_));
+  }
 
  private:
   /// What each half has read; `unread`: ids of an open text block, which the image model has yet to read.

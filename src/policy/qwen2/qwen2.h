@@ -41,8 +41,11 @@ class Qwen2 final : public MotPolicy {
   std::vector<Image> decode(const at::Tensor&, LatentGrid) override { refuse_images(); }
 
   TrainOutput forward_train(const TrainBatch& batch) override;
+  std::unique_ptr<UnifiedPolicy> share() const override { return another(); }
+  std::unique_ptr<Qwen2> another() const { return std::unique_ptr<Qwen2>(new Qwen2(*this)); }
 
  private:
+  Qwen2(const Qwen2&) = default;
   Qwen2(const MotConfig& config, nn::Weights weights, std::unique_ptr<data::Tokenizer> tokenizer,
         const std::filesystem::path& folder);
   [[noreturn]] void refuse_images() const;
