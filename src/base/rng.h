@@ -52,10 +52,14 @@ class RandomStream {
   double normal();
   bool chance(double probability) { return uniform() < probability; }
 
+  /// Philox's key, and the upper half of its counter: what kernels make the same numbers from.
+  uint64_t key() const { return key_; }
+  uint64_t stream() const { return stream_; }
+
  private:
   void refill();
   uint64_t key_ = 0;
-  uint64_t stream_ = 0;  // upper half of the counter: a second, independent mix of the StreamKey
+  uint64_t stream_ = 0;  // a second, independent mix of the StreamKey
   uint64_t counter_ = 0;
   std::array<uint32_t, 4> block_{};
   uint32_t used_ = 4;

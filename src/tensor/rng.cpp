@@ -2,23 +2,27 @@
 
 #include <ATen/ATen.h>
 
-namespace unigrpo::tensor {
+#include "kernels/keyed_random.h"
 
-at::Tensor normal(at::IntArrayRef shape, const StreamKey& key) {
-  at::Tensor out = at::empty(shape, at::kFloat);
-  RandomStream stream(key);
-  float* data = out.mutable_data_ptr<float>();
-  for (int64_t i = 0; i < out.numel(); ++i) data[i] = static_cast<float>(stream.normal());
+namespace unigrpo::tensor {
+namespace {
+
+kernels::RandomKey random_key(const StreamKey& key) {
+  const RandomStream stream(key);
+  return {.key = stream.key(), .stream = stream.stream()};
+}
+
+}  // namespace
+
+at::Tensor normal(at::IntArrayRef shape, const StreamKey& key, at::Device device) {
+  at::Tensor out = at::empty(shape, at::TensorOptions(at::kFloat).device(device));
+  kernels::keyed_normal_(out, random_key(key));
   return out;
 }
 
-at::Tensor uniform(at::IntArrayRef shape, const StreamKey& key) {
-  at::Tensor out = at::empty(shape, at::kFloat);
-  RandomStream stream(key);
-  float* data = out.mutable_data_ptr<float>();
-  for (int64_t i = 0; i < out.numel(); ++i) {
-    data[i] = static_cast<float>(stream.next_u32() >> 8) * 0x1.0p-24F;
-  }
+at::Tensor uniform(at::IntArrayRef shape, const StreamKey& key, at::Device device) {
+  at::Tensor out = at::empty(shape, at::TensorOptions(at::kFloat).device(device));
+  kernels::keyed_uniform_(out, random_key(key));
   return out;
 }
 

@@ -6,12 +6,12 @@
 
 namespace unigrpo::tensor {
 
-/// Standard normal numbers from a keyed stream: float32 on the CPU, filled in row-major order.
-/// The same key gives the same numbers on any rank and after any restart; a longer tensor begins
-/// with the shorter one's numbers.
-at::Tensor normal(at::IntArrayRef shape, const StreamKey& key);
+/// Standard normal numbers from a keyed stream: float32, filled in row-major order, made where they are wanted.
+/// The same key gives the same numbers on any rank and after any restart; a longer tensor begins with the shorter one's
+/// numbers. A device's differ from the CPU's by 1 ulp (kernels/keyed_random.h).
+at::Tensor normal(at::IntArrayRef shape, const StreamKey& key, at::Device device = at::kCPU);
 
-/// Uniform in [0, 1), float32 on the CPU (24 random bits, so never 1).
-at::Tensor uniform(at::IntArrayRef shape, const StreamKey& key);
+/// Uniform in [0, 1), float32 (24 random bits, so never 1); the same bits on every device.
+at::Tensor uniform(at::IntArrayRef shape, const StreamKey& key, at::Device device = at::kCPU);
 
 }  // namespace unigrpo::tensor

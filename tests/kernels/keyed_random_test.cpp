@@ -1,0 +1,44 @@
+#include "kernels/keyed_random.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "base/rng.h"
+
+namespace unigrpo::kernels {
+namespace {
+
+// base/rng.h is the second implementation: a stream that goes from number to number.
+TEST(KeyedRandom, NormalsAreThoseOfTheStream) {
+  for (const int64_t count : {0, 1, 2, 3, 4096, 100001}) {
+    RandomStream stream({.seed = 7, .sample = 3, .purpose = Purpose::sde_noise});
+    const RandomKey key{.key = stream.key(), .stream = stream.stream()};
+    std::vector<float> expected(count);
+    for (float& value : expected) value = static_cast<float>(stream.normal());
+    const at::Tensor out = at::empty({count}, at::kFloat);
+    keyed_normal_(out, key);
+    EXPECT_TRUE(at::equal(out, at::from_blob(expected.data(), {count}, at::kFloat))) << count;
+  }
+}
+
+TEST(KeyedRandom, UniformsAreThoseOfTheStream) {
+  for (const int64_t count : {1, 4, 5, 50003}) {
+    RandomStream stream({.seed = 1234567890123456789ULL, .prompt = 1});
+    const RandomKey key{.key = stream.key(), .stream = stream.stream()};
+    std::vector<float> expected(count);
+    for (float& value : expected) value = static_cast<float>(stream.next_u32() >> 8) * 0x1.0p-24F;
+    const at::Tensor out = at::empty({count}, at::kFloat);
+    keyed_uniform_(out, key);
+    EXPECT_TRUE(at::equal(out, at::from_blob(expected.data(), {count}, at::kFloat))) << count;
+  }
+}
+
+TEST(KeyedRandom, OtherThanContiguousFloat32IsRefused) {
+  EXPECT_THROW(keyed_normal_(at::empty({4}, at::kDouble), {}), c10::Error);
+  EXPECT_THROW(keyed_uniform_(at::empty({4, 2}, at::kFloat).t(), {}), c10::Error);
+}
+
+}  // namespace
+}  // namespace unigrpo::kernels
