@@ -7,8 +7,8 @@
 namespace unigrpo::kernels {
 
 /// Counter-based random numbers: Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") with
-/// the 128-bit counter (block, stream). Block b gives four 32-bit words w0..w3, so any element can be made without those
-/// before it: on every device, in any order, by any number of threads.
+/// the 128-bit counter (block, stream). Block b gives four 32-bit words w0..w3, so any element can be made without
+/// those before it: on every device, in any order, by any number of threads.
 struct RandomKey {
   uint64_t key = 0;
   uint64_t stream = 0;

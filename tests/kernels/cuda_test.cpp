@@ -1,5 +1,7 @@
 // The CUDA kernels against the CPU reference; skipped where there is no device.
 #include "kernels/gather_log_prob.h"
+#include "kernels/keyed_random.h"
+#include "kernels/sample_tokens.h"
 #include "kernels/sde_step.h"
 #include "support/tensors.h"
 
@@ -28,6 +30,31 @@ TEST_F(CudaKernels, SdeStepIsTheReference) {
       EXPECT_TRUE(close(log_prob_gpu.cpu(), log_prob_cpu, 1e-5, 1e-5));
       EXPECT_TRUE(at::equal(log_prob_gpu, sde_log_prob(x.cuda(), v.cuda(), x_gpu, c.cuda(), gaussian)));
     }
+  }
+}
+
+TEST_F(CudaKernels, KeyedRandomNumbersAreTheCpus) {
+  const RandomKey key{.key = 123456789012345ULL, .stream = 987654321ULL};
+  for (const int64_t count : {1, 2, 3, 5, 4096, 100001}) {
+    const at::Tensor normal_cpu = at::empty({count}, at::kFloat), uniform_cpu = at::empty({count}, at::kFloat);
+    const at::Tensor normal_gpu = normal_cpu.cuda(), uniform_gpu = uniform_cpu.cuda();
+    keyed_normal_(normal_cpu, key);
+    keyed_normal_(normal_gpu, key);
+    keyed_uniform_(uniform_cpu, key);
+    keyed_uniform_(uniform_gpu, key);
+    EXPECT_TRUE(close(normal_gpu.cpu(), normal_cpu, 1e-7, 2e-7)) << count;  // 1 ulp
+    EXPECT_TRUE(at::equal(uniform_gpu.cpu(), uniform_cpu)) << count;
+  }
+}
+
+TEST_F(CudaKernels, SampledTokensAreTheCpus) {
+  for (const int64_t vocabulary : {1, 33, 256, 257, 50001, 151936}) {
+    at::Tensor logits = at::randn({64, vocabulary}) * 4;
+    if (vocabulary > 33) logits.select(1, 7).fill_(-INFINITY);
+    const at::Tensor uniforms = at::rand({64}, at::kDouble);
+    EXPECT_TRUE(
+        at::equal(sample_tokens(logits.cuda(), uniforms.cuda(), 0.8).cpu(), sample_tokens(logits, uniforms, 0.8)))
+        << vocabulary;
   }
 }
 
