@@ -5,30 +5,38 @@ if(NOT Torch_DIR)
     list(GET wheel 0 Torch_DIR)
   endif()
 endif()
-set(TORCH_CUDA_ARCH_LIST "8.0;9.0" CACHE STRING "GPU architectures of the kernels")
 
-# The wheel's headers come as SYSTEM and before Debian's, its fmt among them, which is newer than the system's.
-add_library(unigrpo_torch INTERFACE)
-if(UNIGRPO_CUDA)
-  find_package(Torch REQUIRED)
-  target_link_libraries(unigrpo_torch INTERFACE ${TORCH_LIBRARIES})
-  target_include_directories(unigrpo_torch SYSTEM INTERFACE ${TORCH_INCLUDE_DIRS})
-  separate_arguments(torch_flags UNIX_COMMAND "${TORCH_CXX_FLAGS}")
-  target_compile_options(unigrpo_torch INTERFACE $<$<COMPILE_LANGUAGE:CXX>:${torch_flags}>)
-else()
-  # A CUDA wheel's package file insists on the CUDA toolkit, and its libtorch.so drags the GPU libraries into every
-  # process (0.2 s a start). The CPU half of either wheel is two libraries, so they are named here.
-  find_library(UNIGRPO_TORCH_CPU torch_cpu HINTS ${Torch_DIR}/../../../lib PATH_SUFFIXES lib)
-  find_library(UNIGRPO_C10 c10 HINTS ${Torch_DIR}/../../../lib PATH_SUFFIXES lib)
-  find_path(UNIGRPO_TORCH_INCLUDE ATen/ATen.h HINTS ${Torch_DIR}/../../../include PATH_SUFFIXES include)
-  if(NOT UNIGRPO_TORCH_CPU OR NOT UNIGRPO_C10 OR NOT UNIGRPO_TORCH_INCLUDE)
-    message(FATAL_ERROR "LibTorch not found: run scripts/setup.sh, or give -DCMAKE_PREFIX_PATH or -DTorch_DIR, or "
-                        "-DUNIGRPO_TORCH=OFF for the half that does not need it")
+# The wheel's own package file is not used: it insists on the CUDA toolkit, drags the GPU libraries into every process
+# (0.2 s a start), and in 2.11.0 its CUDA targets name the relative folder "include", which CMake refuses. The
+# wheel's headers come as SYSTEM and before Debian's, its fmt among them, which is newer than the system's.
+function(unigrpo_find_torch variable library)
+  find_library(${variable} ${library} HINTS ${Torch_DIR}/../../../lib PATH_SUFFIXES lib)
+  if(NOT ${variable})
+    message(FATAL_ERROR "LibTorch's lib${library}.so not found: run scripts/setup.sh, or give -DCMAKE_PREFIX_PATH or "
+                        "-DTorch_DIR, or -DUNIGRPO_TORCH=OFF for the half that does not need it")
   endif()
-  message(STATUS "LibTorch: ${UNIGRPO_TORCH_CPU}")
-  target_link_libraries(unigrpo_torch INTERFACE ${UNIGRPO_TORCH_CPU} ${UNIGRPO_C10})
-  target_include_directories(unigrpo_torch SYSTEM INTERFACE ${UNIGRPO_TORCH_INCLUDE}
-                             ${UNIGRPO_TORCH_INCLUDE}/torch/csrc/api/include)
+endfunction()
+unigrpo_find_torch(UNIGRPO_TORCH_CPU torch_cpu)
+unigrpo_find_torch(UNIGRPO_C10 c10)
+find_path(UNIGRPO_TORCH_INCLUDE ATen/ATen.h HINTS ${Torch_DIR}/../../../include PATH_SUFFIXES include REQUIRED)
+message(STATUS "LibTorch: ${UNIGRPO_TORCH_CPU}")
+add_library(unigrpo_torch INTERFACE)
+target_link_libraries(unigrpo_torch INTERFACE ${UNIGRPO_TORCH_CPU} ${UNIGRPO_C10})
+target_include_directories(unigrpo_torch SYSTEM INTERFACE ${UNIGRPO_TORCH_INCLUDE}
+                           ${UNIGRPO_TORCH_INCLUDE}/torch/csrc/api/include)
+if(UNIGRPO_CUDA)
+  if(CMAKE_VERSION VERSION_LESS 3.29)
+    message(FATAL_ERROR "CUDA 13 in C++20 needs CMake 3.29 or newer, this is ${CMAKE_VERSION}: "
+                        "scripts/setup.sh puts one into .venv/bin")
+  endif()
+  set(CMAKE_CUDA_ARCHITECTURES "80;90" CACHE STRING "GPU architectures of the kernels")
+  enable_language(CUDA)
+  find_package(CUDAToolkit 13 REQUIRED)
+  unigrpo_find_torch(UNIGRPO_TORCH_CUDA torch_cuda)
+  unigrpo_find_torch(UNIGRPO_C10_CUDA c10_cuda)
+  # Operations register themselves when the library is loaded; no symbol of it is asked for by name.
+  target_link_libraries(unigrpo_torch INTERFACE -Wl,--no-as-needed ${UNIGRPO_TORCH_CUDA} ${UNIGRPO_C10_CUDA}
+                        -Wl,--as-needed CUDA::cudart)
 endif()
 
 # at::parallel_for is inline and runs serially in a file compiled without OpenMP.
