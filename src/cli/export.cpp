@@ -99,8 +99,6 @@ int run(const ExportOptions& options) {
   if (!fs::exists(recipe_file))
     throw BadInput("{}: not a run folder (no recipe.toml){}", options.run, seen_from(options.run));
   const auto recipe = recipe::parse(recipe_file, {}, recipe::Command::check);
-  const policy::Family& family = policy::family_of(recipe.policy.model);
-  require_possible(options, recipe, family);
   const fs::path checkpoints = fs::path(options.run) / "checkpoints";
   if (options.step && !fs::exists(checkpoints / io::step_name(*options.step))) {
     throw BadInput("{}: no checkpoint of step {}; {}", checkpoints.string(), *options.step, steps_in(checkpoints));
@@ -110,6 +108,8 @@ int run(const ExportOptions& options) {
                           : checkpoint::newest_checkpoint(checkpoints);
   if (!loaded) throw BadInput("{}: no checkpoint to export", checkpoints.string());
   require_same_model(recipe, *loaded, options.run);
+  const policy::Family& family = policy::family_of(recipe.policy.model);
+  require_possible(options, recipe, family);
   const auto policy = policy::load(recipe.policy, make_runtime({.seed = static_cast<uint64_t>(recipe.run.seed)}));
   const bool averaged = recipe.optim.ema.enabled && !options.raw;
   assign_weights(train::trained_parameters(*policy), loaded->tensors(averaged ? "ema" : "policy"),
