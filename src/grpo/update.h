@@ -29,8 +29,9 @@ struct UpdateSetup {
   Runtime runtime = {};  // its threads and its stop token
 };
 
-/// Optimizer steps over a rollout batch, as plan_update() says; the loss is minibatch_loss.h's. Empty where a stop came, which is asked before each micro-batch: the mini-batch under way is
-/// dropped, those before it have moved the weights. Fault point: update.micro_batch.
+/// Optimizer steps over a rollout batch, as plan_update() says; the loss is minibatch_loss.h's. Empty where a stop
+/// came, which is asked before each micro-batch: the mini-batch under way is dropped, those before it have moved the
+/// weights. Fault point: update.micro_batch.
 ///
 /// Micro-batches of a small model (policy::is_small) that keeps its activations run on workers, one a thread of the
 /// runtime; their gradients are added in the order of the plan, so that the bits are those of one thread.

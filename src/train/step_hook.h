@@ -33,8 +33,8 @@ class StepHook {
   /// Before the run's first step; what it adds to `metrics` stands in the row of step 0.
   virtual void before_training(std::map<std::string, double>& /*metrics*/) {}
   /// The step is drawn and will be finished; the weights are still those it was drawn with. False: a stop was asked
-  /// for, and the step is dropped; nothing has changed. Where the update is dropped after it, the hook's state is what it
-  /// was before this call.
+  /// for, and the step is dropped; nothing has changed. Where the update is dropped after it, the hook's state is what
+  /// it was before this call.
   virtual bool before_update(Step& /*step*/) { return true; }
   /// The weights have moved; what it adds to the step's metrics stands in its row. False: a stop came before it was
   /// done. The row then waits until the run goes on, and all hooks are called again for the step, of which only the

@@ -10,8 +10,8 @@
 
 #include "base/log.h"
 #include "base/rng.h"
-#include "io/checkpoint_layout.h"
 #include "checkpoint/snapshots.h"
+#include "io/checkpoint_layout.h"
 #include "io/step_folder.h"
 #include "support/temp_folder.h"
 
