@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/fault.h"
 #include "base/rng.h"
+#include "base/statistics.h"
 #include "data/prompt_file.h"
 #include "data/worlds/shapes_world.h"
 #include "io/json.h"
@@ -72,12 +73,8 @@ std::optional<double> mean_of(const std::vector<double>& values) {
 
 /// Of the mean, from the spread between the values: std / sqrt(n), the std with n - 1.
 std::optional<double> standard_error(const std::vector<double>& values) {
-  const auto n = static_cast<double>(values.size());
-  if (n < 2) return std::nullopt;
-  const double mean = *mean_of(values);
-  double squares = 0;
-  for (const double value : values) squares += (value - mean) * (value - mean);
-  return std::sqrt(squares / (n - 1) / n);
+  if (values.size() < 2) return std::nullopt;
+  return spread_of(values, /*ddof=*/1).std / std::sqrt(static_cast<double>(values.size()));
 }
 
 /// The prompts of a tag, or all.
@@ -189,10 +186,6 @@ std::vector<reward::TermConfig> default_eval_rewards(const std::string& prompts)
       prompts, first.line);
 }
 
-std::vector<reward::TermConfig> eval_rewards(const recipe::EvalConfig& config) {
-  return config.rewards.empty() ? default_eval_rewards(config.prompts) : config.rewards;
-}
-
 EvalResult summarize(const reward::ScoreTable& table, std::span<const std::string> tags, int64_t num_samples,
                      double max_dropped) {
   EvalResult result;
@@ -210,7 +203,10 @@ EvalResult summarize(const reward::ScoreTable& table, std::span<const std::strin
 }
 
 Evaluator::Evaluator(const EvalOptions& options, const Runtime& runtime)
-    : runtime_(runtime), prompts_(choose_prompts(options)), rewarder_(judge(options.rewards, runtime)) {
+    : runtime_(runtime),
+      rewards_(options.rewards),
+      prompts_(choose_prompts(options)),
+      rewarder_(judge(options.rewards, runtime)) {
   rewarder_.check_prompts(prompts_, options.prompts);
 }
 
@@ -268,7 +264,7 @@ std::unique_ptr<Evaluator> make_evaluator(const recipe::Recipe& recipe, const Ru
   EvalOptions options;
   options.prompts = recipe.eval.prompts;
   options.max_prompts = recipe.eval.max_prompts;
-  options.rewards = eval_rewards(recipe.eval);
+  options.rewards = recipe.eval.rewards.empty() ? default_eval_rewards(recipe.eval.prompts) : recipe.eval.rewards;
   return std::make_unique<Evaluator>(options, runtime);
 }
 

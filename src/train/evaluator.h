@@ -24,8 +24,6 @@ reward::TermConfig eval_reward(reward::RewardKind kind);
 /// What judges the rows of a prompt file, by what its first one holds: metadata.changed: edit, metadata.answer: answer,
 /// include: geneval, metadata.text: ocr. Throws BadInput `file:line` where it holds none of these.
 std::vector<reward::TermConfig> default_eval_rewards(const std::string& prompts);
-/// Those of a recipe's [eval], or the default for its prompts.
-std::vector<reward::TermConfig> eval_rewards(const recipe::EvalConfig& config);
 
 /// How a model is scored on a prompt file.
 struct EvalOptions {
@@ -84,9 +82,11 @@ class Evaluator {
   /// The same model, options and seed give the same images: noise is a function of (seed, the row's own seed or its
   /// index, sample index). `options`: with the constructor's prompts and rewards.
   EvalResult evaluate(policy::UnifiedPolicy& policy, const EvalOptions& options);
+  const std::vector<reward::TermConfig>& rewards() const { return rewards_; }
 
  private:
   Runtime runtime_;
+  std::vector<reward::TermConfig> rewards_;
   std::vector<data::Prompt> prompts_;
   reward::Rewarder rewarder_;
 };

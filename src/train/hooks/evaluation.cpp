@@ -58,7 +58,7 @@ class EvaluationHook : public StepHook {
     const bool keep = names.contains("before") || names.contains("after");
     EvalOptions options{.model = run_.recipe.policy.model,
                         .prompts = config_.prompts,
-                        .rewards = eval_rewards(config_),
+                        .rewards = run_.evaluator->rewards(),
                         .generation = run_.objective.generation(),
                         .num_samples = config_.samples,
                         .max_prompts = config_.max_prompts,
