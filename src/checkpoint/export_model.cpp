@@ -30,23 +30,9 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kAutoencoderFile = "ae.safetensors";
-constexpr std::string_view kGenerationConfig = "generation_config.json";
-// Whatever else lies in a model folder (a README, samples, caches) is about the source, not about the export.
-constexpr std::array<std::string_view, 15> kCopied = {"config.json",
-                                                      "llm_config.json",
-                                                      "vit_config.json",
-                                                      "preprocessor_config.json",
-                                                      "processor_config.json",
-                                                      "tokenizer.model",
-                                                      "tokenizer.json",
-                                                      "tokenizer_config.json",
-                                                      "vocab.json",
-                                                      "merges.txt",
-                                                      "added_tokens.json",
-                                                      "special_tokens_map.json",
-                                                      "chat_template.jinja",
-                                                      "LICENSE",
-                                                      "NOTICE"};
+// Beside io::kModelFiles. Whatever else lies in a model folder (a README, samples, caches) is about the source, not
+// about the export.
+constexpr std::array<std::string_view, 2> kNotices = {"LICENSE", "NOTICE"};
 
 void copy_synced(const fs::path& from, const fs::path& to) {
   const io::MappedFile file(from);
@@ -181,7 +167,10 @@ void write_typed_config(const fs::path& from, const fs::path& to, at::ScalarType
 
 // `typed`: the folder's weights are written in options.dtype.
 void write_configs(const fs::path& source_folder, const fs::path& folder, const ExportOptions& options, bool typed) {
-  for (const std::string_view name : kCopied) {
+  for (const std::string_view name : kNotices) {
+    if (fs::exists(source_folder / name)) copy_synced(source_folder / name, folder / name);
+  }
+  for (const std::string_view name : io::kModelFiles) {
     if (!fs::exists(source_folder / name)) continue;
     const bool names_type = name == "config.json" || name == "llm_config.json" || name == "vit_config.json";
     if (typed && names_type && options.dtype) {
@@ -191,9 +180,9 @@ void write_configs(const fs::path& source_folder, const fs::path& folder, const 
     }
   }
   if (options.generation_config) {
-    io::write_file_atomic(folder / kGenerationConfig, *options.generation_config);
-  } else if (fs::exists(source_folder / kGenerationConfig)) {
-    copy_synced(source_folder / kGenerationConfig, folder / kGenerationConfig);
+    io::write_file_atomic(folder / io::kGenerationConfig, *options.generation_config);
+  } else if (fs::exists(source_folder / io::kGenerationConfig)) {
+    copy_synced(source_folder / io::kGenerationConfig, folder / io::kGenerationConfig);
   }
 }
 

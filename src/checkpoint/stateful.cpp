@@ -13,14 +13,20 @@ Snapshot take_snapshot(int64_t step, const std::string& recipe_toml, std::span<S
   return snapshot;
 }
 
+std::map<std::string, std::string> values_of(const LoadedCheckpoint& loaded, const std::string& component) {
+  const std::string prefix = component + ".";
+  std::map<std::string, std::string> values;
+  for (const auto& [key, value] : loaded.counters) {
+    if (key.starts_with(prefix)) values[key.substr(prefix.size())] = value;
+  }
+  return values;
+}
+
 void restore(std::span<Stateful* const> components, const LoadedCheckpoint& loaded) {
   for (Stateful* component : components) {
     const std::string name = component->name();
-    State state;
+    State state{.values = values_of(loaded, name)};
     if (loaded.parts.contains(name)) state.tensors = loaded.tensors(name);
-    for (const auto& [key, value] : loaded.counters) {
-      if (key.starts_with(name + ".")) state.values[key.substr(name.size() + 1)] = value;
-    }
     if (!state.tensors.empty() || !state.values.empty()) {
       component->load_state(state, loaded.folder.string() + ": " + name);
     }

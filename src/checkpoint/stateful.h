@@ -1,5 +1,6 @@
 #pragma once
 
+#include <map>
 #include <span>
 #include <string>
 
@@ -11,6 +12,9 @@ namespace unigrpo::checkpoint {
 
 /// What a checkpoint at `step` (steps done) holds: each component's tensors as a part, its values as "<name>.<key>".
 Snapshot take_snapshot(int64_t step, const std::string& recipe_toml, std::span<Stateful* const> components);
+
+/// The values of one component.
+std::map<std::string, std::string> values_of(const LoadedCheckpoint& loaded, const std::string& component);
 
 /// Gives each component its state back. One of which the checkpoint holds nothing (a part of the run that was switched
 /// on since) starts as it is. Throws BadInput naming the checkpoint and what does not fit.

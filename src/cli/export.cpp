@@ -16,6 +16,7 @@
 #include "checkpoint/export_model.h"
 #include "checkpoint/export_peft.h"
 #include "checkpoint/resume.h"
+#include "checkpoint/stateful.h"
 #include "cli/model_commands.h"
 #include "io/step_folder.h"
 #include "policy/load.h"
@@ -80,11 +81,7 @@ std::string steps_in(const fs::path& checkpoints) {
 /// Trained weights belong to the rest of the model that they were trained with.
 void require_same_model(const recipe::Recipe& recipe, const checkpoint::LoadedCheckpoint& loaded,
                         const std::string& run) {
-  const std::string prefix = "inputs.";
-  std::map<std::string, std::string> began;
-  for (const auto& [key, value] : loaded.counters) {
-    if (key.starts_with(prefix)) began[key.substr(prefix.size())] = value;
-  }
+  const auto began = checkpoint::values_of(loaded, train::InputDigests::kName);
   if (began.empty()) return;
   train::require_same_inputs(train::read_model_inputs(recipe.policy.model), began, run, "policy.model/");
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <filesystem>
 #include <map>
 #include <optional>
@@ -36,6 +37,24 @@ class Checkpoint {
   std::vector<SafetensorsFile> files_;
   std::vector<const TensorView*> tensors_;
 };
+
+/// What lies in a model folder beside its weights and says what the model is: configs, the tokenizer, how images are
+/// read.
+inline constexpr std::array<std::string_view, 13> kModelFiles = {"config.json",
+                                                                 "llm_config.json",
+                                                                 "vit_config.json",
+                                                                 "preprocessor_config.json",
+                                                                 "processor_config.json",
+                                                                 "tokenizer.model",
+                                                                 "tokenizer.json",
+                                                                 "tokenizer_config.json",
+                                                                 "vocab.json",
+                                                                 "merges.txt",
+                                                                 "added_tokens.json",
+                                                                 "special_tokens_map.json",
+                                                                 "chat_template.jinja"};
+/// And how it is sampled.
+inline constexpr std::string_view kGenerationConfig = "generation_config.json";
 
 /// The file that opens a model folder's weights: `single` or the index of its shards; nothing where there is neither.
 std::optional<std::filesystem::path> find_weights(const std::filesystem::path& folder,

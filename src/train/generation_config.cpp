@@ -10,6 +10,7 @@
 #include "base/text.h"
 #include "io/atomic_file.h"
 #include "io/json.h"
+#include "io/model_folder.h"
 #include "policy/family.h"
 
 namespace unigrpo::train {
@@ -17,7 +18,6 @@ namespace {
 
 using nlohmann::json;
 
-const char* const kFileName = "generation_config.json";
 constexpr double kMaxScale = 100;
 constexpr int64_t kMaxSteps = 10'000, kMaxCount = 1'000'000;
 
@@ -144,7 +144,7 @@ void check_ranges(const GenerationConfig& config, const std::string& where) {
 }
 
 GenerationConfig read_generation_config(const std::filesystem::path& model_folder) {
-  return read_generation_config(model_folder, model_folder / kFileName);
+  return read_generation_config(model_folder, model_folder / io::kGenerationConfig);
 }
 
 GenerationConfig read_generation_config(const std::filesystem::path& model_folder, const std::filesystem::path& path) {
@@ -217,7 +217,8 @@ std::string told_left_out(const GenerationConfig& config, int64_t eos_id) {
     told.push_back(
         fmt::format("eos_token_id = {} (a text ends at token {} alone)", json(config.end_tokens).dump(), eos_id));
   }
-  return told.empty() ? "" : fmt::format("{}: left out, they do not act here: {}", kFileName, join(told, ", "));
+  return told.empty() ? ""
+                      : fmt::format("{}: left out, they do not act here: {}", io::kGenerationConfig, join(told, ", "));
 }
 
 std::string to_json(const GenerationConfig& config) { return to_object(config).dump(2) + "\n"; }
@@ -226,7 +227,7 @@ std::string to_line(const GenerationConfig& config) { return to_object(config).d
 
 std::string to_json(const GenerationConfig& config, const std::filesystem::path& model_folder) {
   nlohmann::ordered_json object = to_object(config);
-  const auto path = model_folder / kFileName;
+  const auto path = model_folder / io::kGenerationConfig;
   if (std::filesystem::exists(path)) {
     const json others = io::parse_json(io::read_text_file(path, size_t{1} << 20), path.string());
     for (const auto& [key, value] : others.items()) {

@@ -3,36 +3,21 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <vector>
 
 #include "base/error.h"
 #include "io/mapped_file.h"
+#include "io/model_folder.h"
 
 namespace unigrpo::train {
 namespace {
 
 namespace fs = std::filesystem;
 
-/// What the loaders of a model folder read beside weights. Other files (a README, results) may change.
-constexpr std::array<std::string_view, 14> kOfAModel = {"config.json",
-                                                        "llm_config.json",
-                                                        "vit_config.json",
-                                                        "generation_config.json",
-                                                        "tokenizer.json",
-                                                        "tokenizer.model",
-                                                        "tokenizer_config.json",
-                                                        "vocab.json",
-                                                        "merges.txt",
-                                                        "added_tokens.json",
-                                                        "special_tokens_map.json",
-                                                        "chat_template.jinja",
-                                                        "preprocessor_config.json",
-                                                        "processor_config.json"};
-
+/// Other files of a model folder (a README, results) may change.
 bool is_of_a_model(const std::string& name) {
-  return std::ranges::count(kOfAModel, name) > 0 || name.ends_with(".safetensors") ||
-         name.ends_with(".safetensors.index.json");
+  return std::ranges::find(io::kModelFiles, name) != io::kModelFiles.end() || name == io::kGenerationConfig ||
+         name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json");
 }
 
 void add_file(const std::string& key, const fs::path& path, Inputs& inputs) {

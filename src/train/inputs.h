@@ -33,7 +33,9 @@ void require_same_inputs(const Inputs& now, const std::map<std::string, std::str
 class InputDigests : public Stateful {
  public:
   InputDigests(const Inputs& inputs, std::string run_dir) : inputs_(inputs), run_dir_(std::move(run_dir)) {}
-  std::string name() const override { return "inputs"; }
+  static constexpr const char* kName = "inputs";
+
+  std::string name() const override { return kName; }
   State state() const override;
   void load_state(const State& state, const std::string& where) override;
 

@@ -29,6 +29,17 @@ TEST(ValidUtf8, PutsOneReplacementForEachIllFormedSequence) {
   EXPECT_EQ(shown("\x80\xBF z"), "?? z");
 }
 
+TEST(ValidUtf8, ReplacesEachMaximalInvalidPart) {
+  const std::string bad = "\xEF\xBF\xBD";
+  EXPECT_EQ(valid_utf8("a\xC3\xA9"), "a\xC3\xA9");
+  EXPECT_EQ(valid_utf8("\xF0\x9F\x99"), bad);
+  EXPECT_EQ(valid_utf8("\xE5\x9B"
+                       "a"),
+            bad + "a");
+  EXPECT_EQ(valid_utf8("\xff\x80"), bad + bad);
+  EXPECT_EQ(valid_utf8("\xED\xA0\x80"), bad + bad + bad);
+}
+
 TEST(ValidUtf8, CutsAtTheEndOfACharacter) {
   EXPECT_EQ(valid_utf8("ab\xC3\xA9", 3), "ab");
   EXPECT_EQ(valid_utf8("ab\xC3\xA9", 4), "ab\xC3\xA9");

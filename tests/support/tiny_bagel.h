@@ -13,25 +13,23 @@
 
 namespace unigrpo::testing {
 
-/// The model of tests/data/bagel_tiny, every parameter trained (or LoRA on all of the language
-/// model's projections).
-inline std::unique_ptr<policy::Bagel> tiny_bagel(policy::TrainMode train = policy::TrainMode::full) {
+/// A folder's model, every parameter trained (or LoRA on all of the language model's projections).
+inline std::unique_ptr<policy::Bagel> load_bagel(const std::string& folder, policy::TrainMode train) {
   policy::PolicyConfig config;
-  config.model = UNIGRPO_TEST_DATA "/bagel_tiny";
+  config.model = folder;
   config.train = train;
   config.lora.rank = 4;
   config.lora.alpha = 8;
   return policy::Bagel::load(config, {.seed = 5});
 }
 
+inline std::unique_ptr<policy::Bagel> tiny_bagel(policy::TrainMode train = policy::TrainMode::full) {
+  return load_bagel(UNIGRPO_TEST_DATA "/bagel_tiny", train);
+}
+
 /// The model of assets/shapes-base, in which a row's bits do not depend on its neighbours.
 inline std::unique_ptr<policy::Bagel> embedded_bagel(policy::TrainMode train = policy::TrainMode::full) {
-  policy::PolicyConfig config;
-  config.model = UNIGRPO_SOURCE_DIR "/assets/shapes-base";
-  config.train = train;
-  config.lora.rank = 4;
-  config.lora.alpha = 8;
-  return policy::Bagel::load(config, {.seed = 5});
+  return load_bagel(UNIGRPO_SOURCE_DIR "/assets/shapes-base", train);
 }
 
 inline at::Tensor parameter(const policy::UnifiedPolicy& model, const std::string& name) {

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "base/utf8.h"
 
 namespace unigrpo::data {
 namespace {
@@ -210,7 +211,7 @@ std::string BpeTokenizer::decode(const std::vector<int64_t>& ids, bool with_spec
     }
     first = false;
   }
-  return to_valid_utf8(bytes);
+  return valid_utf8(bytes);
 }
 
 }  // namespace unigrpo::data

@@ -185,28 +185,4 @@ std::string to_nfc(std::string_view text) {
   return std::string(reinterpret_cast<const char*>(result), static_cast<size_t>(size));
 }
 
-std::string to_valid_utf8(std::string_view bytes) {
-  std::string text;
-  while (!bytes.empty()) {
-    const size_t valid = valid_utf8_prefix(bytes);
-    text += bytes.substr(0, valid);
-    bytes.remove_prefix(valid);
-    if (bytes.empty()) break;
-    // The longest start of some valid character counts as one invalid part (Unicode, 3.9).
-    size_t part = 1;
-    const auto lead = static_cast<uint8_t>(bytes[0]);
-    const size_t length = lead >= 0xF0 && lead <= 0xF4 ? 4 : lead >= 0xE0 && lead <= 0xEF ? 3 : 1;
-    while (part < length && part < bytes.size()) {
-      const auto byte = static_cast<uint8_t>(bytes[part]);
-      const uint8_t low = part > 1 ? 0x80 : lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
-      const uint8_t high = part > 1 ? 0xBF : lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
-      if (byte < low || byte > high) break;
-      ++part;
-    }
-    text += "\xEF\xBF\xBD";
-    bytes.remove_prefix(part);
-  }
-  return text;
-}
-
 }  // namespace unigrpo::data

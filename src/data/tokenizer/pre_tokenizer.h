@@ -70,9 +70,6 @@ inline bool has_special_spelling(std::string_view text) {
 /// Unicode normalization form C. text is valid UTF-8. Throws RuntimeFailure when memory runs out.
 std::string to_nfc(std::string_view text);
 
-/// The bytes with each maximal invalid part replaced by U+FFFD.
-std::string to_valid_utf8(std::string_view bytes);
-
 /// Length of the UTF-8 character that starts a valid text.
 inline size_t character_bytes(std::string_view text) {
   const auto lead = static_cast<uint8_t>(text.front());

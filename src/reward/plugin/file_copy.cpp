@@ -6,12 +6,11 @@
 
 #include <cerrno>
 #include <cstring>
-#include <fstream>
 #include <string_view>
-#include <vector>
 
 #include "base/error.h"
 #include "base/sha256.h"
+#include "reward/plugin/library.h"
 
 namespace unigrpo::reward::plugin {
 namespace {
@@ -29,16 +28,11 @@ void write_all(int descriptor, std::string_view bytes) {
 
 /// The SHA-256 of what was copied.
 std::string copy(const fs::path& path, int descriptor) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) throw BadInput("{}: cannot be read", path.string());
   Sha256 digest;
-  std::vector<char> block(size_t{1} << 16);
-  do {
-    file.read(block.data(), static_cast<std::streamsize>(block.size()));
-    const std::string_view bytes(block.data(), static_cast<size_t>(file.gcount()));
+  for_each_block(path, [&](std::string_view bytes) {
     digest.update(bytes);
     write_all(descriptor, bytes);
-  } while (file);
+  });
   return digest.hex();
 }
 

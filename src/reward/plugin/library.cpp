@@ -279,15 +279,19 @@ void check_plugin_file(const fs::path& path) {
   }
 }
 
-std::string file_sha256(const fs::path& path) {
+void for_each_block(const fs::path& path, const std::function<void(std::string_view bytes)>& take) {
   std::ifstream file(path, std::ios::binary);
   if (!file) throw BadInput("{}: cannot be read", path.string());
-  Sha256 digest;
   std::vector<char> block(size_t{1} << 16);
   do {
     file.read(block.data(), static_cast<std::streamsize>(block.size()));
-    digest.update(std::string_view(block.data(), static_cast<size_t>(file.gcount())));
+    take(std::string_view(block.data(), static_cast<size_t>(file.gcount())));
   } while (file);
+}
+
+std::string file_sha256(const fs::path& path) {
+  Sha256 digest;
+  for_each_block(path, [&](std::string_view bytes) { digest.update(bytes); });
   return digest.hex();
 }
 

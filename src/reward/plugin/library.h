@@ -1,7 +1,9 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <string>
+#include <string_view>
 
 #include "reward/plugin/judge.h"
 
@@ -12,6 +14,8 @@ namespace unigrpo::reward::plugin {
 /// The plugin's file, as far as it can be judged without running any of it. Throws BadInput naming the path for what is
 /// no regular file or may be written by everyone, itself or through its folder.
 void check_plugin_file(const std::filesystem::path& path);
+/// Hands a file's bytes on, some at a time. Throws BadInput where it cannot be read.
+void for_each_block(const std::filesystem::path& path, const std::function<void(std::string_view bytes)>& take);
 /// Lower-case hexadecimal SHA-256 of a file. Throws BadInput where it cannot be read.
 std::string file_sha256(const std::filesystem::path& path);
 

@@ -56,17 +56,6 @@ TEST(ByteAlphabet, GoesThereAndBack) {
   EXPECT_EQ(alphabet.to_bytes("\xE5\x9B\xBE"), "\xE5\x9B\xBE");
 }
 
-TEST(ToValidUtf8, ReplacesEachMaximalInvalidPart) {
-  const std::string bad = "\xEF\xBF\xBD";
-  EXPECT_EQ(to_valid_utf8("a\xC3\xA9"), "a\xC3\xA9");
-  EXPECT_EQ(to_valid_utf8("\xF0\x9F\x99"), bad);
-  EXPECT_EQ(to_valid_utf8("\xE5\x9B"
-                          "a"),
-            bad + "a");
-  EXPECT_EQ(to_valid_utf8("\xff\x80"), bad + bad);
-  EXPECT_EQ(to_valid_utf8("\xED\xA0\x80"), bad + bad + bad);
-}
-
 TEST(ToNfc, Composes) {
   EXPECT_EQ(to_nfc("e\xCC\x81"), "\xC3\xA9");
   EXPECT_EQ(to_nfc("plain"), "plain");
