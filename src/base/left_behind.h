@@ -2,19 +2,12 @@
 
 #include <functional>
 #include <memory>
-#include <stdexcept>
 #include <string>
 #include <thread>
 
 #include "base/signals.h"
 
 namespace unigrpo {
-
-/// A stop was asked for before there was anything to save: exit code 130.
-class Interrupted : public std::runtime_error {
- public:
-  using std::runtime_error::runtime_error;
-};
 
 /// A thread that runs code of others, which may never come back. While a stop is asked for it is waited for no longer
 /// than half a second, and then left behind: C++ cannot end a thread from outside.

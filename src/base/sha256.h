@@ -1,10 +1,14 @@
 #pragma once
 
 #include <cstddef>
+#include <filesystem>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
+
+#include "base/signals.h"
 
 struct evp_md_ctx_st;  // OpenSSL's
 
@@ -22,5 +26,12 @@ class Sha256 {
  private:
   std::unique_ptr<evp_md_ctx_st, void (*)(evp_md_ctx_st*)> context_;
 };
+
+/// Hands a file's bytes on, some at a time. Throws BadInput where it cannot be read.
+void for_each_block(const std::filesystem::path& path, const std::function<void(std::string_view bytes)>& take);
+
+/// Lower-case hexadecimal SHA-256 of a file. Throws BadInput where it cannot be read, and Interrupted where `stop` came
+/// meanwhile: a second gives some 1.5 GB.
+std::string sha256_of_file(const std::filesystem::path& path, StopToken stop = {});
 
 }  // namespace unigrpo

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
+#include <string>
 #include <utility>
 
 #include "base/error.h"
@@ -50,6 +51,10 @@ StopToken signals::install() {
     }
   }
   return StopToken(first_signal);
+}
+
+void StopToken::throw_if_requested() const {
+  if (requested()) throw Interrupted(std::string(signal()) + ": stopped before it was done");
 }
 
 std::string_view StopToken::signal() const {

@@ -1,9 +1,16 @@
 #pragma once
 
 #include <atomic>
+#include <stdexcept>
 #include <string_view>
 
 namespace unigrpo {
+
+/// A stop was asked for where there is nothing to save, or in work that is then dropped: exit code 130.
+class Interrupted : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
 
 /// Whether a process was asked to stop. A default one never is.
 class StopToken {
@@ -13,6 +20,8 @@ class StopToken {
   explicit StopToken(const std::atomic<int>& signal) : signal_(&signal) {}
 
   bool requested() const { return signal_ != nullptr && signal_->load() != 0; }
+  /// Throws Interrupted where one was: for long work that has no other way out.
+  void throw_if_requested() const;
   /// "SIGTERM", ...; empty while none has come.
   std::string_view signal() const;
 

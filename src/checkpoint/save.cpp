@@ -19,10 +19,10 @@
 #include "base/error.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "base/sha256.h"
 #include "base/text.h"
 #include "io/atomic_file.h"
 #include "io/checkpoint_layout.h"
-#include "io/mapped_file.h"
 #include "io/step_folder.h"
 #include "tensor/convert.h"
 
@@ -87,8 +87,7 @@ std::filesystem::path made(std::filesystem::path folder) {
 }
 
 io::Manifest::File describe(const std::filesystem::path& path) {
-  return {
-      .name = path.filename().string(), .size = std::filesystem::file_size(path), .sha256 = io::sha256_of_file(path)};
+  return {.name = path.filename().string(), .size = std::filesystem::file_size(path), .sha256 = sha256_of_file(path)};
 }
 
 }  // namespace

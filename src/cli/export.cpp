@@ -80,10 +80,11 @@ std::string steps_in(const fs::path& checkpoints) {
 
 /// Trained weights belong to the rest of the model that they were trained with.
 void require_same_model(const recipe::Recipe& recipe, const checkpoint::LoadedCheckpoint& loaded,
-                        const std::string& run) {
+                        const std::string& run, const Runtime& runtime) {
   const auto began = checkpoint::values_of(loaded, train::InputDigests::kName);
   if (began.empty()) return;
-  train::require_same_inputs(train::read_model_inputs(recipe.policy.model), began, run, "policy.model/");
+  const Runtime runtime = make_runtime({.seed = static_cast<uint64_t>(recipe.run.seed), .signals = true});
+  train::require_same_inputs(train::read_model_inputs(recipe.policy.model, runtime), began, run, "policy.model/");
 }
 
 }  // namespace
@@ -104,10 +105,10 @@ int run(const ExportOptions& options) {
                           ? std::optional(checkpoint::open_checkpoint(checkpoints / io::step_name(*options.step)))
                           : checkpoint::newest_checkpoint(checkpoints);
   if (!loaded) throw BadInput("{}: no checkpoint to export", checkpoints.string());
-  require_same_model(recipe, *loaded, options.run);
+  require_same_model(recipe, *loaded, options.run, runtime);
   const policy::Family& family = policy::family_of(recipe.policy.model);
   require_possible(options, recipe, family);
-  const auto policy = policy::load(recipe.policy, make_runtime({.seed = static_cast<uint64_t>(recipe.run.seed)}));
+  const auto policy = policy::load(recipe.policy, runtime);
   const bool averaged = recipe.optim.ema.enabled && !options.raw;
   assign_weights(train::trained_parameters(*policy), loaded->tensors(averaged ? "ema" : "policy"),
                  loaded->folder.string());

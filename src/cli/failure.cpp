@@ -4,7 +4,7 @@
 #include <optional>
 #include <string_view>
 
-#include "base/left_behind.h"
+#include "base/signals.h"
 #include "base/utf8.h"
 
 #ifdef UNIGRPO_WITH_TORCH

@@ -15,14 +15,13 @@
 #include "base/clock.h"
 #include "base/enum_names.h"
 #include "base/error.h"
-#include "base/left_behind.h"
+#include "base/sha256.h"
 #include "cli/commands.h"
 #include "cli/model_commands.h"
 #include "io/atomic_file.h"
 #include "monitor/samples_file.h"
 #include "recipe/free_table.h"
 #include "recipe/parse.h"
-#include "reward/plugin/library.h"
 #include "reward/rewarder.h"
 
 namespace unigrpo::cli {
@@ -221,7 +220,7 @@ int run_reward(const Options& options) {
               samples.size(), seconds_per_sample * 1e3, start_s * 1e3);
   if (!options.json.empty()) {
     Json all = of_plugin ? Json{{"plugin", options.plugin.path},
-                                {"sha256", reward::plugin::file_sha256(options.plugin.path)},
+                                {"sha256", sha256_of_file(options.plugin.path)},
                                 {"samples", options.samples},
                                 {"settings", Json::parse(config.terms[0].plugin.settings)}}
                          : Json{{"recipe", options.recipe}, {"samples", options.samples}};

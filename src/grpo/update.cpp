@@ -11,6 +11,7 @@
 #include <optional>
 
 #include "base/fault.h"
+#include "base/signals.h"
 #include "grpo/pack.h"
 #include "grpo/recompute.h"
 #include "optim/clipped_step.h"
@@ -62,7 +63,8 @@ at::Tensor loss_of(const Batch& batch, const MinibatchLoss& minibatch, const Pac
 
 using MicroBatches = std::vector<std::vector<int64_t>>;  // rows of the trajectories
 
-/// Leaves the mini-batch's gradients in the parameters. False: a stop came.
+/// Leaves the mini-batch's gradients in the parameters. False: a stop came. Throws Interrupted where one came within a
+/// micro-batch.
 bool one_by_one(const Batch& batch, const MinibatchLoss& minibatch, const MicroBatches& micro_batches,
                 UpdateStats& stats, UpdateStats& differences) {
   for (const auto& rows : micro_batches) {
@@ -180,6 +182,15 @@ bool on_workers(const Batch& batch, const MinibatchLoss& minibatch, const MicroB
   return sum.num_added() == count;
 }
 
+bool run_all(const Batch& batch, const MinibatchLoss& minibatch, const MicroBatches& micro_batches, UpdateStats& stats,
+             UpdateStats& differences) {
+  try {
+    return (batch.workers > 1 ? on_workers : one_by_one)(batch, minibatch, micro_batches, stats, differences);
+  } catch (const Interrupted&) {  // in the middle of a forward or backward
+    return false;
+  }
+}
+
 }  // namespace
 
 std::vector<std::vector<std::vector<int64_t>>> plan_update(const GrpoConfig& config,
@@ -245,9 +256,7 @@ std::optional<UpdateStats> update(const UpdateSetup& setup, std::span<const Traj
                                   count_turns(setup.config, trajectories, plan[u]));
     setup.optimizer.zero_grad();
     UpdateStats differences;
-    const bool complete = batch.workers > 1 ? on_workers(batch, minibatch, plan[u], stats, differences)
-                                            : one_by_one(batch, minibatch, plan[u], stats, differences);
-    if (!complete) {
+    if (!run_all(batch, minibatch, plan[u], stats, differences)) {
       setup.optimizer.zero_grad();
       return std::nullopt;
     }

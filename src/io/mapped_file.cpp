@@ -11,7 +11,6 @@
 
 #include "base/error.h"
 #include "base/paths.h"
-#include "base/sha256.h"
 
 namespace unigrpo::io {
 
@@ -49,13 +48,6 @@ MappedFile::MappedFile(const std::filesystem::path& path) {
 
 MappedFile::~MappedFile() {
   if (!bytes_.empty()) ::munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
-}
-
-std::string sha256_of_file(const std::filesystem::path& path) {
-  const MappedFile file(path);
-  Sha256 digest;
-  digest.update(file.bytes());
-  return digest.hex();
 }
 
 }  // namespace unigrpo::io

@@ -42,7 +42,4 @@ class MappedFile {
   std::span<const std::byte> bytes_;
 };
 
-/// Lower-case hexadecimal SHA-256 of a file's bytes. Throws BadInput as InputFile does.
-std::string sha256_of_file(const std::filesystem::path& path);
-
 }  // namespace unigrpo::io

@@ -29,13 +29,16 @@ KvCache empty_cache(const MotTransformer& llm) {
 
 }  // namespace
 
-nn::Weights open_weights(const PolicyConfig& config, const MotConfig& llm) {
+nn::Weights open_weights(const PolicyConfig& config, const MotConfig& llm, StopToken stop) {
   const std::filesystem::path folder = config.model;
   const char* single = family_of(folder).weights_file;
   const auto path = io::find_weights(folder, single);
   if (!path) throw BadInput("{}: no {} (or *.safetensors.index.json) in this model folder", folder.string(), single);
   const at::ScalarType dtype = config.dtype == DtypeChoice::bfloat16 ? at::kBFloat16 : at::kFloat;
-  return nn::open_weights(*path, dtype, [&](const std::string& name) { return !is_tied_copy(llm, name); });
+  return nn::open_weights(*path, dtype, [&](const std::string& name) {
+    stop.throw_if_requested();
+    return !is_tied_copy(llm, name);
+  });
 }
 
 MotPolicy::MotPolicy(const MotConfig& llm, nn::Weights& weights, std::unique_ptr<data::Tokenizer> tokenizer,
@@ -77,16 +80,17 @@ int64_t MotPolicy::special_id(const std::string& token) const {
   return found->second;
 }
 
-void MotPolicy::prepare(const PolicyConfig& config, uint64_t seed) {
+void MotPolicy::prepare(const PolicyConfig& config, const Runtime& runtime) {
   const bool full = config.train == TrainMode::full;
   for (NamedTensor& parameter : parameters_) {
     const bool frozen = std::ranges::any_of(
         config.freeze, [&](const std::string& pattern) { return matches_pattern(parameter.name, pattern); });
     parameter.tensor.set_requires_grad(full && !frozen);
   }
-  if (!full) attach_lora(config, seed);
-  dropout_ = {.rate = full ? 0 : config.lora.dropout, .key = {.seed = seed, .purpose = Purpose::dropout}};
+  if (!full) attach_lora(config, runtime.seed);
+  dropout_ = {.rate = full ? 0 : config.lora.dropout, .key = {.seed = runtime.seed, .purpose = Purpose::dropout}};
   llm_->set_recompute(config.recompute);
+  llm_->set_stop(runtime.stop);
 }
 
 PackedTokens MotPolicy::packed(const Placement& placed) const {
@@ -133,6 +137,7 @@ NamedTensors MotPolicy::merged() const {
   std::map<std::string, at::Tensor> changed;
   llm_->for_each_linear([&](const nn::Linear& linear) {
     if (!linear.lora) return;
+    llm_->stop().throw_if_requested();
     const at::Tensor update = at::mm(linear.lora->b.to(at::kFloat), linear.lora->a.to(at::kFloat));
     changed[linear.name + ".weight"] = (linear.weight.to(at::kFloat) + linear.lora->scale * update);
   });

@@ -10,6 +10,7 @@
 #include "policy/mot_transformer.h"
 #include "policy/placement.h"
 #include "policy/policy.h"
+#include "runtime/runtime.h"
 
 namespace unigrpo::policy {
 
@@ -44,9 +45,9 @@ class MotPolicy : public UnifiedPolicy {
 
   /// Once every part has its weights: makes them the policy's parameters. Throws as Weights::finish does.
   void adopt(const nn::Weights& weights);
-  /// What trains: all but the frozen, or adapters keyed by `seed`. Throws BadInput where no weight matches a LoRA
-  /// target.
-  void prepare(const PolicyConfig& config, uint64_t seed);
+  /// What trains: all but the frozen, or adapters keyed by the runtime's seed; what ends its passes is the runtime's
+  /// stop. Throws BadInput where no weight matches a LoRA target.
+  void prepare(const PolicyConfig& config, const Runtime& runtime);
   /// The batch for MotTransformer::forward without a cache; with dropout where gradients are recorded, keyed by what
   /// the batch holds.
   PackedTokens packed(const Placement& placed) const;
@@ -71,7 +72,7 @@ class MotPolicy : public UnifiedPolicy {
 };
 
 /// A model folder's weights in the config's dtype, a tied copy of lm_head left out. Throws BadInput naming the folder
-/// where there are none.
-nn::Weights open_weights(const PolicyConfig& config, const MotConfig& llm);
+/// where there are none, Interrupted where a stop came meanwhile.
+nn::Weights open_weights(const PolicyConfig& config, const MotConfig& llm, StopToken stop);
 
 }  // namespace unigrpo::policy

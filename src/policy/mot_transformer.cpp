@@ -5,6 +5,7 @@
 #include <tuple>
 #include <utility>
 
+#include "base/fault.h"
 #include "kernels/linear.h"
 #include "kernels/rms_norm.h"
 #include "nn/recompute.h"
@@ -82,11 +83,20 @@ at::Tensor MotTransformer::embed(const at::Tensor& ids) const { return at::embed
 
 at::Tensor MotTransformer::logits(const at::Tensor& hidden) const { return kernels::linear(hidden, lm_head_, {}); }
 
+at::Tensor MotTransformer::until_stopped(at::Tensor x) const {
+  stop_.throw_if_requested();
+  if (x.requires_grad() && at::GradMode::is_enabled()) {
+    x.register_hook([stop = stop_](const at::Tensor& /*grad*/) { stop.throw_if_requested(); });
+  }
+  return x;
+}
+
 MotTransformer::Streams MotTransformer::run_layer(size_t index, const Streams& x, const PackedTokens& tokens,
                                                   const kernels::RotaryTable& rotary, KvCache* cache) const {
   const int64_t dh = config_.head_dim;
   const double eps = config_.rms_norm_eps;
   const Layer& layer = layers_[index];
+  fault::point("policy.layer");
   auto each = [&](const Streams& s, const auto& f) { return s.each(layer.und, layer.gen, f); };
   const Streams h =
       each(x, [&](const Expert& e, const at::Tensor& rows) { return kernels::rms_norm(rows, e.input_norm, eps); });
@@ -113,13 +123,14 @@ MotTransformer::Streams MotTransformer::run_layer(size_t index, const Streams& x
     k = at::cat({k, k.detach()}, 0);
     v = at::cat({v, v.detach()}, 0);
   }
-  const at::Tensor mixed = tokens.layout->attend(q, k, v).flatten(1);  // [T, H * Dh]
+  const at::Tensor mixed = until_stopped(tokens.layout->attend(q, k, v).flatten(1));  // [T, H * Dh]
   const Streams attended = each(Streams::split(mixed, tokens.num_und),
                                 [&](const Expert& e, const at::Tensor& rows) { return e.o(rows, tokens.dropout); });
-  const Streams y = {x.und + attended.und, x.gen + attended.gen};
+  const Streams y = {until_stopped(x.und + attended.und), x.gen + attended.gen};
   const Streams fed = each(y, [&](const Expert& e, const at::Tensor& rows) {
     const at::Tensor n = kernels::rms_norm(rows, e.post_attention_norm, eps);
-    return e.down(at::silu(e.gate(n, tokens.dropout)) * e.up(n, tokens.dropout), tokens.dropout);
+    const at::Tensor gate = until_stopped(at::silu(e.gate(n, tokens.dropout)));
+    return e.down(until_stopped(gate * e.up(n, tokens.dropout)), tokens.dropout);
   });
   return {y.und + fed.und, y.gen + fed.gen};
 }

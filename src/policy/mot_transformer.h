@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "base/signals.h"
 #include "kernels/rotary.h"
 #include "nn/attention.h"
 #include "nn/linear.h"
@@ -53,6 +54,10 @@ class MotTransformer {
   /// Layers keep their inputs alone for the backward pass and run again there.
   void set_recompute(bool on) { recompute_ = on; }
   bool recomputes() const { return recompute_; }
+  /// Forward and backward throw Interrupted within a part of a layer once a stop is asked for: with billions of weights
+  /// a pass takes minutes on a CPU.
+  void set_stop(StopToken stop) { stop_ = stop; }
+  StopToken stop() const { return stop_; }
   /// Every linear layer, for LoRA.
   void for_each_linear(const std::function<void(nn::Linear&)>& visit);
 
@@ -65,6 +70,8 @@ class MotTransformer {
     Expert und, gen;  // gen is empty without a generation expert
   };
   struct Streams;  // the packed rows, one tensor an expert
+  /// x itself, which neither forward nor backward pass once a stop is asked for.
+  at::Tensor until_stopped(at::Tensor x) const;
   Streams run_layer(size_t index, const Streams& x, const PackedTokens& tokens, const kernels::RotaryTable& rotary,
                     KvCache* cache) const;
   static Expert take_expert(const MotConfig& config, nn::Weights& weights, int64_t layer, const std::string& suffix,
@@ -74,6 +81,7 @@ class MotTransformer {
   at::Tensor embed_tokens_, lm_head_, norm_, norm_gen_;
   std::vector<Layer> layers_;
   bool recompute_ = false;
+  StopToken stop_;
 };
 
 }  // namespace unigrpo::policy

@@ -366,6 +366,7 @@ class Episodes {
 
   void decode_images(std::span<const Drawn> drawn) {
     for (size_t first = 0; first < drawn.size();) {
+      stop_.throw_if_requested();
       size_t last = first + 1;
       const int64_t most = images_decoded_together(drawn[first].grid().num_tokens());
       const size_t end = std::min(drawn.size(), first + static_cast<size_t>(most));

@@ -14,6 +14,7 @@
 #include "base/rng.h"
 #include "base/text.h"
 #include "checkpoint/export_model.h"
+#include "base/signals.h"
 #include "flow/matching_loss.h"
 #include "io/image_codec.h"
 #include "io/model_folder.h"
@@ -131,31 +132,15 @@ class SftObjective : public Objective {
     }
     double cross_entropy = 0, matching = 0;
     optimization.optimizer.zero_grad();
-    for (const std::span<const SftRow> rows : micro_batches(rows_, recipe_.grpo.micro_batch_tokens)) {
-      if (runtime_.stop.requested()) {
-        optimization.optimizer.zero_grad();
-        return false;
+    try {
+      for (const std::span<const SftRow> rows : micro_batches(rows_, recipe_.grpo.micro_batch_tokens)) {
+        runtime_.stop.throw_if_requested();
+        fault::point("sft.micro_batch");
+        add_gradients(rows, {.targets = num_targets, .copies = num_copies}, cross_entropy, matching);
       }
-      fault::point("sft.micro_batch");
-      const PackedRows packed = pack(rows);
-      const policy::TrainOutput out = policy_->forward_train(packed.batch);
-      std::vector<at::Tensor> terms;
-      if (!packed.targets.empty()) {
-        const at::Tensor hidden = out.text_hidden.index_select(0, at::tensor(packed.target_rows, at::kLong));
-        const at::Tensor log_probs =
-            kernels::gather_log_prob(policy_->logits(hidden), at::tensor(packed.targets, at::kLong), 1.0).log_probs;
-        const at::Tensor loss = -log_probs.sum() / num_targets;
-        cross_entropy += loss.item<double>();
-        terms.push_back(sft_.text_weight * loss);
-      }
-      if (!packed.clean.empty()) {
-        const at::Tensor per_image =
-            flow::matching_loss(out.velocity, at::cat(packed.clean, 0), at::cat(packed.noise, 0));
-        const at::Tensor loss = per_image.sum() / num_copies;
-        matching += loss.item<double>();
-        terms.push_back(sft_.image_weight * loss);
-      }
-      if (!terms.empty()) at::stack(terms).sum().backward();
+    } catch (const Interrupted&) {
+      optimization.optimizer.zero_grad();
+      return false;
     }
     optim::clipped_step(optimization.optimizer, optimization.clip, optimization.lr_factor, step.metrics);
     step.metrics["sft/loss"] = sft_.text_weight * cross_entropy + sft_.image_weight * matching;
@@ -176,6 +161,33 @@ class SftObjective : public Objective {
  private:
   /// What the model cannot read is told before anything is made: of every row its length and its images' headers, and
   /// whole one row of each form (with images to read, to draw) and those whose images may end at different sizes.
+  struct Counts {
+    double targets, copies;  // of the whole batch
+  };
+
+  /// Forward and backward of some rows; adds their share of both parts of the loss.
+  void add_gradients(std::span<const SftRow> rows, const Counts& counts, double& cross_entropy, double& matching) {
+    const PackedRows packed = pack(rows);
+    const policy::TrainOutput out = policy_->forward_train(packed.batch);
+    std::vector<at::Tensor> terms;
+    if (!packed.targets.empty()) {
+      const at::Tensor hidden = out.text_hidden.index_select(0, at::tensor(packed.target_rows, at::kLong));
+      const at::Tensor log_probs =
+          kernels::gather_log_prob(policy_->logits(hidden), at::tensor(packed.targets, at::kLong), 1.0).log_probs;
+      const at::Tensor loss = -log_probs.sum() / counts.targets;
+      cross_entropy += loss.item<double>();
+      terms.push_back(sft_.text_weight * loss);
+    }
+    if (!packed.clean.empty()) {
+      const at::Tensor per_image =
+          flow::matching_loss(out.velocity, at::cat(packed.clean, 0), at::cat(packed.noise, 0));
+      const at::Tensor loss = per_image.sum() / counts.copies;
+      matching += loss.item<double>();
+      terms.push_back(sft_.image_weight * loss);
+    }
+    if (!terms.empty()) at::stack(terms).sum().backward();
+  }
+
   void check_rows() {
     const at::NoGradGuard no_grad;
     const auto length = [&](const std::string& text) {

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "base/signals.h"
 #include "checkpoint/save.h"
 #include "checkpoint/stateful.h"
 #include "io/atomic_file.h"
@@ -80,12 +81,12 @@ class Trainer {
     while (steps_done_ < recipe_.run.num_steps) {
       if (runtime_.stop.requested()) return interrupted();
       Step step{.index = steps_done_};
-      if (!objective_->sample(step, context())) return interrupted();
+      if (!completed([&] { return objective_->sample(step, context()); })) return interrupted();
       const StateBefore before(moved_by_updates());
       for (const auto& hook : hooks_) {
-        if (!hook->before_update(step)) return interrupted();
+        if (!completed([&] { return hook->before_update(step); })) return interrupted();
       }
-      if (!update(step)) {
+      if (!completed([&] { return update(step); })) {
         before.restore();
         return interrupted();
       }
@@ -98,12 +99,26 @@ class Trainer {
       if (every > 0 && steps_done_ % every == 0 && steps_done_ < recipe_.run.num_steps) save();
     }
     save();
-    for (const auto& hook : hooks_) hook->after_run(steps_done_);
-    if (runtime_.stop.requested()) return interrupted();
-    return finish();
+    const bool finished = completed([&] {
+      for (const auto& hook : hooks_) hook->after_run(steps_done_);
+      if (runtime_.stop.requested()) return false;
+      finish();
+      return true;
+    });
+    return finished ? ExitCode::done : interrupted();
   }
 
  private:
+  /// Whether work was done: false where it says that a stop came, or was ended by one in the middle of a pass.
+  template <typename Work>
+  static bool completed(const Work& work) {
+    try {
+      return work();
+    } catch (const Interrupted&) {
+      return false;
+    }
+  }
+
   /// Steps behind the newest sound checkpoint, whose state everything has then.
   int64_t restore() {
     const auto loaded = store_.newest();
@@ -143,8 +158,11 @@ class Trainer {
   /// The row of step 0. False: a stop came meanwhile.
   bool before_training() {
     Metrics metrics;
-    for (const auto& hook : hooks_) hook->before_training(metrics);
-    if (runtime_.stop.requested()) return false;
+    const bool measured = completed([&] {
+      for (const auto& hook : hooks_) hook->before_training(metrics);
+      return !runtime_.stop.requested();
+    });
+    if (!measured) return false;
     if (!metrics.empty()) monitor_.record({.step = 0, .values = metrics});
     return true;
   }
@@ -152,7 +170,7 @@ class Trainer {
   /// The row of a step whose update is done. False: a stop came meanwhile, and the row is kept open.
   bool finish_step(Step& step) {
     for (const auto& hook : hooks_) {
-      if (hook->after_update(step)) continue;
+      if (completed([&] { return hook->after_update(step); })) continue;
       open_row_.values = step.metrics;
       return false;
     }
@@ -208,10 +226,10 @@ class Trainer {
     throw RuntimeFailure("{}; --resume goes on from step {}", reason, steps_done_);
   }
 
-  ExitCode finish() {
+  void finish() {
     const fs::path output = objective_->output(folder_.path());
     if (!fs::exists(output) || fs::is_empty(output)) {
-      inputs_.require_same_model(recipe_.policy.model);
+      inputs_.require_same_model(recipe_.policy.model, runtime_);
       const auto scope = averaged(context());
       objective_->write_model(output, steps_done_);
     }
@@ -219,7 +237,6 @@ class Trainer {
     if (recipe_.monitor.report) monitor::write_report(folder_.path());
     monitor_.note(fmt::format("all {} steps are done, the model is {}; {} --set run.num_steps=N goes on to more",
                               steps_done_, output.string(), resume_command(folder_.path(), command_)));
-    return ExitCode::done;
   }
 
   const Recipe& recipe_;
@@ -246,7 +263,7 @@ class Trainer {
 
 ExitCode run_training(const Recipe& recipe, recipe::Command command, const Runtime& runtime, bool resume,
                       const monitor::Launch& launch) {
-  const Inputs inputs = read_inputs(recipe);
+  const Inputs inputs = read_inputs(recipe, runtime);
   if (resume) require_same_run(recipe, command, inputs);
   if (command == recipe::Command::sft) check_output(recipe.sft.output, recipe.run_dir(), resume);
   const auto evaluator = make_evaluator(recipe, runtime);

@@ -208,6 +208,29 @@ TEST_F(LoraUpdate, AnyNumberOfWorkersGivesTheSameBits) {
   expect_same_bits_on_workers(runtime, [&] { return run(all); });
 }
 
+TEST_F(Update, AStopWithinABackwardDropsTheMiniBatch) {
+  std::atomic<int> signal{0};
+  policy::PolicyConfig loaded;
+  loaded.model = UNIGRPO_TEST_DATA "/bagel_tiny";
+  model = policy::Bagel::load(loaded, {.stop = StopToken(signal), .seed = 5});
+  const auto all = roll();
+  // It comes with the first gradient, which is that of what the hidden states are read by.
+  parameter(*model, "language_model.lm_head.weight").register_hook([&](const at::Tensor& /*grad*/) { signal = 15; });
+  optim::AdamW optimizer(optim_config, trained(*model));
+  optim::GradClip clip(optim_config);
+  EXPECT_EQ(update({.policy = *model,
+                    .reference = nullptr,
+                    .optimizer = optimizer,
+                    .clip = clip,
+                    .config = config,
+                    .rollout = rollout_config,
+                    .runtime = {.stop = StopToken(signal), .threads = 1}},
+                   all, advantages_for(all), 1.0),
+            std::nullopt);
+  EXPECT_EQ(signal.load(), 15);
+  for (const NamedTensor& p : trained(*model)) EXPECT_FALSE(p.tensor.grad().defined()) << p.name;
+}
+
 TEST_F(Update, AStopDropsTheMiniBatch) {
   model = testing::embedded_bagel();
   reference = testing::embedded_bagel();

@@ -58,12 +58,6 @@ TEST(PluginFile, MustBeARegularFileThatNotEveryoneMayWrite) {
   EXPECT_EQ(file_refusal(file), "accepted");
 }
 
-TEST(PluginFile, HasTheSha256OfItsBytes) {
-  const testing::TempFolder folder;
-  EXPECT_EQ(file_sha256(folder.write("a", "abc")), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-  EXPECT_THROW(file_sha256(folder.path() / "none"), BadInput);
-}
-
 TEST(Library, RefusesWhatIsNoPluginOfThisVersion) {
   const testing::TempFolder folder;
   EXPECT_TRUE(holds(library_refusal(folder.write("text.so", "no library")), "text.so: cannot be loaded"));

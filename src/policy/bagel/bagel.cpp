@@ -18,10 +18,10 @@ std::unique_ptr<Autoencoder> load_autoencoder(const std::filesystem::path& folde
 std::unique_ptr<Bagel> Bagel::load(const PolicyConfig& config, const Runtime& runtime) {
   const std::filesystem::path folder = config.model;
   const BagelConfig sizes = read_bagel_config(folder);
-  nn::Weights weights = open_weights(config, sizes.llm);
+  nn::Weights weights = open_weights(config, sizes.llm, runtime.stop);
   std::unique_ptr<Bagel> model(
       new Bagel(sizes, std::move(weights), load_autoencoder(folder, sizes.vae), data::open_tokenizer(folder), folder));
-  model->prepare(config, runtime.seed);
+  model->prepare(config, runtime);
   return model;
 }
 

@@ -28,9 +28,9 @@ void Qwen2::refuse_images() const { policy::refuse_images(folder().string()); }
 std::unique_ptr<Qwen2> Qwen2::load(const PolicyConfig& config, const Runtime& runtime) {
   const std::filesystem::path folder = config.model;
   const MotConfig sizes = read_qwen2_config(folder);
-  nn::Weights weights = open_weights(config, sizes);
+  nn::Weights weights = open_weights(config, sizes, runtime.stop);
   std::unique_ptr<Qwen2> model(new Qwen2(sizes, std::move(weights), data::open_tokenizer(folder), folder));
-  model->prepare(config, runtime.seed);
+  model->prepare(config, runtime);
   return model;
 }
 

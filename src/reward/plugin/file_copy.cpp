@@ -10,7 +10,6 @@
 
 #include "base/error.h"
 #include "base/sha256.h"
-#include "reward/plugin/library.h"
 
 namespace unigrpo::reward::plugin {
 namespace {

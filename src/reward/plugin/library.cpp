@@ -9,7 +9,6 @@
 #include <array>
 #include <cstddef>
 #include <deque>
-#include <fstream>
 #include <memory>
 #include <system_error>
 #include <utility>
@@ -83,7 +82,7 @@ void* open_library(const fs::path& path, int copy) {
     if (void* library = dlopen(bytes.c_str(), RTLD_NOW | RTLD_LOCAL)) return library;
     const std::string why = valid_utf8(dlerror());
     // Libraries beside it are found by its own path alone ($ORIGIN).
-    if (!fs::exists(path) || file_sha256(path) != file_sha256(bytes)) {
+    if (!fs::exists(path) || sha256_of_file(path) != sha256_of_file(bytes)) {
       throw BadInput("{}: cannot be loaded: {}", path.string(), why);
     }
   }
@@ -277,22 +276,6 @@ void check_plugin_file(const fs::path& path) {
     throw BadInput("{}: everyone may replace this file, so it is not run; chmod o-w {}", path.string(),
                    real.parent_path().string());
   }
-}
-
-void for_each_block(const fs::path& path, const std::function<void(std::string_view bytes)>& take) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) throw BadInput("{}: cannot be read", path.string());
-  std::vector<char> block(size_t{1} << 16);
-  do {
-    file.read(block.data(), static_cast<std::streamsize>(block.size()));
-    take(std::string_view(block.data(), static_cast<size_t>(file.gcount())));
-  } while (file);
-}
-
-std::string file_sha256(const fs::path& path) {
-  Sha256 digest;
-  for_each_block(path, [&](std::string_view bytes) { digest.update(bytes); });
-  return digest.hex();
 }
 
 Library::Library(const fs::path& path, const std::string& settings_json, int copy) : table_(&load_table(path, copy)) {

@@ -1,9 +1,7 @@
 #pragma once
 
 #include <filesystem>
-#include <functional>
 #include <string>
-#include <string_view>
 
 #include "reward/plugin/judge.h"
 
@@ -14,10 +12,6 @@ namespace unigrpo::reward::plugin {
 /// The plugin's file, as far as it can be judged without running any of it. Throws BadInput naming the path for what is
 /// no regular file or may be written by everyone, itself or through its folder.
 void check_plugin_file(const std::filesystem::path& path);
-/// Hands a file's bytes on, some at a time. Throws BadInput where it cannot be read.
-void for_each_block(const std::filesystem::path& path, const std::function<void(std::string_view bytes)>& take);
-/// Lower-case hexadecimal SHA-256 of a file. Throws BadInput where it cannot be read.
-std::string file_sha256(const std::filesystem::path& path);
 
 /// A reward from a shared library (include/unigrpo/reward_plugin.h), in this process. It stays loaded to the end of the
 /// process: its threads and thread-locals must not lose their code.

@@ -16,8 +16,8 @@
 #include "base/error.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "base/sha256.h"
 #include "base/text.h"
-#include "reward/plugin/library.h"
 
 namespace unigrpo::reward::plugin {
 namespace {
@@ -106,7 +106,7 @@ Worker::~Worker() {
 std::string Worker::program() {
   const std::string path = options_.path.string();
   std::error_code error;
-  const bool unchanged = fs::is_regular_file(options_.path, error) && file_sha256(options_.path) == options_.sha256;
+  const bool unchanged = fs::is_regular_file(options_.path, error) && sha256_of_file(options_.path) == options_.sha256;
   if (!unchanged && !std::exchange(change_told_, true)) {
     log::warn(
         fmt::format("reward '{}': {} has changed or is gone; the file that the run began with (SHA-256 {}) is used",
