@@ -30,6 +30,12 @@ void add_model_options(CLI::App& app, ModelOptions& options) {
       ->check(CLI::Range(int64_t{1}, int64_t{1000000}));
   app.add_option("--temperature", options.temperature, "Of text sampling; 0 = the likeliest token")
       ->check(CLI::NonNegativeNumber);
+  app.add_option("--top-k", options.top_k, "Draw from so many likeliest tokens; 0 = from all")
+      ->check(CLI::Range(int64_t{0}, int64_t{1000000}));
+  app.add_option("--top-p", options.top_p, "Of these from the likeliest that together pass this probability; 1 = all")
+      ->check(CLI::Range(0.0, 1.0));
+  app.add_option("--min-p", options.min_p, "Of these from those at least so likely, against the likeliest; 0 = all")
+      ->check(CLI::Range(0.0, 1.0));
   app.add_option("--cfg-scale", options.cfg_scale, "Text guidance; 1 = none")->check(CLI::Range(1.0, 100.0));
   app.add_option("--cfg-image-scale", options.cfg_image_scale,
                  "Guidance by the prompt's images, beside --cfg-scale; 1 = none")

@@ -18,8 +18,8 @@ extern const std::vector<Command> kModelCommands;
 struct ModelOptions {
   std::string model, adapter, dtype = "float32";
   std::vector<std::string> episode;
-  std::optional<int64_t> image_size, num_steps, max_tokens;
-  std::optional<double> timestep_shift, temperature, cfg_scale, cfg_image_scale, cfg_renorm_min;
+  std::optional<int64_t> image_size, num_steps, max_tokens, top_k;
+  std::optional<double> timestep_shift, temperature, top_p, min_p, cfg_scale, cfg_image_scale, cfg_renorm_min;
   std::optional<std::string> cfg_renorm_type, system_prompt;
   std::vector<double> cfg_interval;  // two, or none
 };

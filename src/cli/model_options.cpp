@@ -52,6 +52,9 @@ train::GenerationConfig generation_of(const ModelOptions& options) {
     generation.greedy = *options.temperature == 0;
     generation.temperature = generation.greedy ? 1.0 : *options.temperature;
   }
+  take(options.top_k, generation.cut.top_k);
+  take(options.top_p, generation.cut.top_p);
+  take(options.min_p, generation.cut.min_p);
   if (options.system_prompt) {
     generation.system_prompt = *options.system_prompt;
   } else if (!generation.prompt_given) {

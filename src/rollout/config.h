@@ -11,6 +11,17 @@ namespace unigrpo {
 
 namespace rollout {
 
+/// Which tokens may be drawn, in transformers' order: the top_k likeliest (and those as likely as the last of them); of
+/// these the likeliest that together pass top_p, the one that passes it among them; of these those at least min_p as
+/// likely as the likeliest.
+struct Truncation {
+  int64_t top_k = 0;   // 0: all
+  double top_p = 1.0;  // in [0, 1]; 1: all
+  double min_p = 0.0;  // in [0, 1]; 0: all
+
+  bool any() const { return top_k > 0 || top_p < 1 || min_p > 0; }
+};
+
 struct RolloutConfig {  // recipe: [rollout]
   std::vector<data::SegmentKind> episode = {data::SegmentKind::text, data::SegmentKind::image};
   int64_t num_steps = 10;  // denoising steps of an image
@@ -21,6 +32,9 @@ struct RolloutConfig {  // recipe: [rollout]
   std::string system_prompt;       // text block before every prompt; empty = the model folder's own
   int64_t token_budget = 16384;    // tokens that one rollout batch may hold at once
   double rollout_cfg_scale = 1.0;  // ablation only: guidance in the rollout; 1 = none
+  /// Of `sample` and `eval` alone, no recipe has it: the log-probs of what is trained on must be those of the
+  /// distribution that it was drawn from.
+  Truncation truncation = {};
   flow::SdeConfig sde;
   flow::WindowConfig window;
 };

@@ -262,7 +262,7 @@ class Episodes {
     fault::point("rollout.decode_step");
     std::vector<TextRow*> active;
     for (Row* row : decoding_) active.push_back(row->text.get());
-    decode_step(policy_, active, config_.temperature);
+    decode_step(policy_, active, config_.temperature, config_.truncation);
     for (auto it = decoding_.begin(); it != decoding_.end();) {
       Row& row = **it;
       if (!row.text->finished) {

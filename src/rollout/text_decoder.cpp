@@ -2,10 +2,14 @@
 
 #include <ATen/ATen.h>
 
+#include <limits>
+#include <tuple>
+
 #include "kernels/gather_log_prob.h"
 #include "kernels/sample_tokens.h"
 
 namespace unigrpo::rollout {
+
 TextRow::TextRow(policy::Context* context_, const StreamKey& key, int64_t max_tokens)
     : context(context_), stream_(key), max_tokens_(max_tokens) {}
 
@@ -16,7 +20,29 @@ TextRow::TextRow(policy::Context* context_, std::vector<int64_t> forced_ids)
   segment.teacher_forced = true;
 }
 
-void decode_step(policy::TextPolicy& policy, std::span<TextRow* const> rows, double temperature) {
+at::Tensor truncated(const at::Tensor& logits, double temperature, const Truncation& truncation) {
+  constexpr double kOut = -std::numeric_limits<double>::infinity();
+  at::Tensor kept = logits.to(at::kDouble) / temperature;  // [N, V]
+  if (truncation.top_k > 0 && truncation.top_k < logits.size(1)) {
+    const at::Tensor least = std::get<0>(kept.topk(truncation.top_k, -1)).narrow(1, truncation.top_k - 1, 1);
+    kept = kept.masked_fill(kept < least, kOut);
+  }
+  if (truncation.top_p < 1) {
+    const auto [sorted, order] = at::sort(kept, /*stable=*/true, /*dim=*/-1, /*descending=*/true);
+    const at::Tensor probs = sorted.softmax(-1);
+    at::Tensor out = probs.cumsum(-1) - probs >= truncation.top_p;  // by what is likelier
+    out.select(1, 0).fill_(false);
+    kept = kept.masked_fill(at::empty_like(out).scatter_(1, order, out), kOut);
+  }
+  if (truncation.min_p > 0) {
+    const at::Tensor probs = kept.softmax(-1);
+    kept = kept.masked_fill(probs < truncation.min_p * probs.amax(-1, /*keepdim=*/true), kOut);
+  }
+  return logits.masked_fill(kept == kOut, kOut);
+}
+
+void decode_step(policy::TextPolicy& policy, std::span<TextRow* const> rows, double temperature,
+                 const Truncation& truncation) {
   const at::NoGradGuard no_grad;
   std::vector<policy::Context*> contexts;
   std::vector<std::vector<int64_t>> inputs;
@@ -34,8 +60,11 @@ void decode_step(policy::TextPolicy& policy, std::span<TextRow* const> rows, dou
   std::vector<double> uniforms;
   for (TextRow* row : rows) uniforms.push_back(row->closing_ ? 0.0 : row->stream_.uniform());
   const bool greedy = temperature == 0;
-  const at::Tensor ids =
-      greedy ? logits.argmax(-1) : kernels::sample_tokens(logits, at::tensor(uniforms, at::kDouble), temperature);
+  const auto draw = [&] {
+    const at::Tensor drawn_from = truncation.any() ? truncated(logits, temperature, truncation) : logits;
+    return kernels::sample_tokens(drawn_from, at::tensor(uniforms, at::kDouble), temperature);
+  };
+  const at::Tensor ids = greedy ? logits.argmax(-1) : draw();
   const kernels::TokenLogProbs scored = kernels::gather_log_prob(logits, ids, greedy ? 1.0 : temperature);
   const auto* chosen = ids.const_data_ptr<int64_t>();
   const auto* log_probs = scored.log_probs.const_data_ptr<float>();

@@ -48,6 +48,7 @@ GenerationConfig generation_of(const recipe::Recipe& recipe) {
   config.max_tokens = recipe.rollout.max_tokens;
   config.temperature = recipe.rollout.temperature;
   config.greedy = false;
+  draw_from_all(config);
   if (!recipe.rollout.system_prompt.empty()) config.system_prompt = recipe.rollout.system_prompt;
   config.guidance.text_scale = 1.0;
   return config;

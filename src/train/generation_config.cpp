@@ -5,6 +5,7 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 #include <string_view>
+#include <utility>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -105,6 +106,9 @@ nlohmann::ordered_json to_object(const GenerationConfig& config) {
   object["max_tokens"] = config.max_tokens;
   object["temperature"] = config.temperature;
   if (config.greedy) object["do_sample"] = false;
+  if (!config.greedy && config.cut.top_k > 0) object["top_k"] = config.cut.top_k;
+  if (!config.greedy && config.cut.top_p < 1) object["top_p"] = config.cut.top_p;
+  if (!config.greedy && config.cut.min_p > 0) object["min_p"] = config.cut.min_p;
   object["cfg_scale"] = config.guidance.text_scale;
   object["cfg_image_scale"] = config.guidance.image_scale;
   object["cfg_renorm_type"] = std::string(enum_name(config.guidance.renorm));
@@ -115,6 +119,13 @@ nlohmann::ordered_json to_object(const GenerationConfig& config) {
 }
 
 }  // namespace
+
+void draw_from_all(GenerationConfig& config) {
+  const rollout::Truncation cut = std::exchange(config.cut, {});
+  if (cut.top_k > 0) config.left_out.push_back(fmt::format("top_k = {}", cut.top_k));
+  if (cut.top_p < 1) config.left_out.push_back(fmt::format("top_p = {}", cut.top_p));
+  if (cut.min_p > 0) config.left_out.push_back(fmt::format("min_p = {}", cut.min_p));
+}
 
 void check_ranges(const GenerationConfig& config, const std::string& where) {
   const auto count = [&](const char* key, int64_t value, int64_t most) {
@@ -133,7 +144,14 @@ void check_ranges(const GenerationConfig& config, const std::string& where) {
   count("num_steps", config.num_steps, kMaxSteps);
   count("max_tokens", config.max_tokens, kMaxCount);
   positive("timestep_shift", config.timestep_shift);
-  if (!config.greedy) positive("temperature", config.temperature);
+  if (!config.greedy) {
+    positive("temperature", config.temperature);
+    if (config.cut.top_k < 0 || config.cut.top_k > kMaxCount) {
+      throw BadInput("{}: 'top_k' must be 0 to {}, got {}", where, kMaxCount, config.cut.top_k);
+    }
+    number("top_p", config.cut.top_p, 0, 1);
+    number("min_p", config.cut.min_p, 0, 1);
+  }
   number("cfg_scale", config.guidance.text_scale, 1, kMaxScale);
   number("cfg_image_scale", config.guidance.image_scale, 1, kMaxScale);
   number("cfg_renorm_min", config.guidance.renorm_min, 0, 1);
@@ -176,6 +194,9 @@ GenerationConfig read_generation_config(const std::filesystem::path& model_folde
   read_count(object, file, "max_tokens", config.max_tokens);
   read_number(object, file, "timestep_shift", config.timestep_shift);
   read_number(object, file, "temperature", config.temperature);
+  read_value(object, file, "top_k", "an integer", &json::is_number_integer, config.cut.top_k);
+  read_number(object, file, "top_p", config.cut.top_p);
+  read_number(object, file, "min_p", config.cut.min_p);
   read_number(object, file, "cfg_scale", config.guidance.text_scale);
   read_number(object, file, "cfg_image_scale", config.guidance.image_scale);
   read_number(object, file, "cfg_renorm_min", config.guidance.renorm_min);
@@ -236,6 +257,9 @@ std::string to_json(const GenerationConfig& config, const std::filesystem::path&
     // Theirs for what ours say: both must say the same.
     if (others.contains("do_sample")) object["do_sample"] = !config.greedy;
     if (others.contains("max_new_tokens")) object["max_new_tokens"] = config.max_tokens;
+    if (!config.greedy && others.contains("top_k")) object["top_k"] = config.cut.top_k;
+    if (!config.greedy && others.contains("top_p")) object["top_p"] = config.cut.top_p;
+    if (!config.greedy && others.contains("min_p")) object["min_p"] = config.cut.min_p;
   }
   return object.dump(2) + "\n";
 }
@@ -248,6 +272,7 @@ rollout::RolloutConfig to_rollout_config(const GenerationConfig& config) {
   settings.timestep_shift = config.timestep_shift;
   settings.max_tokens = config.max_tokens;
   settings.temperature = config.greedy ? 0 : config.temperature;
+  if (!config.greedy) settings.truncation = config.cut;
   return settings;
 }
 

@@ -10,7 +10,8 @@
 namespace unigrpo::train {
 
 /// generation_config.json of a model folder: how the model is meant to be sampled. Keys that are absent or null have
-/// the family's defaults (policy/family.h), else these. Of other tools' keys do_sample and max_new_tokens act.
+/// the family's defaults (policy/family.h), else these. Of other tools' keys do_sample, max_new_tokens, top_k, top_p
+/// and min_p act.
 struct GenerationConfig {
   std::vector<data::SegmentKind> episode = {data::SegmentKind::text, data::SegmentKind::image};
   int64_t image_size = 64;
@@ -18,7 +19,8 @@ struct GenerationConfig {
   double timestep_shift = 1.0;
   int64_t max_tokens = 512;
   double temperature = 1.0;
-  bool greedy = false;  // do_sample = false: the likeliest token, whatever the temperature
+  bool greedy = false;      // do_sample = false: the likeliest token, whatever the temperature
+  rollout::Truncation cut;  // top_k, top_p, min_p; acts where tokens are drawn
   flow::GuidanceConfig guidance;
   std::string system_prompt;
 
@@ -33,6 +35,9 @@ struct GenerationConfig {
 GenerationConfig read_generation_config(const std::filesystem::path& model_folder);
 /// The same from a file that lies elsewhere, such as beside an adapter.
 GenerationConfig read_generation_config(const std::filesystem::path& model_folder, const std::filesystem::path& file);
+
+/// The same for a policy that is trained, which draws from all tokens: what would leave some out is noted as left out.
+void draw_from_all(GenerationConfig& config);
 
 /// Throws BadInput `where: key ...` for a value out of range.
 void check_ranges(const GenerationConfig& config, const std::string& where);

@@ -220,8 +220,20 @@ class OtherToolsSettings(unittest.TestCase):
             rows, stderr = self.texts(home, "--max-tokens", 4)
             self.assertGreater(len({row["text"] for row in rows}), 1)
             self.assertEqual(len(stderr.splitlines()), 1)
-            for told in ("top_p = 0.8", "top_k = 20", "eos_token_id = [402,400]"):
-                self.assertIn(told, stderr)
+            self.assertIn("eos_token_id = [402,400]", stderr)
+            self.assertNotIn("top_", stderr)
+
+    def test_what_leaves_tokens_out_acts(self):
+        with tempfile.TemporaryDirectory() as home:
+            self.copy(home, {"do_sample": True, "top_k": 1})
+            greedy, _ = self.texts(home, "--max-tokens", 6, "--temperature", 0)
+            for arguments in ((), ("--top-k", 0, "--top-p", 0), ("--top-k", 0, "--min-p", 1)):
+                with self.subTest(arguments):
+                    rows, stderr = self.texts(home, "--max-tokens", 6, *arguments)
+                    self.assertEqual([row["text"] for row in rows], [row["text"] for row in greedy])
+                    self.assertEqual(stderr, "")
+            everything, _ = self.texts(home, "--max-tokens", 6, "--top-k", 0)
+            self.assertGreater(len({row["text"] for row in everything}), 1)
 
     def test_rewards_see_tags_that_are_special_tokens(self):
         means = []

@@ -42,6 +42,7 @@ TEST(GenerationConfig, WhatIsWrittenIsRead) {
                                  .timestep_shift = 3.5,
                                  .max_tokens = 9,
                                  .temperature = 0.25,
+                                 .cut = {},
                                  .guidance = {.text_scale = 4,
                                               .image_scale = 2,
                                               .renorm = flow::Renorm::text_channel,
@@ -137,9 +138,14 @@ TEST(GenerationConfig, GreedyFilesOfOtherToolsAreGreedyHere) {
 }
 
 TEST(GenerationConfig, WhatOfOtherToolsDoesNotActIsTold) {
-  const auto qwen = read_text(R"({"bos_token_id": 5, "pad_token_id": 5, "do_sample": true, "eos_token_id": [9, 5],
+  auto qwen = read_text(R"({"bos_token_id": 5, "pad_token_id": 5, "do_sample": true, "eos_token_id": [9, 5],
       "repetition_penalty": 1.05, "temperature": 0.7, "top_p": 0.8, "top_k": 20, "transformers_version": "4.37.0"})");
   EXPECT_EQ(qwen.temperature, 0.7);
+  EXPECT_EQ(told_left_out(qwen, 9),
+            "generation_config.json: left out, they do not act here: repetition_penalty = 1.05, "
+            "eos_token_id = [9,5] (a text ends at token 9 alone)");
+  draw_from_all(qwen);  // of a policy that is trained
+  EXPECT_FALSE(to_rollout_config(qwen).truncation.any());
   EXPECT_EQ(told_left_out(qwen, 9),
             "generation_config.json: left out, they do not act here: repetition_penalty = 1.05, top_k = 20, "
             "top_p = 0.8, eos_token_id = [9,5] (a text ends at token 9 alone)");
@@ -150,6 +156,29 @@ TEST(GenerationConfig, WhatOfOtherToolsDoesNotActIsTold) {
   EXPECT_NE(told_left_out(read_text(R"({"max_length": 20})"), 9).find("max_length = 20"), std::string::npos);
   EXPECT_EQ(told_left_out(read_text(R"({"max_length": 20, "max_new_tokens": 5})"), 9), "");
   EXPECT_NE(told_left_out(read_text(R"({"program": ["image"]})"), 9).find("program = [\"image\"]"), std::string::npos);
+}
+
+TEST(GenerationConfig, WhatLeavesTokensOutIsReadAndWritten) {
+  const auto config = read_text(R"({"top_k": 20, "top_p": 0.8, "min_p": 0.1})");
+  const rollout::Truncation cut = to_rollout_config(config).truncation;
+  EXPECT_EQ(cut.top_k, 20);
+  EXPECT_EQ(cut.top_p, 0.8);
+  EXPECT_EQ(cut.min_p, 0.1);
+  EXPECT_EQ(to_json(read_text(to_json(config))), to_json(config));
+  EXPECT_FALSE(to_rollout_config(read_text(R"({"top_k": null, "top_p": 1, "min_p": 0})")).truncation.any());
+  EXPECT_FALSE(to_rollout_config(read_text(R"({"do_sample": false, "top_k": 20})")).truncation.any());
+  EXPECT_EQ(message_of(R"({"top_k": -1})"), ": 'top_k' must be 0 to 1000000, got -1");
+  EXPECT_EQ(message_of(R"({"top_k": 2.5})"), ": 'top_k' must be an integer, got 2.5");
+  EXPECT_EQ(message_of(R"({"top_p": 1.5})"), ": 'top_p' must be 0 to 1, got 1.5");
+  EXPECT_EQ(message_of(R"({"min_p": -0.5})"), ": 'min_p' must be 0 to 1, got -0.5");
+  EXPECT_EQ(message_of(R"({"do_sample": false, "top_p": 1.5})"), "nothing");  // where it does not act
+  // A trained policy draws from all, and so does what is written of it.
+  const TempFolder temp;
+  temp.write("generation_config.json", R"({"top_k": 20, "top_p": 0.8})");
+  GenerationConfig trained = read_generation_config(temp.path());
+  draw_from_all(trained);
+  temp.write("generation_config.json", to_json(trained, temp.path()));
+  EXPECT_FALSE(to_rollout_config(read_generation_config(temp.path())).truncation.any());
 }
 
 TEST(GenerationConfig, WhatIsWrittenSaysTheSameToOtherTools) {
