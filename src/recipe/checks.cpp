@@ -26,6 +26,15 @@ Finding check_something_is_trained(const Recipe& recipe, Command command) {
                   "expected a weight > 0 here or in sft.image_weight: nothing is trained"};
 }
 
+/// Examples without their prompt are trained on their last image, which an answer and a description have not.
+Finding check_prompt_dropout(const Recipe& recipe, Command command) {
+  const SftConfig& sft = recipe.sft;
+  if (command != Command::sft || sft.stage != SftStage::joint || sft.prompt_dropout < 1) return {};
+  if (sft.answer + sft.describe < 1) return {};
+  return Conflict{{"sft.prompt_dropout", "sft.answer", "sft.describe"},
+                  "expected below 1 where all examples end in a text: nothing is trained"};
+}
+
 Finding check_rewards(const Recipe& recipe, Command command) {
   if (command == Command::train) return reward::validate(recipe.reward, recipe.rollout.episode);
   return reward::validate(recipe.reward, {});
@@ -42,8 +51,8 @@ Finding check_eval(const Recipe& recipe, Command) {
 }  // namespace
 
 std::optional<Conflict> find_conflict(const Recipe& recipe, Command command) {
-  for (const auto check :
-       {check_policy, check_rollout, check_something_is_trained, check_grpo, check_rewards, check_eval}) {
+  for (const auto check : {check_policy, check_rollout, check_something_is_trained, check_prompt_dropout, check_grpo,
+                           check_rewards, check_eval}) {
     if (Finding found = check(recipe, command)) return found;
   }
   return {};

@@ -62,7 +62,7 @@ std::string range_text(const Field& field, const Ref& ref) {
     return std::string(limits.non_empty ? "at least one; " : "") +
            std::string(is_list ? limits.rule->many : limits.rule->one);
   }
-  const std::string range = interval(limits);
+  const std::string range = interval(limits, /*with_cap=*/true);
   return limits.special ? fmt::format("{} or {}", *limits.special, range) : range;
 }
 

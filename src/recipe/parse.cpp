@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <cmath>
 #include <cstring>
 #include <fstream>
 #include <functional>
@@ -85,7 +86,9 @@ class Assigner {
     } else {
       return mismatch(node_);
     }
-    if (!in_range(value, field_.limits)) return mismatch(node_);  // nan and inf are never in range
+    if (!in_range(value, field_.limits)) {  // as nan and inf never are
+      return mismatch(node_, "", /*with_cap=*/std::isfinite(value) && std::abs(value) > field_.limits.cap);
+    }
     *out = value;
     return {};
   }
@@ -140,8 +143,9 @@ class Assigner {
   Problem problem(const Node& node, std::string key, std::string message) const {
     return {node.at, std::move(key), [message = std::move(message)] { return message; }};
   }
-  Problem mismatch(const Node& node, const std::string& hint = "") const {
-    return problem(node, key_, fmt::format("expected {}, got {}{}", expectation(field_), describe(node), hint));
+  Problem mismatch(const Node& node, const std::string& hint = "", bool with_cap = false) const {
+    return problem(node, key_,
+                   fmt::format("expected {}, got {}{}", expectation(field_, with_cap), describe(node), hint));
   }
   Problem text_mismatch(const Node& node, const std::string& key) const {
     const TextRule* rule = field_.limits.rule;

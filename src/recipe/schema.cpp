@@ -16,7 +16,7 @@ namespace {
 std::string plain(double value) {
   double mantissa = value;
   int exponent = 0;
-  while (mantissa >= 10 && std::fmod(mantissa, 10) == 0) {
+  while (std::abs(mantissa) >= 10 && std::fmod(mantissa, 10) == 0) {
     mantissa /= 10;
     ++exponent;
   }
@@ -67,21 +67,23 @@ bool in_range(double value, const Limits& limits) {
   if (limits.special && value == *limits.special) return true;
   const bool low = limits.above_min ? value > limits.min : value >= limits.min;
   const bool high = limits.below_max ? value < limits.max : value <= limits.max;
-  return low && high && std::isfinite(value);
+  return low && high && std::abs(value) <= limits.cap && std::isfinite(value);
 }
 
-std::string interval(const Limits& limits) {
+std::string interval(const Limits& limits, bool with_cap) {
   const double infinity = std::numeric_limits<double>::infinity();
-  const bool low = limits.min != -infinity;
-  const bool high = limits.max != infinity;
+  const double cap = with_cap ? limits.cap : infinity;
+  const double min = std::max(limits.min, -cap), max = std::min(limits.max, cap);
+  const bool low = min != -infinity;
+  const bool high = max != infinity;
   if (low && high && !limits.above_min && !limits.below_max) {
-    return fmt::format("from {} to {}", plain(limits.min), plain(limits.max));
+    return fmt::format("from {} to {}", plain(min), plain(max));
   }
   std::string out;
-  if (low) out = fmt::format("{} {}", limits.above_min ? ">" : ">=", plain(limits.min));
+  if (low) out = fmt::format("{} {}", limits.above_min ? ">" : ">=", plain(min));
   if (high) {
     if (low) out += " and ";
-    out += fmt::format("{} {}", limits.below_max ? "<" : "<=", plain(limits.max));
+    out += fmt::format("{} {}", limits.below_max ? "<" : "<=", plain(max));
   }
   return out;
 }
@@ -101,12 +103,12 @@ std::string type_name(const Field& field) {
   return std::visit(Visitor{}, field.at(sample, 0));
 }
 
-std::string expectation(const Field& field) {
+std::string expectation(const Field& field, bool with_cap) {
   Recipe sample = with_one_element_each();
   const Limits& limits = field.limits;
   const auto number = [&](const char* kind) {
     std::string out = limits.special ? fmt::format("{} or {}", plain(*limits.special), kind) : kind;
-    const std::string range = interval(limits);
+    const std::string range = interval(limits, with_cap);
     return range.empty() ? out : out + " " + range;
   };
   struct Visitor {

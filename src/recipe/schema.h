@@ -49,8 +49,9 @@ struct TextRule {
 struct Limits {
   double min = -std::numeric_limits<double>::infinity();
   double max = std::numeric_limits<double>::infinity();
-  bool above_min = false;  // min itself is out
-  bool below_max = false;  // max itself is out
+  bool above_min = false;                                // min itself is out
+  bool below_max = false;                                // max itself is out
+  double cap = std::numeric_limits<double>::infinity();  // of its size, far beyond use: named where it is passed
   std::optional<double> special = std::nullopt;
   const TextRule* rule = nullptr;
   bool non_empty = false;
@@ -100,9 +101,9 @@ bool has_table(const Section& section, std::string_view name);
 std::string type_name(const Field& field);
 /// "an integer >= 2", "one of skip | stop": what an error expected and what the explanation
 /// promises.
-std::string expectation(const Field& field);
+std::string expectation(const Field& field, bool with_cap = false);
 /// The interval alone: ">= 2", "from 0 to 1", "> 0 and < 1"; empty where every number is taken.
-std::string interval(const Limits& limits);
+std::string interval(const Limits& limits, bool with_cap = false);
 bool in_range(double value, const Limits& limits);
 
 }  // namespace unigrpo::recipe

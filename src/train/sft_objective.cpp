@@ -1,6 +1,7 @@
 #include "train/sft_objective.h"
 
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
@@ -11,10 +12,11 @@
 
 #include "base/error.h"
 #include "base/fault.h"
+#include "base/log.h"
 #include "base/rng.h"
+#include "base/signals.h"
 #include "base/text.h"
 #include "checkpoint/export_model.h"
-#include "base/signals.h"
 #include "flow/matching_loss.h"
 #include "io/image_codec.h"
 #include "io/model_folder.h"
@@ -159,8 +161,6 @@ class SftObjective : public Objective {
   }
 
  private:
-  /// What the model cannot read is told before anything is made: of every row its length and its images' headers, and
-  /// whole one row of each form (with images to read, to draw) and those whose images may end at different sizes.
   struct Counts {
     double targets, copies;  // of the whole batch
   };
@@ -188,6 +188,8 @@ class SftObjective : public Objective {
     if (!terms.empty()) at::stack(terms).sum().backward();
   }
 
+  /// What the model cannot read is told before anything is made: of every row its length and its images' headers, and
+  /// whole one row of each form (with images to read, to draw) and those whose images may end at different sizes.
   void check_rows() {
     const at::NoGradGuard no_grad;
     const auto length = [&](const std::string& text) {
@@ -217,6 +219,17 @@ class SftObjective : public Objective {
       if (forms.emplace(row.images.empty(), sizes.empty()).second || sizes.size() > 1) encoded(row.index);
     }
     for (const int64_t key : examples_->batch(0)) encoded(key);
+    const auto ends_in_text = [](const data::Prompt& row) { return row.target.back().image.empty(); };
+    if (sft_.prompt_dropout == 0 || examples_->rows().empty() ||
+        !std::ranges::all_of(examples_->rows(), ends_in_text)) {
+      return;
+    }
+    const std::string why = fmt::format(
+        "sft.prompt_dropout = {}: a row without its prompt is trained on its last image, and no target in {} ends in "
+        "one",
+        sft_.prompt_dropout, recipe_.data.prompts);
+    if (sft_.prompt_dropout == 1) throw BadInput("{}: nothing is trained; expected below 1", why);
+    log::warn(why + ": that share of the rows is left out");
   }
 
   /// The cache holds what was encoded before, as far as it goes.

@@ -188,6 +188,29 @@ class Sft(unittest.TestCase):
         self.assertTrue(names)
         self.assertTrue(all(".lora_" in tensor["name"] for tensor in names))
 
+    def test_an_image_that_has_changed_is_refused_on_resume(self):
+        folder = self.home("changed", f"{DATA}/bagel_tiny", IMAGE_ROWS)
+        self.unigrpo(folder, "sft", "rows.toml", "--set", "run.num_steps=2")
+        more = ("sft", "rows.toml", "--resume", "--set", "run.num_steps=3")
+        image = (folder / "a.png").read_bytes()
+        write_png(folder / "a.png", 96)
+        stderr = self.unigrpo(folder, *more, code=2).stderr
+        self.assertRegex(stderr, r"^unigrpo: images of rows\.jsonl: not those that the run runs/rows began with "
+                                 r"\(data\.prompts/images: SHA-256 \w{12}, now \w{12}\)\n$")
+        (folder / "a.png").write_bytes(image)
+        self.unigrpo(folder, *more)
+
+    def test_dropping_all_prompts_of_rows_of_text_is_refused_and_of_some_told(self):
+        folder = self.home("dropped", f"{DATA}/qwen2_tiny", TEXT_ROWS, '["text"]')
+        stderr = self.unigrpo(folder, "sft", "rows.toml", "--set", "sft.prompt_dropout=1", code=2).stderr
+        self.assertIn("sft.prompt_dropout = 1: a row without its prompt is trained on its last image, and no target in rows.jsonl ends in "
+                      "one: nothing is trained; expected below 1", stderr)
+        self.assertFalse((folder / "runs").exists())
+        stderr = self.unigrpo(folder, "sft", "rows.toml", "--set", "run.num_steps=1").stderr
+        self.assertIn("sft.prompt_dropout = 0.2: a row without its prompt", stderr)
+        self.assertNotIn("sft.prompt_dropout", self.unigrpo(folder, "sft", "rows.toml", "--set", "run.name=other", "--set", "run.num_steps=1", "--set",
+                                                            "sft.output=other", "--set", "sft.prompt_dropout=0").stderr)
+
     def test_an_output_in_use_is_refused_before_anything_is_made(self):
         folder = self.home("used", f"{DATA}/qwen2_tiny", TEXT_ROWS, '["text"]')
         (folder / "trained").mkdir()

@@ -60,6 +60,10 @@ TEST(Checks, NameTheKeysThatDoNotGoTogether) {
        "FILE:3:15: sft.text_weight: expected a weight > 0 here or in sft.image_weight: nothing is "
        "trained",
        Command::sft},
+      {"[sft]\noutput = \"o\"\nprompt_dropout = 1\nanswer = 0.5\ndescribe = 0.5\n[data]\nprompts = \"p\"\n",
+       "FILE:3:18: sft.prompt_dropout: expected below 1 where all examples end in a text: nothing is trained",
+       Command::sft},
+      {"[sft]\noutput = \"o\"\nprompt_dropout = 1\nanswer = 0.5\n[data]\nprompts = \"p\"\n", "accepted", Command::sft},
       {"[rollout]\nnum_steps = 1\nwindow.mode = \"all\"\n",
        "FILE:2:13: rollout.num_steps: expected at least 2 with rollout.sde.kind = \"flow_sde\" (whose first step's "
        "noise "

@@ -123,5 +123,35 @@ TEST(Schema, SaysAnIntervalInWords) {
   EXPECT_TRUE(in_range(-1, {.min = 0, .special = -1}));
 }
 
+TEST(Schema, ACapIsNamedWhereItIsPassed) {
+  EXPECT_EQ(interval({.min = 0, .cap = 10}), ">= 0");
+  EXPECT_EQ(interval({.min = 0, .cap = 10}, true), "from 0 to 10");
+  EXPECT_EQ(interval({.min = 1, .above_min = true, .cap = 1e6}, true), "> 1 and <= 1e6");
+  EXPECT_EQ(interval({.cap = 1e12}, true), "from -1e12 to 1e12");
+  EXPECT_TRUE(in_range(10, {.min = 0, .cap = 10}));
+  EXPECT_FALSE(in_range(10.5, {.min = 0, .cap = 10}));
+  EXPECT_FALSE(in_range(-1e13, {.cap = 1e12}));
+}
+
+// Whatever number a recipe holds, products of a few of them are still finite.
+TEST(Schema, EveryNumberHasAnEnd) {
+  Recipe recipe;
+  for (const Section& section : schema()) {
+    if (section.is_list()) section.resize(recipe, 1);
+    for (const Field& field : section.fields) {
+      const Ref ref = field.at(recipe, 0);
+      const Limits& limits = field.limits;
+      if (std::holds_alternative<double*>(ref)) {
+        EXPECT_LE(std::min(limits.max, limits.cap), 1e12) << field.key;
+        EXPECT_GE(std::max(limits.min, -limits.cap), -1e12) << field.key;
+      }
+      if (std::holds_alternative<int64_t*>(ref) && field.key != "run.seed") {
+        EXPECT_LE(limits.max, 1e9) << field.key;
+        EXPECT_GE(limits.min, 0) << field.key;
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace unigrpo::recipe

@@ -32,6 +32,10 @@ inline Limits or_else(double special, Limits limits) {
   limits.special = special;
   return limits;
 }
+inline Limits up_to(double cap, Limits limits = {}) {
+  limits.cap = cap;
+  return limits;
+}
 inline Limits text(const TextRule& rule) { return {.rule = &rule}; }
 inline Limits lines() { return {.line_breaks = true}; }
 inline Limits list(const TextRule& rule) { return {.rule = &rule, .non_empty = true}; }
@@ -42,6 +46,8 @@ inline constexpr double kMany = 1e9;
 inline constexpr double kSome = 65536;
 // Of a factor: float32 holds products of a few of them, so that no number of a recipe alone makes a step overflow.
 inline constexpr double kLarge = 1e6;
+// Of a score, in whatever unit a reward or a judge has: the product with a weight or scale is still a float32.
+inline constexpr double kScore = 1e12;
 
 template <typename T>
 Ref reference_to(T& value) {

@@ -47,7 +47,8 @@ Section grpo_text_section() {
       .row("aggregation", &TextLossConfig::aggregation, "mean over tokens, over sequences, or Dr.GRPO's")
       .row("clip_low", &TextLossConfig::clip_low, "ratios are clipped below 1 - clip_low", strictly_between(0, 1))
       .row("clip_high", &TextLossConfig::clip_high, "ratios are clipped above 1 + clip_high", above(0, kLarge))
-      .row("dual_clip", &TextLossConfig::dual_clip, "bound for negative advantages; 0: off", or_else(0, above(1)))
+      .row("dual_clip", &TextLossConfig::dual_clip, "bound for negative advantages; 0: off",
+           or_else(0, up_to(kLarge, above(1))))
       .row("kl_beta", &TextLossConfig::kl_beta, "weight of the KL to the reference", at_least(0, kLarge))
       .row("kl_estimator", &TextLossConfig::kl_estimator, "of that KL; k1: for the metric alone, with kl_beta = 0")
       .row("max_length", &TextLossConfig::max_length, "fixed_length: the divisor; 0: rollout.max_tokens",

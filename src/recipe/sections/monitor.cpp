@@ -39,9 +39,10 @@ Section monitor_drift_section() {
            "of the rollouts' samples that probes may add; where they would add more they get smaller and rarer",
            {.min = 1e-4, .max = 1000})
       .row("allowance", &DriftConfig::allowance,
-           "standard deviations (between the prompts, at the start) that a statistic may drift", at_least(0))
+           "standard deviations (between the prompts, at the start) that a statistic may drift",
+           up_to(kMany, at_least(0)))
       .row("threshold", &DriftConfig::threshold,
-           "sum over the probes of what lies beyond the allowance that raises the alarm", above(0));
+           "sum over the probes of what lies beyond the allowance that raises the alarm", up_to(kMany, above(0)));
 }
 
 }  // namespace

@@ -133,10 +133,11 @@ void add_judge(Builder<Term>& rows) {
            "chat: where in the reply, as JSON, the number stands", text(kPointer))
       .row("http.score_regex", &TermConfig::judge, &JudgeConfig::score_regex,
            "chat: the number is what its first group matches")
-      .row("http.scale", &TermConfig::judge, &JudgeConfig::scale, "score = scale * number + offset")
-      .row("http.offset", &TermConfig::judge, &JudgeConfig::offset, "see scale")
-      .row("http.min_number", &TermConfig::judge, &JudgeConfig::min_number, "a number below is no score")
-      .row("http.max_number", &TermConfig::judge, &JudgeConfig::max_number, "a number above is no score");
+      .row("http.scale", &TermConfig::judge, &JudgeConfig::scale, "score = scale * number + offset", up_to(kLarge))
+      .row("http.offset", &TermConfig::judge, &JudgeConfig::offset, "see scale", up_to(kScore))
+      .row("http.min_number", &TermConfig::judge, &JudgeConfig::min_number, "a number below is no score", up_to(kScore))
+      .row("http.max_number", &TermConfig::judge, &JudgeConfig::max_number, "a number above is no score",
+           up_to(kScore));
 }
 
 void add_plugin(Builder<Term>& rows) {
@@ -171,14 +172,14 @@ Section rewards_section() {
   return judge_rows(Builder<Term>("rewards", "the reward is the weighted sum of its terms",
                                   [](Recipe& r, size_t i) -> auto& { return r.reward.terms[i]; })
                         .list_of([](Recipe& r) -> auto& { return r.reward.terms; }, kForTrain))
-      .row("weight", &TermConfig::weight, "in the sum; 0: logged only")
+      .row("weight", &TermConfig::weight, "in the sum; 0: logged only", up_to(kLarge))
       .row("modality", &TermConfig::modality, "whose advantage it enters")
       .row("scale", &TermConfig::scale,
            "running: centred and divided by its standard deviation over the run, before the sum")
-      .row("clip", &TermConfig::clip, "bound of the scaled score; 0: none", at_least(0))
+      .row("clip", &TermConfig::clip, "bound of the scaled score; 0: none", up_to(kScore, at_least(0)))
       .row("gate", &TermConfig::gate, "another term's name: this score is 0 where that one is below gate_min",
            text(kMetricName))
-      .row("gate_min", &TermConfig::gate_min, "see gate");
+      .row("gate_min", &TermConfig::gate_min, "see gate", up_to(kScore));
 }
 
 }  // namespace
