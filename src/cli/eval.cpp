@@ -17,14 +17,14 @@ namespace unigrpo::cli {
 
 namespace {
 
-std::vector<reward::TermConfig> rewards_of(const EvalOptions& options, const recipe::Recipe& recipe,
-                                           const std::string& prompts) {
+/// None: by what the rows hold.
+std::vector<reward::TermConfig> rewards_of(const EvalOptions& options, const recipe::Recipe& recipe) {
   if (!options.recipe.empty()) {
     const auto& terms = recipe.eval.rewards.empty() ? recipe.reward.terms : recipe.eval.rewards;
     if (terms.empty()) throw BadInput("{}: neither [[eval.rewards]] nor [[rewards]]", options.recipe);
     return terms;
   }
-  if (options.reward.empty()) return train::default_eval_rewards(prompts);
+  if (options.reward.empty()) return {};
   const auto kind = enum_value<reward::RewardKind>(options.reward);
   if (!kind) throw BadInput("--reward: expected {}, got '{}'", enum_choices<reward::RewardKind>(), options.reward);
   const reward::TermConfig term = train::eval_reward(*kind);
@@ -43,7 +43,7 @@ int run(const EvalOptions& options) {
   const std::string prompts = options.prompts.empty() ? recipe.eval.prompts : options.prompts;
   if (prompts.empty()) throw BadInput("--prompts is required; see `unigrpo eval --help`");
   const train::GenerationConfig generation = generation_of(options.model);
-  const std::vector<reward::TermConfig> rewards = rewards_of(options, recipe, prompts);
+  const std::vector<reward::TermConfig> rewards = rewards_of(options, recipe);
   const train::EvalOptions eval{.model = options.model.model,
                                 .prompts = prompts,
                                 .rewards = rewards,
@@ -64,7 +64,7 @@ int run(const EvalOptions& options) {
     checkpoint::build_folder(
         options.out, [&](const std::filesystem::path& folder) { monitor::write_samples(folder, result.samples); });
   }
-  if (!result.overall.strict) throw RuntimeFailure("{}: {}", prompts, train::describe(result));
+  if (!result.score().value) throw RuntimeFailure("{}: {}", prompts, train::describe(result));
   return 0;
 }
 

@@ -210,7 +210,7 @@ std::string inspect_run(const fs::path& folder, bool json) {
   text += row("samples", steps_text(facts.samples));
   text += row("evaluations", facts.evals.empty() ? "none" : join(facts.evals, ", "));
   text += row("model folders", facts.models.empty() ? "none yet" : join(facts.models, ", "));
-  for (const char* name : {"reward/mean", "loss", "eval/strict", "optim/grad_norm"}) {
+  for (const char* name : {"reward/mean", "loss", "eval/official", "eval/strict", "optim/grad_norm"}) {
     if (const auto found = facts.last.find(name); found != facts.last.end()) {
       text += row(name, fmt::format("{:.4g} in the last step", found->second));
     }

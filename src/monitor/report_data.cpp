@@ -172,13 +172,13 @@ json drift_alarms_of(const MetricsTable& metrics) {
   return alarms;
 }
 
-void check_scores(const json& scores, const std::string& where) {
+void check_scores(const json& scores, const std::string& metric, const std::string& where) {
   if (!scores.is_object()) throw BadInput("{}: expected an object, found {}", where, scores.type_name());
-  for (const char* name : {"strict", "soft"}) {
+  for (const std::string& name : {std::string("strict"), std::string("soft"), metric}) {
     if (!scores.contains(name) || !(scores[name].is_number() || scores[name].is_null())) {
       throw BadInput("{}.{}: expected a number", where, name);
     }
-    const std::string error = std::string(name) + "_error";
+    const std::string error = name + "_error";
     if (scores.contains(error) && !(scores[error].is_number() || scores[error].is_null())) {
       throw BadInput("{}.{}: expected a number", where, error);
     }
@@ -189,11 +189,16 @@ void check_scores(const json& scores, const std::string& where) {
 json read_eval(const fs::path& file) {
   json eval = io::read_json_file(file);
   if (!eval.is_object() || !eval.contains("overall")) throw BadInput("{}: missing key \"overall\"", file.string());
-  check_scores(eval["overall"], file.string() + ": overall");
-  if (eval.contains("overall_by_tag")) check_scores(eval["overall_by_tag"], file.string() + ": overall_by_tag");
+  if (!eval.contains("metric")) eval["metric"] = "strict";  // older files
+  if (!eval["metric"].is_string()) throw BadInput("{}: metric: expected a string", file.string());
+  const auto metric = eval["metric"].get<std::string>();
+  check_scores(eval["overall"], metric, file.string() + ": overall");
+  if (eval.contains("overall_by_tag") || metric == "official") {
+    check_scores(eval["overall_by_tag"], metric, file.string() + ": overall_by_tag");
+  }
   if (!eval.contains("tags")) eval["tags"] = json::object();
   if (!eval["tags"].is_object()) throw BadInput("{}: tags: expected an object", file.string());
-  for (const auto& [tag, scores] : eval["tags"].items()) check_scores(scores, file.string() + ": tags." + tag);
+  for (const auto& [tag, scores] : eval["tags"].items()) check_scores(scores, metric, file.string() + ": tags." + tag);
   return eval;
 }
 

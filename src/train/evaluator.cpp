@@ -29,10 +29,20 @@ std::vector<data::Prompt> choose_prompts(const EvalOptions& options) {
   return options.max_prompts == 0 ? prompts : data::spread_over(prompts, options.max_prompts);
 }
 
-double part(const reward::Score& score, const char* name) {
-  const auto found = score.parts.find(name);
-  return found != score.parts.end() ? found->second : score.value.value_or(0.0);
+/// Whether the number that counts is one of several, which `strict` and `soft` then stand beside.
+bool has_metric(const reward::TermConfig& term) {
+  const bool finds_objects = term.kind == reward::RewardKind::geneval || term.kind == reward::RewardKind::edit;
+  return finds_objects && term.dimension.empty();
 }
+
+/// The name of the number that counts.
+std::string metric_of(const reward::TermConfig& term) {
+  return has_metric(term) ? std::string(enum_name(term.objects.metric)) : "strict";
+}
+
+bool is_official(const std::string& metric) { return metric == enum_name(reward::GenevalMetric::official); }
+
+bool has_own_column(const std::string& metric) { return metric != "strict" && metric != "soft"; }
 
 reward::Rewarder judge(const std::vector<reward::TermConfig>& rewards, const Runtime& runtime) {
   reward::RewardConfig config;
@@ -50,10 +60,19 @@ nlohmann::ordered_json number_json(const std::optional<double>& value) {
   return value ? nlohmann::ordered_json(*value) : nlohmann::ordered_json(nullptr);
 }
 
-nlohmann::ordered_json score_json(const TagScore& score) {
-  nlohmann::ordered_json object{{"strict", number_json(score.strict)}, {"soft", number_json(score.soft)}};
-  if (score.strict_error) object["strict_error"] = *score.strict_error;
-  if (score.soft_error) object["soft_error"] = *score.soft_error;
+/// The means of a tag by name, in the order in which they are shown.
+std::vector<std::pair<std::string, const Mean*>> named(const TagScore& score, const std::string& metric) {
+  std::vector<std::pair<std::string, const Mean*>> means = {{"strict", &score.strict}, {"soft", &score.soft}};
+  if (has_own_column(metric)) means.insert(means.begin(), {metric, &score.score});
+  return means;
+}
+
+nlohmann::ordered_json score_json(const TagScore& score, const std::string& metric) {
+  nlohmann::ordered_json object;
+  for (const auto& [name, mean] : named(score, metric)) object[name] = number_json(mean->value);
+  for (const auto& [name, mean] : named(score, metric)) {
+    if (mean->error) object[name + "_error"] = *mean->error;
+  }
   return object;
 }
 
@@ -79,65 +98,69 @@ std::optional<double> standard_error(const std::vector<double>& values) {
 
 /// The prompts of a tag, or all.
 struct PromptScores {
-  std::vector<double> strict, soft;  // of the prompts that have a score, each the mean over its scored samples
+  std::vector<double> score, strict, soft;  // of the prompts that have one, each the mean over its scored samples
   int64_t prompts = 0, samples = 0, unscored = 0;
 
   void add(const PromptScores& other) {
+    score.insert(score.end(), other.score.begin(), other.score.end());
     strict.insert(strict.end(), other.strict.begin(), other.strict.end());
     soft.insert(soft.end(), other.soft.begin(), other.soft.end());
     prompts += other.prompts;
     samples += other.samples;
     unscored += other.unscored;
   }
-  TagScore score(double max_dropped) const {
-    TagScore score{.count = prompts, .unscored = unscored};
-    if (!counts(unscored, samples, max_dropped)) return score;
-    score.strict = mean_of(strict);
-    score.soft = mean_of(soft);
-    score.strict_error = standard_error(strict);
-    score.soft_error = standard_error(soft);
-    return score;
+  TagScore means(double max_dropped) const {
+    if (!counts(unscored, samples, max_dropped)) return {.count = prompts, .unscored = unscored};
+    const auto mean = [](const std::vector<double>& values) { return Mean{mean_of(values), standard_error(values)}; };
+    return {.score = mean(score), .strict = mean(strict), .soft = mean(soft), .count = prompts, .unscored = unscored};
   }
 };
 
-/// The mean over tags, whose errors are independent; an error only where each tag has one.
+/// The mean over tags, whose errors are independent; an error only where each tag has one. None where a tag has none:
+/// it would be one of other tags than the next evaluation's.
 TagScore mean_over_tags(const std::map<std::string, TagScore>& tags) {
   TagScore mean{.count = static_cast<int64_t>(tags.size())};
-  const auto take = [&](std::optional<double> TagScore::*value, std::optional<double> TagScore::*error) {
+  for (Mean TagScore::*which : {&TagScore::score, &TagScore::strict, &TagScore::soft}) {
     std::vector<double> values;
     double squares = 0;
     bool has_errors = true;
     for (const auto& [name, tag] : tags) {
-      if (tag.*value) values.push_back(*(tag.*value));
-      has_errors = has_errors && (tag.*error).has_value();
-      if (tag.*error) squares += *(tag.*error) * *(tag.*error);
+      const Mean& one = tag.*which;
+      if (one.value) values.push_back(*one.value);
+      has_errors = has_errors && one.error;
+      if (one.error) squares += *one.error * *one.error;
     }
-    mean.*value = mean_of(values);
-    if (has_errors && !values.empty()) mean.*error = std::sqrt(squares) / static_cast<double>(values.size());
-  };
-  take(&TagScore::strict, &TagScore::strict_error);
-  take(&TagScore::soft, &TagScore::soft_error);
+    if (values.size() < tags.size()) continue;
+    (mean.*which).value = mean_of(values);
+    if (has_errors && !values.empty()) (mean.*which).error = std::sqrt(squares) / static_cast<double>(values.size());
+  }
   return mean;
 }
 
 /// By the first reward.
-std::map<std::string, PromptScores> scores_by_tag(const reward::ScoreTable& table, std::span<const std::string> tags,
-                                                  size_t group_size) {
+std::map<std::string, PromptScores> scores_by_tag(const reward::ScoreTable& table, bool has_parts,
+                                                  std::span<const std::string> tags, size_t group_size) {
+  const auto part = [&](const reward::Score& score, const char* name) {
+    const auto found = score.parts.find(name);
+    return has_parts && found != score.parts.end() ? found->second : *score.value;
+  };
   std::map<std::string, PromptScores> scores;
   for (size_t first = 0; first < tags.size(); first += group_size) {
     const size_t end = std::min(first + group_size, tags.size());  // a stop may have cut the last group
     PromptScores& tag = scores[tags[first]];
-    std::vector<double> strict, soft;
+    std::vector<double> values, strict, soft;
     for (size_t i = first; i < end; ++i) {
       const reward::Score& score = table.scores[i].front();
       if (!score.value) continue;
+      values.push_back(*score.value);
       strict.push_back(part(score, "strict"));
       soft.push_back(part(score, "soft"));
     }
     ++tag.prompts;
     tag.samples += static_cast<int64_t>(end - first);
-    tag.unscored += static_cast<int64_t>(end - first - strict.size());
-    if (strict.empty()) continue;
+    tag.unscored += static_cast<int64_t>(end - first - values.size());
+    if (values.empty()) continue;
+    tag.score.push_back(*mean_of(values));
     tag.strict.push_back(*mean_of(strict));
     tag.soft.push_back(*mean_of(soft));
   }
@@ -170,10 +193,9 @@ reward::TermConfig eval_reward(reward::RewardKind kind) {
   return term;
 }
 
-std::vector<reward::TermConfig> default_eval_rewards(const std::string& prompts) {
+std::vector<reward::TermConfig> default_eval_rewards(const data::Prompt& first, const std::string& file) {
   using enum reward::RewardKind;
-  const data::Prompt first = data::read_prompt_file(prompts).front();
-  const nlohmann::json row = io::parse_json(first.metadata_json, prompts);
+  const nlohmann::json row = io::parse_json(first.metadata_json, file);
   const nlohmann::json metadata = row.value("metadata", nlohmann::json::object());
   const auto holds = [&](const char* key) { return metadata.is_object() && metadata.contains(key); };
   if (holds("changed")) return {eval_reward(edit)};
@@ -183,20 +205,24 @@ std::vector<reward::TermConfig> default_eval_rewards(const std::string& prompts)
   throw BadInput(
       "{}:{}: no reward goes by itself with this row: it has no 'include', 'metadata.changed', 'metadata.answer' or "
       "'metadata.text'; expected one by name (--reward, --recipe, or [[eval.rewards]] in a recipe)",
-      prompts, first.line);
+      file, first.line);
 }
 
-EvalResult summarize(const reward::ScoreTable& table, std::span<const std::string> tags, int64_t num_samples,
-                     double max_dropped) {
+const Mean& EvalResult::score() const { return (is_official(metric) ? overall_by_tag : overall).score; }
+
+EvalResult summarize(const reward::ScoreTable& table, const reward::TermConfig& first,
+                     std::span<const std::string> tags, int64_t num_samples, double max_dropped) {
   EvalResult result;
+  result.reward = first.kind;
+  result.metric = metric_of(first);
   PromptScores all;
-  for (const auto& [name, scores] : scores_by_tag(table, tags, static_cast<size_t>(num_samples))) {
-    result.tags[name] = scores.score(max_dropped);
+  for (const auto& [name, scores] : scores_by_tag(table, has_metric(first), tags, static_cast<size_t>(num_samples))) {
+    result.tags[name] = scores.means(max_dropped);
     all.add(scores);
   }
-  result.overall = all.score(max_dropped);
+  result.overall = all.means(max_dropped);
   result.overall_by_tag = {.count = static_cast<int64_t>(result.tags.size())};
-  if (result.overall.strict) result.overall_by_tag = mean_over_tags(result.tags);
+  if (result.overall.score.value) result.overall_by_tag = mean_over_tags(result.tags);
   result.num_samples = all.samples;
   result.rewards = means_by_reward(table, max_dropped);
   return result;
@@ -204,9 +230,9 @@ EvalResult summarize(const reward::ScoreTable& table, std::span<const std::strin
 
 Evaluator::Evaluator(const EvalOptions& options, const Runtime& runtime)
     : runtime_(runtime),
-      rewards_(options.rewards),
       prompts_(choose_prompts(options)),
-      rewarder_(judge(options.rewards, runtime)) {
+      rewards_(options.rewards.empty() ? default_eval_rewards(prompts_.front(), options.prompts) : options.rewards),
+      rewarder_(judge(rewards_, runtime)) {
   rewarder_.check_prompts(prompts_, options.prompts);
 }
 
@@ -252,7 +278,7 @@ EvalResult Evaluator::evaluate(policy::UnifiedPolicy& policy, const EvalOptions&
     scores.terms = table.terms;
     std::ranges::move(table.scores, std::back_inserter(scores.scores));
   }
-  EvalResult result = summarize(scores, tags, options.num_samples, options.max_dropped);
+  EvalResult result = summarize(scores, rewards_.front(), tags, options.num_samples, options.max_dropped);
   result.complete = !runtime_.stop.requested();  // prompts are missing, or judges may have been cut short
   result.samples = std::move(kept);
   result.seconds = watch.seconds();
@@ -264,7 +290,7 @@ std::unique_ptr<Evaluator> make_evaluator(const recipe::Recipe& recipe, const Ru
   EvalOptions options;
   options.prompts = recipe.eval.prompts;
   options.max_prompts = recipe.eval.max_prompts;
-  options.rewards = recipe.eval.rewards.empty() ? default_eval_rewards(recipe.eval.prompts) : recipe.eval.rewards;
+  options.rewards = recipe.eval.rewards;
   return std::make_unique<Evaluator>(options, runtime);
 }
 
@@ -273,9 +299,13 @@ EvalResult evaluate(policy::UnifiedPolicy& policy, const EvalOptions& options, c
 }
 
 std::string describe(const EvalResult& result) {
-  std::string text = result.overall.strict
-                         ? fmt::format("strict {:.3f}, soft {:.3f}", *result.overall.strict, *result.overall.soft)
-                         : std::string("no score");
+  std::string text;
+  if (const Mean& score = result.score(); !score.value) {
+    text = "no score";
+  } else {
+    if (has_own_column(result.metric)) text = fmt::format("{} {:.3f}, ", result.metric, *score.value);
+    text += fmt::format("strict {:.3f}, soft {:.3f}", *result.overall.strict.value, *result.overall.soft.value);
+  }
   for (const auto& [name, score] : result.rewards) {
     if (score.unscored == 0) continue;
     text += fmt::format("; {} of {} samples have no score by '{}' (the first: {})", score.unscored, result.num_samples,
@@ -284,14 +314,18 @@ std::string describe(const EvalResult& result) {
   return text;
 }
 
-std::map<std::string, double> scores_in(const std::filesystem::path& file) {
+StoredScores scores_in(const std::filesystem::path& file) {
   const nlohmann::json object = io::read_json_file(file);
-  std::map<std::string, double> scores;
+  StoredScores scores;
   const auto add = [&](const std::string& name, const nlohmann::json& value) {
-    if (!value.is_null()) scores[name] = value.get<double>();
+    if (!value.is_null()) scores.values[name] = value.get<double>();
   };
   try {
     for (const char* name : {"strict", "soft"}) add(name, object.at("overall").at(name));
+    const std::string metric = object.value("metric", "strict");  // older files do not say
+    const nlohmann::json& score = object.contains("score") ? object["score"] : object["overall"].at(metric);
+    add(metric, score);
+    if (!score.is_null()) scores.score = score.get<double>();
     for (const auto& [name, value] : object.at("rewards").items()) add(name, value);
   } catch (const nlohmann::json::exception& error) {
     throw BadInput("{}: not the result of an evaluation: {}", file.string(), error.what());
@@ -302,7 +336,8 @@ std::map<std::string, double> scores_in(const std::filesystem::path& file) {
 std::string to_json(const EvalOptions& options, const EvalResult& result) {
   nlohmann::ordered_json object;
   object["model"] = options.model;
-  object["reward"] = std::string(enum_name(options.rewards.front().kind));
+  object["reward"] = std::string(enum_name(result.reward));
+  object["metric"] = result.metric;
   object["prompts"] = options.prompts;
   object["num_prompts"] = result.overall.count;
   object["num_samples"] = options.num_samples;
@@ -311,11 +346,12 @@ std::string to_json(const EvalOptions& options, const EvalResult& result) {
   object["cfg_scale"] = options.generation.guidance.text_scale;
   object["temperature"] = options.generation.greedy ? 0.0 : options.generation.temperature;
   object["oracle_plan"] = options.oracle_plan;
-  object["overall"] = score_json(result.overall);
-  object["overall_by_tag"] = score_json(result.overall_by_tag);
+  object["score"] = number_json(result.score().value);
+  object["overall"] = score_json(result.overall, result.metric);
+  object["overall_by_tag"] = score_json(result.overall_by_tag, result.metric);
   object["tags"] = nlohmann::ordered_json::object();
   for (const auto& [name, tag] : result.tags) {
-    object["tags"][name] = score_json(tag);
+    object["tags"][name] = score_json(tag, result.metric);
     object["tags"][name]["count"] = tag.count;
     if (tag.unscored > 0) object["tags"][name]["unscored"] = tag.unscored;
   }
@@ -331,16 +367,27 @@ std::string to_json(const EvalOptions& options, const EvalResult& result) {
 }
 
 std::string to_table(const EvalResult& result) {
-  std::string text = fmt::format("{:<16} {:>8} {:>8} {:>8}\n", "tag", "strict", "soft", "prompts");
-  const auto line = [&](const std::string& name, const TagScore& score, const std::string& prompts) {
-    text += fmt::format("{:<16} {:>8} {:>8}{}\n", name, shown(score.strict), shown(score.soft), prompts);
+  std::string text;
+  const auto line = [&](const std::string& name, const auto& cells) {
+    text += fmt::format("{:<16}", name);
+    for (const std::string& cell : cells) text += fmt::format(" {:>8}", cell);
+    text += "\n";
   };
-  for (const auto& [name, tag] : result.tags) {
-    line(name.empty() ? "-" : name, tag, fmt::format(" {:>8}", tag.count));
-  }
-  line("mean of prompts", result.overall, fmt::format(" {:>8}", result.overall.count));
-  line("mean of tags", result.overall_by_tag, "");
-  if (result.overall.unscored > 0 || !result.overall.strict) text += describe(result) + "\n";
+  const auto cells = [&](const TagScore& score) {
+    std::vector<std::string> values;
+    for (const auto& [name, mean] : named(score, result.metric)) values.push_back(shown(mean->value));
+    if (&score != &result.overall_by_tag) values.push_back(std::to_string(score.count));
+    return values;
+  };
+  std::vector<std::string> titles;
+  for (const auto& [name, mean] : named(result.overall, result.metric)) titles.push_back(name);
+  titles.emplace_back("prompts");
+  line("tag", titles);
+  for (const auto& [name, tag] : result.tags) line(name.empty() ? "-" : name, cells(tag));
+  line("mean of prompts", cells(result.overall));
+  line("mean of tags", cells(result.overall_by_tag));
+  if (is_official(result.metric)) text += "the official score is the mean of tags\n";
+  if (result.overall.unscored > 0 || !result.score().value) text += describe(result) + "\n";
   return text;
 }
 

@@ -23,13 +23,13 @@ namespace unigrpo::train {
 reward::TermConfig eval_reward(reward::RewardKind kind);
 /// What judges the rows of a prompt file, by what its first one holds: metadata.changed: edit, metadata.answer: answer,
 /// include: geneval, metadata.text: ocr. Throws BadInput `file:line` where it holds none of these.
-std::vector<reward::TermConfig> default_eval_rewards(const std::string& prompts);
+std::vector<reward::TermConfig> default_eval_rewards(const data::Prompt& first, const std::string& file);
 
 /// How a model is scored on a prompt file.
 struct EvalOptions {
   std::string model;    // shown in the result
   std::string prompts;  // file
-  /// The first one gives `overall` and `tags`.
+  /// The first one gives `overall` and `tags`. None: default_eval_rewards of the file.
   std::vector<reward::TermConfig> rewards = {eval_reward(reward::RewardKind::geneval)};
   GenerationConfig generation;
   uint64_t seed = 0;         // of all noise; the same for every run, whatever its own, so that scores compare
@@ -40,13 +40,18 @@ struct EvalOptions {
   double max_dropped = reward::RewardConfig{}.max_dropped;  // where a larger share has no score, there is no mean
 };
 
+/// A mean over prompts and its standard error, from two prompts on.
+struct Mean {
+  std::optional<double> value = {}, error = {};
+};
+
 /// Means over the prompts that have a score, of the means over a prompt's scored samples. Empty where nothing was
 /// scored, or so little that the mean would be one of other samples than the next evaluation's.
 struct TagScore {
-  std::optional<double> strict = {}, soft = {};
-  int64_t count = 0;                                         // prompts
-  int64_t unscored = 0;                                      // samples
-  std::optional<double> strict_error = {}, soft_error = {};  // standard errors of the means over prompts; from 2 on
+  Mean score = {};              // of the number that counts, EvalResult::metric
+  Mean strict = {}, soft = {};  // of a reward that finds objects; of others the same number
+  int64_t count = 0;            // prompts
+  int64_t unscored = 0;         // samples
 };
 
 /// What a reward made of an evaluation.
@@ -58,6 +63,8 @@ struct RewardScore {
 
 /// The JSON of `eval --json`, as values. A score that is missing enters no mean, and is counted.
 struct EvalResult {
+  reward::RewardKind reward = reward::RewardKind::geneval;  // the first one
+  std::string metric = "strict";  // of rewards that find objects which of their numbers counts; of others "strict"
   TagScore overall, overall_by_tag;
   std::map<std::string, TagScore> tags;
   int64_t num_samples = 0;  // in all
@@ -65,12 +72,16 @@ struct EvalResult {
   bool complete = true;  // false: a stop was asked for, and not all prompts were scored
   double seconds = 0;
   std::vector<monitor::SampleRow> samples;
+
+  /// The number by which models are compared: the mean over prompts; with the official metric that over tags, as
+  /// GenEval's own summary_scores.py has it (github.com/djghosh13/geneval).
+  const Mean& score() const;
 };
 
-/// The scores of an evaluation without its samples. `table`: [N, K], by the first term come `overall` and `tags`;
-/// `tags`: [N], a prompt's `num_samples` samples stand together.
-EvalResult summarize(const reward::ScoreTable& table, std::span<const std::string> tags, int64_t num_samples,
-                     double max_dropped);
+/// The scores of an evaluation without its samples. `table`: [N, K], by the first term, which is `first`, come
+/// `overall` and `tags`; `tags`: [N], a prompt's `num_samples` samples stand together.
+EvalResult summarize(const reward::ScoreTable& table, const reward::TermConfig& first,
+                     std::span<const std::string> tags, int64_t num_samples, double max_dropped);
 
 /// Scores models on one prompt file; the file is read, and the rewards are made, once. Throws BadInput `file:line` for
 /// a prompt that a reward cannot judge.
@@ -86,8 +97,8 @@ class Evaluator {
 
  private:
   Runtime runtime_;
-  std::vector<reward::TermConfig> rewards_;
   std::vector<data::Prompt> prompts_;
+  std::vector<reward::TermConfig> rewards_;
   reward::Rewarder rewarder_;
 };
 
@@ -97,12 +108,17 @@ std::unique_ptr<Evaluator> make_evaluator(const recipe::Recipe& recipe, const Ru
 /// The same for one evaluation.
 EvalResult evaluate(policy::UnifiedPolicy& policy, const EvalOptions& options, const Runtime& runtime);
 
-/// "strict 0.512, soft 0.724", or why there is no score; behind it how many samples of which reward have none.
+/// "strict 0.512, soft 0.724", with another metric that one first, or why there is no score; behind it how many samples
+/// of which reward have none.
 std::string describe(const EvalResult& result);
 
-/// The scores in a file of to_json: `strict`, `soft` and one a reward; those that are none are left out. Throws
-/// BadInput naming the file.
-std::map<std::string, double> scores_in(const std::filesystem::path& file);
+/// What a file of to_json holds.
+struct StoredScores {
+  std::optional<double> score;           // the number by which models are compared; empty: none
+  std::map<std::string, double> values;  // `strict`, `soft`, the metric and one a reward; those that are none left out
+};
+/// Throws BadInput naming the file.
+StoredScores scores_in(const std::filesystem::path& file);
 
 std::string to_json(const EvalOptions& options, const EvalResult& result);
 /// Per-tag table for the terminal.

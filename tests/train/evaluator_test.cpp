@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -103,14 +104,14 @@ TEST_F(Evaluation, CountsPromptsNotImagesAndAveragesOverBoth) {
     overall += *result.samples[i].reward / 12;
     if (i / 3 == 0 || i / 3 == 3) single += *result.samples[i].reward / 6;
   }
-  EXPECT_NEAR(*result.overall.strict, overall, 1e-12);
+  EXPECT_NEAR(*result.overall.strict.value, overall, 1e-12);
   EXPECT_NEAR(*result.rewards.at("saturation").mean, overall, 1e-12);
   EXPECT_EQ(result.rewards.at("ink").mean, result.rewards.at("saturation").mean);
   EXPECT_EQ(result.samples[0].scores.at("ink"), result.samples[0].reward);
-  EXPECT_NEAR(*result.tags.at("single_object").strict, single, 1e-12);
-  EXPECT_NEAR(*result.overall_by_tag.strict,
-              (*result.tags.at("single_object").strict + *result.tags.at("counting").strict +
-               *result.tags.at("colors").strict) /
+  EXPECT_NEAR(*result.tags.at("single_object").strict.value, single, 1e-12);
+  EXPECT_NEAR(*result.overall_by_tag.strict.value,
+              (*result.tags.at("single_object").strict.value + *result.tags.at("counting").strict.value +
+               *result.tags.at("colors").strict.value) /
                   3,
               1e-12);
   EXPECT_EQ(result.overall.unscored, 0);
@@ -124,14 +125,15 @@ TEST_F(Evaluation, TheStandardErrorIsThatOverPromptsNotOverTheirSamples) {
   std::vector<double> prompts(4, 0.0);
   for (size_t i = 0; i < 12; ++i) prompts[i / 3] += *result.samples[i].reward / 3;
   double squares = 0;
-  for (const double value : prompts) squares += (value - *result.overall.strict) * (value - *result.overall.strict);
-  EXPECT_NEAR(result.overall.strict_error.value(), std::sqrt(squares / 3 / 4), 1e-12);
+  for (const double value : prompts)
+    squares += (value - *result.overall.strict.value) * (value - *result.overall.strict.value);
+  EXPECT_NEAR(result.overall.strict.error.value(), std::sqrt(squares / 3 / 4), 1e-12);
   // Of two values a, b the std is |a - b| / sqrt(2), the error of the mean |a - b| / 2.
-  EXPECT_NEAR(result.tags.at("single_object").strict_error.value(), std::abs(prompts[0] - prompts[3]) / 2, 1e-12);
-  EXPECT_FALSE(result.tags.at("counting").strict_error.has_value());  // one prompt says nothing of a spread
-  EXPECT_FALSE(result.overall_by_tag.strict_error.has_value());
+  EXPECT_NEAR(result.tags.at("single_object").strict.error.value(), std::abs(prompts[0] - prompts[3]) / 2, 1e-12);
+  EXPECT_FALSE(result.tags.at("counting").strict.error.has_value());  // one prompt says nothing of a spread
+  EXPECT_FALSE(result.overall_by_tag.strict.error.has_value());
   const nlohmann::json object = steady(o, result);
-  EXPECT_EQ(object["overall"]["strict_error"], result.overall.strict_error.value());
+  EXPECT_EQ(object["overall"]["strict_error"], result.overall.strict.error.value());
   EXPECT_FALSE(object["tags"]["counting"].contains("strict_error"));
 }
 
@@ -169,10 +171,10 @@ TEST_F(Evaluation, AScoreThatIsMissingIsNotZero) {
   EvalOptions o = options();
   o.rewards = {dead_judge(), {.kind = reward::RewardKind::saturation}};
   const EvalResult result = evaluate(*model, o, {});
-  EXPECT_EQ(result.overall.strict, std::nullopt);
-  EXPECT_EQ(result.overall_by_tag.soft, std::nullopt);
+  EXPECT_EQ(result.overall.strict.value, std::nullopt);
+  EXPECT_EQ(result.overall_by_tag.soft.value, std::nullopt);
   EXPECT_EQ(result.overall.unscored, 4);
-  EXPECT_EQ(result.tags.at("counting").strict, std::nullopt);
+  EXPECT_EQ(result.tags.at("counting").strict.value, std::nullopt);
   EXPECT_EQ(result.rewards.at("judge").mean, std::nullopt);
   EXPECT_TRUE(result.rewards.at("saturation").mean);
   EXPECT_NE(describe(result).find("no score; 4 of 4 samples have no score by 'judge' (the first: "), std::string::npos)
@@ -184,8 +186,9 @@ TEST_F(Evaluation, AScoreThatIsMissingIsNotZero) {
   EXPECT_TRUE(object["overall"]["strict"].is_null());
   EXPECT_TRUE(object["rewards"]["judge"].is_null());
   EXPECT_EQ(object["missing"]["judge"]["samples"], 4);
-  EXPECT_EQ(scores_in(temp.write("eval.json", to_json(o, result))),
-            (std::map<std::string, double>{{"saturation", *result.rewards.at("saturation").mean}}));
+  const StoredScores stored = scores_in(temp.write("eval.json", to_json(o, result)));
+  EXPECT_EQ(stored.score, std::nullopt);
+  EXPECT_EQ(stored.values, (std::map<std::string, double>{{"saturation", *result.rewards.at("saturation").mean}}));
 }
 
 TEST(Summary, ALossOfSamplesIsCountedAndUpToMaxDroppedLeftOut) {
@@ -196,16 +199,99 @@ TEST(Summary, ALossOfSamplesIsCountedAndUpToMaxDroppedLeftOut) {
   }
   table.scores.push_back({reward::Score{.value = std::nullopt, .reason = "gone", .parts = {}}});
   const std::vector<std::string> tags = {"a", "a", "b", "b"};
-  EvalResult result = summarize(table, tags, 2, 0.25);
-  EXPECT_EQ(result.overall.strict, 0.75);  // of 0.5 and 1, not of 0.5 and 0.5
+  const reward::TermConfig judge{.kind = reward::RewardKind::http};
+  EvalResult result = summarize(table, judge, tags, 2, 0.25);
+  EXPECT_EQ(result.overall.strict.value, 0.75);  // of 0.5 and 1, not of 0.5 and 0.5
   EXPECT_EQ(result.overall.unscored, 1);
-  EXPECT_EQ(result.tags.at("a").strict, 0.5);
-  EXPECT_EQ(result.tags.at("b").strict, std::nullopt);  // half of it is missing
+  EXPECT_EQ(result.tags.at("a").strict.value, 0.5);
+  EXPECT_EQ(result.tags.at("b").strict.value, std::nullopt);  // half of it is missing
   EXPECT_EQ(result.rewards.at("judge").mean, 2.0 / 3);
-  result = summarize(table, tags, 2, 0.2);
-  EXPECT_EQ(result.overall.strict, std::nullopt);
+  EXPECT_EQ(result.overall_by_tag.strict.value, std::nullopt);  // nor has a mean over tags one of these
+  result = summarize(table, judge, tags, 2, 0.2);
+  EXPECT_EQ(result.overall.strict.value, std::nullopt);
   EXPECT_EQ(result.rewards.at("judge").mean, std::nullopt);
   EXPECT_EQ(result.rewards.at("judge").reason, "gone");
+}
+
+/// A term `geneval` with this metric, and its scores of samples whose official, strict and soft numbers these are.
+EvalResult summary_of(reward::GenevalMetric metric, const std::vector<std::array<double, 3>>& samples,
+                      const std::vector<std::string>& tags, int64_t num_samples) {
+  reward::TermConfig term{.kind = reward::RewardKind::geneval};
+  term.objects.metric = metric;
+  reward::ScoreTable table;
+  table.terms = {"geneval"};
+  for (const auto& [value, strict, soft] : samples) {
+    table.scores.push_back(
+        {reward::Score{.value = value, .reason = "", .parts = {{"strict", strict}, {"soft", soft}}}});
+  }
+  return summarize(table, term, tags, num_samples, 0.25);
+}
+
+// Worked out by summary_scores.py of github.com/djghosh13/geneval: a tag's score is the mean over its images, the
+// overall one that over the tags.
+TEST(Summary, TheOfficialScoreIsTheMeanOfTagsOfTheOfficialNumber) {
+  const EvalResult result = summary_of(reward::GenevalMetric::official,
+                                       {{1, 0, 0.5}, {1, 0, 0.5}, {1, 1, 1}, {0, 0, 0.25}, {0, 0, 0}, {0, 0, 0.5}},
+                                       {"counting", "counting", "counting", "counting", "position", "position"}, 2);
+  EXPECT_EQ(result.metric, "official");
+  EXPECT_EQ(result.tags.at("counting").score.value, 0.75);
+  EXPECT_EQ(result.tags.at("counting").strict.value, 0.25);
+  EXPECT_EQ(result.tags.at("position").score.value, 0.0);
+  EXPECT_EQ(result.overall.score.value, 0.5);  // of prompts: 1, 0.5 and 0
+  EXPECT_EQ(result.score().value, 0.375);
+  EXPECT_EQ(result.score().error, std::nullopt);  // one prompt of a tag says nothing of its spread
+  EXPECT_EQ(describe(result), "official 0.375, strict 0.167, soft 0.458");
+  EXPECT_EQ(to_table(result),
+            "tag              official   strict     soft  prompts\n"
+            "counting            0.750    0.250    0.562        2\n"
+            "position            0.000    0.000    0.250        1\n"
+            "mean of prompts     0.500    0.167    0.458        3\n"
+            "mean of tags        0.375    0.125    0.406\n"
+            "the official score is the mean of tags\n");
+  const TempFolder temp;
+  const std::string json = to_json({}, result);
+  EXPECT_EQ(nlohmann::json::parse(json)["tags"]["counting"]["official"], 0.75);
+  const StoredScores stored = scores_in(temp.write("eval.json", json));
+  EXPECT_EQ(stored.score, 0.375);
+  EXPECT_EQ(stored.values.at("official"), 0.375);
+  EXPECT_NEAR(stored.values.at("strict"), 1.0 / 6, 1e-12);
+}
+
+TEST(Summary, TheMetricThatTheTermNamesIsTheOneThatCounts) {
+  const std::vector<std::array<double, 3>> samples = {{0.75, 0.5, 1}, {0.25, 0, 0.5}};
+  const std::vector<std::string> tags = {"a", "b"};
+  const EvalResult mixed = summary_of(reward::GenevalMetric::mixed, samples, tags, 1);
+  EXPECT_EQ(mixed.score().value, 0.5);
+  EXPECT_EQ(describe(mixed), "mixed 0.500, strict 0.250, soft 0.750");
+  const EvalResult strict = summary_of(reward::GenevalMetric::strict, {{0.5, 0.5, 1}, {0, 0, 0.5}}, tags, 1);
+  EXPECT_EQ(strict.score().value, 0.25);
+  EXPECT_EQ(describe(strict), "strict 0.250, soft 0.750");
+  EXPECT_EQ(to_json({}, strict).find("\"mixed\""), std::string::npos);
+  const EvalResult soft = summary_of(reward::GenevalMetric::soft, {{1, 0.5, 1}, {0.5, 0, 0.5}}, tags, 1);
+  EXPECT_EQ(soft.metric, "soft");
+  EXPECT_EQ(soft.score().value, 0.75);
+  EXPECT_EQ(soft.overall.strict.value, 0.25);
+}
+
+// A part of another reward that happens to be called so is not its score.
+TEST(Summary, APluginsOwnNumberCountsWhateverItsPartsAreCalled) {
+  reward::ScoreTable table;
+  table.terms = {"mine"};
+  table.scores.push_back({reward::Score{.value = 0.75, .reason = "", .parts = {{"strict", 0.0}}}});
+  const EvalResult result = summarize(table, {.kind = reward::RewardKind::plugin}, std::vector<std::string>{""}, 1, 0);
+  EXPECT_EQ(result.score().value, 0.75);
+  EXPECT_EQ(result.overall.strict.value, 0.75);
+}
+
+TEST_F(Evaluation, WithoutRewardsTheRowsSayWhatJudgesThem) {
+  EvalOptions o = options();
+  o.rewards = {};
+  const Evaluator evaluator(o, {});
+  ASSERT_EQ(evaluator.rewards().size(), 1U);
+  EXPECT_EQ(evaluator.rewards()[0].kind, reward::RewardKind::geneval);
+  EXPECT_EQ(evaluator.rewards()[0].objects.metric, reward::GenevalMetric::strict);
+  o.prompts = temp.write("bare.jsonl", "\n{\"prompt\": \"x\"}\n").string();
+  EXPECT_TRUE(message_of<BadInput>([&] { Evaluator(o, {}); }).starts_with(o.prompts + ":2: no reward goes by itself"));
 }
 
 TEST_F(Evaluation, TheTruePlanStandsInForTheModelsOwnText) {

@@ -80,7 +80,7 @@ class EvaluationHook : public StepHook {
   bool add_scores(const std::string& name, Metrics& metrics) const {
     const fs::path file = run_.folder.eval_file(name);
     if (!fs::exists(file)) return false;
-    for (const auto& [score, value] : scores_in(file)) metrics["eval/" + score] = value;
+    for (const auto& [score, value] : scores_in(file).values) metrics["eval/" + score] = value;
     return true;
   }
 
@@ -95,7 +95,7 @@ class KeepBestHook : public StepHook {
   bool after_update(Step& step) override {
     const fs::path file = run_.folder.eval_file(io::step_name(step.number()));
     if (!is_due(run_.recipe, step.number()) || !fs::exists(file)) return true;
-    const std::optional<double> score = score_in(file);
+    const std::optional<double> score = scores_in(file).score;
     if (!score) {
       run_.monitor.note(
           fmt::format("warning: the evaluation after step {} has no score: it cannot be the best one "
@@ -106,7 +106,7 @@ class KeepBestHook : public StepHook {
     const int64_t every = run_.recipe.eval.every;
     for (int64_t earlier = every; earlier < step.number(); earlier += every) {
       const fs::path other = run_.folder.eval_file(io::step_name(earlier));
-      if (fs::exists(other) && score_in(other) >= score) return true;  // none is less than any
+      if (fs::exists(other) && scores_in(other).score >= score) return true;  // none is less than any
     }
     const fs::path fresh = run_.folder.path() / ".best.tmp-fresh";  // gone at the next start, should this process die
     {
@@ -119,12 +119,6 @@ class KeepBestHook : public StepHook {
   }
 
  private:
-  static std::optional<double> score_in(const fs::path& file) {
-    const auto scores = scores_in(file);
-    const auto found = scores.find("strict");
-    return found == scores.end() ? std::nullopt : std::optional(found->second);
-  }
-
   RunContext run_;
 };
 
