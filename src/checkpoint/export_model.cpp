@@ -62,6 +62,7 @@ Output collect(
   Output output;
   if (source == nullptr) {
     for (const optim::NamedParameter& weight : weights) {
+      options.stop.throw_if_requested();
       output.add(weight.name, weight.tensor, target_type(weight.tensor.scalar_type(), options));
     }
     return output;
@@ -79,6 +80,7 @@ Output collect(
   }
   for (const io::TensorView* view : source->tensors()) {
     if (left_out(view->name)) continue;
+    options.stop.throw_if_requested();
     const at::ScalarType own = tensor::to_scalar_type(view->dtype);
     const at::ScalarType type = target_type(own, options);
     const auto weight = by_name.find(view->name);
@@ -105,7 +107,7 @@ void write_weights(const fs::path& folder, const char* file, const std::vector<i
   uint64_t total = 0;
   for (const io::TensorView& view : views) total += view.bytes.size();
   if (options.shard_bytes == 0 || total <= options.shard_bytes) {
-    io::write_safetensors(folder / file, views, metadata);
+    io::write_safetensors(folder / file, views, metadata, options.stop);
     return;
   }
   std::vector<std::vector<io::TensorView>> shards(1);
@@ -122,7 +124,7 @@ void write_weights(const fs::path& folder, const char* file, const std::vector<i
   for (size_t i = 0; i < shards.size(); ++i) {
     const std::string name = fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
     for (const io::TensorView& view : shards[i]) weight_map[view.name] = name;
-    io::write_safetensors(folder / name, shards[i], metadata);
+    io::write_safetensors(folder / name, shards[i], metadata, options.stop);
   }
   const nlohmann::json index = {{"metadata", {{"total_size", total}}}, {"weight_map", weight_map}};
   io::write_file_atomic(folder / "model.safetensors.index.json", index.dump(2) + "\n");

@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 
+#include "base/signals.h"
 #include "optim/parameters.h"
 
 namespace unigrpo::checkpoint {
@@ -25,6 +26,7 @@ struct ExportOptions {
   std::optional<std::string> generation_config = {};
   /// New values of ae.safetensors, by its names; empty copies the source's file.
   optim::NamedParameters autoencoder = {};
+  StopToken stop = {};  // once it is asked for, Interrupted is thrown, and nothing is left behind
 };
 
 /// Writes a model folder in the official layout of the source's family (BAGEL: ema.safetensors and ae.safetensors;

@@ -55,9 +55,12 @@ int run(const EvalOptions& options) {
                                 .keep_samples = options.out.empty() ? 0 : -1,
                                 .max_dropped = recipe.reward.max_dropped};
   if (!options.out.empty()) checkpoint::require_unused(options.out);
-  const auto model = load_model(options.model);
+  const Runtime runtime = make_runtime({.signals = true});
+  train::Evaluator evaluator(eval, runtime);
+  const auto model = load_model(options.model, runtime);
   tell_settings(eval.generation, model->eos_id());
-  const train::EvalResult result = train::evaluate(*model, eval, make_runtime({}));
+  const train::EvalResult result = evaluator.evaluate(*model, eval);
+  runtime.stop.throw_if_requested();  // then it is not complete
   std::fputs(train::to_table(result).c_str(), stdout);
   if (!options.json.empty()) io::write_file_atomic(options.json, train::to_json(eval, result));
   if (!options.out.empty()) {

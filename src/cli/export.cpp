@@ -115,6 +115,7 @@ int run(const ExportOptions& options) {
   const auto generation = generation_of(options, recipe);
   if (options.to == "peft") {
     checkpoint::LoraAdapter adapter{.rank = recipe.policy.lora.rank,
+    settings.stop = runtime.stop;
                                     .alpha = recipe.policy.lora.alpha,
                                     .dropout = recipe.policy.lora.dropout,
                                     .base_model = options.base_name.empty()

@@ -64,20 +64,21 @@ train::GenerationConfig generation_of(const ModelOptions& options) {
   return generation;
 }
 
-std::unique_ptr<policy::UnifiedPolicy> load_model(const ModelOptions& options) {
+std::unique_ptr<policy::UnifiedPolicy> load_model(const ModelOptions& options, const Runtime& runtime) {
   policy::PolicyConfig config;
   config.model = options.model;
   config.freeze = {"*"};
   const auto choice = enum_value<policy::DtypeChoice>(options.dtype);
   if (!choice) throw BadInput("--dtype: expected {}, got '{}'", enum_choices<policy::DtypeChoice>(), options.dtype);
   config.dtype = *choice;
-  if (options.adapter.empty()) return policy::load(config, make_runtime({}));
-  return checkpoint::load_with_adapter(config, options.adapter, make_runtime({}));
+  if (options.adapter.empty()) return policy::load(config, runtime);
+  return checkpoint::load_with_adapter(config, options.adapter, runtime);
 }
 
 void tell_settings(const train::GenerationConfig& generation, int64_t eos_id) {
   if (const std::string told = train::told_left_out(generation, eos_id); !told.empty()) log::warn(told);
   std::printf("settings: %s\n", train::to_line(generation).c_str());
+  std::fflush(stdout);  // an evaluation goes on for long
 }
 
 reward::Rewarder make_rewarder(const reward::RewardConfig& config, StopToken stop) {

@@ -5,6 +5,7 @@
 
 #include "cli/model_commands.h"
 #include "policy/policy.h"
+#include "runtime/runtime.h"
 #include "train/generation_config.h"
 
 namespace unigrpo::cli {
@@ -15,7 +16,7 @@ train::GenerationConfig generation_of(const ModelOptions& options);
 
 /// The model with the adapter on top where there is one, all weights frozen. Throws BadInput for a dtype that is none,
 /// and as policy::load does.
-std::unique_ptr<policy::UnifiedPolicy> load_model(const ModelOptions& options);
+std::unique_ptr<policy::UnifiedPolicy> load_model(const ModelOptions& options, const Runtime& runtime);
 
 /// One line with the settings that are used, and a warning about those of the file that are not.
 void tell_settings(const train::GenerationConfig& generation, int64_t eos_id);

@@ -20,9 +20,9 @@ int run(const SampleOptions& options) {
     throw BadInput("--prompt: expected a text, got a blank one");
   checkpoint::require_unused(options.out);
   const train::GenerationConfig generation = generation_of(options.model);
-  const auto model = load_model(options.model);
-  rollout::RolloutEngine engine(*model, train::to_rollout_config(generation), make_runtime({.seed = options.seed}),
-                                generation.system_prompt);
+  const Runtime runtime = make_runtime({.seed = options.seed, .signals = true});
+  const auto model = load_model(options.model, runtime);
+  rollout::RolloutEngine engine(*model, train::to_rollout_config(generation), runtime, generation.system_prompt);
   const data::Prompt prompt{.id = "0", .text = options.prompt, .tag = {}, .images = options.images, .seed = {}};
   const auto trajectories = engine.rollout({.prompts = std::span(&prompt, 1),
                                             .keys = {0},
@@ -32,6 +32,7 @@ int run(const SampleOptions& options) {
                                             .stochastic = false,
                                             .guidance = generation.guidance,
                                             .teacher_forced_text = {}});
+  runtime.stop.throw_if_requested();  // then there are none
   tell_settings(generation, model->eos_id());
   std::vector<monitor::SampleRow> rows;
   for (const auto& trajectory : trajectories) {

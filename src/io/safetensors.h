@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/enum_names.h"
+#include "base/signals.h"
 
 namespace unigrpo::io {
 
@@ -64,8 +65,9 @@ class SafetensorsFile {
 /// the folder. The file is a function of the arguments alone, whatever the order of `tensors`:
 /// wider elements first, then by name, so that every tensor is aligned to its element size (at most
 /// 8) without the gaps that the format forbids. Throws RuntimeFailure where the disk refuses, or
-/// for a name twice, not UTF-8 or reserved, or bytes that do not fit shape and dtype.
+/// for a name twice, not UTF-8 or reserved, or bytes that do not fit shape and dtype; Interrupted
+/// where `stop` came meanwhile.
 void write_safetensors(const std::filesystem::path& path, std::span<const TensorView> tensors,
-                       const std::map<std::string, std::string>& metadata = {});
+                       const std::map<std::string, std::string>& metadata = {}, StopToken stop = {});
 
 }  // namespace unigrpo::io

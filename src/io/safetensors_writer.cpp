@@ -12,6 +12,8 @@
 namespace unigrpo::io {
 namespace {
 
+constexpr size_t kPieceBytes = size_t{64} << 20;  // between looks at the stop token
+
 std::string quote_json(const std::string& text, const std::filesystem::path& path) {
   if (!is_valid_utf8(text)) {
     throw RuntimeFailure("{}: cannot write {}: not UTF-8", path.string(), in_quotes(text));
@@ -78,7 +80,7 @@ std::string header_text(const std::vector<const TensorView*>& tensors,
 }  // namespace
 
 void write_safetensors(const std::filesystem::path& path, std::span<const TensorView> tensors,
-                       const std::map<std::string, std::string>& metadata) {
+                       const std::map<std::string, std::string>& metadata, StopToken stop) {
   const std::vector<const TensorView*> order = in_file_order(tensors);
   check_names(order, path);
   const std::string header = header_text(order, metadata, path);
@@ -92,7 +94,13 @@ void write_safetensors(const std::filesystem::path& path, std::span<const Tensor
   AtomicFile file(path, num_bytes);
   file.append(length);
   file.append(header);
-  for (const TensorView* view : order) file.append(view->bytes);
+  for (const TensorView* view : order) {
+    for (size_t at = 0; at < view->bytes.size(); at += kPieceBytes) {
+      stop.throw_if_requested();
+      file.append(view->bytes.subspan(at, std::min(kPieceBytes, view->bytes.size() - at)));
+    }
+  }
+  stop.throw_if_requested();
   file.commit();
 }
 

@@ -123,6 +123,24 @@ class Rewards(unittest.TestCase):
                 time.sleep(1)
                 self.interrupt(process)
 
+    def test_a_signal_while_a_plugin_hangs_in_an_evaluation(self):
+        self.write()
+        before = sorted(os.listdir(self.home))
+        for isolate in ("process", "none"):
+            (self.home / "judges.toml").write_text(self.plugin("hang", isolate=isolate, table="eval.rewards"))
+            process = self.start("eval", "--model", DATA / "bagel_tiny", "--prompts", "prompts.jsonl", "--recipe", "judges.toml",
+                                 "--steps", "2", "--max-tokens", "4", "--image-size", "64", "--json", "e.json", "--out", "pictures")
+            self.assertTrue(process.stdout.readline().startswith("settings: "))  # the model is there
+            time.sleep(1)  # to sample four prompts
+            tasks = pathlib.Path(f"/proc/{process.pid}/task").glob("*/children")
+            workers = [worker for task in tasks for worker in task.read_text().split()]
+            self.assertEqual(len(workers), isolate == "process")
+            self.assertTrue(self.interrupt(process).endswith("unigrpo: SIGTERM: stopped before it was done\n"))
+            for worker in workers:
+                self.assertFalse(pathlib.Path(f"/proc/{worker}").exists())
+            (self.home / "judges.toml").unlink()
+            self.assertEqual(sorted(os.listdir(self.home)), before)
+
     # ---- what an exception says
 
     def samples(self, count=6):

@@ -95,6 +95,46 @@ class Signals(unittest.TestCase):
     def test_in_an_image_no_further_step_is_denoised(self):
         self.check_at_once("denoise", "rollout.denoising_step", 2, 0)
 
+    def test_in_a_forward_no_further_layer_is_run(self):
+        self.check_at_once("layer", "policy.layer", 2, 0)
+
+    def cut_short(self, arguments, point, folder, number=signal.SIGTERM):
+        """The stderr of a command that is asked to stop at `point`."""
+        process = subprocess.Popen(tiny_run.command(BINARY, *arguments), cwd=folder, env=tiny_run.environment(f"{point}=stop"),
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        _, status = os.waitpid(process.pid, os.WUNTRACED)
+        self.assertTrue(os.WIFSTOPPED(status), f"{point} was not reached")
+        process.send_signal(number)
+        process.send_signal(signal.SIGCONT)
+        _, stderr = process.communicate(timeout=tiny_run.TIMEOUT_S)
+        self.assertEqual(process.returncode, 130, stderr)
+        return stderr
+
+    def test_commands_that_sample_end_with_one_line_and_leave_nothing(self):
+        folder = self.fresh("commands")
+        model = f"{DATA}/bagel_tiny"
+        evaluate = ["eval", "--model", model, "--prompts", "prompts.jsonl", "--num-steps", 3, "--max-tokens", 4, "--json", "e.json",
+                    "--out", "out"]
+        sample = ["sample", "--model", model, "--prompt", "a", "--num-steps", 3, "--max-tokens", 4, "--image-size", 64, "--out", "out"]
+        before = sorted(os.listdir(folder))
+        for arguments, point in ((evaluate, "eval.batch"), (evaluate, "rollout.decode_step:2"), (evaluate, "policy.layer:3"),
+                                 (sample, "rollout.denoising_step:2"), (sample, "policy.layer:3")):
+            for number in (signal.SIGTERM, signal.SIGINT):
+                with self.subTest(command=arguments[0], point=point, signal=number.name):
+                    stderr = self.cut_short(arguments, point, folder, number)
+                    self.assertEqual(stderr, f"unigrpo: {number.name}: stopped before it was done\n")
+                    self.assertEqual(sorted(os.listdir(folder)), before)
+
+    def test_an_export_ends_with_one_line_and_leaves_nothing(self):
+        run = self.reference / "runs/tiny"
+        folder = self.fresh("export")
+        before = sorted(os.listdir(folder))
+        for point in ("load.file", "save.write:1"):
+            with self.subTest(point):
+                stderr = self.cut_short(["export", "--run", run, "--out", "exported"], point, folder)
+                self.assertEqual(stderr, "unigrpo: SIGTERM: stopped before it was done\n")
+                self.assertEqual(sorted(os.listdir(folder)), before)
+
     def test_in_an_evaluation_no_further_token_is_decoded(self):
         self.check_at_once("evaluated", "rollout.decode_step", 2, 0,
                            lambda recipe: recipe + "\n[eval]\nprompts = \"prompts.jsonl\"\n")
