@@ -58,6 +58,18 @@ int64_t LoadedCheckpoint::counter(const std::string& name) const {
   return value;
 }
 
+void assign_converted(const optim::NamedParameters& parameters, optim::NamedParameters values,
+                      const std::string& where) {
+  const at::NoGradGuard no_grad;
+  std::map<std::string, at::ScalarType> types;
+  for (const optim::NamedParameter& own : parameters) types.emplace(own.name, own.tensor.scalar_type());
+  for (optim::NamedParameter& value : values) {
+    const auto own = types.find(value.name);  // absent: assign() tells
+    if (own != types.end()) value.tensor = value.tensor.to(own->second);
+  }
+  optim::assign(parameters, values, where);
+}
+
 LoadedCheckpoint open_checkpoint(const std::filesystem::path& folder) {
   const io::Manifest manifest = io::read_manifest(folder / io::kManifestFile);
   const auto step = io::parse_step_name(folder.filename().string());

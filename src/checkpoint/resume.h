@@ -29,6 +29,11 @@ struct LoadedCheckpoint {
   int64_t counter(const std::string& name) const;
 };
 
+/// Copies a checkpoint's tensors into the parameters of the same names, which may come in another order, each brought
+/// to its parameter's type. Throws BadInput as optim::assign does.
+void assign_converted(const optim::NamedParameters& parameters, optim::NamedParameters values,
+                      const std::string& where);
+
 /// Opens one committed checkpoint. Every file that the manifest lists must be there with its size and SHA-256, no
 /// other beside them. Throws BadInput naming the damaged file. Fault point: load.file.
 LoadedCheckpoint open_checkpoint(const std::filesystem::path& folder);

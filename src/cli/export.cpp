@@ -4,7 +4,6 @@
 #include <cstdio>
 #include <filesystem>
 #include <limits>
-#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -58,18 +57,6 @@ void require_possible(const ExportOptions& options, const recipe::Recipe& recipe
   }
 }
 
-/// The checkpoint's weights into the policy, each in the policy's type.
-void assign_weights(const NamedTensors& trained, NamedTensors values, const std::string& where) {
-  const at::NoGradGuard no_grad;
-  std::map<std::string, at::ScalarType> types;
-  for (const NamedTensor& own : trained) types.emplace(own.name, own.tensor.scalar_type());
-  for (NamedTensor& value : values) {
-    const auto own = types.find(value.name);  // absent: assign() tells
-    if (own != types.end()) value.tensor = value.tensor.to(own->second);
-  }
-  optim::assign(trained, values, where);
-}
-
 /// "there are those of steps 60, 80", or that there are none.
 std::string steps_in(const fs::path& checkpoints) {
   std::vector<std::string> steps;
@@ -83,7 +70,6 @@ void require_same_model(const recipe::Recipe& recipe, const checkpoint::LoadedCh
                         const std::string& run, const Runtime& runtime) {
   const auto began = checkpoint::values_of(loaded, train::InputDigests::kName);
   if (began.empty()) return;
-  const Runtime runtime = make_runtime({.seed = static_cast<uint64_t>(recipe.run.seed), .signals = true});
   train::require_same_inputs(train::read_model_inputs(recipe.policy.model, runtime), began, run, "policy.model/");
 }
 
@@ -97,6 +83,7 @@ int run(const ExportOptions& options) {
   if (!fs::exists(recipe_file))
     throw BadInput("{}: not a run folder (no recipe.toml){}", options.run, seen_from(options.run));
   const auto recipe = recipe::parse(recipe_file, {}, recipe::Command::check);
+  const Runtime runtime = make_runtime({.seed = static_cast<uint64_t>(recipe.run.seed), .signals = true});
   const fs::path checkpoints = fs::path(options.run) / "checkpoints";
   if (options.step && !fs::exists(checkpoints / io::step_name(*options.step))) {
     throw BadInput("{}: no checkpoint of step {}; {}", checkpoints.string(), *options.step, steps_in(checkpoints));
@@ -110,12 +97,11 @@ int run(const ExportOptions& options) {
   require_possible(options, recipe, family);
   const auto policy = policy::load(recipe.policy, runtime);
   const bool averaged = recipe.optim.ema.enabled && !options.raw;
-  assign_weights(train::trained_parameters(*policy), loaded->tensors(averaged ? "ema" : "policy"),
-                 loaded->folder.string());
+  checkpoint::assign_converted(train::trained_parameters(*policy), loaded->tensors(averaged ? "ema" : "policy"),
+                               loaded->folder.string());
   const auto generation = generation_of(options, recipe);
   if (options.to == "peft") {
     checkpoint::LoraAdapter adapter{.rank = recipe.policy.lora.rank,
-    settings.stop = runtime.stop;
                                     .alpha = recipe.policy.lora.alpha,
                                     .dropout = recipe.policy.lora.dropout,
                                     .base_model = options.base_name.empty()
@@ -129,6 +115,7 @@ int run(const ExportOptions& options) {
     settings.dtype = options.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
     settings.shard_bytes = options.shard_bytes;
     settings.generation_config = generation;
+    settings.stop = runtime.stop;
     settings.metadata = {{"unigrpo_run", recipe.run.name}, {"unigrpo_step", std::to_string(loaded->step)}};
     checkpoint::export_model(recipe.policy.model, options.out, policy->merged(), settings);
   }

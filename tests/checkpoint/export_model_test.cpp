@@ -6,9 +6,11 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
+#include <vector>
 
 #include "base/error.h"
 #include "base/fault.h"
@@ -121,6 +123,39 @@ TEST_F(ExportModel, SplitsOverALimitAndReadsItsOwnShards) {
   EXPECT_TRUE(same_tensors(source, io::Checkpoint::open(out_ / "model.safetensors.index.json")));
   export_model(out_, folder_.path() / "joined", {});
   EXPECT_TRUE(same_tensors(source, io::Checkpoint::open(folder_.path() / "joined" / "ema.safetensors")));
+}
+
+// The file holds wider elements first, the weights come in an order of their own, and shards cut across both.
+TEST_F(ExportModel, MixedTypesGoByNameWhateverTheOrder) {
+  fs::create_directories(folder_.path() / "mixed");
+  for (const char* name : {"config.json", "llm_config.json", "vit_config.json"}) {
+    fs::copy_file(kTiny / name, folder_.path() / "mixed" / name);
+  }
+  const std::map<std::string, at::ScalarType> types = {
+      {"a", at::kBFloat16}, {"b", at::kFloat}, {"c", at::kHalf}, {"d", at::kDouble}, {"e", at::kBFloat16}};
+  std::vector<at::Tensor> owned;
+  std::vector<io::TensorView> views;
+  for (const auto& [name, type] : types) {
+    owned.push_back(at::zeros({4}, type));
+    views.push_back(tensor::to_view(owned.back(), name));
+  }
+  io::write_safetensors(folder_.path() / "mixed" / "ema.safetensors", views);
+  const optim::NamedParameters weights = {{"e", at::full({4}, 5.0)},
+                                          {"b", at::full({4}, 2.0)},
+                                          {"d", at::full({4}, 4.0)},
+                                          {"a", at::full({4}, 1.0)},
+                                          {"c", at::full({4}, 3.0)}};
+  for (const uint64_t shard_bytes : {uint64_t{0}, uint64_t{24}}) {
+    const fs::path out = folder_.path() / std::to_string(shard_bytes);
+    export_model(folder_.path() / "mixed", out, weights, {.shard_bytes = shard_bytes});
+    const auto written =
+        io::Checkpoint::open(out / (shard_bytes == 0 ? "ema.safetensors" : "model.safetensors.index.json"));
+    for (const optim::NamedParameter& weight : weights) {
+      const at::Tensor found = tensor::to_tensor(*written.find(weight.name));
+      EXPECT_EQ(found.scalar_type(), types.at(weight.name)) << weight.name;
+      EXPECT_TRUE(at::equal(found.to(at::kDouble), weight.tensor.to(at::kDouble))) << weight.name;
+    }
+  }
 }
 
 TEST_F(ExportModel, WritesANewAutoencoderAndAModelFromNothing) {

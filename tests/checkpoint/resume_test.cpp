@@ -130,5 +130,17 @@ TEST_F(Resume, IgnoresWhatIsNotACommittedCheckpoint) {
   EXPECT_FALSE(newest_checkpoint(root_.path() / "absent"));
 }
 
+TEST(AssignConverted, EachValueTakesTheTypeOfItsOwnParameterWhateverTheOrder) {
+  const optim::NamedParameters parameters = {
+      {"a", at::zeros({2}, at::kFloat)}, {"b", at::zeros({2}, at::kBFloat16)}, {"c", at::zeros({2}, at::kDouble)}};
+  const auto value = [](float number) { return at::full({2}, number, at::kFloat); };
+  assign_converted(parameters, {{"c", value(1.0F / 3)}, {"a", value(1.0F / 3)}, {"b", value(1.0F / 3)}}, "here");
+  EXPECT_TRUE(at::equal(parameters[0].tensor, value(1.0F / 3)));
+  EXPECT_TRUE(at::equal(parameters[1].tensor, value(1.0F / 3).to(at::kBFloat16)));  // 0.333984375
+  EXPECT_TRUE(at::equal(parameters[2].tensor, value(1.0F / 3).to(at::kDouble)));
+  EXPECT_EQ(testing::failure_of([&] { assign_converted(parameters, {{"a", value(1)}}, "here"); }),
+            "here: tensor 'b' is missing");
+}
+
 }  // namespace
 }  // namespace unigrpo::checkpoint
