@@ -1,7 +1,10 @@
 #include "cli/model_commands.h"
 
 #include <CLI/CLI.hpp>
+#include <iostream>
 #include <memory>
+
+#include "planner/selftest.h"
 
 namespace unigrpo::cli {
 namespace {
@@ -151,8 +154,13 @@ Run declare_selftest(CLI::App& app) {
   source->add_option("--vectors", options->vectors, "File of numeric cases (tests/data/README.md tells the format)");
   source->add_option("--bagel", options->bagel,
                      "BAGEL folder with golden.json and golden.safetensors of the official code");
+  source->add_option("--planner", options->planner, "File of planner cases (docs/PLANNING.md tells the format)");
   source->require_option(1);
-  return run_with(options);
+  app.add_option("--answers", options->answers, "With --planner: write the answers here");
+  return [options] {  // plans need no LibTorch
+    return options->planner.empty() ? run(*options)
+                                    : planner::run_selftest(options->planner, options->answers, std::cout);
+  };
 }
 
 }  // namespace

@@ -69,7 +69,8 @@ struct InitOptions {
 };
 
 struct SelftestOptions {
-  std::string vectors, bagel;  // one of them
+  std::string vectors, bagel, planner;  // one of them
+  std::string answers;                  // of planner: where they are written
 };
 
 /// Runs a command. Defined twice: in `unigrpo-torch` each in the command's own file; in `unigrpo`, which has no

@@ -1,0 +1,172 @@
+#include "planner/flexible_sequence.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <set>
+
+#include "base/error.h"
+#include "base/rng.h"
+
+namespace unigrpo::planner {
+namespace {
+
+SequenceCost cost_7b() {
+  SequenceCost cost{
+      .alpha1 = 5.128e-6, .alpha2 = 0.1839576, .beta = 62.9, .comm_ms_per_token = {}, .tokens_per_rank = 6450};
+  cost.comm_ms_per_token = {{1, 0.0}, {2, 0.0083654}, {4, 0.0048045}, {8, 0.0025907}, {16, 0.0121007}};
+  return cost;
+}
+
+std::vector<int64_t> random_lengths(RandomStream& random, int64_t count, double scale) {
+  std::vector<int64_t> out;
+  for (int64_t i = 0; i < count; ++i) {
+    out.push_back(128 * (1 + static_cast<int64_t>(scale * std::exp(1.1 * random.normal()))));
+  }
+  return out;
+}
+
+/// Why an assignment breaks a rule; empty where it does not.
+std::string fault_of(const SequenceCost& cost, const std::vector<Sequence>& sequences, int64_t ranks,
+                     const std::vector<SequenceGroup>& groups, double stated) {
+  std::set<int64_t> seen;
+  int64_t used = 0;
+  double slowest = 0;
+  for (const SequenceGroup& group : groups) {
+    int64_t tokens = 0;
+    for (const int64_t j : group.sequences) {
+      tokens += sequences[j].length;
+      if (!seen.insert(j).second) return "a sequence twice";
+    }
+    if (group.sequences.empty()) return "an empty group";
+    if (tokens > group.degree * cost.tokens_per_rank) return "over the memory";
+    used += group.degree;
+    slowest = std::max(slowest, group_ms(cost, sequences, group));
+  }
+  if (seen.size() != sequences.size()) return "a sequence is missing";
+  if (used > ranks) return "too many ranks";
+  if (std::abs(slowest - stated) > 1e-6 * slowest) return "another time than stated";
+  return "";
+}
+
+/// Every way to put sequences into groups, every degree of each.
+double brute_force(const SequenceCost& cost, const std::vector<Sequence>& sequences, int64_t ranks) {
+  double best = std::numeric_limits<double>::infinity();
+  std::vector<std::vector<int64_t>> groups;
+  const auto degrees = [&](auto&& self, size_t at, int64_t left, double slowest) -> void {
+    if (slowest >= best) return;
+    if (at == groups.size()) {
+      best = slowest;
+      return;
+    }
+    int64_t tokens = 0;
+    for (const int64_t j : groups[at]) tokens += sequences[j].length;
+    for (const auto& [degree, comm] : cost.comm_ms_per_token) {
+      if (degree > left || tokens > degree * cost.tokens_per_rank) continue;
+      self(self, at + 1, left - degree, std::max(slowest, group_ms(cost, sequences, {degree, groups[at]})));
+    }
+  };
+  const auto place = [&](auto&& self, size_t j) -> void {
+    if (j == sequences.size()) return degrees(degrees, 0, ranks, 0);
+    for (size_t g = 0; g < groups.size(); ++g) {
+      groups[g].push_back(static_cast<int64_t>(j));
+      self(self, j + 1);
+      groups[g].pop_back();
+    }
+    groups.push_back({static_cast<int64_t>(j)});
+    self(self, j + 1);
+    groups.pop_back();
+  };
+  place(place, 0);
+  return best;
+}
+
+TEST(FlexibleSequence, FewSequencesAreOptimal) {
+  RandomStream random({.seed = 6});
+  for (int round = 0; round < 60; ++round) {
+    const auto sequences = full_attention(random_lengths(random, 1 + static_cast<int64_t>(random.below(6)), 30));
+    const double want = brute_force(cost_7b(), sequences, 8);
+    const auto got = assign_sequences(cost_7b(), sequences, 8);
+    ASSERT_EQ(got.has_value(), std::isfinite(want));
+    if (!got) continue;
+    EXPECT_NEAR(got->milliseconds, want, 1e-9 * want);
+    EXPECT_EQ(fault_of(cost_7b(), sequences, 8, got->groups, got->milliseconds), "");
+    EXPECT_LE(sequence_lower_bound(cost_7b(), sequences, 8), want * (1 + 1e-9));
+  }
+}
+
+TEST(FlexibleSequence, KeepsItsRulesOnRandomInstances) {
+  RandomStream random({.seed = 61});
+  for (int round = 0; round < 2000; ++round) {
+    const auto count = static_cast<int64_t>(11 + random.below(20));
+    const auto sequences = full_attention(random_lengths(random, count, random.uniform(2, 16)));
+    const auto got = assign_sequences(cost_7b(), sequences, 16, 20);
+    if (!got) continue;
+    ASSERT_EQ(fault_of(cost_7b(), sequences, 16, got->groups, got->milliseconds), "") << round;
+    ASSERT_LE(got->lower_bound, got->milliseconds * (1 + 1e-9)) << round;
+    if (round % 8 != 0) continue;
+    const auto again = assign_sequences(cost_7b(), sequences, 16, 20);
+    for (size_t g = 0; g < got->groups.size(); ++g) ASSERT_EQ(again->groups[g].sequences, got->groups[g].sequences);
+  }
+}
+
+TEST(FlexibleSequence, SequencesWithFewPairsCostLess) {
+  std::vector<Sequence> sequences = full_attention({60000});
+  const double full = assign_sequences(cost_7b(), sequences, 16)->milliseconds;
+  sequences[0].pairs /= 4;
+  EXPECT_LT(assign_sequences(cost_7b(), sequences, 16)->milliseconds, full);
+}
+
+TEST(FlexibleSequence, SaysWhenMemoryDoesNotDo) {
+  EXPECT_FALSE(assign_sequences(cost_7b(), full_attention({6450 * 16 + 1}), 16));
+  EXPECT_FALSE(assign_sequences(cost_7b(), full_attention(std::vector<int64_t>(40, 6450)), 16));
+  EXPECT_TRUE(assign_sequences(cost_7b(), full_attention({6450 * 16}), 16));
+}
+
+TEST(FlexibleSequence, PaddingIsLeastOfAllCuts) {
+  RandomStream random({.seed = 8});
+  for (int round = 0; round < 40; ++round) {
+    std::vector<int64_t> lengths = random_lengths(random, 8, 4);
+    std::ranges::sort(lengths);
+    int64_t best = std::numeric_limits<int64_t>::max();
+    for (int cut = 0; cut < 128; ++cut) {  // a bit between two neighbours: a boundary
+      if (std::popcount(static_cast<unsigned>(cut)) != 2) continue;
+      int64_t padding = 0;
+      for (int i = 7, top = 7; i >= 0; --i) {
+        if (i < 7 && (cut >> i & 1)) top = i;
+        padding += lengths[top] - lengths[i];
+      }
+      best = std::min(best, padding);
+    }
+    EXPECT_EQ(least_padding(lengths, 3), best);
+  }
+}
+
+TEST(FlexibleSequence, AStepCoversAllSequences) {
+  RandomStream random({.seed = 9});
+  const auto sequences = full_attention(random_lengths(random, 60, 20));
+  const auto step = assign_step(cost_7b(), sequences, 16);
+  ASSERT_TRUE(step);
+  std::vector<int64_t> all;
+  for (const Assignment& part : *step) {
+    for (const SequenceGroup& group : part.groups)
+      all.insert(all.end(), group.sequences.begin(), group.sequences.end());
+  }
+  std::ranges::sort(all);
+  std::vector<int64_t> want(60);
+  std::iota(want.begin(), want.end(), 0);
+  EXPECT_EQ(all, want);
+}
+
+TEST(FlexibleSequence, LengthsRefuseKnotsThatDoNotRise) {
+  EXPECT_THROW(make_lengths({.ppm = {0, 5, 5, 1000000}, .length = {1, 2, 3, 4}, .count = 1, .limit = 10, .at = {}}),
+               BadInput);
+  EXPECT_THROW(make_lengths({.ppm = {0, 1000000}, .length = {4, 1}, .count = 1, .limit = 10, .at = {}}), BadInput);
+}
+
+}  // namespace
+}  // namespace unigrpo::planner
