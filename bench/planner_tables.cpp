@@ -273,6 +273,7 @@ void wave_table() {
 }  // namespace
 
 int main(int argc, char** argv) {
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);
   try {
     plan_tables();
     sequence_table(argc > 1 ? argv[1] : "tests/data/planner");

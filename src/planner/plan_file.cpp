@@ -70,7 +70,10 @@ std::string layers_text(const Plan& plan) {
   for (size_t i = 0; i < plan.layers.size();) {
     size_t end = i + 1;
     while (end < plan.layers.size() && plan.layers[end] == plan.layers[i]) ++end;
-    out += fmt::format("{}{} x {}", out.empty() ? "" : ", ", end - i, short_name(plan.layers[i]));
+    const Strategy& s = plan.layers[i];
+    const bool partly = s.zero == 1 || s.zero == 2;  // which the short form does not say
+    out += fmt::format("{}{} x {}{}", out.empty() ? "" : ", ", end - i, short_name(s),
+                       partly ? fmt::format(" z{}", s.zero) : "");
     i = end;
   }
   return out;

@@ -32,7 +32,7 @@ struct Plan {
 
 nlohmann::json plan_to_json(const Plan& plan);
 
-/// "14 x 1-4*-2f-c, 14 x 1-4*-2f": runs of equal layers.
+/// "14 x 1-4*-2f-c, 14 x 1-4*-2 z1": runs of equal layers, ZeRO 1 and 2 named.
 std::string layers_text(const Plan& plan);
 
 /// Throws BadInput `where: key: ...` for an unknown key, a wrong type or range, and what does not go together: stages,

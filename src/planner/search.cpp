@@ -140,22 +140,19 @@ class Searcher {
       return true;
     }
     for (const Strategy& end : list) {
-      if (end.recompute || (query_.uniform && end.zero == 1)) continue;
-      const bool like_others = end.zero == 0 || end.zero == 3;
-      if (!like_others) continue;
       Plan plan{.world = cluster_.world(),
                 .global_batch = query_.global_batch,
                 .micro_batches = k,
                 .partition = even_partition(std::ssize(types_), pp),
                 .embed = {end.tp, end.sp, end.zero}};
-      ++result_.tried;
-      if (query_.uniform) {
-        for (const Strategy& s : list) {
-          plan.layers.assign(types_.size(), s);
-          offer(plan);
-        }
+      if (query_.uniform) {  // embeddings and head are like the layers
+        ++result_.tried;
+        plan.layers.assign(types_.size(), end);
+        offer(plan);
         continue;
       }
+      if (end.recompute || (end.zero != 0 && end.zero != 3)) continue;
+      ++result_.tried;
       if (!fill(plan, cost, costs, list)) continue;
       JudgedPlan judged = judge_plan(model_, cluster_, query_.repairs, plan);
       const double even = judged.plan.predicted.step_ms;
@@ -352,7 +349,7 @@ JudgedPlan judge_plan(const PlannedModel& model, const Cluster& cluster, const R
   for (int64_t stage = 0; stage < stages; ++stage) step = std::max(step, run.end[stage] + sync[stage]);
   for (int64_t stage = 0; stage < stages; ++stage) {
     StageView& view = out.stages[stage];
-    view.bubble = step - k * (times.forward[stage] + times.backward[stage]) - sync[stage];
+    view.bubble = std::max(0.0, step - k * (times.forward[stage] + times.backward[stage]) - sync[stage]);
     exposed = std::max(exposed, view.exchange + view.exposed);
   }
   out.plan.predicted.step_ms = step;
