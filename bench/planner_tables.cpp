@@ -263,9 +263,9 @@ void wave_table() {
         tasks += quickest(ops[m]);
       }
       const WaveSchedule waves = schedule_waves(ops, ranks);
-      std::printf("| %s | %ld | %.0f | %.0f | %.0f | %.0f | %.0f | %.2fx |\n", kind, static_cast<long>(ranks),
-                  sequential, tasks, std::ssize(ops) <= ranks ? coarse(ops, ranks) : NAN, waves.milliseconds,
-                  waves.lower_bound, sequential / waves.milliseconds);
+      const std::string apart = std::ssize(ops) <= ranks ? fmt::format("{:.0f}", coarse(ops, ranks)) : "-";
+      std::printf("| %s | %ld | %.0f | %.0f | %s | %.0f | %.0f | %.2fx |\n", kind, static_cast<long>(ranks), sequential,
+                  tasks, apart.c_str(), waves.milliseconds, waves.lower_bound, sequential / waves.milliseconds);
     }
   }
 }
