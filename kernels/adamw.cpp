@@ -97,8 +97,6 @@ int64_t adamw_cpu_(at::TensorList masters, at::TensorList exp_avgs, at::TensorLi
       update(constants, chunk.size, data_of<float>(grads, chunk), master, exp_avg, exp_avg_sq);
     }
   });
-  // The loops write behind autograd's back; a graph that still holds the old values must notice.
-  for (const at::Tensor& parameter : parameters) parameter.unsafeGetTensorImpl()->bump_version();
   return lost;
 }
 
@@ -156,8 +154,11 @@ int64_t adamw_(const AdamWTensors& t, const AdamWStep& s) {
   if (t.parameters.empty()) return 0;
   check(t);
   const at::NoGradGuard no_grad;
-  return call<&adamw_cpu_>("adamw_", t.masters, t.exp_avgs, t.exp_avg_sqs, t.parameters, t.grads, s.lr, s.beta1,
-                           s.beta2, s.eps, s.weight_decay, s.grad_scale, s.step);
+  const int64_t lost = call<&adamw_cpu_>("adamw_", t.masters, t.exp_avgs, t.exp_avg_sqs, t.parameters, t.grads, s.lr,
+                                         s.beta1, s.beta2, s.eps, s.weight_decay, s.grad_scale, s.step);
+  // It writes behind autograd's back; a graph that still holds the old values must notice.
+  for (const at::Tensor& parameter : t.parameters) parameter.unsafeGetTensorImpl()->bump_version();
+  return lost;
 }
 
 int64_t adamw_reference_(const AdamWTensors& t, const AdamWStep& s) {

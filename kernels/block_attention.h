@@ -18,17 +18,18 @@ struct QueryBlock {
   bool causal = true;
 };
 
-/// Ragged blocks of queries over a pool of keys, as two lists of rows with the place where each block's begin (CPU,
-/// int64).
+/// Ragged blocks of queries over a pool of keys, as two lists of rows with the place where each block's begin (int64).
 struct BlockIndex {
   at::Tensor queries, query_start;  // [sum of Lq], [B + 1]: rows of q
   at::Tensor keys, key_start;       // [sum of Lk], [B + 1]: rows of the pool; a block's own tokens stand last
   at::Tensor causal;                // [B] bool: query i of Lq sees the first Lk - Lq + i + 1 keys, else all of them
 };
 
+/// On the CPU.
 BlockIndex block_index(std::span<const QueryBlock> blocks);
 
-/// softmax(q k^T / sqrt(Dh)) v of each query over the keys that it sees. CPU, float32, differentiable.
+/// softmax(q k^T / sqrt(Dh)) v of each query over the keys that it sees. On the CPU float32, differentiable; on CUDA
+/// every dtype, forward alone. The index is on the device of q.
 ///
 /// A query's result is a function of its own vector and of the keys and values that it sees, in their order, to the
 /// last bit: not of its block, its place there, the other blocks or the number of threads. So a token that was decoded

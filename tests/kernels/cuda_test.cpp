@@ -1,8 +1,10 @@
 // The CUDA kernels against the CPU reference; skipped where there is no device.
+#include "kernels/block_attention.h"
 #include "kernels/gather_log_prob.h"
 #include "kernels/keyed_random.h"
 #include "kernels/sample_tokens.h"
 #include "kernels/sde_step.h"
+#include "kernels/varlen_attention.h"
 #include "support/tensors.h"
 
 namespace unigrpo::kernels {
@@ -55,6 +57,90 @@ TEST_F(CudaKernels, SampledTokensAreTheCpus) {
     EXPECT_TRUE(
         at::equal(sample_tokens(logits.cuda(), uniforms.cuda(), 0.8).cpu(), sample_tokens(logits, uniforms, 0.8)))
         << vocabulary;
+  }
+}
+
+/// Rows that decode over a pool: 1 to 3 queries each, some that begin with the same keys.
+std::vector<QueryBlock> decoding_blocks(const std::vector<int64_t>& lengths) {
+  std::vector<QueryBlock> blocks;
+  int64_t row = 0, slot = 0;
+  std::vector<int64_t> prefix;
+  for (int64_t i = 0; i < 300; ++i) prefix.push_back(slot++);
+  for (size_t b = 0; b < lengths.size(); ++b) {
+    QueryBlock block;
+    block.causal = b % 3 != 0;
+    if (b % 2 == 0) block.keys = prefix;
+    for (int64_t i = 0; i < lengths[b]; ++i) block.keys.push_back(slot++);
+    for (int64_t i = std::min<int64_t>(lengths[b], 1 + static_cast<int64_t>(b % 3)); i > 0; --i) {
+      block.queries.push_back(row++);
+    }
+    blocks.push_back(std::move(block));
+  }
+  return blocks;
+}
+
+BlockIndex on_cuda(const BlockIndex& index) {
+  return {index.queries.cuda(), index.query_start.cuda(), index.keys.cuda(), index.key_start.cuda(),
+          index.causal.cuda()};
+}
+
+TEST_F(CudaKernels, BlockAttentionIsTheCpusAndARowsBitsAreItsOwn) {
+  const std::vector<int64_t> lengths = {1, 2, 255, 256, 257, 700, 5, 1300};
+  const std::vector<QueryBlock> blocks = decoding_blocks(lengths);
+  const auto rows = blocks.back().queries.back() + 1, slots = blocks.back().keys.back() + 1;
+  for (const auto& [heads, kv_heads, dim] : {std::tuple(4, 4, 16), std::tuple(14, 2, 64), std::tuple(28, 4, 128)}) {
+    for (const auto type : {at::kFloat, at::kBFloat16}) {
+      const at::Tensor q = at::randn({rows, heads, dim}).to(type), k = at::randn({slots, kv_heads, dim}).to(type),
+                       v = at::randn({slots, kv_heads, dim}).to(type);
+      const at::Tensor want =
+          block_attention(q.to(at::kFloat), k.to(at::kFloat), v.to(at::kFloat), block_index(blocks));
+      const at::Tensor got = block_attention(q.cuda(), k.cuda(), v.cuda(), on_cuda(block_index(blocks)));
+      const double tolerance = type == at::kFloat ? 1e-5 : 1e-2;
+      EXPECT_TRUE(close(got.cpu(), want, tolerance, tolerance));
+      for (const QueryBlock& block : blocks) {
+        const at::Tensor alone =
+            block_attention(q.cuda(), k.cuda(), v.cuda(), on_cuda(block_index(std::span(&block, 1))));
+        for (const int64_t row : block.queries) EXPECT_TRUE(at::equal(alone[row], got[row])) << row;
+      }
+    }
+  }
+}
+
+TEST_F(CudaKernels, VarlenAttentionIsTheLoopWithItsGradient) {
+  std::vector<QueryBlock> blocks;
+  int64_t rows = 0;
+  std::vector<int64_t> prefix;
+  for (const auto& [count, causal] : {std::pair(40, true), std::pair(130, true), std::pair(66, false),
+                                      std::pair(66, false), std::pair(1, true), std::pair(300, true)}) {
+    QueryBlock block{{}, prefix, causal};
+    for (int i = 0; i < count; ++i) block.queries.push_back(rows++);
+    block.keys.insert(block.keys.end(), block.queries.begin(), block.queries.end());
+    if (prefix.empty()) prefix = block.queries;
+    blocks.push_back(std::move(block));
+  }
+  for (const auto& [heads, kv_heads, dim] : {std::tuple(4, 4, 12), std::tuple(14, 2, 64), std::tuple(28, 4, 128)}) {
+    for (const auto type : {at::kFloat, at::kBFloat16}) {
+      const at::Tensor q = at::randn({rows, heads, dim}).to(type), k = at::randn({rows, kv_heads, dim}).to(type),
+                       v = at::randn({rows, kv_heads, dim}).to(type), upstream = at::randn({rows, heads, dim}).to(type);
+      auto run = [&](at::Device device, at::ScalarType as) {
+        std::vector<at::Tensor> leaves;
+        for (const at::Tensor& x : {q, k, v}) leaves.push_back(x.to(device, as).detach().requires_grad_());
+        auto lists = block_lists(blocks);
+        for (BlockList& list : lists) {
+          for (at::Tensor* index : {&list.queries, &list.query_start, &list.keys, &list.key_start}) {
+            *index = index->to(device);
+          }
+        }
+        const at::Tensor out = varlen_attention(leaves[0], leaves[1], leaves[2], lists);
+        auto all = torch::autograd::grad({(out * upstream.to(device, as)).sum()}, leaves);
+        all.push_back(out.detach());
+        for (at::Tensor& x : all) x = x.cpu();
+        return all;
+      };
+      const auto got = run(at::kCUDA, type), want = run(at::kCPU, at::kFloat);
+      const double tolerance = type == at::kFloat ? 1e-4 : 6e-2;  // sums of up to 340 products
+      for (size_t i = 0; i < want.size(); ++i) EXPECT_TRUE(close(got[i], want[i], tolerance, tolerance)) << i;
+    }
   }
 }
 
