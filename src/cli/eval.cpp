@@ -55,7 +55,7 @@ int run(const EvalOptions& options) {
                                 .keep_samples = options.out.empty() ? 0 : -1,
                                 .max_dropped = recipe.reward.max_dropped};
   if (!options.out.empty()) checkpoint::require_unused(options.out);
-  const Runtime runtime = make_runtime({.signals = true});
+  const Runtime runtime = runtime_of(options.model, options.seed);
   train::Evaluator evaluator(eval, runtime);
   const auto model = load_model(options.model, runtime);
   tell_settings(eval.generation, model->eos_id());

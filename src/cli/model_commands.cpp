@@ -14,10 +14,15 @@ Run run_with(const std::shared_ptr<Options>& options) {
   return [options] { return run(*options); };
 }
 
+void add_device_option(CLI::App& app, std::string& device) {
+  app.add_option("--device", device, "What holds the weights and does the arithmetic: cpu (default), cuda or cuda:N");
+}
+
 void add_model_options(CLI::App& app, ModelOptions& options) {
   app.add_option("--model", options.model, "Model folder in the official BAGEL or Qwen2.5 layout")->required();
   app.add_option("--adapter", options.adapter, "PEFT adapter folder on top of the model");
   app.add_option("--dtype", options.dtype, "Of the weights: float32 (default) or bfloat16");
+  add_device_option(app, options.device);
   app.add_option("--episode", options.episode, "Segments of an answer, as text,image (default: the model's own)")
       ->delimiter(',')
       ->check(CLI::IsMember({"text", "image"}));
@@ -156,6 +161,7 @@ Run declare_selftest(CLI::App& app) {
                      "BAGEL folder with golden.json and golden.safetensors of the official code");
   source->add_option("--planner", options->planner, "File of planner cases (docs/PLANNING.md tells the format)");
   source->require_option(1);
+  add_device_option(app, options->device);
   app.add_option("--answers", options->answers, "With --planner: write the answers here");
   return [options] {  // plans need no LibTorch
     return options->planner.empty() ? run(*options)

@@ -16,7 +16,7 @@ extern const std::vector<Command> kModelCommands;
 
 /// What `sample` and `eval` ask about a model and how it is sampled: every key of generation_config.json.
 struct ModelOptions {
-  std::string model, adapter, dtype = "float32";
+  std::string model, adapter, dtype = "float32", device = "cpu";
   std::vector<std::string> episode;
   std::optional<int64_t> image_size, num_steps, max_tokens, top_k;
   std::optional<double> timestep_shift, temperature, top_p, min_p, cfg_scale, cfg_image_scale, cfg_renorm_min;
@@ -71,6 +71,7 @@ struct InitOptions {
 struct SelftestOptions {
   std::string vectors, bagel, planner;  // one of them
   std::string answers;                  // of planner: where they are written
+  std::string device = "cpu";
 };
 
 /// Runs a command. Defined twice: in `unigrpo-torch` each in the command's own file; in `unigrpo`, which has no

@@ -64,6 +64,10 @@ train::GenerationConfig generation_of(const ModelOptions& options) {
   return generation;
 }
 
+Runtime runtime_of(const ModelOptions& options, uint64_t seed) {
+  return make_runtime({.device = options.device, .device_key = "--device", .seed = seed, .signals = true});
+}
+
 std::unique_ptr<policy::UnifiedPolicy> load_model(const ModelOptions& options, const Runtime& runtime) {
   policy::PolicyConfig config;
   config.model = options.model;

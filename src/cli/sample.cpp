@@ -20,7 +20,7 @@ int run(const SampleOptions& options) {
     throw BadInput("--prompt: expected a text, got a blank one");
   checkpoint::require_unused(options.out);
   const train::GenerationConfig generation = generation_of(options.model);
-  const Runtime runtime = make_runtime({.seed = options.seed, .signals = true});
+  const Runtime runtime = runtime_of(options.model, options.seed);
   const auto model = load_model(options.model, runtime);
   rollout::RolloutEngine engine(*model, train::to_rollout_config(generation), runtime, generation.system_prompt);
   const data::Prompt prompt{.id = "0", .text = options.prompt, .tag = {}, .images = options.images, .seed = {}};

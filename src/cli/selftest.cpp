@@ -3,12 +3,14 @@
 #include "cli/model_commands.h"
 #include "cli/selftest_bagel.h"
 #include "cli/selftest_vectors.h"
+#include "runtime/runtime.h"
 
 namespace unigrpo::cli {
 
 int run(const SelftestOptions& options) {
-  return options.vectors.empty() ? run_selftest_bagel(options.bagel, std::cout)
-                                 : run_selftest_vectors(options.vectors, std::cout);
+  const Runtime runtime = make_runtime({.device = options.device, .device_key = "--device"});
+  return options.vectors.empty() ? run_selftest_bagel(options.bagel, std::cout, runtime)
+                                 : run_selftest_vectors(options.vectors, std::cout, runtime.device);
 }
 
 }  // namespace unigrpo::cli

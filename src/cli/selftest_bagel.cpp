@@ -76,12 +76,12 @@ class Facts {
 
 class Selftest {
  public:
-  Selftest(const std::filesystem::path& folder, std::ostream& out)
-      : out_(out), facts_(folder / "golden.json"), tensors_(folder / "golden.safetensors") {
+  Selftest(const std::filesystem::path& folder, std::ostream& out, const Runtime& runtime)
+      : out_(out), facts_(folder / "golden.json"), tensors_(folder / "golden.safetensors"), device_(runtime.device) {
     policy::PolicyConfig config;
     config.model = folder.string();
     config.freeze = {};
-    model_ = policy::Bagel::load(config, make_runtime({}));
+    model_ = policy::Bagel::load(config, runtime);
     for (const io::TensorView& view : tensors_.tensors()) left_.insert(view.name);
   }
 
@@ -107,7 +107,8 @@ class Selftest {
   }
   void fail(const std::string& name, const std::string& why) { report(name, false, why); }
 
-  void compare(const std::string& name, const at::Tensor& got, const at::Tensor& want, double tolerance) {
+  void compare(const std::string& name, const at::Tensor& found, const at::Tensor& want, double tolerance) {
+    const at::Tensor got = found.detach().cpu();
     if (got.sizes() != want.sizes()) {
       fail(name, fmt::format("shape {}, expected {}", shape(got), shape(want)));
       return;
@@ -138,6 +139,7 @@ class Selftest {
     left_.erase(name);
     return tensor::to_tensor(*view, at::kFloat);
   }
+  at::Tensor input(const std::string& name) { return golden(name).to(device_); }
   std::vector<int64_t> ids(const std::string& key) {
     known_.insert(key);
     return facts_.get<std::vector<int64_t>>(key);
@@ -163,7 +165,7 @@ class Selftest {
     model_->append_images(std::span<Context* const>(&row, 1), std::span(&image, 1));
   }
   policy::LatentBlock latents_block() {
-    const at::Tensor image = golden("image").unsqueeze(0);
+    const at::Tensor image = input("image").unsqueeze(0);
     const int64_t pixels = model_->config().pixels_per_token();
     return {.latents = model_->encode_images(image).squeeze(0),
             .grid = {image.size(2) / pixels, image.size(3) / pixels}};
@@ -181,7 +183,7 @@ class Selftest {
   at::Tensor velocity(const Context& context, const at::Tensor& x, double t) {
     const Context* reader = &context;
     return model_->denoise(std::span(&reader, 1), grid())
-        ->velocity(x.unsqueeze(0), at::full({1}, t, at::kFloat))
+        ->velocity(x.unsqueeze(0).to(device_), at::full({1}, t, at::TensorOptions(at::kFloat).device(device_)))
         .squeeze(0);
   }
 
@@ -274,9 +276,9 @@ class Selftest {
     const Context *reader = &context, *empty = &nothing;
     const auto conditional = model_->denoise(std::span(&reader, 1), grid());
     const auto unconditional = model_->denoise(std::span(&empty, 1), grid());
-    at::Tensor x = golden("init_noise").unsqueeze(0);
+    at::Tensor x = input("init_noise").unsqueeze(0);
     for (size_t i = 0; i + 1 < times.size(); ++i) {
-      const at::Tensor t = at::full({1}, times[i], at::kFloat);
+      const at::Tensor t = at::full({1}, times[i], x.options());
       at::Tensor v = conditional->velocity(x, t);
       if (flow::guidance_acts(guide, times[i])) {
         v = flow::guide(guide, {.conditional = v, .without_text = unconditional->velocity(x, t)});
@@ -289,11 +291,11 @@ class Selftest {
   void autoencoder() {
     const at::NoGradGuard no_grad;
     if (has_tensor("vae_latent_mean")) {
-      compare("vae_latent_mean", model_->autoencoder().encode_mean(golden("image").unsqueeze(0)).squeeze(0),
+      compare("vae_latent_mean", model_->autoencoder().encode_mean(input("image").unsqueeze(0)).squeeze(0),
               golden("vae_latent_mean"), kOutput);
     }
     if (has_tensor("vae_decode_out")) {
-      compare("vae_decode_out", model_->autoencoder().decode(golden("vae_decode_in").unsqueeze(0)).squeeze(0),
+      compare("vae_decode_out", model_->autoencoder().decode(input("vae_decode_in").unsqueeze(0)).squeeze(0),
               golden("vae_decode_out"), kOutput);
     }
   }
@@ -307,7 +309,7 @@ class Selftest {
           nn::grid_position_ids(block.grid.height, block.grid.width, model_->config().vit_max_patches_per_side);
       compare("vit_position_ids", ids.to(at::kFloat), golden("vit_position_ids"), 0);
     }
-    const at::Tensor features = model_->vision().features(block.pixels.unsqueeze(0));
+    const at::Tensor features = model_->vision().features(block.pixels.unsqueeze(0).to(device_));
     if (has_tensor("vit_features")) compare("vit_features", features.squeeze(0), golden("vit_features"), kOutput);
     if (has_tensor("vit_embeddings")) {
       compare("vit_embeddings", model_->vision().connect(features, block.grid.height, block.grid.width).squeeze(0),
@@ -388,10 +390,10 @@ class Selftest {
            .blocks = {policy::TextBlock{think}, policy::NoisyBlock{flow::noisy_latents(clean, n, t), t, sample_grid}}}};
       const policy::TrainOutput out = model_->forward_train(batch);
       const auto rows = static_cast<int64_t>(think.size()) - 1;
-      const at::Tensor targets = tensor::index_tensor({think.begin() + 1, think.end()});
+      const at::Tensor targets = tensor::index_tensor({think.begin() + 1, think.end()}, device_);
       const at::Tensor logits = model_->logits(out.text_hidden.narrow(0, 0, rows));
       cross_entropies.push_back(-kernels::gather_log_prob(logits, targets, 1.0).log_probs);
-      errors.push_back((out.velocity - (n - clean)).square().squeeze(0));
+      errors.push_back((out.velocity - (n - clean).to(device_)).square().squeeze(0));
     }
     const at::Tensor ce = at::cat(cross_entropies), mse = at::cat(errors);
     if (has_tensor("train_ce")) compare_relative("train_ce", ce, golden("train_ce"), kLoss);
@@ -409,6 +411,7 @@ class Selftest {
   std::ostream& out_;
   Facts facts_;
   io::SafetensorsFile tensors_;
+  at::Device device_;
   std::unique_ptr<policy::Bagel> model_;
   std::set<std::string> known_, left_;
   int64_t passed_ = 0, failed_ = 0;
@@ -416,6 +419,8 @@ class Selftest {
 
 }  // namespace
 
-int run_selftest_bagel(const std::filesystem::path& folder, std::ostream& out) { return Selftest(folder, out).run(); }
+int run_selftest_bagel(const std::filesystem::path& folder, std::ostream& out, const Runtime& runtime) {
+  return Selftest(folder, out, runtime).run();
+}
 
 }  // namespace unigrpo::cli

@@ -114,12 +114,13 @@ at::Tensor read_tensor(const json& value, const std::string& where) {
 /// One case, read as it is asked for; messages name the file, the case and the field.
 class Case {
  public:
-  Case(const json& value, std::string where) : json_(value), where_(std::move(where)) {}
+  Case(const json& value, std::string where, at::Device device)
+      : json_(value), where_(std::move(where)), device_(device) {}
 
-  /// An input as training would see it: float32, int64 or bool.
+  /// An input as training would see it: float32, int64 or bool, on the device.
   at::Tensor input(const std::string& key) const {
     const at::Tensor tensor = raw_input(key);
-    return tensor.scalar_type() == at::kDouble ? tensor.to(at::kFloat) : tensor;
+    return tensor.to(device_, tensor.scalar_type() == at::kDouble ? at::kFloat : tensor.scalar_type());
   }
   at::Tensor raw_input(const std::string& key) const {
     return read_tensor(field(field(json_, "inputs", where_), key, where_ + ": inputs"), where_ + ": inputs." + key);
@@ -156,6 +157,7 @@ class Case {
 
   const json& json_;
   std::string where_;
+  at::Device device_;
 };
 
 /// d output / d input, of a scalar.
@@ -204,7 +206,7 @@ Results run_ratio_norm(const Case& c) {
 }
 
 std::vector<int64_t> group_ids(const Case& c) {
-  const at::Tensor ids = c.input("group_ids");
+  const at::Tensor ids = c.raw_input("group_ids");
   tensor::check_shape(ids, {-1}, "group_ids [N]");
   const at::Tensor flat = ids.to(at::kLong).contiguous();
   return {flat.const_data_ptr<int64_t>(), flat.const_data_ptr<int64_t>() + flat.numel()};
@@ -263,7 +265,7 @@ Results run_text_loss(const Case& c) {
 
 Results run_image_loss(const Case& c) {
   const at::Tensor log_probs = c.input("log_probs").requires_grad_();
-  const at::Tensor unclipped = c.input("advantages");
+  const at::Tensor unclipped = c.raw_input("advantages").to(at::kFloat);
   tensor::check_shape(unclipped, {-1}, "advantages [B]");
   std::vector<double> advantages;
   for (int64_t i = 0; i < unclipped.numel(); ++i) advantages.push_back(unclipped[i].item<double>());
@@ -273,7 +275,7 @@ Results run_image_loss(const Case& c) {
                        {.log_probs = log_probs,
                         .old_log_probs = c.input("old_log_probs"),
                         .mask = c.input("mask"),
-                        .advantages = at::tensor(advantages, unclipped.options().requires_grad(false))});
+                        .advantages = at::tensor(advantages, unclipped.options()).to(log_probs.device())});
   return {{"loss", loss.loss},
           {"clip_fraction", loss.outside_clip_range},  // as Flow-GRPO counts
           {"grad_log_probs", gradient(loss.loss, log_probs)}};
@@ -308,7 +310,7 @@ const std::map<std::string, Results (*)(const Case&)> kOps = {
 /// Empty where `got` passes, else its largest error in words. `excess` becomes the error's size.
 std::string difference(const std::string& key, const at::Tensor& got_any, const at::Tensor& want_any, double atol,
                        double rtol, double& excess) {
-  const at::Tensor got = got_any.detach().to(at::kDouble).contiguous();
+  const at::Tensor got = got_any.detach().to(at::kCPU, at::kDouble).contiguous();
   const at::Tensor want = want_any.to(at::kDouble).contiguous();
   if (got.sizes() != want.sizes()) {
     excess = std::numeric_limits<double>::infinity();
@@ -334,7 +336,7 @@ std::string difference(const std::string& key, const at::Tensor& got_any, const 
 }
 
 /// Empty where the case passes, else why not.
-std::string failure_of(const json& value, const std::string& where, const std::string& op) {
+std::string failure_of(const json& value, const std::string& where, const std::string& op, at::Device device) {
   const double atol = number(field(value, "atol", where), where + ": atol");
   const double rtol = number(field(value, "rtol", where), where + ": rtol");
   const json& expected = field(value, "expected", where);
@@ -349,7 +351,7 @@ std::string failure_of(const json& value, const std::string& where, const std::s
   if (run == kOps.end()) return fmt::format("unknown op '{}'", op);
   Results results;
   try {
-    results = run->second(Case(value, where));
+    results = run->second(Case(value, where, device));
   } catch (const BadInput&) {
     throw;
   } catch (const c10::Error& error) {
@@ -374,7 +376,7 @@ std::string failure_of(const json& value, const std::string& where, const std::s
 
 }  // namespace
 
-int run_selftest_vectors(const std::filesystem::path& file, std::ostream& out) {
+int run_selftest_vectors(const std::filesystem::path& file, std::ostream& out, c10::Device device) {
   const json root = io::read_json_file(file);
   const std::string path = file.string();
   const std::string format = text(field(root, "format", path), path + ": format");
@@ -391,7 +393,7 @@ int run_selftest_vectors(const std::filesystem::path& file, std::ostream& out) {
     const std::string name = text(field(cases[i], "name", nth), nth + ".name");
     const std::string where = fmt::format("{}: case '{}'", path, name);
     const std::string op = text(field(cases[i], "op", where), where + ": op");
-    const std::string failure = failure_of(cases[i], where, op);
+    const std::string failure = failure_of(cases[i], where, op, device);
     if (failure.empty()) {
       ++num_passed;
       continue;

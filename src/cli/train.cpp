@@ -83,8 +83,12 @@ void stay_in_its_folder(const std::string& path, const std::vector<std::string>&
 template <typename Options>
 int run_training(const Options& options, recipe::Recipe recipe, recipe::Command objective) {
   if (options.resume) stay_in_its_folder(options.path, options.overrides, recipe);
-  const Runtime runtime =
-      make_runtime({.seed = static_cast<uint64_t>(recipe.run.seed), .threads = recipe.run.threads, .signals = true});
+  const Runtime runtime = make_runtime({.device = recipe.policy.device,
+                                        .device_key = options.path + ": policy.device",
+                                        .seed = static_cast<uint64_t>(recipe.run.seed),
+                                        .threads = recipe.run.threads,
+                                        .deterministic = recipe.run.deterministic,
+                                        .signals = true});
   return static_cast<int>(train::run_training(recipe, objective, runtime, options.resume, this_launch()));
 }
 

@@ -18,8 +18,9 @@ struct LoraConfig {  // recipe: [policy.lora]
   std::vector<std::string> targets = {"*_proj.weight", "*_proj_moe_gen.weight"};  // weights to adapt, * and ?
 };
 
-struct PolicyConfig {  // recipe: [policy]
-  std::string model;   // folder in the official layout of its family
+struct PolicyConfig {          // recipe: [policy]
+  std::string model;           // folder in the official layout of its family
+  std::string device = "cpu";  // "cpu", "cuda", "cuda:N": what holds the weights and does the arithmetic
   DtypeChoice dtype = DtypeChoice::float32;
   TrainMode train = TrainMode::full;
   std::vector<std::string> freeze = {"vit_model.*", "connector.*", "vit_pos_embed.*", "latent_pos_embed.*"};

@@ -17,6 +17,7 @@ struct RunConfig {  // recipe: [run]
   int64_t seed = 0;
   int64_t num_steps = 100;
   int64_t threads = 0;  // 0 = all cores
+  bool deterministic = false;
 };
 
 /// Scoring the policy on prompts that it is not trained on, by rewards that may be others than the trained ones.

@@ -3,6 +3,7 @@
 #include <c10/core/Device.h>
 
 #include <cstdint>
+#include <string>
 
 #include "base/signals.h"
 
@@ -23,11 +24,14 @@ struct Runtime {
   int64_t threads = 0;  // of an operation, or single-threaded workers (runtime/workers.h); 0: all cores
 };
 
-/// Sets the process's threads and keeps freed memory for the next step (base/memory.h); with `signals`, SIGINT, SIGTERM
-/// and their like only ask to stop from here on (base/signals.h).
+/// Opens the device (tensor/device.h; throws BadInput naming `device_key`), sets the process's threads and keeps freed
+/// memory for the next step (base/memory.h); with `signals`, SIGINT, SIGTERM and their like only ask to stop from here
+/// on (base/signals.h).
 struct RuntimeOptions {
+  std::string device = "cpu", device_key = "policy.device";
   uint64_t seed = 0;
   int64_t threads = 0;
+  bool deterministic = false;
   bool signals = false;
 };
 Runtime make_runtime(const RuntimeOptions& options);

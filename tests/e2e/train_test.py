@@ -161,6 +161,22 @@ class Resume(Base):
         self.assertIn("run.num_steps", allowed)
         self.assertIn("[checkpoint]", allowed)
 
+    def test_a_run_of_another_device_goes_on(self):
+        folder = self.copy()
+        saved = folder / "runs/tiny/recipe.toml"
+        saved.write_text(saved.read_text().replace('device = "cpu"', 'device = "cuda:1"'))
+        self.assertIn("cuda:1", saved.read_text())
+        self.unigrpo("train", "tiny.toml", "--resume", "--set", "run.num_steps=5", cwd=folder)
+        self.assertEqual(len(tiny_run.metrics_of(folder / "runs/tiny")), 5)
+
+    def test_a_device_that_is_not_here_is_refused_before_anything_is_made(self):
+        folder = self.copy()
+        shutil.rmtree(folder / "runs")
+        for device in ("cuda", "cuda:0", "cuda:127"):
+            line = self.refused("train", "tiny.toml", "--set", f'policy.device="{device}"', cwd=folder)
+            self.assertIn(f'tiny.toml: policy.device: "{device}" ', line)
+        self.assertFalse((folder / "runs").exists())
+
     def test_a_folder_in_use_is_refused_without_resume(self):
         self.assertIn("runs/tiny", self.refused("train", "tiny.toml"))
 

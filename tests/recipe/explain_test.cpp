@@ -4,6 +4,7 @@
 #include <cmath>
 #include <fstream>
 #include <iterator>
+#include <stdexcept>
 #include <string>
 #include <variant>
 #include <vector>
@@ -57,7 +58,10 @@ std::string draw_text(RandomStream& draw, const Limits& limits) {
     for (size_t i = 0; i < length; ++i) text += pieces[draw.below(pieces.size())];
     if (limits.rule == nullptr || limits.rule->accepts(text)) return text;
   }
-  return limits.rule->accepts("text") ? "text" : "edge_density";
+  for (const char* fixed : {"text", "edge_density", "cuda:1"}) {
+    if (limits.rule->accepts(fixed)) return fixed;
+  }
+  throw std::logic_error("no value for " + std::string(limits.rule->one));
 }
 
 struct Randomize {

@@ -34,7 +34,8 @@ TEST(Parse, SaysWhereAndWhatIsWrong) {
        "FILE:2:1: optim.learning_rate: unknown key, expected one of lr, beta1, beta2, eps, "
        "weight_decay, warmup_steps, "
        "schedule, schedule_steps, max_grad_norm, on_nonfinite, max_skipped, groups, ema"},
-      {"[run]\nzzzzzz = 1\n", "FILE:2:1: run.zzzzzz: unknown key, expected one of name, dir, seed, num_steps, threads"},
+      {"[run]\nzzzzzz = 1\n",
+       "FILE:2:1: run.zzzzzz: unknown key, expected one of name, dir, seed, num_steps, threads, deterministic"},
       {"[grop]\ngroup_size = 8\n", "FILE:1:2: grop: unknown table, did you mean 'grpo'?"},
       {"[rollout.windw]\nwidth = 2\n", "FILE:1:10: rollout.windw: unknown table, did you mean 'rollout.window'?"},
       {"[window]\nwidth = 2\n", "FILE:1:2: window: unknown table, did you mean 'rollout.window'?"},
@@ -79,8 +80,9 @@ TEST(Parse, SaysWhereAndWhatIsWrong) {
       {"[policy]\nlora.rnk = 4\n", "FILE:2:6: policy.lora.rnk: unknown key, did you mean 'policy.lora.rank'?"},
       {"\"grpo.group_size\" = 8\n", "FILE:1:1: \"grpo.group_size\": unknown key, did you mean 'grpo.group_size'?"},
       {"[run]\n\"a\\nb\" = 1\n",
-       "FILE:2:1: run.\"a\\nb\": unknown key, expected one of name, dir, seed, num_steps, threads"},
-      {"[run]\n\"\" = 1\n", "FILE:2:1: run.\"\": unknown key, expected one of name, dir, seed, num_steps, threads"},
+       "FILE:2:1: run.\"a\\nb\": unknown key, expected one of name, dir, seed, num_steps, threads, deterministic"},
+      {"[run]\n\"\" = 1\n",
+       "FILE:2:1: run.\"\": unknown key, expected one of name, dir, seed, num_steps, threads, deterministic"},
       // Wrong types
       {"[grpo]\ngroup_size = 8.0\n", "FILE:2:14: grpo.group_size: expected an integer from 2 to 65536, got 8.0"},
       {"[grpo]\ngroup_size = \"8\"\n", "FILE:2:14: grpo.group_size: expected an integer from 2 to 65536, got \"8\""},

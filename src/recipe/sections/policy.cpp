@@ -1,3 +1,4 @@
+#include "base/device_name.h"
 #include "recipe/sections/builder.h"
 #include "recipe/sections/sections.h"
 
@@ -6,9 +7,13 @@ namespace {
 
 using policy::LoraConfig, policy::PolicyConfig;
 
+constexpr TextRule kDevice = {is_device_name, kDeviceNames.data(), ""};
+
 Section policy_section() {
   return Builder("policy", "the model that is trained", [](Recipe& r, size_t) -> auto& { return r.policy; })
       .row("model", &PolicyConfig::model, "model folder in the official BAGEL or Qwen2.5 layout", {}, kForTrain)
+      .row("device", &PolicyConfig::device, "what holds the weights and does the arithmetic; may change on --resume",
+           text(kDevice))
       .row("dtype", &PolicyConfig::dtype, "of the forward pass; master weights are float32 always")
       .row("train", &PolicyConfig::train, "all weights, or LoRA adapters")
       .row("freeze", &PolicyConfig::freeze,

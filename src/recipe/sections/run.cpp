@@ -16,7 +16,9 @@ Section run_section() {
       .row("dir", &RunConfig::dir, "run folder; empty: runs/<name>")
       .row("seed", &RunConfig::seed, "of every random stream", at_least(0))
       .row("num_steps", &RunConfig::num_steps, "steps of the run", between(1, kMany))
-      .row("threads", &RunConfig::threads, "0: all cores", between(0, 4096));
+      .row("threads", &RunConfig::threads, "0: all cores", between(0, 4096))
+      .row("deterministic", &RunConfig::deterministic,
+           "on a GPU: the same bits in every run, at some cost of speed (the CPU gives them always)");
 }
 
 }  // namespace
