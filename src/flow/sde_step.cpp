@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "kernels/sde_step.h"
+#include "tensor/device.h"
 #include "tensor/shape.h"
 
 namespace unigrpo::flow {
@@ -65,9 +66,20 @@ struct Inputs {
   at::Tensor x, velocity, coefficients;
 };
 
+/// Coefficients beside x. One row for all is written there rather than sent, so that a denoising loop copies nothing.
+at::Tensor coefficients_beside(const at::Tensor& x, const SdeConfig& config, const TimeSpans& spans) {
+  const at::Tensor host = sde_coefficients(config, spans, x.size(0));
+  if (spans.t.numel() != 1 || !host.is_cpu() || x.is_cpu()) return tensor::sent(host, x.device());
+  std::vector<at::Tensor> columns;
+  for (int64_t i = 0; i < 3; ++i) {
+    columns.push_back(at::full({x.size(0)}, host[0][i].item<double>(), host.options().device(x.device())));
+  }
+  return at::stack(columns, 1);
+}
+
 Inputs prepare(const SdeConfig& config, const at::Tensor& x, const at::Tensor& velocity, const TimeSpans& spans) {
   check_same_shape(x, "x [B, L, D]", velocity, "velocity [B, L, D]");
-  return {at_least_float32(x), at_least_float32(velocity), sde_coefficients(config, spans, x.size(0)).to(x.device())};
+  return {at_least_float32(x), at_least_float32(velocity), coefficients_beside(x, config, spans)};
 }
 
 }  // namespace

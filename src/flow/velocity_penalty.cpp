@@ -4,6 +4,7 @@
 
 #include <stdexcept>
 
+#include "tensor/device.h"
 #include "tensor/shape.h"
 
 namespace unigrpo::flow {
@@ -24,8 +25,8 @@ at::Tensor latent_kl(const SdeConfig& config, const at::Tensor& velocity, const 
   if (std.is_cpu() && std.eq(0).any().item<bool>()) {
     throw std::invalid_argument("the latent KL of a step with std 0 is not defined");
   }
-  const at::Tensor weight = coefficients.select(1, 1).square() / (2 * std.square());
-  return mse * weight.to(mse.device(), mse.scalar_type());
+  const at::Tensor weight = (coefficients.select(1, 1).square() / (2 * std.square())).to(mse.scalar_type());
+  return mse * tensor::sent(weight, mse.device());
 }
 
 }  // namespace unigrpo::flow

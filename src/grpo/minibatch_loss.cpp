@@ -11,6 +11,7 @@
 #include "grpo/image_loss.h"
 #include "grpo/regulariser.h"
 #include "grpo/text_loss.h"
+#include "tensor/device.h"
 
 namespace unigrpo::grpo {
 namespace {
@@ -122,23 +123,23 @@ bool needs_reference(const GrpoConfig& config) {
 }
 
 at::Tensor MinibatchLoss::loss(const PackedBatch& packed, const Recomputed& now, const Recomputed& reference,
-                               UpdateStats& stats) const {
+                               tensor::Readings& numbers) const {
   at::Tensor sum;
   auto add = [&](const at::Tensor& term) {
     if (term.defined()) sum = sum.defined() ? sum + term : term;
   };
   for (int64_t turn = 0; turn < counts_.num_turns(); ++turn) {
-    if (trains_text(config_)) add(text_term(turn, packed.texts, now, reference, stats));
-    if (trains_images(config_)) add(flow_term(turn, packed.flows, now, reference, stats));
+    if (trains_text(config_)) add(text_term(turn, packed.texts, now, reference, numbers));
+    if (trains_images(config_)) add(flow_term(turn, packed.flows, now, reference, numbers));
   }
   return sum;
 }
 
 at::Tensor MinibatchLoss::text_term(int64_t turn, const PackedTexts& texts, const Recomputed& now,
-                                    const Recomputed& reference, UpdateStats& stats) const {
+                                    const Recomputed& reference, tensor::Readings& numbers) const {
   const TurnRows turn_rows(texts.segments, turn);
   if (turn_rows.rows.empty()) return {};
-  const at::Tensor mask = turn_rows.mask();
+  at::Tensor mask = turn_rows.mask();
   std::vector<double> advantages;
   for (size_t i = 0; i < turn_rows.rows.size(); ++i) {
     const Placed<TextSegment>& placed = turn_rows.rows[i];
@@ -146,6 +147,8 @@ at::Tensor MinibatchLoss::text_term(int64_t turn, const PackedTexts& texts, cons
     if (!trains_on(config_.text.truncated, finished)) mask[static_cast<int64_t>(i)].fill_(false);
     advantages.push_back(advantages_.of_text(static_cast<size_t>(placed.row), finished));
   }
+  at::Tensor advantage = float_tensor(advantages);
+  tensor::send_together({&mask, &advantage}, texts.old_log_probs.device());
   const bool compared = reference.text_log_probs.defined();  // for the loss, or since the image's penalty asked for it
   const TextLoss result =
       text_loss(config_.text,
@@ -153,11 +156,9 @@ at::Tensor MinibatchLoss::text_term(int64_t turn, const PackedTexts& texts, cons
                  .old_log_probs = turn_rows.padded(texts.old_log_probs),
                  .ref_log_probs = compared ? turn_rows.padded(reference.text_log_probs) : at::Tensor(),
                  .mask = mask,
-                 .advantages = float_tensor(advantages)},
+                 .advantages = advantage},
                 counts_.text[turn], rollout_.max_tokens);
-  auto note = [&](const char* name, const at::Tensor& value) {
-    stats[turn_metric(turn, name)] += value.item<double>();
-  };
+  auto note = [&](const char* name, const at::Tensor& value) { numbers.add(turn_metric(turn, name), value); };
   note("text/loss", result.loss);
   if (compared) note("text/kl", result.kl);
   note("text/approx_kl", result.approx_kl);
@@ -166,7 +167,7 @@ at::Tensor MinibatchLoss::text_term(int64_t turn, const PackedTexts& texts, cons
 }
 
 at::Tensor MinibatchLoss::flow_term(int64_t turn, const PackedFlows& flows, const Recomputed& now,
-                                    const Recomputed& reference, UpdateStats& stats) const {
+                                    const Recomputed& reference, tensor::Readings& numbers) const {
   const TurnRows turn_rows(flows.segments, turn);
   if (turn_rows.rows.empty()) return {};
   std::vector<double> advantages;
@@ -179,6 +180,7 @@ at::Tensor MinibatchLoss::flow_term(int64_t turn, const PackedFlows& flows, cons
                    .log_ratios = {},
                    .step_weights = step_weights(config_.image.step_weight, turn_rows),
                    .penalty = {}};
+  tensor::send_together({&batch.mask, &batch.advantages, &batch.step_weights}, flows.old_log_probs.device());
   if (config_.image.ratio_norm) {
     batch.log_ratios = turn_rows.padded(
         flow::ratio_norm_log_ratio(rollout_.sde, flows.x, now.velocity, flows.velocity_old, flows.x_next, flows.times));
@@ -191,7 +193,7 @@ at::Tensor MinibatchLoss::flow_term(int64_t turn, const PackedFlows& flows, cons
 
   const std::string prefix = turn_rows.rows.front().segment->stream().modality + "/";
   auto note = [&](std::string_view name, const at::Tensor& value) {
-    stats[turn_metric(turn, prefix + std::string(name))] += value.item<double>();
+    numbers.add(turn_metric(turn, prefix + std::string(name)), value);
   };
   note("loss", result.loss);
   note("approx_kl", result.approx_kl);

@@ -16,6 +16,7 @@
 #include "grpo/update_stats.h"
 #include "rollout/config.h"
 #include "rollout/trajectory.h"
+#include "tensor/device.h"
 
 namespace unigrpo::grpo {
 
@@ -46,17 +47,17 @@ class MinibatchLoss {
                 TurnCounts counts)
       : config_(config), rollout_(rollout), advantages_(advantages), counts_(std::move(counts)) {}
 
-  /// The sum that backward starts from; undefined where nothing is trained. Adds its numbers to `stats`.
-  /// `reference`: empty where no term needs it.
+  /// The sum that backward starts from; undefined where nothing is trained. Adds its numbers, which are to be summed,
+  /// to `numbers`. `reference`: empty where no term needs it.
   at::Tensor loss(const PackedBatch& packed, const Recomputed& now, const Recomputed& reference,
-                  UpdateStats& stats) const;
+                  tensor::Readings& numbers) const;
 
  private:
   /// The terms of one turn; undefined where the micro-batch has none of it.
   at::Tensor text_term(int64_t turn, const PackedTexts& texts, const Recomputed& now, const Recomputed& reference,
-                       UpdateStats& stats) const;
+                       tensor::Readings& numbers) const;
   at::Tensor flow_term(int64_t turn, const PackedFlows& flows, const Recomputed& now, const Recomputed& reference,
-                       UpdateStats& stats) const;
+                       tensor::Readings& numbers) const;
 
   const GrpoConfig& config_;
   const rollout::RolloutConfig& rollout_;

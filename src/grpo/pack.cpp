@@ -5,6 +5,8 @@
 #include <map>
 #include <utility>
 
+#include "tensor/device.h"
+
 namespace unigrpo::grpo {
 
 using rollout::FlowSegment;
@@ -85,6 +87,11 @@ class Packer {
       packed_.flows.times.t = at::tensor(t_);
       packed_.flows.times.t_next = at::tensor(t_next_);
     }
+    // The times stay: a device gets the steps' coefficients.
+    tensor::send_together(
+        {&packed_.texts.hidden_rows, &packed_.texts.ids, &packed_.texts.old_log_probs, &packed_.flows.x,
+         &packed_.flows.x_next, &packed_.flows.velocity_old, &packed_.flows.old_log_probs},
+        policy_.device());
     return std::move(packed_);
   }
 

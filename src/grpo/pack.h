@@ -54,7 +54,7 @@ struct PackedBatch {
 
 /// `with_unconditional`: also the same noisy states under the context without text, after all others (guidance in
 /// training): the prefix but for the prompt, which is its last block, and the images drawn before.
-/// `trajectories` must outlive the batch.
+/// `trajectories` must outlive the batch. The actions' tensors lie on the policy's device, but for the times.
 PackedBatch pack(const policy::UnifiedPolicy& policy, std::span<const rollout::Trajectory> trajectories,
                  std::span<const int64_t> rows, bool detach_context, bool with_unconditional);
 

@@ -30,7 +30,7 @@ Recomputed recompute(policy::UnifiedPolicy& policy, const rollout::RolloutConfig
           {.conditional = result.velocity, .without_text = out.velocity.narrow(0, steps, steps), .without_image = {}});
       const at::Tensor& t = flows.times.t;
       const at::Tensor acts = (t.gt(guide.interval_low).logical_and(t.le(guide.interval_high))).view({-1, 1, 1});
-      result.velocity = at::where(acts, guided, result.velocity);
+      result.velocity = at::where(tensor::sent(acts, guided.device()), guided, result.velocity);
     }
     result.flow_log_probs = flow::sde_log_prob(rollout.sde, flows.x, result.velocity, flows.x_next, flows.times);
   }
@@ -55,7 +55,7 @@ void require_same_fingerprint(const policy::UnifiedPolicy& policy, const rollout
   check(packed.flows.segments);
 }
 
-void note_log_prob_diff(const PackedBatch& packed, const Recomputed& now, UpdateStats& stats) {
+void note_log_prob_diff(const PackedBatch& packed, const Recomputed& now, tensor::Readings& numbers) {
   auto compare = [&](const at::Tensor& got, const at::Tensor& old, const auto& segments, auto modality_of) {
     if (!got.defined()) return;
     const at::Tensor difference = (got.detach() - old).abs();
@@ -63,8 +63,8 @@ void note_log_prob_diff(const PackedBatch& packed, const Recomputed& now, Update
     for (const auto& placed : segments) {
       const int64_t count = placed.segment->num_actions();
       if (count == 0) continue;
-      double& most = stats[turn_metric(placed.turn, modality_of(*placed.segment) + "/log_prob_diff")];
-      most = std::max(most, difference.narrow(0, first, count).max().item<double>());
+      numbers.add(turn_metric(placed.turn, modality_of(*placed.segment) + "/log_prob_diff"),
+                  difference.narrow(0, first, count).max());
       first += count;
     }
   };

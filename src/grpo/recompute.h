@@ -11,6 +11,7 @@
 #include "policy/policy.h"
 #include "rollout/config.h"
 #include "rollout/trajectory.h"
+#include "tensor/device.h"
 
 namespace unigrpo::grpo {
 
@@ -31,7 +32,7 @@ void require_same_fingerprint(const policy::UnifiedPolicy& policy, const rollout
                               std::span<const rollout::Trajectory> trajectories, const PackedBatch& packed,
                               const Recomputed& now, uint64_t weights_version);
 
-/// Largest difference from the rollout's log-probs, turn by turn: <modality>/log_prob_diff.
-void note_log_prob_diff(const PackedBatch& packed, const Recomputed& now, UpdateStats& stats);
+/// Each segment's largest difference from the rollout's log-probs, as <modality>/log_prob_diff of its turn.
+void note_log_prob_diff(const PackedBatch& packed, const Recomputed& now, tensor::Readings& numbers);
 
 }  // namespace unigrpo::grpo

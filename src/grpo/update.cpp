@@ -51,14 +51,27 @@ struct Batch {
   int64_t workers;
 };
 
-/// The loss of a micro-batch, to start backward from; adds its numbers to both maps.
+/// Numbers of micro-batches, which may still be on their way: losses to be summed, differences whose largest counts.
+struct Numbers {
+  tensor::Readings losses, differences;
+
+  void read_into(UpdateStats& sums, UpdateStats& largest) {
+    for (const auto& [name, value] : losses.read()) sums[name] += value;
+    for (const auto& [name, value] : differences.read()) {
+      double& most = largest[name];
+      most = std::max(most, value);
+    }
+  }
+};
+
+/// The loss of a micro-batch, to start backward from.
 at::Tensor loss_of(const Batch& batch, const MinibatchLoss& minibatch, const PackedBatch& packed,
-                   const Recomputed& reference, UpdateStats& stats, UpdateStats& differences) {
+                   const Recomputed& reference, Numbers& numbers) {
   const UpdateSetup& setup = batch.setup;
   const Recomputed now = recompute(setup.policy, setup.rollout, packed);
   require_same_fingerprint(setup.policy, setup.rollout, batch.trajectories, packed, now, batch.weights_version);
-  note_log_prob_diff(packed, now, differences);
-  return minibatch.loss(packed, now, reference, stats);
+  note_log_prob_diff(packed, now, numbers.differences);
+  return minibatch.loss(packed, now, reference, numbers.losses);
 }
 
 using MicroBatches = std::vector<std::vector<int64_t>>;  // rows of the trajectories
@@ -67,14 +80,16 @@ using MicroBatches = std::vector<std::vector<int64_t>>;  // rows of the trajecto
 /// micro-batch.
 bool one_by_one(const Batch& batch, const MinibatchLoss& minibatch, const MicroBatches& micro_batches,
                 UpdateStats& stats, UpdateStats& differences) {
+  Numbers numbers;
   for (const auto& rows : micro_batches) {
     if (batch.setup.runtime.stop.requested()) return false;
     fault::point("update.micro_batch");
     const PackedBatch packed = pack_for(batch.setup, batch.trajectories, rows);
     const Recomputed reference = of_reference(batch.setup, packed);
-    const at::Tensor loss = loss_of(batch, minibatch, packed, reference, stats, differences);
+    const at::Tensor loss = loss_of(batch, minibatch, packed, reference, numbers);
     if (loss.defined() && loss.requires_grad()) loss.backward();
   }
+  numbers.read_into(stats, differences);
   return true;
 }
 
@@ -166,7 +181,9 @@ bool on_workers(const Batch& batch, const MinibatchLoss& minibatch, const MicroB
       fault::point("update.micro_batch");
       const PackedBatch packed = pack_for(setup, batch.trajectories, micro_batches[i]);
       OrderedSum::Part part;
-      const at::Tensor loss = loss_of(batch, minibatch, packed, references[i], part.stats, part.differences);
+      Numbers numbers;
+      const at::Tensor loss = loss_of(batch, minibatch, packed, references[i], numbers);
+      numbers.read_into(part.stats, part.differences);
       if (loss.defined() && loss.requires_grad()) {
         part.grads =
             torch::autograd::grad({loss}, leaves, {}, std::nullopt, /*create_graph=*/false, /*allow_unused=*/true);
@@ -233,9 +250,9 @@ LogProbNoise measure_log_prob_noise(const UpdateSetup& setup, std::span<const Tr
   const PackedBatch packed = pack_for(setup, trajectories, batches.front());
   const Recomputed now = recompute(setup.policy, setup.rollout, packed);
   require_same_fingerprint(setup.policy, setup.rollout, trajectories, packed, now, setup.policy.weights_version());
-  UpdateStats turns;
-  note_log_prob_diff(packed, now, turns);
-  for (const auto& [name, value] : turns) {
+  tensor::Readings differences;
+  note_log_prob_diff(packed, now, differences);
+  for (const auto& [name, value] : differences.read()) {
     double& most = name.ends_with("text/log_prob_diff") ? noise.text : noise.image;
     most = std::max(most, value);
   }

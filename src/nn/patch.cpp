@@ -18,9 +18,10 @@ at::Tensor unpatchify(const at::Tensor& tokens, int64_t height, int64_t width, i
       .reshape({b, c, height * patch, width * patch});
 }
 
-at::Tensor grid_position_ids(int64_t height, int64_t width, int64_t side) {
-  const at::Tensor rows = at::arange(height, at::kLong).unsqueeze(1) * side;
-  return (rows + at::arange(width, at::kLong)).flatten();
+at::Tensor grid_position_ids(int64_t height, int64_t width, int64_t side, at::Device device) {
+  const auto options = at::TensorOptions(at::kLong).device(device);
+  const at::Tensor rows = at::arange(height, options).unsqueeze(1) * side;
+  return (rows + at::arange(width, options)).flatten();
 }
 
 at::Tensor sincos_position_table(int64_t side, int64_t dim) {

@@ -12,7 +12,7 @@ at::Tensor patchify(const at::Tensor& map, int64_t patch);
 at::Tensor unpatchify(const at::Tensor& tokens, int64_t height, int64_t width, int64_t patch);
 
 /// Position ids of a grid inside a table of `side` x `side`: row * side + column. Returns [height * width] int64.
-at::Tensor grid_position_ids(int64_t height, int64_t width, int64_t side);
+at::Tensor grid_position_ids(int64_t height, int64_t width, int64_t side, at::Device device = at::kCPU);
 
 /// Fixed 2-D sine-cosine table [side * side, dim]: the first half of the channels encodes the column, the second the
 /// row, each as (sin, cos) of position / 10000^(i / (dim / 4)), as MAE (He et al., arXiv 2111.06377) does.

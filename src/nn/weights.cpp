@@ -63,12 +63,13 @@ void Weights::finish() const {
   throw BadInput("{}: {}", source_, problems);
 }
 
-Weights open_weights(const std::filesystem::path& path, at::ScalarType dtype,
+Weights open_weights(const std::filesystem::path& path, const at::TensorOptions& options,
                      const std::function<bool(const std::string&)>& wanted) {
   const io::Checkpoint checkpoint = io::Checkpoint::open(path);
+  const at::ScalarType dtype = c10::typeMetaToScalarType(options.dtype());
   std::map<std::string, at::Tensor> tensors;
   for (const io::TensorView* view : checkpoint.tensors()) {
-    if (wanted(view->name)) tensors.emplace(view->name, tensor::to_tensor(*view, dtype));
+    if (wanted(view->name)) tensors.emplace(view->name, tensor::to_tensor(*view, dtype, options.device()));
   }
   return {path.string(), std::move(tensors)};
 }

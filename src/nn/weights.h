@@ -1,6 +1,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/TensorOptions.h>
 
 #include <cstdint>
 #include <filesystem>
@@ -42,10 +43,10 @@ class Weights {
   std::set<std::string> taken_, missing_;
 };
 
-/// The tensors of a .safetensors file, or of the shards of an index (io::Checkpoint::open), on the CPU; floating-point
-/// ones as `dtype`. Those that `wanted` does not name stay on disk.
+/// The tensors of a .safetensors file, or of the shards of an index (io::Checkpoint::open), one by one straight to the
+/// device and in the dtype of `options`. Those that `wanted` does not name stay on disk.
 Weights open_weights(
-    const std::filesystem::path& path, at::ScalarType dtype,
+    const std::filesystem::path& path, const at::TensorOptions& options,
     const std::function<bool(const std::string& name)>& wanted = [](const std::string&) { return true; });
 
 /// Name and shape of every weight that `take` takes, without memory (meta tensors).

@@ -29,14 +29,14 @@ KvCache empty_cache(const MotTransformer& llm) {
 
 }  // namespace
 
-nn::Weights open_weights(const PolicyConfig& config, const MotConfig& llm, StopToken stop) {
+nn::Weights open_weights(const PolicyConfig& config, const MotConfig& llm, const Runtime& runtime) {
   const std::filesystem::path folder = config.model;
   const char* single = family_of(folder).weights_file;
   const auto path = io::find_weights(folder, single);
   if (!path) throw BadInput("{}: no {} (or *.safetensors.index.json) in this model folder", folder.string(), single);
   const at::ScalarType dtype = config.dtype == DtypeChoice::bfloat16 ? at::kBFloat16 : at::kFloat;
-  return nn::open_weights(*path, dtype, [&](const std::string& name) {
-    stop.throw_if_requested();
+  return nn::open_weights(*path, at::TensorOptions(dtype).device(runtime.device), [&](const std::string& name) {
+    runtime.stop.throw_if_requested();
     return !is_tied_copy(llm, name);
   });
 }
@@ -93,8 +93,9 @@ void MotPolicy::prepare(const PolicyConfig& config, const Runtime& runtime) {
   llm_->set_stop(runtime.stop);
 }
 
-PackedTokens MotPolicy::packed(const Placement& placed) const {
+PackedTokens MotPolicy::packed(const Placement& placed, const std::vector<at::Tensor*>& more) const {
   PackedTokens tokens = placed.packed(llm_->options());
+  tokens.send(device(), more);
   if (dropout_.rate == 0 || !at::GradMode::is_enabled()) return tokens;
   tokens.dropout = dropout_;
   uint64_t& content = tokens.dropout->key.sample;
@@ -185,14 +186,15 @@ at::Tensor MotPolicy::append_text(std::span<Context* const> rows, std::span<cons
     last.push_back(static_cast<int64_t>(flat.size()) - 1);
   }
   const auto num_rows = static_cast<int64_t>(flat.size());
-  const auto layout =
-      std::make_shared<const nn::AttentionLayout>(blocks, std::vector<int64_t>{}, num_rows, llm_->options());
-  const PackedTokens tokens{.num_und = num_rows,
-                            .position_ids = index_tensor(positions, device()),
-                            .layout = layout,
-                            .cache_slots = index_tensor(slots, device())};
-  const at::Tensor hidden = llm_->forward(llm_->embed(index_tensor(flat, device())), tokens, &cache_);
-  return llm_->logits(hidden.index_select(0, index_tensor(last, device()))).to(at::kFloat);
+  const auto layout = std::make_shared<nn::AttentionLayout>(blocks, std::vector<int64_t>{}, num_rows, llm_->options());
+  PackedTokens tokens{.num_und = num_rows,
+                      .position_ids = index_tensor(positions),
+                      .layout = layout,
+                      .cache_slots = index_tensor(slots)};
+  at::Tensor token_ids = index_tensor(flat), last_rows = index_tensor(last);
+  tokens.send(device(), {&token_ids, &last_rows});
+  const at::Tensor hidden = llm_->forward(llm_->embed(token_ids), tokens, &cache_);
+  return llm_->logits(hidden.index_select(0, last_rows)).to(at::kFloat);
 }
 
 }  // namespace unigrpo::policy

@@ -33,6 +33,7 @@ class MotPolicy : public UnifiedPolicy {
   uint64_t adapter_state() const override;
   uint64_t weights_version() const override;
   bool recomputes() const override { return llm_->recomputes(); }
+  at::Device device() const override { return llm_->options().device(); }
 
  protected:
   /// Takes the language model's weights. Throws BadInput naming the folder where the tokenizer has no block tokens, or
@@ -48,13 +49,12 @@ class MotPolicy : public UnifiedPolicy {
   /// What trains: all but the frozen, or adapters keyed by the runtime's seed; what ends its passes is the runtime's
   /// stop. Throws BadInput where no weight matches a LoRA target.
   void prepare(const PolicyConfig& config, const Runtime& runtime);
-  /// The batch for MotTransformer::forward without a cache; with dropout where gradients are recorded, keyed by what
-  /// the batch holds.
-  PackedTokens packed(const Placement& placed) const;
+  /// The batch for MotTransformer::forward without a cache, sent to the device together with `more`; with dropout where
+  /// gradients are recorded, keyed by what the batch holds.
+  PackedTokens packed(const Placement& placed, const std::vector<at::Tensor*>& more) const;
   /// The id of a special token. Throws BadInput naming the folder.
   int64_t special_id(const std::string& token) const;
   const std::filesystem::path& folder() const { return folder_; }
-  at::Device device() const { return llm_->options().device(); }
 
  private:
   void attach_lora(const PolicyConfig& config, uint64_t seed);
@@ -71,8 +71,8 @@ class MotPolicy : public UnifiedPolicy {
   KvCache cache_;
 };
 
-/// A model folder's weights in the config's dtype, a tied copy of lm_head left out. Throws BadInput naming the folder
-/// where there are none, Interrupted where a stop came meanwhile.
-nn::Weights open_weights(const PolicyConfig& config, const MotConfig& llm, StopToken stop);
+/// A model folder's weights on the runtime's device in the config's dtype, a tied copy of lm_head left out. Throws
+/// BadInput naming the folder where there are none, Interrupted where a stop came meanwhile.
+nn::Weights open_weights(const PolicyConfig& config, const MotConfig& llm, const Runtime& runtime);
 
 }  // namespace unigrpo::policy

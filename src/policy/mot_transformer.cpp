@@ -9,8 +9,16 @@
 #include "kernels/linear.h"
 #include "kernels/rms_norm.h"
 #include "nn/recompute.h"
+#include "tensor/device.h"
 
 namespace unigrpo::policy {
+
+void PackedTokens::send(at::Device device, std::vector<at::Tensor*> more) {
+  more.insert(more.end(), {&position_ids, &cache_slots});
+  const std::vector<at::Tensor*> seen = layout->tensors();
+  more.insert(more.end(), seen.begin(), seen.end());
+  tensor::send_together(more, device);
+}
 
 struct MotTransformer::Streams {
   at::Tensor und, gen;  // [U, ...], [T - U, ...]

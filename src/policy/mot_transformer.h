@@ -24,10 +24,13 @@ struct PackedTokens {
   int64_t num_und = 0;      // rows before this use the understanding weights, the others `_moe_gen`; all rows
                             // where there is no generation expert
   at::Tensor position_ids;  // [T] int64
-  std::shared_ptr<const nn::AttentionLayout> layout;
+  std::shared_ptr<nn::AttentionLayout> layout;
   at::Tensor cache_slots;      // [T] int64 where there is a cache: rows of the pool to write
   bool detached_copy = false;  // without a cache: pool rows T..2T-1 are the same keys and values, detached
   std::optional<nn::LoraDropout> dropout = std::nullopt;
+
+  /// Moves what was made on the host to a device, together with what else the forward pass needs there, in one copy.
+  void send(at::Device device, std::vector<at::Tensor*> more);
 };
 
 /// Qwen2 layers (Qwen2.5 technical report, arXiv 2412.15115): grouped-query attention with biases on q, k and v, rotary

@@ -60,8 +60,8 @@ Placement::Placement(const TrainBatch& batch, int64_t image_start, int64_t image
 
 PackedTokens Placement::packed(const at::TensorOptions& options) const {
   return {.num_und = num_und,
-          .position_ids = tensor::index_tensor(position_ids_, options.device()),
-          .layout = std::make_shared<const nn::AttentionLayout>(blocks_, part_sizes_, num_rows, options),
+          .position_ids = tensor::index_tensor(position_ids_),
+          .layout = std::make_shared<nn::AttentionLayout>(blocks_, part_sizes_, num_rows, options),
           .cache_slots = {},
           .detached_copy = detach_context_};
 }

@@ -20,7 +20,7 @@ class Placement {
   /// image_start, image_end: ids of an image's boundary tokens. `batch` must outlive the placement.
   Placement(const TrainBatch& batch, int64_t image_start, int64_t image_end);
 
-  /// For MotTransformer::forward without a cache. options: of the transformer.
+  /// For MotTransformer::forward without a cache; on the host still. options: of the transformer.
   PackedTokens packed(const at::TensorOptions& options) const;
 
   std::vector<int64_t> und_ids;      // [num_und]; rows of vision tokens hold any id

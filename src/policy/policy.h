@@ -27,7 +27,8 @@ class TextPolicy {
 
   virtual Context fork(const Context& parent) = 0;
   virtual void release(Context& context) = 0;
-  /// Appends ids[i] to rows[i], causally; returns the logits after each row's last token, [B, V] float32.
+  /// Appends ids[i] to rows[i], causally; returns the logits after each row's last token, [B, V] float32,
+  /// on the policy's device.
   virtual at::Tensor append_text(std::span<Context* const> rows, std::span<const std::vector<int64_t>> ids) = 0;
 };
 
@@ -38,7 +39,8 @@ std::vector<int64_t> block_ids(const TextPolicy& policy, const std::string& text
 class Denoiser {
  public:
   virtual ~Denoiser() = default;
-  /// latents: [B, L, C] float32, t: [B] in [0, 1] (1 is noise) -> velocity dx/dt [B, L, C] float32.
+  /// latents: [B, L, C] float32, t: [B] in [0, 1] (1 is noise), on the policy's device -> velocity dx/dt [B, L, C]
+  /// float32.
   virtual at::Tensor velocity(const at::Tensor& latents, const at::Tensor& t) = 0;
 };
 
@@ -47,6 +49,8 @@ class ImagePolicy {
  public:
   virtual ~ImagePolicy() = default;
   virtual int64_t latent_channels() const = 0;  // C of a latent token
+  /// Where the weights lie. Images and ids may come from the host; what is computed stays here.
+  virtual at::Device device() const = 0;
   /// The token grid of a square image. Throws BadInput where the model cannot generate that size.
   virtual LatentGrid grid_for(int64_t image_size) const = 0;
   /// How images enter a context, image by image: as VAE tokens (the posterior mean; left out where no image is

@@ -2,10 +2,14 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
 #include "base/fault.h"
 #include "flow/guidance.h"
 #include "flow/ode_step.h"
 #include "flow/sde_step.h"
+#include "tensor/convert.h"
+#include "tensor/device.h"
 #include "tensor/rng.h"
 
 namespace unigrpo::rollout {
@@ -14,6 +18,27 @@ namespace {
 StreamKey with_purpose(StreamKey key, Purpose purpose) {
   key.purpose = purpose;
   return key;
+}
+
+/// The rows that are stochastic at a step.
+struct Stochastic {
+  std::vector<int64_t> rows;
+  at::Tensor index;  // the same, on the device
+};
+
+/// Of each step; sent over before the first one, so that nothing is copied between steps.
+std::vector<Stochastic> stochastic_rows(std::span<const DenoiseRequest> rows, int64_t num_steps, at::Device device) {
+  std::vector<Stochastic> steps(num_steps);
+  std::vector<at::Tensor*> indices;
+  for (int64_t step = 0; step < num_steps; ++step) {
+    for (size_t i = 0; i < rows.size(); ++i) {
+      if (rows[i].window.contains(step)) steps[step].rows.push_back(static_cast<int64_t>(i));
+    }
+    steps[step].index = tensor::index_tensor(steps[step].rows);
+    indices.push_back(&steps[step].index);
+  }
+  tensor::send_together(indices, device);
+  return steps;
 }
 
 }  // namespace
@@ -26,21 +51,19 @@ std::vector<FlowSegment> denoise(policy::ImagePolicy& policy, const RolloutConfi
   const int64_t l = grid.num_tokens(), c = policy.latent_channels();
   const std::vector<double> times = flow::time_grid(config.num_steps, config.timestep_shift);
 
-  std::vector<FlowSegment> segments(rows.size());
-  std::vector<at::Tensor> initial, noise(rows.size());
-  for (int64_t i = 0; i < b; ++i) {
-    initial.push_back(tensor::normal({l, c}, with_purpose(rows[i].key, Purpose::initial_noise)));
-    const int64_t s = rows[i].window.width();
-    noise[i] = tensor::normal({s, l, c}, with_purpose(rows[i].key, Purpose::sde_noise));
-    segments[i] = {.timesteps = times,
-                   .window = rows[i].window,
-                   .streams = {{.grid = grid,
-                                .latents = at::empty({s + 1, l, c}),
-                                .velocities = at::empty({s, l, c}),
-                                .log_probs = at::empty({s}),
-                                .final_latent = {}}}};
+  int64_t most = 0;  // stochastic steps of a row
+  for (const DenoiseRequest& row : rows) most = std::max(most, row.window.width());
+  const at::Device device = policy.device();
+  const auto options = at::TensorOptions(at::kFloat).device(device);
+  std::vector<at::Tensor> initial, noise;
+  for (const DenoiseRequest& row : rows) {
+    initial.push_back(tensor::normal({l, c}, with_purpose(row.key, Purpose::initial_noise), device));
+    noise.push_back(tensor::normal({row.window.width(), l, c}, with_purpose(row.key, Purpose::sde_noise), device));
   }
   at::Tensor x = at::stack(initial);  // [B, L, C]
+  const at::Tensor latents = at::empty({b, most + 1, l, c}, options), velocities = at::empty({b, most, l, c}, options),
+                   log_probs = at::empty({b, most}, options);
+  const std::vector<Stochastic> stochastic = stochastic_rows(rows, config.num_steps, device);
   auto denoiser_of = [&](const policy::Context* DenoiseRequest::*context) {
     std::vector<const policy::Context*> contexts;
     for (const DenoiseRequest& row : rows) contexts.push_back(row.*context);
@@ -55,7 +78,7 @@ std::vector<FlowSegment> denoise(policy::ImagePolicy& policy, const RolloutConfi
     if (stop.requested()) return {};
     fault::point("rollout.denoising_step");
     const double t = times[step], t_next = times[step + 1];
-    const at::Tensor at_t = at::full({b}, t, at::kFloat);
+    const at::Tensor at_t = at::full({b}, t, options);
     at::Tensor velocity = conditional->velocity(x, at_t);
     if (guided && flow::guidance_acts(guidance, t)) {
       velocity = flow::guide(guidance, {.conditional = velocity,
@@ -63,31 +86,36 @@ std::vector<FlowSegment> denoise(policy::ImagePolicy& policy, const RolloutConfi
                                         .without_image = by_image ? without_image->velocity(x, at_t) : at::Tensor()});
     }
     at::Tensor next = flow::ode_step(x, velocity, t, t_next);
-    std::vector<int64_t> stochastic;
-    std::vector<at::Tensor> drawn;
-    for (int64_t i = 0; i < b; ++i) {
-      if (!rows[i].window.contains(step)) continue;
-      stochastic.push_back(i);
-      drawn.push_back(noise[i][step - rows[i].window.first]);
-    }
-    if (!stochastic.empty()) {
-      const at::Tensor index = at::tensor(stochastic, at::kLong);
+    if (const Stochastic& moving = stochastic[step]; !moving.rows.empty()) {
+      std::vector<at::Tensor> drawn;
+      for (const int64_t i : moving.rows) drawn.push_back(noise[i][step - rows[i].window.first]);
       const flow::SdeStep moved =
-          flow::sde_step(config.sde, x.index_select(0, index), velocity.index_select(0, index), at::stack(drawn),
-                         flow::TimeSpan{.t = t, .t_next = t_next, .t_max = times[1]});
-      next.index_copy_(0, index, moved.x_next);
-      for (size_t k = 0; k < stochastic.size(); ++k) {
-        FlowStream& stream = segments[stochastic[k]].stream();
-        const int64_t s = step - rows[stochastic[k]].window.first;
-        stream.latents[s].copy_(x[stochastic[k]]);
-        stream.latents[s + 1].copy_(moved.x_next[static_cast<int64_t>(k)]);
-        stream.velocities[s].copy_(velocity[stochastic[k]]);
-        stream.log_probs[s].copy_(moved.log_prob[static_cast<int64_t>(k)]);
+          flow::sde_step(config.sde, x.index_select(0, moving.index), velocity.index_select(0, moving.index),
+                         at::stack(drawn), flow::TimeSpan{.t = t, .t_next = t_next, .t_max = times[1]});
+      next.index_copy_(0, moving.index, moved.x_next);
+      for (size_t k = 0; k < moving.rows.size(); ++k) {
+        const int64_t i = moving.rows[k], s = step - rows[i].window.first;
+        latents[i][s].copy_(x[i]);
+        latents[i][s + 1].copy_(moved.x_next[static_cast<int64_t>(k)]);
+        velocities[i][s].copy_(velocity[i]);
+        log_probs[i][s].copy_(moved.log_prob[static_cast<int64_t>(k)]);
       }
     }
     x = next;
   }
-  for (int64_t i = 0; i < b; ++i) segments[i].stream().final_latent = x[i].clone();
+  const at::Tensor home_latents = latents.cpu(), home_velocities = velocities.cpu(), home_log_probs = log_probs.cpu(),
+                   home_final = x.cpu();
+  std::vector<FlowSegment> segments;
+  for (int64_t i = 0; i < b; ++i) {
+    const int64_t s = rows[i].window.width();
+    segments.push_back({.timesteps = times,
+                        .window = rows[i].window,
+                        .streams = {{.grid = grid,
+                                     .latents = home_latents[i].narrow(0, 0, s + 1),
+                                     .velocities = home_velocities[i].narrow(0, 0, s),
+                                     .log_probs = home_log_probs[i].narrow(0, 0, s),
+                                     .final_latent = home_final[i]}}});
+  }
   return segments;
 }
 

@@ -7,8 +7,25 @@
 
 #include "kernels/gather_log_prob.h"
 #include "kernels/sample_tokens.h"
+#include "tensor/device.h"
 
 namespace unigrpo::rollout {
+namespace {
+
+struct Actions {
+  at::Tensor ids, log_probs, entropy;  // [B] int64, float32, float32
+};
+
+/// In one copy: float64 holds all three without rounding.
+Actions brought_home(const Actions& actions) {
+  if (actions.ids.is_cpu()) return actions;
+  const at::Tensor all =
+      at::stack({actions.ids.to(at::kDouble), actions.log_probs.to(at::kDouble), actions.entropy.to(at::kDouble)})
+          .cpu();  // [3, B]
+  return {all[0].to(at::kLong), all[1].to(at::kFloat), all[2].to(at::kFloat)};
+}
+
+}  // namespace
 
 TextRow::TextRow(policy::Context* context_, const StreamKey& key, int64_t max_tokens)
     : context(context_), stream_(key), max_tokens_(max_tokens) {}
@@ -56,19 +73,21 @@ void decode_step(policy::TextPolicy& policy, std::span<TextRow* const> rows, dou
     contexts.push_back(row->context);
     inputs.push_back(row->next_input);
   }
-  const at::Tensor logits = policy.append_text(contexts, inputs).to(at::kCPU).contiguous();  // [B, V]
+  const at::Tensor logits = policy.append_text(contexts, inputs).contiguous();  // [B, V]
   std::vector<double> uniforms;
   for (TextRow* row : rows) uniforms.push_back(row->closing_ ? 0.0 : row->stream_.uniform());
   const bool greedy = temperature == 0;
   const auto draw = [&] {
     const at::Tensor drawn_from = truncation.any() ? truncated(logits, temperature, truncation) : logits;
-    return kernels::sample_tokens(drawn_from, at::tensor(uniforms, at::kDouble), temperature);
+    const at::Tensor at_uniforms = tensor::sent(at::tensor(uniforms, at::kDouble), logits.device());
+    return kernels::sample_tokens(drawn_from, at_uniforms, temperature);
   };
-  const at::Tensor ids = greedy ? logits.argmax(-1) : draw();
-  const kernels::TokenLogProbs scored = kernels::gather_log_prob(logits, ids, greedy ? 1.0 : temperature);
-  const auto* chosen = ids.const_data_ptr<int64_t>();
-  const auto* log_probs = scored.log_probs.const_data_ptr<float>();
-  const auto* entropy = scored.entropy.const_data_ptr<float>();
+  const at::Tensor drawn = greedy ? logits.argmax(-1) : draw();
+  const kernels::TokenLogProbs scored = kernels::gather_log_prob(logits, drawn, greedy ? 1.0 : temperature);
+  const Actions actions = brought_home({drawn, scored.log_probs, scored.entropy});
+  const auto* chosen = actions.ids.const_data_ptr<int64_t>();
+  const auto* log_probs = actions.log_probs.const_data_ptr<float>();
+  const auto* entropy = actions.entropy.const_data_ptr<float>();
   for (size_t i = 0; i < rows.size(); ++i) {
     TextRow& row = *rows[i];
     if (row.closing_) {

@@ -11,6 +11,7 @@
 #include "policy/bagel/bagel.h"
 #include "policy/initial_weight.h"
 #include "tensor/convert.h"
+#include "tensor/device.h"
 #include "tensor/rng.h"
 #include "train/sft_examples.h"
 #include "train/sft_objective.h"
@@ -46,7 +47,7 @@ void write_autoencoder_folder(const fs::path& source, const fs::path& folder, co
   }
   NamedTensors stored;
   for (const NamedTensor& named : parameters) {
-    stored.push_back({named.name, named.tensor.detach().to(at::kBFloat16).contiguous()});
+    stored.push_back({named.name, named.tensor.detach().to(at::kCPU, at::kBFloat16).contiguous()});
   }
   std::vector<io::TensorView> views;
   for (const NamedTensor& named : stored) views.push_back(tensor::to_view(named.tensor, named.name));
@@ -62,7 +63,7 @@ class AutoencoderObjective : public Objective {
         sizes_(policy::read_bagel_config(recipe.policy.model)),
         weights_(recipe.policy.model,
                  [&](const std::string& name, const std::vector<int64_t>& shape) {
-                   return policy::initial_weight(sizes_.llm, name, shape, runtime.seed);
+                   return policy::initial_weight(sizes_.llm, name, shape, runtime.seed).to(runtime.device);
                  }),
         autoencoder_(sizes_.vae, weights_),
         examples_(recipe.data.prompts, data::read_prompt_file(recipe.data.prompts), {}, runtime.seed) {
@@ -78,7 +79,7 @@ class AutoencoderObjective : public Objective {
   bool sample(Step& step, const RunContext& run) override {
     run.monitor.phase("data");
     const int64_t batch = recipe_.sft.batch_size;
-    pixels_ = policy::to_pixels(render_batch(examples_, step.index * batch, batch));
+    pixels_ = pixels_of(step.index * batch, batch);
     return !runtime_.stop.requested();
   }
 
@@ -91,7 +92,8 @@ class AutoencoderObjective : public Objective {
     const auto posterior = autoencoder_.posterior(pixels_);
     const at::Tensor noise = tensor::normal(
         posterior.mean.sizes(),
-        {.seed = runtime_.seed, .step = static_cast<uint64_t>(step.index), .purpose = Purpose::vae_posterior});
+        {.seed = runtime_.seed, .step = static_cast<uint64_t>(step.index), .purpose = Purpose::vae_posterior},
+        pixels_.device());
     const at::Tensor z = posterior.mean + (0.5 * posterior.logvar).exp() * noise;
     const at::Tensor error = autoencoder_.decode_unscaled(z) - pixels_;
     const at::Tensor reconstruction = error.abs().mean() + error.square().mean();
@@ -111,8 +113,7 @@ class AutoencoderObjective : public Objective {
   void write_model(const fs::path& destination, int64_t step) override {
     // Measured on images that training did not see.
     const at::NoGradGuard no_grad;
-    const at::Tensor latents =
-        autoencoder_.posterior(policy::to_pixels(render_batch(examples_, step * recipe_.sft.batch_size, 256))).mean;
+    const at::Tensor latents = autoencoder_.posterior(pixels_of(step * recipe_.sft.batch_size, 256)).mean;
     const fs::path source = recipe_.policy.model;
     const std::string config =
         config_with_scale(source / "config.json", latents.mean().item<double>(), 1.0 / latents.std().item<double>());
@@ -121,6 +122,10 @@ class AutoencoderObjective : public Objective {
   }
 
  private:
+  at::Tensor pixels_of(int64_t first, int64_t count) const {
+    return tensor::sent(policy::to_pixels(render_batch(examples_, first, count)), runtime_.device);
+  }
+
   const recipe::Recipe& recipe_;
   const Runtime& runtime_;
   const policy::BagelConfig sizes_;

@@ -24,6 +24,8 @@
 #include "optim/clipped_step.h"
 #include "policy/bagel/bagel.h"
 #include "policy/load.h"
+#include "tensor/convert.h"
+#include "tensor/device.h"
 #include "tensor/rng.h"
 #include "train/build.h"
 #include "train/sft_examples.h"
@@ -57,7 +59,7 @@ std::unique_ptr<policy::UnifiedPolicy> open_policy(const policy::PolicyConfig& c
   if (config.train == policy::TrainMode::lora) {
     throw BadInput("{}: no weights; policy.train = \"lora\" needs a model to adapt", config.model);
   }
-  auto model = policy::Bagel::create(config.model, runtime.seed);
+  auto model = policy::Bagel::create(config.model, runtime);
   for (const NamedTensor& parameter : model->parameters()) {
     const bool frozen = std::ranges::any_of(
         config.freeze, [&](const std::string& pattern) { return matches_pattern(parameter.name, pattern); });
@@ -132,18 +134,20 @@ class SftObjective : public Objective {
         if (!turn.ids.empty()) num_targets += static_cast<double>(turn.ids.size() - 1);
       }
     }
-    double cross_entropy = 0, matching = 0;
+    tensor::Readings losses;
     optimization.optimizer.zero_grad();
     try {
       for (const std::span<const SftRow> rows : micro_batches(rows_, recipe_.grpo.micro_batch_tokens)) {
         runtime_.stop.throw_if_requested();
         fault::point("sft.micro_batch");
-        add_gradients(rows, {.targets = num_targets, .copies = num_copies}, cross_entropy, matching);
+        add_gradients(rows, {.targets = num_targets, .copies = num_copies}, losses);
       }
     } catch (const Interrupted&) {
       optimization.optimizer.zero_grad();
       return false;
     }
+    double cross_entropy = 0, matching = 0;
+    for (const auto& [name, value] : losses.read()) (name == "text" ? cross_entropy : matching) += value;
     optim::clipped_step(optimization.optimizer, optimization.clip, optimization.lr_factor, step.metrics);
     step.metrics["sft/loss"] = sft_.text_weight * cross_entropy + sft_.image_weight * matching;
     if (num_targets > 0) step.metrics["sft/cross_entropy"] = cross_entropy;
@@ -166,23 +170,23 @@ class SftObjective : public Objective {
   };
 
   /// Forward and backward of some rows; adds their share of both parts of the loss.
-  void add_gradients(std::span<const SftRow> rows, const Counts& counts, double& cross_entropy, double& matching) {
+  void add_gradients(std::span<const SftRow> rows, const Counts& counts, tensor::Readings& losses) {
     const PackedRows packed = pack(rows);
     const policy::TrainOutput out = policy_->forward_train(packed.batch);
     std::vector<at::Tensor> terms;
     if (!packed.targets.empty()) {
-      const at::Tensor hidden = out.text_hidden.index_select(0, at::tensor(packed.target_rows, at::kLong));
-      const at::Tensor log_probs =
-          kernels::gather_log_prob(policy_->logits(hidden), at::tensor(packed.targets, at::kLong), 1.0).log_probs;
-      const at::Tensor loss = -log_probs.sum() / counts.targets;
-      cross_entropy += loss.item<double>();
+      at::Tensor target_rows = tensor::index_tensor(packed.target_rows), targets = tensor::index_tensor(packed.targets);
+      tensor::send_together({&target_rows, &targets}, policy_->device());
+      const at::Tensor logits = policy_->logits(out.text_hidden.index_select(0, target_rows));
+      const at::Tensor loss = -kernels::gather_log_prob(logits, targets, 1.0).log_probs.sum() / counts.targets;
+      losses.add("text", loss);
       terms.push_back(sft_.text_weight * loss);
     }
     if (!packed.clean.empty()) {
-      const at::Tensor per_image =
-          flow::matching_loss(out.velocity, at::cat(packed.clean, 0), at::cat(packed.noise, 0));
-      const at::Tensor loss = per_image.sum() / counts.copies;
-      matching += loss.item<double>();
+      at::Tensor clean = at::cat(packed.clean, 0), noise = at::cat(packed.noise, 0);
+      tensor::send_together({&clean, &noise}, policy_->device());
+      const at::Tensor loss = flow::matching_loss(out.velocity, clean, noise).sum() / counts.copies;
+      losses.add("image", loss);
       terms.push_back(sft_.image_weight * loss);
     }
     if (!terms.empty()) at::stack(terms).sum().backward();

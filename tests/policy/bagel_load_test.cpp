@@ -184,7 +184,8 @@ TEST_F(LoadFolder, FrozenPatternsHoldParametersStill) {
 }
 
 TEST_F(LoadFolder, AFreshModelIsAFunctionOfItsSeedAndDrawsNothingAtFirst) {
-  const auto a = Bagel::create(folder, 3), b = Bagel::create(folder, 3), c = Bagel::create(folder, 4);
+  const auto a = Bagel::create(folder, {.seed = 3}), b = Bagel::create(folder, {.seed = 3}),
+             c = Bagel::create(folder, {.seed = 4});
   bool differs = false;
   const NamedTensors pa = a->parameters(), pb = b->parameters(), pc = c->parameters();
   for (size_t i = 0; i < pa.size(); ++i) {

@@ -8,8 +8,9 @@
 
 namespace unigrpo::policy {
 
-std::unique_ptr<Autoencoder> load_autoencoder(const std::filesystem::path& folder, const AutoencoderConfig& config) {
-  nn::Weights weights = nn::open_weights(folder / "ae.safetensors", at::kFloat);
+std::unique_ptr<Autoencoder> load_autoencoder(const std::filesystem::path& folder, const AutoencoderConfig& config,
+                                              at::Device device) {
+  nn::Weights weights = nn::open_weights(folder / "ae.safetensors", at::TensorOptions(at::kFloat).device(device));
   auto autoencoder = std::make_unique<Autoencoder>(config, weights);
   weights.finish();
   return autoencoder;
@@ -18,21 +19,22 @@ std::unique_ptr<Autoencoder> load_autoencoder(const std::filesystem::path& folde
 std::unique_ptr<Bagel> Bagel::load(const PolicyConfig& config, const Runtime& runtime) {
   const std::filesystem::path folder = config.model;
   const BagelConfig sizes = read_bagel_config(folder);
-  nn::Weights weights = open_weights(config, sizes.llm, runtime.stop);
-  std::unique_ptr<Bagel> model(
-      new Bagel(sizes, std::move(weights), load_autoencoder(folder, sizes.vae), data::open_tokenizer(folder), folder));
+  nn::Weights weights = open_weights(config, sizes.llm, runtime);
+  std::unique_ptr<Bagel> model(new Bagel(sizes, std::move(weights), load_autoencoder(folder, sizes.vae, runtime.device),
+                                         data::open_tokenizer(folder), folder));
   model->prepare(config, runtime);
   return model;
 }
 
-std::unique_ptr<Bagel> Bagel::create(const std::filesystem::path& folder, uint64_t seed) {
+std::unique_ptr<Bagel> Bagel::create(const std::filesystem::path& folder, const Runtime& runtime) {
   const BagelConfig sizes = read_bagel_config(folder);
   nn::Weights weights((folder / "config.json").string(),
                       [&](const std::string& name, const std::vector<int64_t>& shape) {
-                        return initial_weight(sizes.llm, name, shape, seed);
+                        return initial_weight(sizes.llm, name, shape, runtime.seed).to(runtime.device);
                       });
-  return std::unique_ptr<Bagel>(
-      new Bagel(sizes, std::move(weights), load_autoencoder(folder, sizes.vae), data::open_tokenizer(folder), folder));
+  return std::unique_ptr<Bagel>(new Bagel(sizes, std::move(weights),
+                                          load_autoencoder(folder, sizes.vae, runtime.device),
+                                          data::open_tokenizer(folder), folder));
 }
 
 Bagel::Bagel(const BagelConfig& config, nn::Weights weights, std::unique_ptr<Autoencoder> autoencoder,

@@ -47,7 +47,7 @@ class Bagel final : public MotPolicy {
   /// `runtime.seed`).
   static std::unique_ptr<Bagel> load(const PolicyConfig& config, const Runtime& runtime);
   /// A folder without ema.safetensors: fresh float32 weights (see initial_weight), keyed by `runtime.seed`.
-  static std::unique_ptr<Bagel> create(const std::filesystem::path& folder, uint64_t seed);
+  static std::unique_ptr<Bagel> create(const std::filesystem::path& folder, const Runtime& runtime);
 
   /// Every weight of a model of these sizes by its official name, without memory (meta tensors); `autoencoder.` before
   /// those of ae.safetensors.
@@ -100,7 +100,8 @@ class Bagel final : public MotPolicy {
 /// RGB8 images of one size -> [B, 3, height, width] float32 in [-1, 1].
 at::Tensor to_pixels(std::span<const Image> images);
 
-/// Opens ae.safetensors of a folder in float32. Throws BadInput naming file and tensor.
-std::unique_ptr<Autoencoder> load_autoencoder(const std::filesystem::path& folder, const AutoencoderConfig& config);
+/// Opens ae.safetensors of a folder in float32 on the device. Throws BadInput naming file and tensor.
+std::unique_ptr<Autoencoder> load_autoencoder(const std::filesystem::path& folder, const AutoencoderConfig& config,
+                                              at::Device device);
 
 }  // namespace unigrpo::policy

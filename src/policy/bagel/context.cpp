@@ -76,13 +76,15 @@ void Bagel::append_images(std::span<Context* const> rows, std::span<const Block>
   }
   const auto num_rows = static_cast<int64_t>(placed.positions.size());
   const auto layout =
-      std::make_shared<const nn::AttentionLayout>(placed.blocks, std::vector<int64_t>{}, num_rows, llm_->options());
-  const PackedTokens tokens{.num_und = latents ? 2 * static_cast<int64_t>(rows.size()) : num_rows,
-                            .position_ids = index_tensor(placed.positions, device()),
-                            .layout = layout,
-                            .cache_slots = index_tensor(placed.slots, device())};
-  const at::Tensor embeds = at::cat(
-      {llm_->embed(index_tensor(boundary, device())), latents ? embed_clean_latents(clean) : embed_vision(seen)}, 0);
+      std::make_shared<nn::AttentionLayout>(placed.blocks, std::vector<int64_t>{}, num_rows, llm_->options());
+  PackedTokens tokens{.num_und = latents ? 2 * static_cast<int64_t>(rows.size()) : num_rows,
+                      .position_ids = index_tensor(placed.positions),
+                      .layout = layout,
+                      .cache_slots = index_tensor(placed.slots)};
+  at::Tensor boundary_ids = index_tensor(boundary);
+  tokens.send(device(), {&boundary_ids});
+  const at::Tensor embeds =
+      at::cat({llm_->embed(boundary_ids), latents ? embed_clean_latents(clean) : embed_vision(seen)}, 0);
   llm_->forward(embeds, tokens, &cache_);
 }
 
@@ -101,14 +103,16 @@ class BagelDenoiser final : public Denoiser {
       boundary.insert(boundary.end(), {model.image_start_, model.image_end_});
     }
     const ImageRows placed = place_images(readers, std::vector<int64_t>(rows.size(), grid.num_tokens()));
-    const auto layout = std::make_shared<const nn::AttentionLayout>(
+    const at::NoGradGuard no_grad;
+    const auto layout = std::make_shared<nn::AttentionLayout>(
         placed.blocks, std::vector<int64_t>{}, static_cast<int64_t>(placed.positions.size()), model.llm_->options());
     packed_ = {.num_und = 2 * b,
-               .position_ids = index_tensor(placed.positions, model.device()),
+               .position_ids = index_tensor(placed.positions),
                .layout = layout,
-               .cache_slots = index_tensor(placed.slots, model.device())};
-    const at::NoGradGuard no_grad;
-    boundary_ = model.llm_->embed(index_tensor(boundary, model.device()));
+               .cache_slots = index_tensor(placed.slots)};
+    at::Tensor boundary_ids = index_tensor(boundary);
+    packed_.send(model.device(), {&boundary_ids});
+    boundary_ = model.llm_->embed(boundary_ids);
   }
   ~BagelDenoiser() override {
     for (Context& context : scratch_) model_.cache_.release(context);

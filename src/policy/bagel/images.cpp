@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "nn/patch.h"
 #include "policy/bagel/bagel.h"
+#include "tensor/device.h"
 
 namespace unigrpo::policy {
 namespace {
@@ -60,7 +61,7 @@ at::Tensor Bagel::embed_latents(const at::Tensor& latents, const at::Tensor& t, 
   const auto dtype = latent_positions_.scalar_type();
   const at::Tensor time =
       time_fc2_(at::silu(time_fc1_(nn::timestep_features(t, BagelConfig::kTimeFeatures).to(dtype))));  // [N, D]
-  const at::Tensor ids = nn::grid_position_ids(grid.height, grid.width, config_.max_latent_size).to(device());
+  const at::Tensor ids = nn::grid_position_ids(grid.height, grid.width, config_.max_latent_size, device());
   const at::Tensor positions = latent_positions_.index_select(0, ids);                 // [L, D]
   return (vae2llm_(latents.to(dtype)) + time.unsqueeze(1) + positions).flatten(0, 1);  // [N * L, D]
 }
@@ -71,7 +72,7 @@ at::Tensor Bagel::embed_clean_latents(std::span<const LatentBlock* const> blocks
     std::vector<at::Tensor> latents;
     for (const LatentBlock* block : run) latents.push_back(block->latents);
     const at::Tensor t = at::zeros({static_cast<int64_t>(run.size())}, at::TensorOptions(at::kFloat).device(device()));
-    parts.push_back(embed_latents(at::stack(latents).to(device()), t, run.front()->grid));
+    parts.push_back(embed_latents(tensor::sent(at::stack(latents), device()), t, run.front()->grid));
   });
   return at::cat(parts, 0);
 }
@@ -81,7 +82,7 @@ at::Tensor Bagel::embed_vision(std::span<const VisionBlock* const> blocks) const
   for_each_run(blocks, [&](std::span<const VisionBlock* const> run) {
     std::vector<at::Tensor> pixels;
     for (const VisionBlock* block : run) pixels.push_back(block->pixels);
-    const at::Tensor features = vision_->features(at::stack(pixels).to(device()));
+    const at::Tensor features = vision_->features(tensor::sent(at::stack(pixels), device()));
     const LatentGrid grid = run.front()->grid;
     parts.push_back(vision_->connect(features, grid.height, grid.width).flatten(0, 1));
   });
@@ -105,7 +106,7 @@ std::vector<std::vector<Block>> Bagel::read_images(std::span<const Image> images
     for (const auto& [size, members] : by_size) {
       std::vector<Image> same;
       for (const size_t i : members) same.push_back(fitted[i]);
-      const at::Tensor latents = encode_images(to_pixels(same).to(device())).to(at::kFloat);
+      const at::Tensor latents = encode_images(tensor::sent(to_pixels(same), device())).to(at::kCPU, at::kFloat);
       const LatentGrid grid{size.second / config_.pixels_per_token(), size.first / config_.pixels_per_token()};
       for (size_t k = 0; k < members.size(); ++k) {
         blocks[members[k]].push_back(LatentBlock{latents[static_cast<int64_t>(k)].clone(), grid});
@@ -123,7 +124,8 @@ std::vector<std::vector<Block>> Bagel::read_images(std::span<const Image> images
 
 std::vector<Image> Bagel::decode(const at::Tensor& latents, LatentGrid grid) {
   const at::NoGradGuard no_grad;
-  const at::Tensor maps = nn::unpatchify(latents.to(at::kFloat), grid.height, grid.width, config_.latent_patch_size);
+  const at::Tensor maps = nn::unpatchify(tensor::sent(latents, device()).to(at::kFloat), grid.height, grid.width,
+                                         config_.latent_patch_size);
   const at::Tensor pixels = (autoencoder_->decode(maps) * 0.5 + 0.5).clamp(0, 1) * 255.0;  // [B, 3, h, w]
   const at::Tensor bytes = pixels.round().to(at::kByte).permute({0, 2, 3, 1}).contiguous().cpu();
   std::vector<Image> images;

@@ -11,14 +11,9 @@ using tensor::index_tensor;
 
 TrainOutput Bagel::forward_train(const TrainBatch& batch) {
   const Placement placed(batch, image_start_, image_end_);
-  const PackedTokens tokens = packed(placed);
-  at::Tensor und = llm_->embed(index_tensor(placed.und_ids, device()));
-  if (!placed.vision.empty()) {
-    const at::Tensor seen = embed_vision(placed.vision).to(und.scalar_type());
-    und = und.index_copy(0, index_tensor(placed.vision_rows, device()), seen);
-  }
-  std::vector<at::Tensor> embeds = {und};
-  at::Tensor noisy;  // [sum of S, L, C]
+  at::Tensor ids = index_tensor(placed.und_ids), vision_rows = index_tensor(placed.vision_rows),
+             text_rows = index_tensor(placed.text_rows);
+  at::Tensor noisy, noisy_t;  // [sum of S, L, C], [sum of S]
   if (!placed.noisy.empty()) {
     std::vector<at::Tensor> latents, times;
     for (const NoisyBlock* block : placed.noisy) {
@@ -26,14 +21,21 @@ TrainOutput Bagel::forward_train(const TrainBatch& batch) {
       times.push_back(block->t);
     }
     noisy = at::cat(latents, 0);
-    embeds.push_back(embed_latents(noisy, at::cat(times, 0), placed.noisy.front()->grid));
+    noisy_t = at::cat(times, 0);
   }
+  const PackedTokens tokens = packed(placed, {&ids, &vision_rows, &text_rows, &noisy, &noisy_t});
+  at::Tensor und = llm_->embed(ids);
+  if (!placed.vision.empty()) {
+    und = und.index_copy(0, vision_rows, embed_vision(placed.vision).to(und.scalar_type()));
+  }
+  std::vector<at::Tensor> embeds = {und};
+  if (noisy.defined()) embeds.push_back(embed_latents(noisy, noisy_t, placed.noisy.front()->grid));
   if (!placed.clean.empty()) embeds.push_back(embed_clean_latents(placed.clean));
   const at::Tensor hidden = llm_->forward(embeds.size() == 1 ? und : at::cat(embeds, 0), tokens, nullptr);
   TrainOutput output;
   output.digests = placed.digests;
   if (!placed.text_rows.empty()) {
-    output.text_hidden = hidden.index_select(0, index_tensor(placed.text_rows, device()));
+    output.text_hidden = hidden.index_select(0, text_rows);
   }
   if (noisy.defined()) {
     output.velocity = llm2vae_(hidden.narrow(0, placed.num_und, placed.num_noisy)).to(at::kFloat).view(noisy.sizes());

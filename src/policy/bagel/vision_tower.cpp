@@ -29,15 +29,14 @@ VisionTower::VisionTower(const VisionConfig& config, int64_t llm_hidden_size, in
 
 at::Tensor VisionTower::features(const at::Tensor& images) const {
   const int64_t height = images.size(2) / config_.patch_size, width = images.size(3) / config_.patch_size;
-  const at::Tensor ids =
-      nn::grid_position_ids(height, width, config_.image_size / config_.patch_size).to(images.device());
+  const at::Tensor ids = nn::grid_position_ids(height, width, config_.image_size / config_.patch_size, images.device());
   const at::Tensor patches = nn::patchify(images, config_.patch_size).to(position_embedding_.scalar_type());
   const at::Tensor x = patch_embedding_(patches) + position_embedding_.index_select(0, ids);  // [B, N, Dv]
   return post_norm_(encoder_(x));
 }
 
 at::Tensor VisionTower::connect(const at::Tensor& features, int64_t height, int64_t width) const {
-  const at::Tensor ids = nn::grid_position_ids(height, width, max_side_).to(features.device());
+  const at::Tensor ids = nn::grid_position_ids(height, width, max_side_, features.device());
   return connector_fc2_(at::gelu(connector_fc1_(features), "tanh")) + connector_positions_.index_select(0, ids);
 }
 

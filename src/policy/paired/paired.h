@@ -76,6 +76,7 @@ class Paired final : public UnifiedPolicy {
   std::unique_ptr<UnifiedPolicy> share() const override {
     return std::unique_ptr<Paired>(new Paired(text_->another(), image_->another(), folder_));
   }
+  at::Device device() const override { return image_->device(); }
 
  private:
   /// What each half has read; `unread`: ids of an open text block, which the image model has yet to read.

@@ -28,7 +28,7 @@ void Qwen2::refuse_images() const { policy::refuse_images(folder().string()); }
 std::unique_ptr<Qwen2> Qwen2::load(const PolicyConfig& config, const Runtime& runtime) {
   const std::filesystem::path folder = config.model;
   const MotConfig sizes = read_qwen2_config(folder);
-  nn::Weights weights = open_weights(config, sizes, runtime.stop);
+  nn::Weights weights = open_weights(config, sizes, runtime);
   std::unique_ptr<Qwen2> model(new Qwen2(sizes, std::move(weights), data::open_tokenizer(folder), folder));
   model->prepare(config, runtime);
   return model;
@@ -58,9 +58,10 @@ TrainOutput Qwen2::forward_train(const TrainBatch& batch) {
   TrainOutput output;
   output.digests = placed.digests;
   if (placed.text_rows.empty()) return output;
-  const at::Tensor embeds = llm_->embed(index_tensor(placed.und_ids, device()));
-  const at::Tensor hidden = llm_->forward(embeds, packed(placed), nullptr);
-  output.text_hidden = hidden.index_select(0, index_tensor(placed.text_rows, device()));
+  at::Tensor ids = index_tensor(placed.und_ids), text_rows = index_tensor(placed.text_rows);
+  const PackedTokens tokens = packed(placed, {&ids, &text_rows});
+  const at::Tensor hidden = llm_->forward(llm_->embed(ids), tokens, nullptr);
+  output.text_hidden = hidden.index_select(0, text_rows);
   return output;
 }
 
