@@ -1,6 +1,7 @@
 #include "train/step_metrics.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/CachingDeviceAllocator.h>
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -79,7 +80,12 @@ void Drawn::rates(const std::string& prefix, double seconds, Metrics& out) const
   if (images > 0) out[prefix + "images_per_s"] = images / seconds;
 }
 
-double peak_bytes() {
+double peak_bytes(at::Device device) {
+  if (device.is_cuda()) {
+    const auto stats = c10::getDeviceAllocator(device.type())->getDeviceStats(device.index());
+    constexpr auto kAll = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+    return static_cast<double>(stats.reserved_bytes[kAll].peak);
+  }
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   return static_cast<double>(usage.ru_maxrss) * 1024.0;

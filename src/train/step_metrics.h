@@ -27,7 +27,7 @@ struct Drawn {
 /// reward/{mean, std, dropped}, reward/<term> and advantage/zero_std_ratio.
 void reward_metrics(const reward::ScoreTable& scores, const grpo::Advantages& advantages, Metrics& out);
 
-/// memory/peak_bytes: the most that this process has held.
-double peak_bytes();
+/// memory/peak_bytes: the most that this process has held; on CUDA, the most of the device's memory.
+double peak_bytes(at::Device device);
 
 }  // namespace unigrpo::train

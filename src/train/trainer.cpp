@@ -10,6 +10,7 @@
 #include "train/evaluator.h"
 #include "train/grpo_objective.h"
 #include "train/inputs.h"
+#include "train/out_of_memory.h"
 #include "train/resume.h"
 #include "train/run_state.h"
 #include "train/sft_objective.h"
@@ -81,7 +82,10 @@ class Trainer {
     while (steps_done_ < recipe_.run.num_steps) {
       if (runtime_.stop.requested()) return interrupted();
       Step step{.index = steps_done_};
-      if (!completed([&] { return objective_->sample(step, context()); })) return interrupted();
+      const auto sample = [&] { return objective_->sample(step, context()); };
+      const bool sampled = completed(
+          [&] { return within_memory("rollout", "rollout.token_budget", recipe_.rollout.token_budget, sample); });
+      if (!sampled) return interrupted();
       const StateBefore before(moved_by_updates());
       for (const auto& hook : hooks_) {
         if (!completed([&] { return hook->before_update(step); })) return interrupted();
@@ -197,13 +201,15 @@ class Trainer {
     const double lr_factor = schedule_.factor(step.index);
     const int64_t steps_before = optimizer_.num_steps();
     const Optimization optimization{.optimizer = optimizer_, .clip = clip_, .lr_factor = lr_factor};
-    if (!objective_->update(step, optimization, context())) return false;
+    const bool done = within_memory("update", "grpo.micro_batch_tokens", recipe_.grpo.micro_batch_tokens,
+                                    [&] { return objective_->update(step, optimization, context()); });
+    if (!done) return false;
     const bool moved = optimizer_.num_steps() > steps_before;  // not where all gradients were bad, or there were none
     if (recipe_.optim.ema.enabled && moved) ema_.update(optimizer_.masters());
     step.metrics["time/update"] = watch.seconds();
     step.metrics["time/step"] = step.watch.seconds();
     step.metrics["optim/lr"] = recipe_.optim.lr * lr_factor;
-    step.metrics["memory/peak_bytes"] = peak_bytes();
+    step.metrics["memory/peak_bytes"] = peak_bytes(runtime_.device);
     return true;
   }
 
