@@ -29,8 +29,8 @@ function(unigrpo_test name)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*_test.cpp)
   add_executable(test_${name} ${sources})
   target_include_directories(test_${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
-  target_compile_definitions(test_${name} PRIVATE UNIGRPO_TEST_DATA="${PROJECT_SOURCE_DIR}/tests/data"
-                                                  UNIGRPO_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
+  target_compile_definitions(test_${name} PRIVATE UNIGRPO_TEST_DATA="${UNIGRPO_FILES}/tests/data"
+                                                  UNIGRPO_SOURCE_DIR="${UNIGRPO_FILES}"
                                                   UNIGRPO_BINARY="${CMAKE_BINARY_DIR}/bin/unigrpo")
   target_link_libraries(test_${name} PRIVATE ${arg_LINKS} GTest::gtest GTest::gtest_main unigrpo_warnings)
   if(UNIGRPO_SANITIZE)  # g++ 12 then takes std::regex for using uninitialised members
