@@ -8,7 +8,7 @@ say() { echo "setup: $*" >&2; }
 fail() { say "$*"; exit 1; }
 
 # ---- Debian packages
-packages=(git g++ ninja-build ccache lld pkg-config python3 python3-venv
+packages=(git g++ ninja-build ccache pkg-config python3 python3-venv
           libopencv-dev libcurl4-openssl-dev openssl libssl-dev libxxhash-dev libsentencepiece-dev
           libpcre2-dev libutf8proc-dev libtomlplusplus-dev nlohmann-json3-dev libcli11-dev libspdlog-dev libfmt-dev libgtest-dev)
 

@@ -51,8 +51,9 @@ THIRD_PARTY = [
     ("curl/", ["io/http_client.cpp"], False),
     ("nlohmann/json_fwd.hpp", [""], True),
     ("nlohmann/", [""], False),
-    ("torch/csrc/distributed/", ["parallel/"], True),
-    ("nccl", ["parallel/"], True),
+    ("torch/csrc/distributed/", ["parallel/transport.cpp"], False),
+    ("gloo/", ["parallel/gloo_shim/"], True),
+    ("nccl", ["parallel/transport.cpp"], False),
     ("cudnn", ["kernels/"], True),
 ]
 OPENCV_MODULES = {"core", "imgproc", "imgcodecs"}
@@ -172,6 +173,8 @@ def check_self():
         ("src/io/b.cpp", "#include <opencv2/dnn.hpp>"): "of OpenCV only",
         ("src/nn/a.cpp", '#include "linear.h"'): "written from src/",
         ("src/plan/a.cpp", ""): "not in the table",
+        ("src/parallel/comm.cpp", "#include <torch/csrc/distributed/c10d/Store.hpp>"): "seen only in parallel/transport.cpp",
+        ("src/parallel/transport.h", "#include <torch/csrc/distributed/c10d/Store.hpp>"): "seen only in parallel/transport.cpp",
         ("kernels/a.cpp", '#include "tensor/shape.h"'): "kernels may include only itself",
         ("src/nn/b.cpp", "#include <torch/torch.h>"): "costs 30 s",
         ("src/worker/main.cpp", '#include "reward/rewarder.h"'): "worker may include only base",

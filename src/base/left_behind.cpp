@@ -1,5 +1,6 @@
 #include "base/left_behind.h"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -26,8 +27,13 @@ struct LeavableThread::State {
   bool ended = false;
 };
 
-LeavableThread::LeavableThread(StopToken stop, std::function<void()> work)
-    : stop_(stop), state_(std::make_shared<State>()), thread_([state = state_, work = std::move(work)]() mutable {
+LeavableThread::LeavableThread(StopToken stop, std::function<void()> work, std::optional<double> patience_s)
+    : stop_(stop),
+      deadline_(patience_s ? Clock::now() +
+                                 std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(*patience_s))
+                           : Clock::time_point::max()),
+      state_(std::make_shared<State>()),
+      thread_([state = state_, work = std::move(work)]() mutable {
         work();
         work = nullptr;  // what it owns goes before anybody is told
         {
@@ -39,11 +45,13 @@ LeavableThread::LeavableThread(StopToken stop, std::function<void()> work)
 
 LeavableThread::~LeavableThread() {
   std::unique_lock lock(state_->mutex);
-  auto deadline = Clock::time_point::max();
+  auto deadline = deadline_;
+  bool asked = false;
   while (!state_->ended && Clock::now() < deadline) {
     state_->changed.wait_for(lock, kPoll);
-    if (!stop_.requested() || deadline != Clock::time_point::max()) continue;
-    deadline = Clock::now() + (left_behind ? kPoll : kPatience);
+    if (!stop_.requested() || asked) continue;
+    asked = true;
+    deadline = std::min<Clock::time_point>(deadline, Clock::now() + (left_behind ? kPoll : kPatience));
   }
   const bool ended = state_->ended;
   lock.unlock();
@@ -55,24 +63,32 @@ LeavableThread::~LeavableThread() {
   }
 }
 
-void run_leavable(StopToken stop, const std::string& what, std::function<void()> work) {
+bool run_leavable(StopToken stop, const std::string& what, std::function<void()> work,
+                  std::optional<double> patience_s) {
   struct Outcome {
     std::atomic<bool> done{false};
     std::exception_ptr failure;
   };
   const auto outcome = std::make_shared<Outcome>();
   {
-    const LeavableThread thread(stop, [outcome, work = std::move(work)] {
-      try {
-        work();
-      } catch (...) {
-        outcome->failure = std::current_exception();
-      }
-      outcome->done = true;
-    });
+    const LeavableThread thread(
+        stop,
+        [outcome, work = std::move(work)] {
+          try {
+            work();
+          } catch (...) {
+            outcome->failure = std::current_exception();
+          }
+          outcome->done = true;
+        },
+        patience_s);
   }
-  if (!outcome->done) throw Interrupted(std::string(stop.signal()) + ": " + what);
+  if (!outcome->done) {
+    if (!stop.requested()) return false;
+    throw Interrupted(std::string(stop.signal()) + ": " + what);
+  }
   if (outcome->failure) std::rethrow_exception(outcome->failure);
+  return true;
 }
 
 bool any_left_behind() { return left_behind; }

@@ -19,7 +19,8 @@ namespace {
 constexpr std::array kHandled = {std::pair{SIGINT, "SIGINT"}, std::pair{SIGTERM, "SIGTERM"},
                                  std::pair{SIGHUP, "SIGHUP"}, std::pair{SIGUSR1, "SIGUSR1"}};
 
-std::atomic<int> first_signal{0};
+std::atomic<int> first_signal{0};    // that this process got
+std::atomic<int> stop_requested{0};  // by it, or by another rank's
 static_assert(std::atomic<int>::is_always_lock_free, "the handler may only touch lock-free atomics");
 
 void on_signal(int signal_number) {
@@ -27,6 +28,8 @@ void on_signal(int signal_number) {
   if (!first_signal.compare_exchange_strong(none, signal_number)) {
     _exit(static_cast<int>(ExitCode::interrupted));
   }
+  none = 0;
+  stop_requested.compare_exchange_strong(none, signal_number);
 }
 
 }  // namespace
@@ -50,7 +53,7 @@ StopToken signals::install() {
       throw RuntimeFailure("cannot handle {}: {}", name, std::strerror(errno));
     }
   }
-  return StopToken(first_signal);
+  return StopToken(stop_requested);
 }
 
 void StopToken::throw_if_requested() const {
@@ -58,11 +61,16 @@ void StopToken::throw_if_requested() const {
 }
 
 std::string_view StopToken::signal() const {
-  const int come = signal_ == nullptr ? 0 : signal_->load();
+  const int come = number();
   for (const auto& [number, name] : kHandled) {
     if (number == come) return name;
   }
   return {};
+}
+
+void StopToken::request(int number) const {
+  int none = 0;
+  if (signal_ != nullptr) signal_->compare_exchange_strong(none, number);
 }
 
 }  // namespace unigrpo

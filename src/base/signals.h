@@ -12,21 +12,35 @@ class Interrupted : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+/// What `work` says of whether it is done; false where a stop ended it in the middle (Interrupted).
+template <typename Work>
+bool completed(const Work& work) {
+  try {
+    return work();
+  } catch (const Interrupted&) {
+    return false;
+  }
+}
+
 /// Whether a process was asked to stop. A default one never is.
 class StopToken {
  public:
   StopToken() = default;
   /// `signal`: 0, or the number of the signal that has come; outlives the token.
-  explicit StopToken(const std::atomic<int>& signal) : signal_(&signal) {}
+  explicit StopToken(std::atomic<int>& signal) : signal_(&signal) {}
 
-  bool requested() const { return signal_ != nullptr && signal_->load() != 0; }
+  bool requested() const { return number() != 0; }
   /// Throws Interrupted where one was: for long work that has no other way out.
   void throw_if_requested() const;
+  /// Of the signal that has come; 0 while none has.
+  int number() const { return signal_ == nullptr ? 0 : signal_->load(); }
   /// "SIGTERM", ...; empty while none has come.
   std::string_view signal() const;
+  /// Another rank of the run got this signal: it counts here too, unless one has come already.
+  void request(int number) const;
 
  private:
-  const std::atomic<int>* signal_ = nullptr;
+  std::atomic<int>* signal_ = nullptr;
 };
 
 namespace signals {

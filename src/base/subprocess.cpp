@@ -17,6 +17,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <iterator>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -172,6 +173,14 @@ bool child_ended(pid_t child, int signals, int lifeline, int& status) {
 }  // namespace
 
 std::filesystem::path program_folder() { return std::filesystem::read_symlink("/proc/self/exe").parent_path(); }
+
+std::vector<std::string> process_arguments() {
+  std::ifstream file("/proc/self/cmdline", std::ios::binary);
+  const std::string text(std::istreambuf_iterator<char>(file), {});  // each argument ends in a NUL
+  std::vector<std::string> arguments;
+  for (size_t at = 0; at < text.size(); at = text.find('\0', at) + 1) arguments.emplace_back(text.c_str() + at);
+  return arguments;
+}
 
 Subprocess::Subprocess(const Options& options) {
   std::array<int, 2> output{}, lifeline{};

@@ -70,13 +70,13 @@ void assign_converted(const optim::NamedParameters& parameters, optim::NamedPara
   optim::assign(parameters, values, where);
 }
 
-LoadedCheckpoint open_checkpoint(const std::filesystem::path& folder) {
+LoadedCheckpoint open_checkpoint(const std::filesystem::path& folder, Verify verify) {
   const io::Manifest manifest = io::read_manifest(folder / io::kManifestFile);
   const auto step = io::parse_step_name(folder.filename().string());
   if (step && *step != manifest.step) {
     throw BadInput("{}: is of step {}, not of the folder's", (folder / io::kManifestFile).string(), manifest.step);
   }
-  io::verify_files(folder, manifest);
+  if (verify == Verify::yes) io::verify_files(folder, manifest);
   LoadedCheckpoint checkpoint{.folder = folder, .step = manifest.step};
   read_state(folder / io::kStateFile, manifest, checkpoint);
   for (const io::Manifest::File& file : manifest.files) {

@@ -34,9 +34,12 @@ struct LoadedCheckpoint {
 void assign_converted(const optim::NamedParameters& parameters, optim::NamedParameters values,
                       const std::string& where);
 
+/// Whether a checkpoint's files are held against their digests; false: another rank has just done it.
+enum class Verify { yes, no };
+
 /// Opens one committed checkpoint. Every file that the manifest lists must be there with its size and SHA-256, no
 /// other beside them. Throws BadInput naming the damaged file. Fault point: load.file.
-LoadedCheckpoint open_checkpoint(const std::filesystem::path& folder);
+LoadedCheckpoint open_checkpoint(const std::filesystem::path& folder, Verify verify = Verify::yes);
 
 /// The newest checkpoint under `folder` that verifies, with a warning where that is not the newest of all. Changes
 /// nothing on disk, but hands each one that does not verify to `on_damaged`. Empty where there is none; throws

@@ -24,6 +24,7 @@ struct Command {
 
 Run declare_data(CLI::App& app);
 Run declare_inspect(CLI::App& app);
+Run declare_launch(CLI::App& app);
 Run declare_plan(CLI::App& app);
 Run declare_profile(CLI::App& app);
 Run declare_recipe(CLI::App& app);

@@ -1,15 +1,20 @@
 #include <cstdio>
 #include <filesystem>
+#include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "base/error.h"
 #include "checkpoint/build_folder.h"
 #include "cli/model_commands.h"
 #include "cli/model_options.h"
+#include "cli/ranks.h"
 #include "io/atomic_file.h"
 #include "monitor/samples_file.h"
 #include "recipe/parse.h"
 #include "reward/rules.h"
+#include "runtime/ranks.h"
 #include "runtime/runtime.h"
 #include "train/evaluator.h"
 
@@ -35,9 +40,14 @@ std::vector<reward::TermConfig> rewards_of(const EvalOptions& options, const rec
   return {term};
 }
 
-}  // namespace
+/// What an evaluation is made of.
+struct Scored {
+  train::EvalOptions options;
+  std::unique_ptr<train::Evaluator> evaluator;
+  std::unique_ptr<policy::UnifiedPolicy> model;
+};
 
-int run(const EvalOptions& options) {
+Scored read_inputs(const EvalOptions& options, const Runtime& runtime) {
   recipe::Recipe recipe;
   if (!options.recipe.empty()) recipe = recipe::parse(options.recipe, options.overrides, recipe::Command::check);
   const std::string prompts = options.prompts.empty() ? recipe.eval.prompts : options.prompts;
@@ -55,20 +65,33 @@ int run(const EvalOptions& options) {
                                 .keep_samples = options.out.empty() ? 0 : -1,
                                 .max_dropped = recipe.reward.max_dropped};
   if (!options.out.empty()) checkpoint::require_unused(options.out);
-  const Runtime runtime = runtime_of(options.model, options.seed);
-  train::Evaluator evaluator(eval, runtime);
-  const auto model = load_model(options.model, runtime);
-  tell_settings(eval.generation, model->eos_id());
-  const train::EvalResult result = evaluator.evaluate(*model, eval);
-  runtime.stop.throw_if_requested();  // then it is not complete
+  auto evaluator = std::make_unique<train::Evaluator>(eval, runtime);
+  return {eval, std::move(evaluator), load_model(options.model, runtime)};
+}
+
+void tell(const EvalOptions& options, const train::EvalOptions& eval, const train::EvalResult& result) {
   std::fputs(train::to_table(result).c_str(), stdout);
   if (!options.json.empty()) io::write_file_atomic(options.json, train::to_json(eval, result));
-  if (!options.out.empty()) {
-    checkpoint::build_folder(
-        options.out, [&](const std::filesystem::path& folder) { monitor::write_samples(folder, result.samples); });
-  }
-  if (!result.score().value) throw RuntimeFailure("{}: {}", prompts, train::describe(result));
+  if (options.out.empty()) return;
+  checkpoint::build_folder(
+      options.out, [&](const std::filesystem::path& folder) { monitor::write_samples(folder, result.samples); });
+}
+
+int evaluate(const EvalOptions& options, const Runtime& runtime) {
+  const auto [eval, evaluator, model] = together(runtime, "inputs", [&] { return read_inputs(options, runtime); });
+  if (is_root(runtime)) tell_settings(eval.generation, model->eos_id());
+  const train::EvalResult result = evaluator->evaluate(*model, eval);
+  runtime.stop.throw_if_requested();  // then it is not complete
+  on_root(runtime, 0, "result", [&] { tell(options, eval, result); });
+  if (!result.score().value) throw RuntimeFailure("{}: {}", eval.prompts, train::describe(result));
   return 0;
+}
+
+}  // namespace
+
+int run(const EvalOptions& options) {
+  return run_on_ranks([&]() -> Preparation { return {.runtime = runtime_of(options.model, options.seed)}; },
+                      [&](const Runtime& runtime) { return evaluate(options, runtime); });
 }
 
 }  // namespace unigrpo::cli

@@ -1,16 +1,19 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
+#include <fstream>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string_view>
 #include <vector>
 
 #include "base/error.h"
+#include "base/failure.h"
 #include "base/left_behind.h"
 #include "base/text.h"
 #include "base/utf8.h"
 #include "cli/commands.h"
-#include "cli/failure.h"
 #include "cli/model_commands.h"
 
 namespace unigrpo::cli {
@@ -25,6 +28,7 @@ std::vector<Command> all_commands() {
       {"plan", "Say how ranks should share a recipe's model: plans, their times, memory and why", &declare_plan},
       {"profile", "Write the profile files that plans are made from", &declare_profile},
       {"report", "Write report.html of a run folder", &declare_report},
+      {"launch", "Run a command as several ranks on this machine", &declare_launch},
       {"reward", "Score existing samples with a plugin, or the rewards of a recipe", &declare_reward},
   };
   commands.insert(commands.end(), kModelCommands.begin(), kModelCommands.end());
@@ -77,6 +81,15 @@ int run_command_line(int argc, char** argv) {
   return code;
 }
 
+/// What torchrun's summary quotes of a rank that failed by itself; one that lost another writes nothing, or it would be
+/// blamed.
+void write_error_file(const Failure& failure) {
+  const char* const path = std::getenv("TORCHELASTIC_ERROR_FILE");
+  if (path == nullptr || failure.code == ExitCode::try_again || failure.code == ExitCode::interrupted) return;
+  const nlohmann::json error = {{"message", failure.line}, {"timestamp", std::time(nullptr)}};
+  std::ofstream(path) << error.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) << '\n';
+}
+
 }  // namespace
 
 void add_overrides(CLI::App& app, std::vector<std::string>& overrides) {
@@ -88,15 +101,16 @@ void add_overrides(CLI::App& app, std::vector<std::string>& overrides) {
 }  // namespace unigrpo::cli
 
 int main(int argc, char** argv) {
-  const auto failed = [](const unigrpo::cli::Failure& failure) {
+  const auto failed = [](const unigrpo::Failure& failure) {
     std::fprintf(stderr, "unigrpo: %s\n", failure.line.c_str());
+    unigrpo::cli::write_error_file(failure);
     return static_cast<int>(failure.code);
   };
   int code = 0;
   try {
     code = unigrpo::cli::run_command_line(argc, argv);
   } catch (const std::exception& error) {
-    code = failed(unigrpo::cli::describe_failure(error));
+    code = failed(unigrpo::describe_failure(error));
   } catch (...) {
     code = failed({.line = "unknown exception"});
   }

@@ -112,10 +112,10 @@ void print_plan(size_t rank, const JudgedPlan& judged) {
   fmt::print("{}. {:.1f} ms a step, {:.2f} samples/s{}\n", rank, plan.predicted.step_ms,
              1000 * static_cast<double>(plan.global_batch) / plan.predicted.step_ms,
              judged.reason.empty() ? "" : "; lost by " + judged.reason);
-  fmt::print("   {} stages of {} layers, batch {} in {} micro-batches; embeddings and head {}{}-{}\n",
+  fmt::print("   {} stages of {} layers, batch {} in {} micro-batches; embeddings and head {}{}{}\n",
              plan.partition.size(), fmt::join(plan.partition, " "), plan.global_batch, plan.micro_batches,
              plan.embed.sp > 1 ? "sp " : "tp ", std::max(plan.embed.tp, plan.embed.sp),
-             plan.embed.zero == 3 ? "f" : "");
+             plan.embed.zero == 3 ? ", ZeRO-3" : "");
   fmt::print("   layers: {}\n", layers_text(plan));
   if (judged.even_step_ms > plan.predicted.step_ms * (1 + 1e-9)) {
     fmt::print("   moved boundaries gain {:.1f}% over even stages\n",

@@ -29,7 +29,9 @@ int run_profile(const Options& options) {
   if (options.hardware == !options.model.empty()) {
     throw BadInput("profile takes --hardware or --model RECIPE; see `unigrpo profile --help`");
   }
-  nlohmann::json about = {{"format", "unigrpo-profile/1"}, {"measured", false}};
+  nlohmann::json about;
+  about["format"] = "unigrpo-profile/1";
+  about["measured"] = false;
   if (options.hardware) {
     if (options.cluster.empty()) throw BadInput("profile --hardware needs --cluster FILE: links are not measured yet");
     const planner::Cluster cluster = read_cluster(options.cluster);

@@ -6,8 +6,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
+#include <string>
+#include <vector>
 
 #include "base/error.h"
 #include "base/subprocess.h"
@@ -29,10 +29,9 @@ void let_threads_sleep() {
 int hand_over() {
   let_threads_sleep();
   const std::string program = (program_folder() / "unigrpo-torch").string();
-  std::ifstream file("/proc/self/cmdline", std::ios::binary);
-  std::string text(std::istreambuf_iterator<char>(file), {});  // each argument ends in a NUL
+  std::vector<std::string> texts = process_arguments();
   std::vector<char*> arguments;
-  for (size_t at = 0; at < text.size(); at = text.find('\0', at) + 1) arguments.push_back(&text[at]);
+  for (std::string& text : texts) arguments.push_back(text.data());
   arguments.push_back(nullptr);
   execv(program.c_str(), arguments.data());
   if (errno == ENOENT) {

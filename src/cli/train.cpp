@@ -9,9 +9,10 @@
 #include <ctime>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 
+#include "base/subprocess.h"
 #include "cli/model_commands.h"
+#include "cli/ranks.h"
 #include "recipe/parse.h"
 #include "train/dry_run.h"
 #include "train/trainer.h"
@@ -20,11 +21,8 @@ namespace unigrpo::cli {
 namespace {
 
 std::string command_line() {
-  std::ifstream file("/proc/self/cmdline", std::ios::binary);
-  const std::string text(std::istreambuf_iterator<char>(file), {});  // each argument ends in a NUL
   std::string line;
-  for (size_t at = 0; at < text.size(); at = text.find('\0', at) + 1) {
-    const std::string argument = text.c_str() + at;
+  for (const std::string& argument : process_arguments()) {
     const bool plain = !argument.empty() && std::ranges::all_of(argument, [](char c) {
       return std::isalnum(static_cast<unsigned char>(c)) || std::string_view("_-./=,:+@%").find(c) != std::string::npos;
     });
@@ -79,24 +77,40 @@ void stay_in_its_folder(const std::string& path, const std::vector<std::string>&
   }
 }
 
+parallel::Deadlines deadlines_of(const parallel::ParallelConfig& config) {
+  return {.meeting_s = static_cast<double>(config.meeting_timeout_s),
+          .first_step_s = static_cast<double>(config.first_step_timeout_s),
+          .step_s = static_cast<double>(config.step_timeout_s),
+          .save_s = static_cast<double>(config.save_timeout_s)};
+}
+
 /// Of TrainOptions or SftOptions.
 template <typename Options>
-int run_training(const Options& options, recipe::Recipe recipe, recipe::Command objective) {
-  if (options.resume) stay_in_its_folder(options.path, options.overrides, recipe);
-  const Runtime runtime = make_runtime({.device = recipe.policy.device,
-                                        .device_key = options.path + ": policy.device",
-                                        .seed = static_cast<uint64_t>(recipe.run.seed),
-                                        .threads = recipe.run.threads,
-                                        .deterministic = recipe.run.deterministic,
-                                        .signals = true});
-  return static_cast<int>(train::run_training(recipe, objective, runtime, options.resume, this_launch()));
+int run_training(const Options& options, recipe::Command command) {
+  recipe::Recipe recipe;
+  const auto prepare = [&]() -> Preparation {
+    recipe = recipe::parse(options.path, options.overrides, command);
+    if (options.resume) stay_in_its_folder(options.path, options.overrides, recipe);
+    return {.runtime = make_runtime({.device = recipe.policy.device,
+                                     .device_key = options.path + ": policy.device",
+                                     .seed = static_cast<uint64_t>(recipe.run.seed),
+                                     .threads = recipe.run.threads,
+                                     .deterministic = recipe.run.deterministic,
+                                     .signals = true}),
+            .terms = {.same = {{"the recipe", recipe::to_toml(recipe)}}},
+            .deadlines = deadlines_of(recipe.parallel),
+            .run_folder = recipe.run_dir()};
+  };
+  return run_on_ranks(prepare, [&](const Runtime& runtime) {
+    return static_cast<int>(train::run_training(recipe, command, runtime, options.resume, this_launch()));
+  });
 }
 
 }  // namespace
 
 int run(const TrainOptions& options) {
+  if (!options.dry_run) return run_training(options, recipe::Command::train);
   const auto recipe = recipe::parse(options.path, options.overrides, recipe::Command::train);
-  if (!options.dry_run) return run_training(options, recipe, recipe::Command::train);
   make_runtime({.threads = recipe.run.threads});
   train::Machine machine{.measure = true};
   if (options.num_gpus || options.gpu_gib) machine.num_gpus = options.num_gpus.value_or(1);
@@ -105,9 +119,6 @@ int run(const TrainOptions& options) {
   return 0;
 }
 
-int run(const SftOptions& options) {
-  const auto recipe = recipe::parse(options.path, options.overrides, recipe::Command::sft);
-  return run_training(options, recipe, recipe::Command::sft);
-}
+int run(const SftOptions& options) { return run_training(options, recipe::Command::sft); }
 
 }  // namespace unigrpo::cli

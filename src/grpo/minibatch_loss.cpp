@@ -99,7 +99,7 @@ at::Tensor step_weights(StepWeight how, const TurnRows<FlowSegment>& turn_rows) 
 }  // namespace
 
 TurnCounts count_turns(const GrpoConfig& config, std::span<const Trajectory> trajectories,
-                       const std::vector<std::vector<int64_t>>& micro_batches) {
+                       std::span<const int64_t> rows) {
   TurnCounts counts;
   auto add = [&](const auto& segments, std::vector<ActionCounts>& turns) {
     for (size_t turn = 0; turn < segments.size(); ++turn) {
@@ -108,11 +108,9 @@ TurnCounts count_turns(const GrpoConfig& config, std::span<const Trajectory> tra
       turns[turn] += counts_of(config, segments[turn]);
     }
   };
-  for (const auto& rows : micro_batches) {
-    for (const int64_t row : rows) {
-      add(trajectories[row].texts, counts.text);
-      add(trajectories[row].flows, counts.flow);
-    }
+  for (const int64_t row : rows) {
+    add(trajectories[row].texts, counts.text);
+    add(trajectories[row].flows, counts.flow);
   }
   return counts;
 }

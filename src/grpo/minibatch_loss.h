@@ -27,9 +27,9 @@ struct TurnCounts {
   int64_t num_turns() const { return static_cast<int64_t>(std::max(text.size(), flow.size())); }
 };
 
-/// From the trajectories alone, so that one micro-batch at a time need be packed.
+/// Of the trajectories of these rows, outlines or not, so that one micro-batch at a time need be packed.
 TurnCounts count_turns(const GrpoConfig& config, std::span<const rollout::Trajectory> trajectories,
-                       const std::vector<std::vector<int64_t>>& micro_batches);
+                       std::span<const int64_t> rows);
 
 /// Whether a term of the loss compares with the reference policy.
 bool needs_reference(const GrpoConfig& config);

@@ -15,6 +15,7 @@
 #include "grpo/pack.h"
 #include "grpo/recompute.h"
 #include "optim/clipped_step.h"
+#include "runtime/ranks.h"
 #include "runtime/workers.h"
 
 namespace unigrpo::grpo {
@@ -75,6 +76,12 @@ at::Tensor loss_of(const Batch& batch, const MinibatchLoss& minibatch, const Pac
 }
 
 using MicroBatches = std::vector<std::vector<int64_t>>;  // rows of the trajectories
+
+/// Those of the rows that this rank holds.
+std::vector<int64_t> held_of(std::span<const Trajectory> trajectories, std::vector<int64_t> rows) {
+  std::erase_if(rows, [&](int64_t row) { return trajectories[row].is_outline; });
+  return rows;
+}
 
 /// Leaves the mini-batch's gradients in the parameters. False: a stop came. Throws Interrupted where one came within a
 /// micro-batch.
@@ -199,20 +206,10 @@ bool on_workers(const Batch& batch, const MinibatchLoss& minibatch, const MicroB
   return sum.num_added() == count;
 }
 
-bool run_all(const Batch& batch, const MinibatchLoss& minibatch, const MicroBatches& micro_batches, UpdateStats& stats,
-             UpdateStats& differences) {
-  try {
-    return (batch.workers > 1 ? on_workers : one_by_one)(batch, minibatch, micro_batches, stats, differences);
-  } catch (const Interrupted&) {  // in the middle of a forward or backward
-    return false;
-  }
-}
-
 }  // namespace
 
-std::vector<std::vector<std::vector<int64_t>>> plan_update(const GrpoConfig& config,
-                                                           std::span<const Trajectory> trajectories,
-                                                           const std::vector<bool>& keep) {
+std::vector<Minibatch> plan_update(const GrpoConfig& config, std::span<const Trajectory> trajectories,
+                                   const std::vector<bool>& keep) {
   std::map<int64_t, int64_t> groups;  // those that are kept, in order: prompt -> its place among them
   int64_t num_rows = 0;
   for (size_t i = 0; i < trajectories.size(); ++i) {
@@ -226,16 +223,16 @@ std::vector<std::vector<std::vector<int64_t>>> plan_update(const GrpoConfig& con
   const bool by_group = num_groups >= config.num_minibatches;
   const int64_t pieces = by_group ? num_groups : num_rows;
   const int64_t updates = std::min(config.num_minibatches, pieces);
-  std::vector<std::vector<int64_t>> minibatches(static_cast<size_t>(updates));
+  std::vector<Minibatch> plan(static_cast<size_t>(updates));
   int64_t row = 0;
   for (size_t i = 0; i < trajectories.size(); ++i) {
     if (!keep[i]) continue;
     const int64_t piece = by_group ? groups.at(trajectories[i].prompt_index) : row++;
-    minibatches[static_cast<size_t>(((piece + 1) * updates - 1) / pieces)].push_back(static_cast<int64_t>(i));
+    plan[static_cast<size_t>(((piece + 1) * updates - 1) / pieces)].rows.push_back(static_cast<int64_t>(i));
   }
-  std::vector<std::vector<std::vector<int64_t>>> plan;
-  for (const auto& rows : minibatches) {
-    plan.push_back(plan_micro_batches(trajectories, rows, config.micro_batch_tokens));
+  for (Minibatch& minibatch : plan) {
+    minibatch.micro_batches =
+        plan_micro_batches(trajectories, held_of(trajectories, minibatch.rows), config.micro_batch_tokens);
   }
   return plan;
 }
@@ -244,15 +241,21 @@ LogProbNoise measure_log_prob_noise(const UpdateSetup& setup, std::span<const Tr
   const at::NoGradGuard no_grad;
   std::vector<int64_t> all(trajectories.size());
   std::iota(all.begin(), all.end(), 0);
-  const auto batches = plan_micro_batches(trajectories, all, setup.config.micro_batch_tokens);
-  LogProbNoise noise;
-  if (batches.empty()) return noise;
-  const PackedBatch packed = pack_for(setup, trajectories, batches.front());
-  const Recomputed now = recompute(setup.policy, setup.rollout, packed);
-  require_same_fingerprint(setup.policy, setup.rollout, trajectories, packed, now, setup.policy.weights_version());
+  const auto batches = plan_micro_batches(trajectories, held_of(trajectories, all), setup.config.micro_batch_tokens);
   tensor::Readings differences;
-  note_log_prob_diff(packed, now, differences);
-  for (const auto& [name, value] : differences.read()) {
+  const bool measured = uninterrupted(setup.runtime, [&] {
+    if (batches.empty()) return true;
+    const PackedBatch packed = pack_for(setup, trajectories, batches.front());
+    const Recomputed now = recompute(setup.policy, setup.rollout, packed);
+    require_same_fingerprint(setup.policy, setup.rollout, trajectories, packed, now, setup.policy.weights_version());
+    note_log_prob_diff(packed, now, differences);
+    return true;
+  });
+  if (!measured) throw Interrupted("the log-prob noise was being measured");
+  UpdateStats turns;
+  for (const auto& [name, value] : differences.read()) turns[name] = std::max(turns[name], value);
+  LogProbNoise noise;
+  for (const auto& [name, value] : largest(setup.runtime, turns, "log-prob noise")) {
     double& most = name.ends_with("text/log_prob_diff") ? noise.text : noise.image;
     most = std::max(most, value);
   }
@@ -266,26 +269,32 @@ std::optional<UpdateStats> update(const UpdateSetup& setup, std::span<const Traj
                     .trajectories = trajectories,
                     .weights_version = setup.policy.weights_version(),
                     .workers = num_workers(setup)};
-  UpdateStats stats, noise;
+  UpdateStats stats, noise;  // of the rows held here
+  UpdateStats steps;         // of the optimizer
   double micro_batches = 0;
   for (size_t u = 0; u < plan.size(); ++u) {
     const MinibatchLoss minibatch(setup.config, setup.rollout, advantages,
-                                  count_turns(setup.config, trajectories, plan[u]));
+                                  count_turns(setup.config, trajectories, plan[u].rows));
     setup.optimizer.zero_grad();
     UpdateStats differences;
-    if (!run_all(batch, minibatch, plan[u], stats, differences)) {
+    const bool complete = uninterrupted(setup.runtime, [&] {
+      return (batch.workers > 1 ? on_workers : one_by_one)(batch, minibatch, plan[u].micro_batches, stats, differences);
+    });
+    if (!complete) {
       setup.optimizer.zero_grad();
       return std::nullopt;
     }
     if (u == 0) noise = std::move(differences);  // the weights were still the rollout's
-    micro_batches += static_cast<double>(plan[u].size());
-    optim::clipped_step(setup.optimizer, setup.clip, lr_factor, stats);
+    micro_batches += static_cast<double>(plan[u].micro_batches.size());
+    optim::clipped_step(setup.optimizer, setup.clip, setup.runtime, lr_factor, steps);
   }
+  stats = summed(setup.runtime, stats, "losses");
+  stats.merge(steps);
   if (!plan.empty()) {
     for (auto& [name, value] : stats) value /= static_cast<double>(plan.size());
-    stats.insert(noise.begin(), noise.end());
+    stats.merge(largest(setup.runtime, noise, "log-prob noise"));
   }
-  stats["optim/micro_batches"] = micro_batches;
+  stats.merge(summed(setup.runtime, {{"optim/micro_batches", micro_batches}}, "losses"));
   stats["optim/skipped"] = static_cast<double>(setup.clip.skipped());
   return stats;
 }

@@ -29,26 +29,35 @@ struct UpdateSetup {
   Runtime runtime = {};  // its threads and its stop token
 };
 
-/// Optimizer steps over a rollout batch, as plan_update() says; the loss is minibatch_loss.h's. Empty where a stop
-/// came, which is asked before each micro-batch: the mini-batch under way is dropped, those before it have moved the
-/// weights. Fault point: update.micro_batch.
+/// Optimizer steps over a rollout batch, one a mini-batch of plan_update(); the loss is minibatch_loss.h's. Empty where
+/// a stop came, which is asked before each micro-batch: the mini-batch under way is dropped, those before it have moved
+/// the weights. Fault point: update.micro_batch.
+///
+/// On several ranks all have the same batch and each trains on the trajectories that it holds, the others being
+/// outlines: gradients are summed once a mini-batch, and what it returns is of all ranks.
 ///
 /// Micro-batches of a small model (policy::is_small) that keeps its activations run on workers, one a thread of the
 /// runtime; their gradients are added in the order of the plan, so that the bits are those of one thread.
 std::optional<UpdateStats> update(const UpdateSetup& setup, std::span<const rollout::Trajectory> trajectories,
                                   const Advantages& advantages, double lr_factor);
 
-/// The largest |log-prob of the training forward - log-prob of the rollout| over the first micro-batch, with unchanged
-/// weights.
+/// The largest |log-prob of the training forward - log-prob of the rollout| over the first micro-batch of each rank,
+/// with unchanged weights.
 struct LogProbNoise {
   double text = 0, image = 0;
 };
 LogProbNoise measure_log_prob_noise(const UpdateSetup& setup, std::span<const rollout::Trajectory> trajectories);
 
-/// Rows in the order of the update, mini-batch by mini-batch, and the micro-batches of each. There are num_minibatches
-/// of whole prompt groups; of single samples where fewer groups than that are kept; fewer only where fewer samples are.
-std::vector<std::vector<std::vector<int64_t>>> plan_update(const GrpoConfig& config,
-                                                           std::span<const rollout::Trajectory> trajectories,
-                                                           const std::vector<bool>& keep);
+/// What one optimizer step is made of: rows of the trajectories, outlines among them, in the order of the update; and
+/// the micro-batches of those that are held here.
+struct Minibatch {
+  std::vector<int64_t> rows;
+  std::vector<std::vector<int64_t>> micro_batches;
+};
+
+/// There are num_minibatches of whole prompt groups; of single samples where fewer groups than that are kept; fewer
+/// only where fewer samples are.
+std::vector<Minibatch> plan_update(const GrpoConfig& config, std::span<const rollout::Trajectory> trajectories,
+                                   const std::vector<bool>& keep);
 
 }  // namespace unigrpo::grpo

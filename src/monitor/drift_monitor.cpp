@@ -185,12 +185,18 @@ DriftMonitor::DriftMonitor(const DriftConfig& config) : config_(config) {
   for (const Statistic& statistic : kStatistics) tracks_[std::string(statistic.name)] = {};
 }
 
-DriftMonitor::Observation DriftMonitor::observe(int64_t step, std::span<const data::Sample> samples) {
-  Observation out;
+DriftMonitor::Measured DriftMonitor::measure(std::span<const data::Sample> samples) const {
   const std::map<int64_t, Group> groups = groups_of(samples);
+  Measured measured;
+  for (const auto& [name, track] : tracks_) measured[name] = values_of(statistic_of(name), groups);
+  return measured;
+}
+
+DriftMonitor::Observation DriftMonitor::observe(int64_t step, const Measured& measured) {
+  Observation out;
   for (auto& [name, track] : tracks_) {
     const Statistic& statistic = statistic_of(name);
-    const std::map<int64_t, double> values = values_of(statistic, groups);
+    const std::map<int64_t, double>& values = measured.at(name);
     if (values.empty()) continue;
     const double value = mean_of(values);
     out.metrics["drift/" + name] = value;

@@ -67,9 +67,14 @@ class DriftMonitor {
     std::vector<DriftAlarm> raised;
   };
 
+  /// The watched statistics of whole groups, by statistic and group.
+  using Measured = std::map<std::string, std::map<int64_t, double>>;
+  Measured measure(std::span<const data::Sample> samples) const;
+
   /// Takes one probe before step `step`, in order: the same groups each time. A statistic that no sample has (texts
   /// without images, groups of one) is left out, and a group that lacks it now or had not at first is in no mean.
-  Observation observe(int64_t step, std::span<const data::Sample> samples);
+  Observation observe(int64_t step, const Measured& measured);
+  Observation observe(int64_t step, std::span<const data::Sample> samples) { return observe(step, measure(samples)); }
 
   /// All that observe() remembers, exactly: one entry a statistic, "drift/<statistic>" -> numbers.
   std::map<std::string, std::string> state() const;

@@ -24,6 +24,8 @@ class Monitor {
     int64_t num_steps = 0;
     std::optional<int64_t> last_row = {};  // of a resumed run: the step of the last row that stands, -1 for none
     bool quiet = false;
+    std::string log = "log.txt";  // in run_dir
+    bool writes = true;           // false: of a rank that owns no run folder; it shows nothing and writes its log alone
   };
   explicit Monitor(const Options& options);
   ~Monitor();
@@ -31,8 +33,7 @@ class Monitor {
   /// progress display.
   void phase(const std::string& name);
   void record(const StepRecord& record);
-  /// A line of the log, printed above the progress display and appended to log.txt, which the
-  /// constructor opens as the log's file.
+  /// A line of the log, printed above the progress display and appended to the log's file, which the constructor opens.
   void note(const std::string& line);
   /// Ends the progress display with a closing line. The report is the caller's to write.
   void finish();

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -21,6 +22,8 @@ class RunFolder {
   /// empty, not a folder, no run folder, its parent unwritable, or in use by another process. On an error nothing that
   /// was made here is left.
   static RunFolder open(const std::filesystem::path& path, bool resume);
+  /// The folder that another rank of the run has opened: its names, nothing made and nothing held.
+  static RunFolder of_another_rank(const std::filesystem::path& path) { return RunFolder(path, std::nullopt); }
 
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path recipe_file() const { return path_ / "recipe.toml"; }
@@ -40,10 +43,11 @@ class RunFolder {
   }
 
  private:
-  RunFolder(std::filesystem::path path, io::FolderLock lock) : path_(std::move(path)), lock_(std::move(lock)) {}
+  RunFolder(std::filesystem::path path, std::optional<io::FolderLock> lock)
+      : path_(std::move(path)), lock_(std::move(lock)) {}
 
   std::filesystem::path path_;
-  io::FolderLock lock_;
+  std::optional<io::FolderLock> lock_;
 };
 
 }  // namespace unigrpo::monitor

@@ -11,10 +11,11 @@
 #include "base/error.h"
 #include "base/fault.h"
 #include "kernels/sum_of_squares.h"
+#include "runtime/ranks.h"
 
 namespace unigrpo::optim {
 
-GradNorm GradClip::check(const NamedParameters& parameters) {
+GradNorm GradClip::check(const NamedParameters& parameters, const Runtime& runtime) {
   const at::NoGradGuard no_grad;
   std::vector<std::string> names;
   std::vector<at::Tensor> grads;
@@ -37,6 +38,13 @@ GradNorm GradClip::check(const NamedParameters& parameters) {
     const double square = squares.const_data_ptr<double>()[index];
     sum += square;
     if (result.nonfinite.empty() && !std::isfinite(square)) result.nonfinite = names[index];
+  }
+  // What all ranks do follows from what each of them has seen, though their sums should be the same.
+  for (const std::string& name : gather(runtime, result.nonfinite, "gradient norm")) {
+    if (name.empty()) continue;
+    if (std::isfinite(sum)) sum = std::numeric_limits<double>::quiet_NaN();
+    result.nonfinite = name;
+    break;
   }
   result.norm = std::sqrt(sum);
   if (std::isfinite(result.norm)) {

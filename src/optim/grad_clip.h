@@ -5,6 +5,7 @@
 
 #include "optim/config.h"
 #include "optim/parameters.h"
+#include "runtime/runtime.h"
 #include "runtime/stateful.h"
 
 namespace unigrpo::optim {
@@ -23,10 +24,10 @@ class GradClip : public Stateful {
   explicit GradClip(const OptimConfig& config) : config_(config) {}
 
   /// Global L2 norm over all gradients, accumulated in double and in one order whatever the thread count. The
-  /// gradients stay as they are. A norm that is not finite asks to skip the step and counts; throws
+  /// gradients stay as they are. A norm that is not finite, on any rank, asks to skip the step and counts; throws
   /// RuntimeFailure, naming the parameter, with `on_nonfinite = stop` or after `max_skipped` in a row.
   /// Fault point: grad.reduced (nan goes into the first gradient).
-  GradNorm check(const NamedParameters& parameters);
+  GradNorm check(const NamedParameters& parameters, const Runtime& runtime = {});
 
   int64_t skipped() const { return skipped_; }
   int64_t skipped_in_a_row() const { return skipped_in_a_row_; }

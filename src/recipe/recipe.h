@@ -8,6 +8,7 @@
 #include "grpo/config.h"
 #include "monitor/config.h"
 #include "optim/config.h"
+#include "parallel/config.h"
 #include "policy/config.h"
 #include "recipe/config.h"
 #include "reward/config.h"
@@ -26,6 +27,7 @@ struct Recipe {
   reward::RewardConfig reward;
   optim::OptimConfig optim;
   checkpoint::CheckpointConfig checkpoint;
+  parallel::ParallelConfig parallel;
   monitor::MonitorConfig monitor;
   EvalConfig eval;
   SftConfig sft;

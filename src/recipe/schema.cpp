@@ -39,7 +39,7 @@ const std::vector<Section>& schema() {
     std::vector<Section> all;
     for (const auto module :
          {run_sections, policy_sections, data_sections, rollout_sections, grpo_sections, reward_sections,
-          optim_sections, checkpoint_sections, monitor_sections, eval_sections, sft_sections}) {
+          optim_sections, checkpoint_sections, parallel_sections, monitor_sections, eval_sections, sft_sections}) {
       for (Section& section : module()) all.push_back(std::move(section));
     }
     return all;

@@ -319,6 +319,10 @@ std::vector<std::string> Rewarder::dimensions(size_t term) const {
   return judges_[judge_of_[term]]->reward().dimensions();
 }
 
+bool Rewarder::wants_groups() const {
+  return std::ranges::any_of(judges_, [](const auto& judge) { return judge->reward().wants_groups(); });
+}
+
 void Rewarder::check_prompts(std::span<const data::Prompt> prompts, const std::string& file) const {
   for (const data::Prompt& prompt : prompts) {
     for (size_t k = 0; k < config_.terms.size(); ++k) {

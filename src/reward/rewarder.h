@@ -62,6 +62,9 @@ class Rewarder {
   /// The named dimensions of a term's reward, as Reward::dimensions().
   std::vector<std::string> dimensions(size_t term) const;
 
+  /// Whether any reward compares the samples of a group, and must see them together.
+  bool wants_groups() const;
+
   /// Throws BadInput `file:line: ...` for the first prompt that a term cannot judge.
   void check_prompts(std::span<const data::Prompt> prompts, const std::string& file) const;
 

@@ -87,6 +87,11 @@ std::string shown_text(const policy::UnifiedPolicy& policy, const TextSegment& s
   return policy.tokenizer().decode_all(ids);
 }
 
+/// What of a prompt's group is asked for.
+SampleRange range_of(const RolloutRequest& request, int64_t p) {
+  return request.ranges.empty() ? SampleRange{.first = 0, .count = request.group_size} : request.ranges[p];
+}
+
 /// An episode on its way.
 struct Row {
   Trajectory trajectory;
@@ -111,9 +116,7 @@ class Episodes {
         grid_(has_images(config) ? policy.grid_for(config.image_size) : policy::LatentGrid{}),
         groups_(request.prompts.size()),
         by_text_(has_images(config) && request.guidance.text_scale > 1),
-        by_image_(by_text_ && request.guidance.image_scale > 1) {
-    for (Group& group : groups_) group.rows_left = request.group_size;
-  }
+        by_image_(by_text_ && request.guidance.image_scale > 1) {}
 
   ~Episodes() {
     for (Row& row : rows_) policy_.release(row.context);
@@ -124,8 +127,10 @@ class Episodes {
 
   void add_group(int64_t p, const std::vector<Block>& prefix, const std::vector<std::shared_ptr<const Image>>& images) {
     const data::Prompt& prompt = request_.prompts[p];
-    if (rows_.empty()) first_group_ = p;
-    for (int64_t g = 0; g < request_.group_size; ++g) {
+    const SampleRange range = range_of(request_, p);
+    groups_[p].first_row = rows_.size();
+    groups_[p].rows = groups_[p].rows_left = range.count;
+    for (int64_t g = range.first; g < range.first + range.count; ++g) {
       Row& row = rows_.emplace_back();
       const int64_t sample = request_.first_sample + g;
       row.trajectory.prompt_index = p;
@@ -168,7 +173,8 @@ class Episodes {
   /// What the rows of a prompt share.
   struct Group {
     policy::Context prefix, without_text, without_image;
-    int64_t rows_left = 0;
+    size_t first_row = 0;
+    int64_t rows = 0, rows_left = 0;
   };
 
   void release(Group& group) {
@@ -385,8 +391,8 @@ class Episodes {
     std::ranges::sort(finished_);
     std::vector<Drawn> drawn;
     for (const int64_t p : finished_) {
-      for (int64_t g = 0; g < request_.group_size; ++g) {
-        Trajectory& trajectory = row_of(p, g).trajectory;
+      for (Row* row : rows_of(p)) {
+        Trajectory& trajectory = row->trajectory;
         auto image = trajectory.flows.cbegin();
         for (data::SampleSegment& shown : trajectory.sample.segments) {
           if (shown.kind != SegmentKind::image) continue;
@@ -399,12 +405,16 @@ class Episodes {
     for (const int64_t p : std::exchange(finished_, {})) {
       if (!request_.on_group) continue;
       std::vector<data::Sample> group;
-      for (int64_t g = 0; g < request_.group_size; ++g) group.push_back(row_of(p, g).trajectory.sample);
+      for (const Row* row : rows_of(p)) group.push_back(row->trajectory.sample);
       request_.on_group(p, std::move(group));
     }
   }
 
-  Row& row_of(int64_t p, int64_t g) { return rows_[static_cast<size_t>((p - first_group_) * request_.group_size + g)]; }
+  std::vector<Row*> rows_of(int64_t p) {
+    std::vector<Row*> rows;
+    for (int64_t g = 0; g < groups_[p].rows; ++g) rows.push_back(&rows_[groups_[p].first_row + static_cast<size_t>(g)]);
+    return rows;
+  }
 
   policy::UnifiedPolicy& policy_;
   const RolloutConfig& config_;
@@ -413,7 +423,6 @@ class Episodes {
   StopToken stop_;
   policy::LatentGrid grid_;
   std::deque<Row> rows_;  // addresses stay
-  int64_t first_group_ = 0;
   std::vector<Group> groups_;
   bool by_text_, by_image_;  // guidance
   std::list<Row*> waiting_, decoding_;
@@ -472,10 +481,15 @@ void RolloutEngine::check_length(const data::Prompt& prompt) const {
 
 std::vector<Trajectory> RolloutEngine::rollout(const RolloutRequest& request) {
   if (request.keys.size() != request.prompts.size()) throw std::invalid_argument("rollout: one key a prompt");
-  const auto num_prompts = static_cast<int64_t>(request.prompts.size());
+  std::vector<int64_t> asked;  // prompts of which there is something to sample
+  for (int64_t p = 0; p < static_cast<int64_t>(request.prompts.size()); ++p) {
+    if (range_of(request, p).count > 0) asked.push_back(p);
+  }
+  const std::span<const int64_t> prompts(asked);
+  const auto num_prompts = static_cast<int64_t>(prompts.size());
   const int64_t units = num_units(num_workers_, num_prompts, request.group_size);
   const int64_t workers = std::min(num_workers_, units);
-  if (workers <= 1) return sample(policy_, config_, request, 0, num_prompts);
+  if (workers <= 1) return sample(policy_, config_, request, prompts);
 
   while (static_cast<int64_t>(shared_.size()) < workers - 1) shared_.push_back(policy_.share());
   RolloutConfig config = config_;
@@ -491,7 +505,8 @@ std::vector<Trajectory> RolloutEngine::rollout(const RolloutRequest& request) {
   std::vector<std::vector<Trajectory>> sampled(units);
   run_tasks(workers, units, [&](int64_t unit, int64_t worker) {
     policy::UnifiedPolicy& policy = worker == 0 ? policy_ : *shared_[worker - 1];
-    sampled[unit] = sample(policy, config, part, num_prompts * unit / units, num_prompts * (unit + 1) / units);
+    const int64_t first = num_prompts * unit / units, last = num_prompts * (unit + 1) / units;
+    sampled[unit] = sample(policy, config, part, prompts.subspan(first, last - first));
   });
   std::vector<Trajectory> all;
   for (auto& unit : sampled) {
@@ -502,9 +517,9 @@ std::vector<Trajectory> RolloutEngine::rollout(const RolloutRequest& request) {
 }
 
 std::vector<Trajectory> RolloutEngine::sample(policy::UnifiedPolicy& policy, const RolloutConfig& config,
-                                              const RolloutRequest& request, int64_t first, int64_t last) const {
+                                              const RolloutRequest& request, std::span<const int64_t> prompts) const {
   Episodes episodes(policy, config, runtime_, request);
-  for (int64_t p = first; p < last; ++p) {
+  for (const int64_t p : prompts) {
     if (runtime_.stop.requested()) return {};
     check_length(request.prompts[p]);
     std::vector<Image> images = data::read_prompt_images(request.prompts[p]);

@@ -16,18 +16,25 @@
 
 namespace unigrpo::rollout {
 
+/// Of a group's samples 0..G-1.
+struct SampleRange {
+  int64_t first = 0, count = 0;
+  bool operator==(const SampleRange&) const = default;
+};
+
 /// What to sample.
 struct RolloutRequest {
   std::span<const data::Prompt> prompts;         // [P]
   std::vector<uint64_t> keys;                    // [P] random stream of each prompt
   int64_t group_size = 1;                        // G episodes a prompt
   int64_t first_sample = 0;                      // of their sample indices
+  std::vector<SampleRange> ranges = {};          // [P] or empty: no more of each group than this, none where count = 0
   uint64_t step = 0;                             // of the run; part of every random key
   bool stochastic = true;                        // false: no SDE window, every denoising step is an ODE step
   flow::GuidanceConfig guidance;                 // sample, eval and one ablation only
   std::vector<std::string> teacher_forced_text;  // [P] or empty: the first text segment is this instead of sampled
-  /// Called when all episodes of prompt `p` are done and their images decoded, while others may still be sampled:
-  /// judging can begin. One call at a time, in whichever thread sampled them, prompts in any order.
+  /// Called when all episodes of prompt `p` that are asked for are done and their images decoded, while others may
+  /// still be sampled: judging can begin. One call at a time, in whichever thread sampled them, prompts in any order.
   std::function<void(int64_t p, std::vector<data::Sample> group)> on_group = {};
 };
 
@@ -51,9 +58,9 @@ class RolloutEngine {
   RolloutEngine(policy::UnifiedPolicy& policy, const RolloutConfig& config, const Runtime& runtime,
                 const std::string& system_prompt);
 
-  /// P x G trajectories, group by group, images decoded. Empty where the runtime's stop token came meanwhile: it is
-  /// asked before each decode step and each denoising step. Throws BadInput naming the file of a prompt's image that
-  /// cannot be read.
+  /// P x G trajectories (of the ranges, where there are some), group by group, images decoded. Empty where the
+  /// runtime's stop token came meanwhile: it is asked before each decode step and each denoising step. Throws BadInput
+  /// naming the file of a prompt's image that cannot be read.
   std::vector<Trajectory> rollout(const RolloutRequest& request);
 
   /// What an episode has read before its first segment: [system block] [the prompt's images] prompt block. Images come
@@ -67,7 +74,7 @@ class RolloutEngine {
  private:
   std::vector<policy::Block> prefix(const data::Prompt& prompt, std::span<const Image> images) const;
   std::vector<Trajectory> sample(policy::UnifiedPolicy& policy, const RolloutConfig& config,
-                                 const RolloutRequest& request, int64_t first, int64_t last) const;
+                                 const RolloutRequest& request, std::span<const int64_t> prompts) const;
 
   policy::UnifiedPolicy& policy_;
   RolloutConfig config_;

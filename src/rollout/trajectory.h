@@ -55,6 +55,7 @@ struct FlowSegment {
 /// read. The n-th text of the episode is texts[n], its n-th image flows[n]; n is the turn. The context of a segment is
 /// always rebuilt from the prompt and the segments before it.
 struct Trajectory {
+  bool is_outline = false;            // what another rank told of its own: see outline.h
   int64_t prompt_index = 0;           // in the batch, 0..P-1: the group
   int64_t sample_index = 0;           // in the group, 0..G-1
   std::vector<policy::Block> prefix;  // read before the first segment

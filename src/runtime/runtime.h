@@ -3,22 +3,31 @@
 #include <c10/core/Device.h>
 
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <string>
 
 #include "base/signals.h"
 
 namespace unigrpo {
 
-/// Where this process stands among those of its run. One rank for now.
+namespace parallel {
+class Comm;
+}
+
+/// Where this process stands among those of its run.
 struct Mesh {
   int64_t rank = 0;
   int64_t world_size = 1;
+  int64_t local_rank = 0;               // on this machine
+  std::optional<int64_t> restart = {};  // how often a launcher has started the ranks anew; none: by itself
 };
 
 /// What a process is, decided once when it starts and then handed down.
 struct Runtime {
   c10::Device device = c10::kCPU;  // holds the weights and does the arithmetic
   Mesh mesh = {};
+  std::shared_ptr<parallel::Comm> comm = nullptr;  // to the other ranks; null: one process
   StopToken stop = {};  // asked before each decode step, denoising step and micro-batch; a step begun is dropped whole
   uint64_t seed = 0;    // of every random stream
   int64_t threads = 0;  // of an operation, or single-threaded workers (runtime/workers.h); 0: all cores

@@ -10,6 +10,7 @@
 #include "optim/clipped_step.h"
 #include "policy/bagel/bagel.h"
 #include "policy/initial_weight.h"
+#include "runtime/ranks.h"
 #include "tensor/convert.h"
 #include "tensor/device.h"
 #include "tensor/rng.h"
@@ -77,10 +78,13 @@ class AutoencoderObjective : public Objective {
   const GenerationConfig& generation() const override { return generation_; }
 
   bool sample(Step& step, const RunContext& run) override {
-    run.monitor.phase("data");
+    run.enter(step.number(), "data");
     const int64_t batch = recipe_.sft.batch_size;
-    pixels_ = pixels_of(step.index * batch, batch);
-    return !runtime_.stop.requested();
+    const auto [rank, ranks] = std::pair(runtime_.mesh.rank, runtime_.mesh.world_size);
+    first_ = batch * rank / ranks;
+    count_ = batch * (rank + 1) / ranks - first_;
+    if (count_ > 0) pixels_ = pixels_of(step.index * batch + first_, count_);
+    return !stop_asked(runtime_);
   }
 
   // Loss of a variational autoencoder on pixels in [-1, 1]:
@@ -88,22 +92,11 @@ class AutoencoderObjective : public Objective {
   //   L = mean |x - decode(z)| + mean (x - decode(z))^2 + kl_weight * mean_latents KL(N(mean, e^logvar) || N(0, 1))
   //   z = mean + exp(logvar / 2) n,    KL = (mean^2 + e^logvar - 1 - logvar) / 2
   bool update(Step& step, const Optimization& optimization, const RunContext& /*run*/) override {
-    if (runtime_.stop.requested()) return false;
-    const auto posterior = autoencoder_.posterior(pixels_);
-    const at::Tensor noise = tensor::normal(
-        posterior.mean.sizes(),
-        {.seed = runtime_.seed, .step = static_cast<uint64_t>(step.index), .purpose = Purpose::vae_posterior},
-        pixels_.device());
-    const at::Tensor z = posterior.mean + (0.5 * posterior.logvar).exp() * noise;
-    const at::Tensor error = autoencoder_.decode_unscaled(z) - pixels_;
-    const at::Tensor reconstruction = error.abs().mean() + error.square().mean();
-    const at::Tensor kl = 0.5 * (posterior.mean.square() + posterior.logvar.exp() - 1.0 - posterior.logvar).mean();
-    const at::Tensor loss = reconstruction + recipe_.sft.kl_weight * kl;
-    loss.backward();
-    optim::clipped_step(optimization.optimizer, optimization.clip, optimization.lr_factor, step.metrics);
-    step.metrics["sft/loss"] = loss.item<double>();
-    step.metrics["sft/reconstruction_l1"] = error.abs().mean().item<double>();
-    step.metrics["sft/kl"] = kl.item<double>();
+    if (stop_asked(runtime_)) return false;
+    Values losses;
+    if (count_ > 0) losses = backward(step);
+    optim::clipped_step(optimization.optimizer, optimization.clip, runtime_, optimization.lr_factor, step.metrics);
+    step.metrics.merge(summed(runtime_, losses, "losses"));
     step.metrics["throughput/images_per_s"] = static_cast<double>(recipe_.sft.batch_size) / step.watch.seconds();
     return true;
   }
@@ -126,6 +119,26 @@ class AutoencoderObjective : public Objective {
     return tensor::sent(policy::to_pixels(render_batch(examples_, first, count)), runtime_.device);
   }
 
+  /// Of this rank's images; means over them count with their share of the batch.
+  Values backward(const Step& step) {
+    const auto posterior = autoencoder_.posterior(pixels_);
+    std::vector<int64_t> sizes = posterior.mean.sizes().vec();
+    sizes.front() = recipe_.sft.batch_size;
+    const StreamKey key = {
+        .seed = runtime_.seed, .step = static_cast<uint64_t>(step.index), .purpose = Purpose::vae_posterior};
+    const at::Tensor noise = tensor::normal(sizes, key, pixels_.device()).narrow(0, first_, count_);
+    const at::Tensor z = posterior.mean + (0.5 * posterior.logvar).exp() * noise;
+    const at::Tensor error = autoencoder_.decode_unscaled(z) - pixels_;
+    const at::Tensor reconstruction = error.abs().mean() + error.square().mean();
+    const at::Tensor kl = 0.5 * (posterior.mean.square() + posterior.logvar.exp() - 1.0 - posterior.logvar).mean();
+    const double share = static_cast<double>(count_) / static_cast<double>(recipe_.sft.batch_size);
+    const at::Tensor loss = share * (reconstruction + recipe_.sft.kl_weight * kl);
+    loss.backward();
+    return {{"sft/loss", loss.item<double>()},
+            {"sft/reconstruction_l1", share * error.abs().mean().item<double>()},
+            {"sft/kl", share * kl.item<double>()}};
+  }
+
   const recipe::Recipe& recipe_;
   const Runtime& runtime_;
   const policy::BagelConfig sizes_;
@@ -134,7 +147,8 @@ class AutoencoderObjective : public Objective {
   NamedTensors parameters_;
   const ShapesExamples examples_;
   const GenerationConfig generation_;
-  at::Tensor pixels_;  // [B, 3, H, W], of the step under way
+  int64_t first_ = 0, count_ = 0;  // of the batch of the step under way, what is this rank's
+  at::Tensor pixels_;              // [count_, 3, H, W], of it
 };
 
 }  // namespace

@@ -35,10 +35,9 @@ constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
 constexpr int64_t kPromptTokens = 64;  // where the prompt file is not here
 constexpr double kBytesPerToken = 4;   // of English text, for prompts
 constexpr double kReserve = 4;         // GiB that CUDA, NCCL, kernels' workspaces and fragmentation take
-// Measured on the embedded model, as resident memory: what LibTorch itself takes once it has run, what another copy of
-// the model leaves beside its weights, and the feature maps of an image's full size and smallest width that its
-// decoding holds at once.
-constexpr double kLibTorchMiB = 64, kCopyMiB = 12;
+// Measured on the embedded model, as resident memory: what LibTorch itself takes once it has run, and the feature maps
+// of an image's full size and smallest width that its decoding holds at once.
+constexpr double kLibTorchMiB = 64;
 constexpr double kDecodedMaps = 12;
 
 std::string in_words(double value) {
@@ -376,7 +375,7 @@ std::string memory_table(const Facts& facts) {
   } else {
     memory(fmt::format("activations{}", recipe.policy.recompute ? ", recomputed" : ""), activations, false);
   }
-  memory("LibTorch, once it has run", gpus ? 0 : (kLibTorchMiB + kCopyMiB * (copies - 1)) * 1024 * 1024, false);
+  memory("LibTorch, once it has run", gpus ? 0 : kLibTorchMiB * 1024 * 1024, false);
   memory("reserve", gpus ? kReserve * kGiB : 0, false);
   line("in all", whole, sharded);
   const auto verdict = [&](const char* how, double size, double gib) {

@@ -16,7 +16,9 @@
 #include "io/json.h"
 #include "reward/rewarder.h"
 #include "rollout/engine.h"
+#include "runtime/ranks.h"
 #include "train/build.h"
+#include "train/draw.h"
 #include "train/sample_row.h"
 
 namespace unigrpo::train {
@@ -245,9 +247,11 @@ EvalResult Evaluator::evaluate(policy::UnifiedPolicy& policy, const EvalOptions&
   reward::ScoreTable scores;
   std::vector<std::string> tags;  // of the samples
   std::vector<monitor::SampleRow> kept;
+  bool complete = true;
   for (size_t first = 0; first < prompts_.size(); first += kPromptsAtOnce) {
     fault::point("eval.batch");
-    if (runtime_.stop.requested()) break;
+    complete = !stop_asked(runtime_);
+    if (!complete) break;
     const std::span<const data::Prompt> batch =
         std::span(prompts_).subspan(first, std::min<size_t>(kPromptsAtOnce, prompts_.size() - first));
     rollout::RolloutRequest request{.prompts = batch,
@@ -262,24 +266,26 @@ EvalResult Evaluator::evaluate(policy::UnifiedPolicy& policy, const EvalOptions&
       request.keys.push_back(static_cast<uint64_t>(prompt.seed.value_or(prompt.index)));
       if (options.oracle_plan) request.teacher_forced_text.push_back(oracle_plan(prompt, options.seed));
     }
-    auto trajectories = engine.rollout(request);
-    if (runtime_.stop.requested()) break;  // too few were sampled
-    std::vector<data::Sample> samples;
-    for (auto& trajectory : trajectories) {
-      tags.push_back(batch[trajectory.prompt_index].tag);
-      samples.push_back(std::move(trajectory.sample));
+    auto drawn = draw(engine, rewarder_, runtime_, {.rollout = std::move(request), .judge_at_once = false});
+    complete = drawn.has_value();  // or prompts are missing, or judges may have been cut short
+    if (!complete) break;
+    reward::ScoreTable& table = drawn->scores;
+    std::vector<size_t> rows;  // to keep
+    for (size_t i = 0; i < drawn->trajectories.size(); ++i) {
+      if (options.keep_samples < 0 || static_cast<int64_t>(tags.size()) < options.keep_samples) rows.push_back(i);
+      tags.push_back(batch[drawn->trajectories[i].prompt_index].tag);
     }
-    reward::ScoreTable table = rewarder_.score(samples);
-    for (size_t i = 0; i < samples.size(); ++i) {
-      if (options.keep_samples >= 0 && static_cast<int64_t>(kept.size()) >= options.keep_samples) break;
-      kept.push_back(sample_row(std::move(samples[i]), table.terms, table.scores[i]));
-      kept.back().reward = table.scores[i].front().value;  // the first one counts
+    std::vector<data::Sample> samples = whole_samples(runtime_, drawn->trajectories, rows);
+    for (size_t k = 0; k < samples.size(); ++k) {
+      const std::vector<reward::Score>& row = table.scores[rows[k]];
+      kept.push_back(sample_row(std::move(samples[k]), table.terms, row));
+      kept.back().reward = row.front().value;  // the first one counts
     }
     scores.terms = table.terms;
     std::ranges::move(table.scores, std::back_inserter(scores.scores));
   }
   EvalResult result = summarize(scores, rewards_.front(), tags, options.num_samples, options.max_dropped);
-  result.complete = !runtime_.stop.requested();  // prompts are missing, or judges may have been cut short
+  result.complete = complete;
   result.samples = std::move(kept);
   result.seconds = watch.seconds();
   return result;

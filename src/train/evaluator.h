@@ -91,7 +91,8 @@ class Evaluator {
   Evaluator(const EvalOptions& options, const Runtime& runtime);
 
   /// The same model, options and seed give the same images: noise is a function of (seed, the row's own seed or its
-  /// index, sample index). `options`: with the constructor's prompts and rewards.
+  /// index, sample index). `options`: with the constructor's prompts and rewards. Ranks share the prompts, and all of
+  /// them have the result, the root its samples too.
   EvalResult evaluate(policy::UnifiedPolicy& policy, const EvalOptions& options);
   const std::vector<reward::TermConfig>& rewards() const { return rewards_; }
 

@@ -13,7 +13,10 @@
 #include "data/prompt_sampler.h"
 #include "grpo/update.h"
 #include "monitor/failures_file.h"
+#include "runtime/ranks.h"
 #include "train/build.h"
+#include "train/draw.h"
+#include "train/out_of_memory.h"
 #include "train/step_hook.h"
 #include "train/step_metrics.h"
 
@@ -64,7 +67,7 @@ void tell_failures(const Step& step, Trajectories trajectories, const reward::Sc
                           .reason = score.reason});
     }
   }
-  if (failures.empty()) return;
+  if (failures.empty() || !is_root(run.runtime)) return;
   const fs::path file = run.folder.failures_file(step.number());
   monitor::write_failures(file, failures);
   run.monitor.note(fmt::format("{} scores are missing; the first: reward '{}', sample {}: {} (all in {})",
@@ -118,18 +121,18 @@ class GrpoObjective : public Objective {
 
   bool sample(Step& step, const RunContext& run) override {
     Stopwatch phase;
-    run.monitor.phase("rollout");
+    run.enter(step.number(), "rollout");
     fault::point("rollout.begin");
     drawn_ = {};
     rollout_seconds_ = 0;
-    const data::PromptBatch batch = sampler_.batch(step.index);
-    step.trajectories = roll(step, batch.prompts, 0);  // rewards judge the groups as they come
-    fault::point("rollout.end");
-    if (runtime_.stop.requested()) return false;
-
-    run.monitor.phase("reward");
-    step.scores = collect(step, step.trajectories, run);
-    if (runtime_.stop.requested()) return false;  // a judge may have been cut short
+    const data::PromptBatch prompts = sampler_.batch(step.index);
+    std::optional<Batch> batch = draw_groups(step, prompts.prompts, 0, run, [&] {
+      fault::point("rollout.end");
+      run.enter(step.number(), "reward");
+    });
+    if (!batch) return false;
+    step.trajectories = std::move(batch->trajectories);
+    step.scores = std::move(batch->scores);
     fault::point("advantage");
     step.advantages = advantages_of(step);
     if (recipe_.grpo.advantage.zero_std == grpo::ZeroStd::resample && !resample(step, run)) return false;
@@ -144,7 +147,7 @@ class GrpoObjective : public Objective {
   }
 
   bool update(Step& step, const Optimization& optimization, const RunContext& run) override {
-    if (runtime_.stop.requested()) return false;
+    if (stop_asked(runtime_)) return false;
     const grpo::UpdateSetup setup{.policy = *policies_.policy,
                                   .reference = policies_.reference.get(),
                                   .optimizer = optimization.optimizer,
@@ -174,29 +177,24 @@ class GrpoObjective : public Objective {
   }
 
  private:
-  std::vector<rollout::Trajectory> roll(const Step& step, std::span<const data::Prompt> prompts, int64_t first_sample) {
-    rollout::RolloutRequest request = request_for(prompts, recipe_.grpo.group_size);
-    request.guidance.text_scale = recipe_.rollout.rollout_cfg_scale;
-    request.first_sample = first_sample;
-    request.step = static_cast<uint64_t>(step.index) + 1;
-    request.on_group = [this](int64_t p, std::vector<data::Sample> group) {
-      rewarder_.submit(static_cast<size_t>(p * recipe_.grpo.group_size), std::move(group));
-    };
-    Stopwatch watch;
-    auto trajectories = engine_.rollout(request);
-    rollout_seconds_ += watch.seconds();
-    drawn_.count(trajectories);
-    return trajectories;
-  }
-
-  /// What the rewards say of these. Where reward.on_error = stop ends the run, what failed is on disk before.
-  reward::ScoreTable collect(const Step& step, Trajectories trajectories, const RunContext& run) {
-    try {
-      return rewarder_.collect();
-    } catch (const reward::MissingScores& missing) {
-      tell_failures(step, trajectories, missing.table, run);
-      throw;
+  /// Rewards judge the groups as they come. Where reward.on_error = stop ends the run, what failed is on disk before.
+  /// Empty where a stop came.
+  std::optional<Batch> draw_groups(const Step& step, std::span<const data::Prompt> prompts, int64_t first_sample,
+                                   const RunContext& run, std::function<void()> on_sampled) {
+    DrawRequest request{.rollout = request_for(prompts, recipe_.grpo.group_size), .on_sampled = std::move(on_sampled)};
+    request.rollout.guidance.text_scale = recipe_.rollout.rollout_cfg_scale;
+    request.rollout.first_sample = first_sample;
+    request.rollout.step = static_cast<uint64_t>(step.index) + 1;
+    std::optional<Batch> batch = within_memory("rollout", "rollout.token_budget", recipe_.rollout.token_budget,
+                                               [&] { return draw(engine_, rewarder_, runtime_, std::move(request)); });
+    if (!batch) return std::nullopt;
+    rollout_seconds_ += batch->rollout_seconds;
+    drawn_.count(batch->trajectories);
+    if (batch->missing) {
+      tell_failures(step, batch->trajectories, batch->scores, run);
+      std::rethrow_exception(batch->missing);
     }
+    return batch;
   }
 
   grpo::Advantages advantages_of(const Step& step) const {
@@ -214,18 +212,18 @@ class GrpoObjective : public Objective {
       const data::PromptBatch spare = sampler_.batch(kFarAway + step.index * draws + draw);
       const auto& empty_groups = step.advantages.zero_std_group_ids;
       const int64_t first_sample = (draw + 1) * group_size;
-      auto fresh =
-          roll(step, std::span(spare.prompts).first(std::min(spare.prompts.size(), empty_groups.size())), first_sample);
-      reward::ScoreTable scores = collect(step, fresh, run);
-      for (size_t i = 0; i < fresh.size(); ++i) {
-        const int64_t group = empty_groups[fresh[i].prompt_index];
-        const auto slot = static_cast<size_t>(group * group_size + fresh[i].sample_index - first_sample);
-        fresh[i].prompt_index = group;
-        fresh[i].sample.group = group;
-        step.trajectories[slot] = std::move(fresh[i]);
-        step.scores.scores[slot] = std::move(scores.scores[i]);
+      const size_t replaced = std::min(spare.prompts.size(), empty_groups.size());
+      auto batch = draw_groups(step, std::span(spare.prompts).first(replaced), first_sample, run, {});
+      if (!batch) return false;
+      for (size_t i = 0; i < batch->trajectories.size(); ++i) {
+        rollout::Trajectory& fresh = batch->trajectories[i];
+        const int64_t group = empty_groups[fresh.prompt_index];
+        const auto slot = static_cast<size_t>(group * group_size + fresh.sample_index - first_sample);
+        fresh.prompt_index = group;
+        fresh.sample.group = group;
+        step.trajectories[slot] = std::move(fresh);
+        step.scores.scores[slot] = std::move(batch->scores.scores[i]);
       }
-      if (runtime_.stop.requested()) return false;
       step.advantages = advantages_of(step);
     }
     return true;

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "optim/adamw.h"
 #include "optim/grad_clip.h"
 #include "policy/policy.h"
+#include "recipe/parse.h"
 #include "reward/score.h"
 #include "rollout/engine.h"
 #include "runtime/stateful.h"
@@ -72,5 +74,9 @@ class Objective {
   /// Writes the weights as they stand as a model folder. `step`: steps done.
   virtual void write_model(const std::filesystem::path& destination, int64_t step) = 0;
 };
+
+/// The one of a command's recipe.
+std::unique_ptr<Objective> make_objective(const recipe::Recipe& recipe, recipe::Command command,
+                                          const Runtime& runtime);
 
 }  // namespace unigrpo::train

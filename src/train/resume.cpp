@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "io/atomic_file.h"
 #include "recipe/parse.h"
 
 namespace unigrpo::train {
@@ -20,7 +21,7 @@ namespace {
 bool may_change(const std::string& key, bool paths) {
   return key == "run.num_steps" || key == "run.threads" || key == "run.name" || key == "run.dir" ||
          key == "policy.device" || key == "optim.schedule_steps" || key.starts_with("monitor.") ||
-         key.starts_with("checkpoint.") || (paths && is_input(key));
+         key.starts_with("checkpoint.") || key.starts_with("parallel.") || (paths && is_input(key));
 }
 
 }  // namespace
@@ -36,8 +37,8 @@ void require_same_run(const recipe::Recipe& recipe, recipe::Command command, con
   if (!keys.empty()) {
     throw BadInput(
         "{}: --resume needs the run's own recipe; these keys differ: {}. `{}` goes on; it may change run.num_steps, "
-        "run.threads, run.name, run.dir, policy.device, optim.schedule_steps, [checkpoint], [monitor] and the paths of "
-        "files",
+        "run.threads, run.name, run.dir, policy.device, optim.schedule_steps, [checkpoint], [parallel], [monitor] and "
+        "the paths of files",
         saved.string(), join(keys, ", "), resume_command(run_dir, command));
   }
   if (!record) return;  // an earlier start ended before it had written one
@@ -51,8 +52,9 @@ std::string resume_command(const fs::path& run_dir, recipe::Command command) {
                      (run_dir / "recipe.toml").string());
 }
 
-std::string record_launch(const monitor::RunFolder& folder, monitor::Launch launch, const Inputs& inputs,
-                          int64_t steps_done) {
+std::string record_launch(const monitor::RunFolder& folder, const recipe::Recipe& recipe, monitor::Launch launch,
+                          const Inputs& inputs, int64_t steps_done) {
+  io::write_file_atomic(folder.recipe_file(), recipe::to_toml(recipe));
   launch.step = steps_done;
   std::string changes;
   auto record = monitor::read_run_record(folder.record_file());

@@ -18,10 +18,10 @@ void require_same_run(const recipe::Recipe& recipe, recipe::Command command, con
 /// "unigrpo train runs/a/recipe.toml --resume".
 std::string resume_command(const std::filesystem::path& run_dir, recipe::Command command);
 
-/// Adds this process to the run's run.json, which it makes where it is missing. Returns what differs from the process
-/// before (monitor::changed_build).
-std::string record_launch(const monitor::RunFolder& folder, monitor::Launch launch, const Inputs& inputs,
-                          int64_t steps_done);
+/// Writes the run's recipe.toml, and adds this process to its run.json, which it makes where it is missing. Returns
+/// what differs from the process before (monitor::changed_build).
+std::string record_launch(const monitor::RunFolder& folder, const recipe::Recipe& recipe, monitor::Launch launch,
+                          const Inputs& inputs, int64_t steps_done);
 
 /// Throws BadInput where `output`, which a warm start writes, holds the run folder, or holds something that is not an
 /// earlier end of the same run.

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/signals.h"
 #include "optim/parameters.h"
 #include "runtime/stateful.h"
 #include "train/step_metrics.h"
@@ -28,6 +29,12 @@ class OpenRow : public Stateful {
     for (const auto& [name, text] : state.values) values[name] = std::strtod(text.c_str(), nullptr);
   }
 
+  /// The last row of metrics that stands: an open one is written again, and of step 0 all begins anew.
+  int64_t last_row(int64_t steps_done) const {
+    if (steps_done == 0) return -1;
+    return values.empty() ? steps_done : steps_done - 1;
+  }
+
   Metrics values;  // empty: every step done has its row
 };
 
@@ -45,6 +52,16 @@ class Weights : public Stateful {
  private:
   const NamedTensors& parameters_;
 };
+
+/// Whether work was done: false where it says that a stop came, or was ended by one in the middle of a pass.
+template <typename Work>
+bool completed(const Work& work) {
+  try {
+    return work();
+  } catch (const Interrupted&) {
+    return false;
+  }
+}
 
 /// How components stood before a step, for one that is dropped.
 class StateBefore {

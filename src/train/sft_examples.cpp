@@ -105,6 +105,12 @@ SftExample ShapesExamples::example(int64_t index) const {
   return example;
 }
 
+std::vector<bool> ShapesExamples::trained_images(int64_t index) const {
+  std::vector<bool> trained;
+  for (const SftTurn& turn : example(index).target) trained.push_back(turn.image && turn.trained);
+  return trained;
+}
+
 std::vector<int64_t> RowExamples::batch(int64_t step) const {
   std::vector<int64_t> keys;
   for (const data::Prompt& row : sampler_.batch(step).prompts) keys.push_back(row.index);
@@ -123,6 +129,14 @@ SftExample RowExamples::example(int64_t row) const {
     }
   }
   return example;
+}
+
+std::vector<bool> RowExamples::trained_images(int64_t row) const {
+  std::vector<bool> trained;
+  for (const data::TargetSegment& segment : rows()[static_cast<size_t>(row)].target) {
+    trained.push_back(!segment.image.empty());
+  }
+  return trained;
 }
 
 std::string RowExamples::where(int64_t row) const {

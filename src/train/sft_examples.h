@@ -37,6 +37,8 @@ class Examples {
   virtual std::vector<int64_t> batch(int64_t step) const = 0;
   /// Throws BadInput naming the file that cannot be read.
   virtual SftExample example(int64_t key) const = 0;
+  /// Turn by turn, whether it is an image that is trained on; without reading any file.
+  virtual std::vector<bool> trained_images(int64_t key) const = 0;
   /// Where it stands, for messages: file:line.
   virtual std::string where(int64_t key) const = 0;
   /// A user's rows, by key; empty where examples are made on demand.
@@ -65,6 +67,7 @@ class ShapesExamples : public Examples {
                  uint64_t seed);
   std::vector<int64_t> batch(int64_t step) const override;
   SftExample example(int64_t index) const override;
+  std::vector<bool> trained_images(int64_t index) const override;
   std::string where(int64_t index) const override;
   /// The scene of example i, whatever its task: for the autoencoder.
   data::shapes::Example draw_world(int64_t index) const;
@@ -86,6 +89,7 @@ class RowExamples : public Examples {
       : file_(std::move(file)), sampler_(std::move(rows), seed, batch_size) {}
   std::vector<int64_t> batch(int64_t step) const override;
   SftExample example(int64_t row) const override;
+  std::vector<bool> trained_images(int64_t row) const override;
   std::string where(int64_t row) const override;
   std::span<const data::Prompt> rows() const override { return sampler_.prompts(); }
 

@@ -24,6 +24,7 @@
 #include "optim/clipped_step.h"
 #include "policy/bagel/bagel.h"
 #include "policy/load.h"
+#include "runtime/ranks.h"
 #include "tensor/convert.h"
 #include "tensor/device.h"
 #include "tensor/rng.h"
@@ -86,27 +87,41 @@ class SftObjective : public Objective {
   const GenerationConfig& generation() const override { return generation_; }
 
   bool sample(Step& step, const RunContext& run) override {
-    run.monitor.phase("data");
+    run.enter(step.number(), "data");
     const at::NoGradGuard no_grad;
     rows_.clear();
     RandomStream stream(
         {.seed = runtime_.seed, .step = static_cast<uint64_t>(step.index), .purpose = Purpose::sft_timestep});
     uint64_t num_images = 0;
+    const auto times = [&] { return draw_times(sft_.timesteps_per_image, recipe_.rollout.timestep_shift, stream); };
     const auto add_copies = [&](SftRow& row, const EncodedTurn& turn) {
       const at::Tensor clean = turn.latents.unsqueeze(0).expand({sft_.timesteps_per_image, -1, -1});  // [S, L, C]
       const at::Tensor noise = tensor::normal(clean.sizes(), {.seed = runtime_.seed,
                                                               .step = static_cast<uint64_t>(step.index),
                                                               .sample = num_images++,
                                                               .purpose = Purpose::sft_noise});
-      const at::Tensor t = draw_times(sft_.timesteps_per_image, recipe_.rollout.timestep_shift, stream);
-      row.images.push_back({.clean = clean, .noise = noise, .t = t, .grid = turn.grid});
+      row.images.push_back({.clean = clean, .noise = noise, .t = times(), .grid = turn.grid});
     };
-    for (const int64_t key : examples_->batch(step.index)) {
-      if (runtime_.stop.requested()) return false;
+    // Another rank's row: its share of the random numbers alone.
+    const auto pass_over = [&](int64_t key) {
+      const std::vector<bool> trained = examples_->trained_images(key);
+      const bool without_prompt = stream.chance(sft_.prompt_dropout);
+      for (size_t turn = without_prompt ? trained.size() - 1 : 0; turn < trained.size(); ++turn) {
+        if (!trained[turn]) continue;
+        times();
+        ++num_images;
+      }
+    };
+    int64_t place = 0;  // in the batch
+    const auto take = [&](int64_t key) {
+      if (place++ % runtime_.mesh.world_size != runtime_.mesh.rank) {
+        pass_over(key);
+        return;
+      }
       SftRow row{.example = encoded(key)};
       row.without_prompt = stream.chance(sft_.prompt_dropout);
       if (row.without_prompt) {
-        if (!row.example->turns.back().latents.defined()) continue;
+        if (!row.example->turns.back().latents.defined()) return;
         add_copies(row, row.example->turns.back());
       } else {
         for (const EncodedTurn& turn : row.example->turns) {
@@ -114,8 +129,14 @@ class SftObjective : public Objective {
         }
       }
       rows_.push_back(std::move(row));
-    }
-    return !runtime_.stop.requested();
+    };
+    return uninterrupted(runtime_, [&] {
+      for (const int64_t key : examples_->batch(step.index)) {
+        runtime_.stop.throw_if_requested();
+        take(key);
+      }
+      return !runtime_.stop.requested();
+    });
   }
 
   // L = text_weight * mean over tokens of -log p(token of a target's text)
@@ -125,35 +146,31 @@ class SftObjective : public Objective {
   // image alone, after no more than the system prompt, which guidance needs. Means are over the whole batch, so that
   // micro-batches do not change it.
   bool update(Step& step, const Optimization& optimization, const RunContext& /*run*/) override {
-    double num_targets = 0, num_copies = 0, num_images = 0;
-    for (const SftRow& row : rows_) {
-      num_images += static_cast<double>(row.images.size());
-      for (const Copies& copies : row.images) num_copies += static_cast<double>(copies.t.size(0));
-      if (row.without_prompt) continue;
-      for (const EncodedTurn& turn : row.example->turns) {
-        if (!turn.ids.empty()) num_targets += static_cast<double>(turn.ids.size() - 1);
-      }
-    }
+    const Counts counts = count();
     tensor::Readings losses;
     optimization.optimizer.zero_grad();
-    try {
+    const bool complete = uninterrupted(runtime_, [&] {
       for (const std::span<const SftRow> rows : micro_batches(rows_, recipe_.grpo.micro_batch_tokens)) {
         runtime_.stop.throw_if_requested();
         fault::point("sft.micro_batch");
-        add_gradients(rows, {.targets = num_targets, .copies = num_copies}, losses);
+        add_gradients(rows, counts, losses);
       }
-    } catch (const Interrupted&) {
+      return true;
+    });
+    if (!complete) {
       optimization.optimizer.zero_grad();
       return false;
     }
-    double cross_entropy = 0, matching = 0;
-    for (const auto& [name, value] : losses.read()) (name == "text" ? cross_entropy : matching) += value;
-    optim::clipped_step(optimization.optimizer, optimization.clip, optimization.lr_factor, step.metrics);
+    optim::clipped_step(optimization.optimizer, optimization.clip, runtime_, optimization.lr_factor, step.metrics);
+    Values own = {{"text", 0.0}, {"image", 0.0}};
+    for (const auto& [name, value] : losses.read()) own[name] += value;
+    const Values sums = summed(runtime_, own, "losses");
+    const double cross_entropy = sums.at("text"), matching = sums.at("image");
     step.metrics["sft/loss"] = sft_.text_weight * cross_entropy + sft_.image_weight * matching;
-    if (num_targets > 0) step.metrics["sft/cross_entropy"] = cross_entropy;
-    if (num_copies > 0) step.metrics["sft/velocity_mse"] = matching;
+    if (counts.targets > 0) step.metrics["sft/cross_entropy"] = cross_entropy;
+    if (counts.copies > 0) step.metrics["sft/velocity_mse"] = matching;
     step.metrics["optim/skipped"] = static_cast<double>(optimization.clip.skipped());
-    Drawn{.tokens = num_targets, .images = num_images}.rates("throughput/", step.watch.seconds(), step.metrics);
+    Drawn{.tokens = counts.targets, .images = counts.images}.rates("throughput/", step.watch.seconds(), step.metrics);
     return true;
   }
 
@@ -165,9 +182,23 @@ class SftObjective : public Objective {
   }
 
  private:
+  /// What the step trains on, on all ranks.
   struct Counts {
-    double targets, copies;  // of the whole batch
+    double targets = 0, copies = 0, images = 0;
   };
+  Counts count() const {
+    Counts own;
+    for (const SftRow& row : rows_) {
+      own.images += static_cast<double>(row.images.size());
+      for (const Copies& copies : row.images) own.copies += static_cast<double>(copies.t.size(0));
+      if (row.without_prompt) continue;
+      for (const EncodedTurn& turn : row.example->turns) {
+        if (!turn.ids.empty()) own.targets += static_cast<double>(turn.ids.size() - 1);
+      }
+    }
+    Values all = summed(runtime_, {{"targets", own.targets}, {"copies", own.copies}, {"images", own.images}}, "counts");
+    return {.targets = all["targets"], .copies = all["copies"], .images = all["images"]};
+  }
 
   /// Forward and backward of some rows; adds their share of both parts of the loss.
   void add_gradients(std::span<const SftRow> rows, const Counts& counts, tensor::Readings& losses) {

@@ -7,7 +7,7 @@
 #include "monitor/run_folder.h"
 #include "optim/ema.h"
 #include "recipe/recipe.h"
-#include "runtime/runtime.h"
+#include "runtime/ranks.h"
 #include "train/objective.h"
 
 namespace unigrpo::train {
@@ -24,6 +24,12 @@ struct RunContext {
   const NamedTensors& trained;
   const optim::Ema& ema;
   Evaluator* evaluator;  // null: the recipe has no evaluation
+
+  /// What is being worked on from here on: shown, and named where a rank is lost.
+  void enter(int64_t step, const std::string& phase) const {
+    monitor.phase(phase);
+    unigrpo::enter(runtime, step, phase);
+  }
 };
 
 /// Something that happens around steps and changes no weights. Hooks run in the order in which make_hooks() lists them.

@@ -36,7 +36,7 @@ TEST(Sha256OfFile, RefusesWhatIsNoFileAndWaitsForNobody) {
 
 TEST(Sha256OfFile, IsCutShortByAStop) {
   const testing::TempFolder folder;
-  const std::atomic<int> come = SIGTERM, none = 0;
+  std::atomic<int> come = SIGTERM, none = 0;
   const auto path = folder.write("a", "abc");
   try {
     sha256_of_file(path, StopToken(come));

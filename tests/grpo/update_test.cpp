@@ -327,7 +327,7 @@ TEST_F(Update, SeveralUpdatesUseWholeGroupsOfTheirOwn) {
   std::set<int64_t> rows;
   std::vector<std::set<int64_t>> groups(2);
   for (size_t u = 0; u < 2; ++u) {
-    for (const auto& batch : plan[u]) {
+    for (const auto& batch : plan[u].micro_batches) {
       for (const int64_t row : batch) {
         EXPECT_TRUE(rows.insert(row).second);
         groups[u].insert(all[row].prompt_index);
@@ -355,7 +355,7 @@ TEST_F(Update, DroppedGroupsTakeNoUpdatesAway) {
     const auto plan = plan_update(config, all, advantages.keep);
     EXPECT_EQ(plan.size(), static_cast<size_t>(updates));
     for (const auto& minibatch : plan) {
-      for (const auto& batch : minibatch) rows.insert(batch.begin(), batch.end());
+      for (const auto& batch : minibatch.micro_batches) rows.insert(batch.begin(), batch.end());
     }
     EXPECT_EQ(rows, (std::set<int64_t>{4, 6, 7}));
   }

@@ -78,7 +78,7 @@ TEST(DriftMonitor, LeaveOutWhatNoSampleHas) {
   EXPECT_EQ(metrics.size(), 2u);
   EXPECT_EQ(metrics.at("drift/text_length"), 1);
   EXPECT_EQ(metrics.at("drift/text_repetition"), 0);
-  EXPECT_TRUE(monitor.observe(1, {}).metrics.empty());
+  EXPECT_TRUE(monitor.observe(1, std::vector<data::Sample>{}).metrics.empty());
 }
 
 TEST(DriftMonitor, CompareOnlyGroupsThatHaveTheStatisticBothTimes) {

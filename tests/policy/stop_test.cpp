@@ -22,7 +22,7 @@ class Stop : public ::testing::TestWithParam<bool> {
     config.recompute = GetParam();
     return config;
   }
-  Runtime runtime() const { return {.stop = StopToken(signal_), .seed = 5}; }
+  Runtime runtime() { return {.stop = StopToken(signal_), .seed = 5}; }
   static TrainBatch batch() {
     TrainBatch batch{.prefixes = {{}}, .sequences = {{}}};
     batch.sequences[0].blocks.push_back(TextBlock{{400, 5, 6, 7, 8, 402}});

@@ -41,7 +41,7 @@ TEST(Parse, SaysWhereAndWhatIsWrong) {
       {"[window]\nwidth = 2\n", "FILE:1:2: window: unknown table, did you mean 'rollout.window'?"},
       {"[quantum]\nx = 1\n",
        "FILE:1:2: quantum: unknown table, expected one of run, policy, data, rollout, grpo, "
-       "reward, rewards, optim, checkpoint, "
+       "reward, rewards, optim, checkpoint, parallel, "
        "monitor, eval, sft"},
       {"[[rewards]]\nkind = \"geneval\"\nwieght = 2\n",
        "FILE:3:1: rewards.0.wieght: unknown key, did you mean 'rewards.0.weight'?"},

@@ -66,11 +66,12 @@ TEST(Schema, BindsEveryMemberOfEveryConfig) {
   EXPECT_EQ(num_bound("optim.groups"), num_members<optim::GroupConfig>());
   EXPECT_EQ(num_bound("optim.ema"), num_members<optim::EmaConfig>());
   EXPECT_EQ(num_bound("checkpoint"), num_members<checkpoint::CheckpointConfig>());
+  EXPECT_EQ(num_bound("parallel"), num_members<parallel::ParallelConfig>());
   EXPECT_EQ(num_bound("monitor"), num_members<monitor::MonitorConfig>());
   EXPECT_EQ(num_bound("monitor.drift"), num_members<monitor::DriftConfig>());
   EXPECT_EQ(num_bound("eval"), num_members<EvalConfig>());
   EXPECT_EQ(num_bound("sft"), num_members<SftConfig>());
-  EXPECT_EQ(schema().size(), 22u);
+  EXPECT_EQ(schema().size(), 23u);
   const auto tops = std::ranges::count_if(schema(), [](const Section& s) { return s.key.find('.') == s.key.npos; });
   EXPECT_EQ(static_cast<size_t>(tops), num_members<Recipe>() + 1);  // [reward] and [[rewards]] are one member
 }

@@ -15,6 +15,7 @@ std::vector<Section> grpo_sections();
 std::vector<Section> reward_sections();
 std::vector<Section> optim_sections();
 std::vector<Section> checkpoint_sections();
+std::vector<Section> parallel_sections();
 std::vector<Section> monitor_sections();
 std::vector<Section> eval_sections();
 std::vector<Section> sft_sections();

@@ -1,6 +1,8 @@
 #include "base/clock.h"
 #include "data/prompt_file.h"
 #include "monitor/drift_monitor.h"
+#include "rollout/deal.h"
+#include "runtime/ranks.h"
 #include "train/build.h"
 #include "train/hooks/hooks.h"
 
@@ -18,16 +20,30 @@ class DriftHook : public StepHook, public Stateful {
 
   bool before_update(Step& step) override {
     if (!plan_.is_due(step.index)) return true;
-    run_.monitor.phase("probe");
+    run_.enter(step.number(), "probe");
     Stopwatch watch;
     rollout::RolloutRequest request = request_for(prompts_, config_.samples);
     request.step = 0;  // training's steps are keyed from 1
     request.stochastic = false;
     request.guidance.text_scale = run_.recipe.rollout.rollout_cfg_scale;
-    std::vector<data::Sample> samples;
-    for (auto& trajectory : run_.objective.engine()->rollout(request)) samples.push_back(std::move(trajectory.sample));
-    if (run_.runtime.stop.requested()) return false;  // the samples may have been cut short
-    monitor::DriftMonitor::Observation seen = monitor_.observe(step.number(), samples);
+    request.ranges = rollout::whole_groups({.num_prompts = static_cast<int64_t>(prompts_.size()),
+                                            .group_size = config_.samples,
+                                            .rank = run_.runtime.mesh.rank,
+                                            .num_ranks = run_.runtime.mesh.world_size});
+    monitor::DriftMonitor::Measured own, measured;  // of this rank's groups, of all
+    const bool drawn = uninterrupted(run_.runtime, [&] {
+      std::vector<data::Sample> samples;
+      for (auto& trajectory : run_.objective.engine()->rollout(request)) {
+        samples.push_back(std::move(trajectory.sample));
+      }
+      own = monitor_.measure(samples);
+      return !run_.runtime.stop.requested();  // they may have been cut short
+    });
+    if (!drawn) return false;
+    for (const auto& of_rank : gather(run_.runtime, own, "probe")) {
+      for (const auto& [name, values] : of_rank) measured[name].insert(values.begin(), values.end());
+    }
+    monitor::DriftMonitor::Observation seen = monitor_.observe(step.number(), measured);
     step.metrics.merge(seen.metrics);
     for (const monitor::DriftAlarm& alarm : seen.raised) run_.monitor.note(monitor::describe(alarm));
     if (config_.action == monitor::DriftAction::stop && !seen.raised.empty()) {

@@ -7,6 +7,7 @@
 #include "io/atomic_file.h"
 #include "io/step_folder.h"
 #include "monitor/samples_file.h"
+#include "runtime/ranks.h"
 #include "train/evaluator.h"
 #include "train/hooks/hooks.h"
 #include "train/step_metrics.h"
@@ -52,8 +53,11 @@ class EvaluationHook : public StepHook {
   /// meanwhile, nothing is written.
   void evaluate_as(Names names, double cfg_scale, int64_t steps_done) {
     std::erase_if(names, [&](const std::string& name) { return fs::exists(run_.folder.eval_file(name)); });
-    if (names.empty() || run_.runtime.stop.requested()) return;
-    run_.monitor.phase("eval");
+    const std::vector<std::string> missing =
+        from_root(run_.runtime, std::vector<std::string>(names.begin(), names.end()), "evaluation");
+    names = {missing.begin(), missing.end()};
+    if (names.empty() || stop_asked(run_.runtime)) return;
+    run_.enter(steps_done, "eval");
     const auto scope = steps_done > 0 ? averaged(run_) : std::nullopt;
     const bool keep = names.contains("before") || names.contains("after");
     EvalOptions options{.model = run_.recipe.policy.model,
@@ -66,7 +70,7 @@ class EvaluationHook : public StepHook {
                         .max_dropped = run_.recipe.reward.max_dropped};
     options.generation.guidance.text_scale = cfg_scale;
     const EvalResult result = run_.evaluator->evaluate(*run_.objective.policy(), options);
-    if (!result.complete) return;
+    if (!result.complete || !is_root(run_.runtime)) return;
     for (const std::string& name : names) {
       run_.monitor.note(fmt::format("eval {}: {} on {} prompts x {} ({})", name, describe(result), result.overall.count,
                                     options.num_samples, human_seconds(result.seconds)));
@@ -79,8 +83,11 @@ class EvaluationHook : public StepHook {
   /// From the file, so that a row is the same whether this process evaluated or one before it. False: there is none.
   bool add_scores(const std::string& name, Metrics& metrics) const {
     const fs::path file = run_.folder.eval_file(name);
-    if (!fs::exists(file)) return false;
-    for (const auto& [score, value] : scores_in(file).values) metrics["eval/" + score] = value;
+    std::vector<Metrics> scores;  // one, or none
+    if (is_root(run_.runtime) && fs::exists(file)) scores.push_back(scores_in(file).values);
+    scores = from_root(run_.runtime, scores, "evaluation");
+    if (scores.empty()) return false;
+    for (const auto& [score, value] : scores.front()) metrics["eval/" + score] = value;
     return true;
   }
 
@@ -93,20 +100,27 @@ class KeepBestHook : public StepHook {
   explicit KeepBestHook(const RunContext& run) : run_(run) {}
 
   bool after_update(Step& step) override {
+    if (!is_due(run_.recipe, step.number())) return true;
+    on_root(run_.runtime, step.number(), "best model", [&] { keep_best(step); });
+    return true;
+  }
+
+ private:
+  void keep_best(const Step& step) {
     const fs::path file = run_.folder.eval_file(io::step_name(step.number()));
-    if (!is_due(run_.recipe, step.number()) || !fs::exists(file)) return true;
+    if (!fs::exists(file)) return;
     const std::optional<double> score = scores_in(file).score;
     if (!score) {
       run_.monitor.note(
           fmt::format("warning: the evaluation after step {} has no score: it cannot be the best one "
                       "(reward.max_dropped = {})",
                       step.number(), run_.recipe.reward.max_dropped));
-      return true;
+      return;
     }
     const int64_t every = run_.recipe.eval.every;
     for (int64_t earlier = every; earlier < step.number(); earlier += every) {
       const fs::path other = run_.folder.eval_file(io::step_name(earlier));
-      if (fs::exists(other) && scores_in(other).score >= score) return true;  // none is less than any
+      if (fs::exists(other) && scores_in(other).score >= score) return;  // none is less than any
     }
     const fs::path fresh = run_.folder.path() / ".best.tmp-fresh";  // gone at the next start, should this process die
     {
@@ -115,10 +129,8 @@ class KeepBestHook : public StepHook {
     }
     io::replace_folder(fresh, run_.folder.best_model());
     run_.monitor.note(fmt::format("best score so far: {:.3f}, kept as {}", *score, run_.folder.best_model().string()));
-    return true;
   }
 
- private:
   RunContext run_;
 };
 

@@ -4,6 +4,8 @@
 #include <set>
 
 #include "monitor/samples_file.h"
+#include "runtime/ranks.h"
+#include "train/draw.h"
 #include "train/hooks/hooks.h"
 #include "train/sample_row.h"
 
@@ -29,19 +31,26 @@ class SampleHook : public StepHook {
     const bool is_due = step.number() == 1 || step.number() % config.sample_every == 0;
     if (step.trajectories.empty() || !is_due) return true;
     // One sample of each group in turn, so that the grid shows different prompts.
-    std::vector<monitor::SampleRow> rows;
-    std::set<std::string> ids;
+    std::vector<size_t> shown;
     for (int64_t g = 0; g < grpo.group_size; ++g) {
       for (int64_t p = 0; p < grpo.prompts_per_step; ++p) {
         const auto i = static_cast<size_t>(p * grpo.group_size + g);
-        if (static_cast<int64_t>(rows.size()) >= config.num_samples || i >= step.trajectories.size()) continue;
-        monitor::SampleRow row = sample_row(step.trajectories[i].sample, step.scores.terms, step.scores.scores[i]);
-        row.reward = step.advantages.rewards[i];
-        row.advantage = advantages_of(step, i);
-        // A prompt may come twice in a step: its second group is told apart by its place.
-        if (!ids.insert(row.sample.id).second) row.sample.id += fmt::format("@{}", p);
-        rows.push_back(std::move(row));
+        if (static_cast<int64_t>(shown.size()) >= config.num_samples || i >= step.trajectories.size()) continue;
+        shown.push_back(i);
       }
+    }
+    std::vector<data::Sample> samples = whole_samples(run_.runtime, step.trajectories, shown);
+    if (!is_root(run_.runtime)) return true;
+    std::vector<monitor::SampleRow> rows;
+    std::set<std::string> ids;
+    for (size_t k = 0; k < shown.size(); ++k) {
+      const size_t i = shown[k];
+      monitor::SampleRow row = sample_row(std::move(samples[k]), step.scores.terms, step.scores.scores[i]);
+      row.reward = step.advantages.rewards[i];
+      row.advantage = advantages_of(step, i);
+      // A prompt may come twice in a step: its second group is told apart by its place.
+      if (!ids.insert(row.sample.id).second) row.sample.id += fmt::format("@{}", step.trajectories[i].prompt_index);
+      rows.push_back(std::move(row));
     }
     monitor::write_samples(run_.folder.samples(step.number()), rows);
     return true;

@@ -1,4 +1,4 @@
-#include "cli/failure.h"
+#include "base/failure.h"
 
 #include <gtest/gtest.h>
 
@@ -6,7 +6,7 @@
 #include <new>
 #include <stdexcept>
 
-namespace unigrpo::cli {
+namespace unigrpo {
 namespace {
 
 Failure failure_of(void (*action)()) {
@@ -28,6 +28,15 @@ TEST(Failure, WhatIsNeitherFamilyIsAFailure) {
   EXPECT_EQ(failure_of([] { throw RuntimeFailure("disk full"); }).code, ExitCode::failed);
   EXPECT_EQ(failure_of([] { throw std::logic_error("ours"); }).code, ExitCode::failed);
   EXPECT_EQ(failure_of([] { throw std::bad_alloc(); }).line, "out of memory");
+}
+
+TEST(Failure, ALostPeerIsWorthAnotherTry) {
+  EXPECT_EQ(failure_of([] { throw PeerLost("rank {} is gone", 1); }).code, ExitCode::try_again);
+}
+
+TEST(Failure, WhatLibTorchTellsOfItsStackIsLeftOut) {
+  const char* text = "shapes differ\nException raised from check at a.cpp:3 (most recent call first):\nframe #0: f";
+  EXPECT_EQ(describe_failure(std::runtime_error(text)).line, "shapes differ");
 }
 
 TEST(Failure, ContextIsJoinedOutermostFirstAndKeepsTheFamilyOfItsCause) {
@@ -60,4 +69,4 @@ TEST(Failure, IsOneLineWhateverTheInputHolds) {
 }
 
 }  // namespace
-}  // namespace unigrpo::cli
+}  // namespace unigrpo

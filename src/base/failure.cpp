@@ -1,4 +1,4 @@
-#include "cli/failure.h"
+#include "base/failure.h"
 
 #include <new>
 #include <optional>
@@ -7,25 +7,18 @@
 #include "base/signals.h"
 #include "base/utf8.h"
 
-#ifdef UNIGRPO_WITH_TORCH
-#include <c10/util/Exception.h>
-#endif
-
-namespace unigrpo::cli {
+namespace unigrpo {
 namespace {
 
 std::string message_of(const std::exception& error) {
   if (dynamic_cast<const std::bad_alloc*>(&error)) return "out of memory";
-#ifdef UNIGRPO_WITH_TORCH
-  if (const auto* torch_error = dynamic_cast<const c10::Error*>(&error)) {
-    return torch_error->what_without_backtrace();
-  }
-#endif
-  return error.what();
+  const std::string text = error.what();
+  return text.substr(0, text.find("\nException raised from "));  // c10::Error goes on with a stack
 }
 
 std::optional<ExitCode> family_of(const std::exception& error) {
   if (dynamic_cast<const BadInput*>(&error)) return ExitCode::bad_input;
+  if (dynamic_cast<const PeerLost*>(&error)) return ExitCode::try_again;
   if (dynamic_cast<const RuntimeFailure*>(&error)) return ExitCode::failed;
   if (dynamic_cast<const Interrupted*>(&error)) return ExitCode::interrupted;
   return std::nullopt;
@@ -70,4 +63,4 @@ Failure describe_failure(const std::exception& error) {
   return {family.value_or(ExitCode::failed), one_line(text)};
 }
 
-}  // namespace unigrpo::cli
+}  // namespace unigrpo

@@ -1,0 +1,360 @@
+#include "parallel/comm.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <fstream>
+#include <numeric>
+#include <stdexcept>
+#include <string_view>
+#include <utility>
+
+#include "base/failure.h"
+#include "base/fault.h"
+#include "base/left_behind.h"
+#include "base/stacks.h"
+#include "parallel/transport.h"
+
+namespace unigrpo::parallel {
+namespace {
+
+/// A call that failed after so much of its deadline failed because of it.
+constexpr double kLateShare = 0.95;
+
+constexpr double kLeastSilence_s = 3;  // heartbeats come every second
+
+/// Below this many bytes a sum travels in one exchange of everything instead of two exchanges of shares.
+constexpr int64_t kSmallSum_bytes = 1 << 16;
+
+double clock_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+std::string described(const at::Tensor& tensor) {
+  return fmt::format("{} [{}]", c10::toString(tensor.scalar_type()), fmt::join(tensor.sizes(), ", "));
+}
+
+void require_sound(const at::Tensor& tensor, const char* purpose) {
+  if (!tensor.is_contiguous()) {
+    throw std::invalid_argument(fmt::format("{}: a tensor that is not contiguous, {} with strides [{}]", purpose,
+                                            described(tensor), fmt::join(tensor.strides(), ", ")));
+  }
+  if (!tensor.is_cpu()) {
+    throw std::invalid_argument(
+        fmt::format("{}: a tensor on {}, expected one on the CPU", purpose, c10::str(tensor.device())));
+  }
+}
+
+void require_summable(const at::Tensor& tensor, const char* purpose) {
+  require_sound(tensor, purpose);
+  if (tensor.scalar_type() == at::kBool) {
+    throw std::invalid_argument(fmt::format("{}: a sum of bool; flags travel as int32", purpose));
+  }
+}
+
+void require_gathered(const at::Tensor& all, const at::Tensor& mine, int64_t size, const char* purpose) {
+  require_sound(all, purpose);
+  require_sound(mine, purpose);
+  if (all.scalar_type() != mine.scalar_type() || all.numel() != size * mine.numel()) {
+    throw std::invalid_argument(
+        fmt::format("{}: {} is not that of {} ranks with {} each", purpose, described(all), size, described(mine)));
+  }
+}
+
+/// The memory of a tensor as uint8 [bytes].
+at::Tensor bytes_of(const at::Tensor& tensor) { return tensor.detach().view({-1}).view(at::kByte); }
+
+at::Tensor bytes_of(const std::string& text) {
+  return at::from_blob(const_cast<char*>(text.data()), {static_cast<int64_t>(text.size())}, at::kByte);
+}
+
+/// [size, n] -> [n], in rank order.
+at::Tensor sum_of_rows(const at::Tensor& rows) {
+  const bool low = rows.scalar_type() == at::kBFloat16 || rows.scalar_type() == at::kHalf;
+  at::Tensor sum = low ? rows[0].to(at::kFloat) : rows[0].clone();
+  for (int64_t r = 1; r < rows.size(0); ++r) sum.add_(rows[r]);
+  return low ? sum.to(rows.scalar_type()) : sum;
+}
+
+}  // namespace
+
+Comm::Comm(std::unique_ptr<Group> group, Options options, const Watch& watch)
+    : options_(std::move(options)),
+      group_(std::move(group)),
+      place_{.deadline_s = options_.deadlines.meeting_s},
+      start_s_(clock_s()),
+      watcher_({.rank = group_->rank(),
+                .size = group_->size(),
+                .token = watch.token,
+                .launcher = watch.launcher,
+                .silence_s = std::max(options_.deadlines.step_s, kLeastSilence_s),
+                .report = [this](const Verdict& verdict) { write_report(verdict); },
+                .abandon =
+                    [this](const Verdict& verdict) {
+                      if (options_.end_process)
+                        options_.end_process(fmt::format("{} ({})", verdict.text, where()), verdict);
+                    }},
+               watch.socket) {}
+
+Comm::~Comm() = default;
+
+int64_t Comm::rank() const { return group_->rank(); }
+int64_t Comm::size() const { return group_->size(); }
+double Comm::now_s() const { return clock_s() - start_s_; }
+
+void Comm::enter(int64_t step, const std::string& phase) {
+  const std::lock_guard lock(mutex_);
+  if (first_step_ < 0) first_step_ = step;
+  const Deadlines& deadlines = options_.deadlines;
+  const double deadline_s = phase == "save"           ? deadlines.save_s
+                            : step <= first_step_ + 1 ? deadlines.first_step_s
+                                                      : deadlines.step_s;
+  place_ = {.step = step, .phase = phase, .deadline_s = deadline_s};
+}
+
+void Comm::enter_end() {
+  const std::lock_guard lock(mutex_);
+  place_.phase = "end";
+  place_.deadline_s = options_.deadlines.save_s;
+}
+
+Comm::Place Comm::place() const {
+  const std::lock_guard lock(mutex_);
+  return place_;
+}
+
+void Comm::call(const char* kind, const char* purpose, const at::Tensor& tensor, int64_t bytes,
+                const std::function<void(double)>& work) {
+  const at::NoGradGuard no_grad;
+  const Place at = place();
+  const std::string what = described(tensor);
+  const double start_s = now_s();
+  calls_.begin(
+      {.kind = kind, .purpose = purpose, .phase = at.phase, .step = at.step, .what = what, .start_s = start_s});
+  watcher_.reached(calls_.count());
+  fault::point("collective");
+  if (fault::enabled.load(std::memory_order_relaxed)) fault::point(fmt::format("collective.{}", purpose));
+  try {
+    if (options_.check_calls) {
+      check_alike(fmt::format("{} of '{}', {}, call {}", kind, purpose, what, calls_.count()), at.deadline_s);
+    }
+    work(at.deadline_s);
+  } catch (const RuntimeFailure&) {
+    throw;  // unlike calls
+  } catch (const std::exception& cause) {
+    lost(now_s() - start_s > kLateShare * at.deadline_s, cause);
+  }
+  calls_.end(now_s(), bytes);
+}
+
+/// "step 3, update: all_reduce of 'gradients', call 57"; between calls "step 3, update, after call 57".
+std::string Comm::where() const {
+  const Place at = place();
+  const std::vector<Call> calls = calls_.last();
+  if (calls.empty()) return fmt::format("step {}, {}", at.step, at.phase);
+  const Call& call = calls.back();
+  if (call.end_s >= 0) return fmt::format("step {}, {}, after call {}", at.step, at.phase, call.number);
+  return fmt::format("step {}, {}: {} of '{}', call {}", call.step, call.phase, call.kind, call.purpose, call.number);
+}
+
+void Comm::lost(bool late, const std::exception& cause) {
+  constexpr double kPatience_s = 3;
+  const auto verdict = watcher_.why(late, kPatience_s);
+  throw PeerLost("{} ({})", verdict ? verdict->text : "a rank is lost: " + describe_failure(cause).line, where());
+}
+
+void Comm::failed(const std::string& line) { watcher_.failed(line); }
+
+std::optional<Verdict> Comm::verdict() const {
+  const std::lock_guard lock(mutex_);
+  return verdict_;
+}
+
+void Comm::set_run_folder(const std::filesystem::path& folder) {
+  const std::lock_guard lock(mutex_);
+  run_folder_ = folder;
+}
+
+/// On the watcher's thread. A report that cannot be written must not keep a rank from ending.
+void Comm::write_report(const Verdict& verdict) {
+  std::filesystem::path folder;
+  {
+    const std::lock_guard lock(mutex_);
+    verdict_ = verdict;
+    folder = run_folder_;
+  }
+  if (verdict.kind == Verdict::Kind::failed) return;  // that rank's own line says all
+  std::error_code error;
+  if (!std::filesystem::is_directory(folder, error)) return;
+  std::filesystem::create_directories(folder / "hang", error);
+  std::ofstream file(folder / "hang" / fmt::format("rank_{}.txt", rank()));
+  file << fmt::format("rank {}: {} ({})\n\nThe last calls:\n{}", rank(), verdict.text, where(), calls_.table())
+       << std::flush;  // what follows may fail
+  file << "\nThe threads:\n" << thread_stacks();
+}
+
+void Comm::check_alike(const std::string& description, double deadline_s) {
+  constexpr size_t kLength = 160;
+  std::string mine = description;
+  mine.resize(kLength, ' ');
+  at::Tensor all = at::empty({size() * static_cast<int64_t>(kLength)}, at::kByte);
+  exchange(all, bytes_of(mine), deadline_s);
+  const std::string_view texts(static_cast<const char*>(all.data_ptr()), static_cast<size_t>(all.numel()));
+  for (int64_t r = 0; r < size(); ++r) {
+    const std::string_view other = texts.substr(static_cast<size_t>(r) * kLength, kLength);
+    if (other == mine) continue;
+    throw RuntimeFailure("the ranks make unlike calls: rank {} {}; rank {} {}", rank(), description, r,
+                         other.substr(0, other.find_last_not_of(' ') + 1));
+  }
+}
+
+/// all: [size x n] bytes of all ranks in rank order, from everyone's [n].
+void Comm::exchange(at::Tensor& all, const at::Tensor& mine, double deadline_s) {
+  at::Tensor out = bytes_of(all);
+  const at::Tensor bytes = bytes_of(mine);
+  const std::vector<int64_t> counts(static_cast<size_t>(size()), bytes.numel());
+  group_->all_to_all(out, bytes.repeat({size()}), counts, counts, deadline_s);
+}
+
+/// all: [size x n]; returns the sum of everyone's share `rank`, [n].
+at::Tensor Comm::scattered_sum(const at::Tensor& all, double deadline_s) {
+  const at::Tensor shares = at::empty_like(all);
+  at::Tensor out = bytes_of(shares);
+  const std::vector<int64_t> counts(static_cast<size_t>(size()), out.numel() / size());
+  group_->all_to_all(out, bytes_of(all), counts, counts, deadline_s);
+  return sum_of_rows(shares.view({size(), -1}));
+}
+
+void Comm::all_reduce(at::Tensor& tensor, const char* purpose) {
+  require_summable(tensor, purpose);
+  const int64_t n = tensor.numel(), element = tensor.element_size();
+  if (n * element <= kSmallSum_bytes) {
+    call("all_reduce", purpose, tensor, (size() - 1) * n * element, [&](double deadline_s) {
+      const at::Tensor all = at::empty({size(), n}, tensor.options());
+      at::Tensor flat = all.view({-1});
+      exchange(flat, tensor, deadline_s);
+      tensor.copy_(sum_of_rows(all).view(tensor.sizes()));
+    });
+    return;
+  }
+  const int64_t share = (n + size() - 1) / size();
+  call("all_reduce", purpose, tensor, 2 * (size() - 1) * share * element, [&](double deadline_s) {
+    at::Tensor padded = at::zeros({size() * share}, tensor.options());
+    padded.narrow(0, 0, n).copy_(tensor.view({-1}));
+    const at::Tensor sum = scattered_sum(padded, deadline_s);
+    exchange(padded, sum, deadline_s);
+    tensor.copy_(padded.narrow(0, 0, n).view(tensor.sizes()));
+  });
+}
+
+void Comm::broadcast(at::Tensor& tensor, int64_t root, const char* purpose) {
+  require_sound(tensor, purpose);
+  at::Tensor bytes = bytes_of(tensor);
+  call("broadcast", purpose, tensor, rank() == root ? (size() - 1) * bytes.numel() : 0, [&](double deadline_s) {
+    if (bytes.numel() > 0) group_->broadcast(bytes, root, deadline_s);
+  });
+}
+
+void Comm::all_gather(at::Tensor& all, const at::Tensor& mine, const char* purpose) {
+  require_gathered(all, mine, size(), purpose);
+  call("all_gather", purpose, mine, (size() - 1) * mine.numel() * mine.element_size(),
+       [&](double deadline_s) { exchange(all, mine, deadline_s); });
+}
+
+void Comm::reduce_scatter(at::Tensor& mine, const at::Tensor& all, const char* purpose) {
+  require_gathered(all, mine, size(), purpose);
+  require_summable(all, purpose);
+  call("reduce_scatter", purpose, mine, (size() - 1) * mine.numel() * mine.element_size(),
+       [&](double deadline_s) { mine.copy_(scattered_sum(all, deadline_s).view(mine.sizes())); });
+}
+
+void Comm::all_to_all(at::Tensor& out, const at::Tensor& in, const std::vector<int64_t>& out_counts,
+                      const std::vector<int64_t>& in_counts, const char* purpose) {
+  require_sound(out, purpose);
+  require_sound(in, purpose);
+  const auto bytes_of_rows = [&](const at::Tensor& tensor, const std::vector<int64_t>& counts) {
+    const int64_t rows = std::accumulate(counts.begin(), counts.end(), int64_t{0});
+    if (tensor.dim() == 0 || tensor.size(0) != rows || static_cast<int64_t>(counts.size()) != size() ||
+        std::ranges::any_of(counts, [](int64_t count) { return count < 0; })) {
+      throw std::invalid_argument(fmt::format("{}: {} does not hold [{}] rows of {} ranks", purpose, described(tensor),
+                                              fmt::join(counts, ", "), size()));
+    }
+    const int64_t row = rows == 0 ? 0 : tensor.numel() / rows * tensor.element_size();
+    std::vector<int64_t> bytes;
+    for (const int64_t count : counts) bytes.push_back(count * row);
+    return bytes;
+  };
+  const std::vector<int64_t> out_bytes = bytes_of_rows(out, out_counts), in_bytes = bytes_of_rows(in, in_counts);
+  at::Tensor received = bytes_of(out);
+  const int64_t sent = bytes_of(in).numel() - in_bytes[static_cast<size_t>(rank())];
+  // The shapes differ between ranks, so that a description of them would too.
+  call("all_to_all", purpose, at::empty({0}, in.options()), sent,
+       [&](double deadline_s) { group_->all_to_all(received, bytes_of(in), out_bytes, in_bytes, deadline_s); });
+}
+
+std::vector<std::string> Comm::gather_bytes(const std::string& mine, const char* purpose) {
+  const auto length = static_cast<int64_t>(mine.size());
+  std::vector<std::string> all;
+  call("gather_bytes", purpose, at::empty({0}, at::kByte), (size() - 1) * (length + 8), [&](double deadline_s) {
+    at::Tensor lengths = at::empty({size()}, at::kLong);
+    exchange(lengths, at::full({1}, length, at::kLong), deadline_s);
+    const std::vector<int64_t> out_counts(lengths.data_ptr<int64_t>(), lengths.data_ptr<int64_t>() + size());
+    at::Tensor out = at::empty({lengths.sum().item<int64_t>()}, at::kByte);
+    group_->all_to_all(out, bytes_of(mine).repeat({size()}), out_counts,
+                       std::vector<int64_t>(static_cast<size_t>(size()), length), deadline_s);
+    const char* at = static_cast<const char*>(out.data_ptr());
+    for (const int64_t count : out_counts) {
+      all.emplace_back(at, static_cast<size_t>(count));
+      at += count;
+    }
+  });
+  return all;
+}
+
+void Comm::barrier(const char* purpose) {
+  const at::Tensor mine = at::zeros({1}, at::kByte);
+  call("barrier", purpose, mine, size() - 1, [&](double deadline_s) {
+    at::Tensor all = at::empty({size()}, at::kByte);
+    exchange(all, mine, deadline_s);
+  });
+}
+
+void Comm::vote(const std::exception_ptr& mine, const char* purpose) {
+  std::string ballot;  // nothing, or the exit code and the line
+  if (mine) {
+    try {
+      std::rethrow_exception(mine);
+    } catch (const PeerLost&) {
+      throw;  // nobody is there to vote
+    } catch (const std::exception& error) {
+      const Failure failure = describe_failure(error);
+      ballot = static_cast<char>(failure.code) + failure.line;
+    } catch (...) {
+      ballot = static_cast<char>(ExitCode::failed) + std::string("unknown exception");
+    }
+  }
+  const std::vector<std::string> ballots = gather_bytes(ballot, purpose);
+  const auto first = std::ranges::find_if(ballots, [](const std::string& each) { return !each.empty(); });
+  if (first == ballots.end()) return;
+  watcher_.ends_by_itself();  // however long that takes, and whoever is first
+  if (first - ballots.begin() == rank()) std::rethrow_exception(mine);
+  const auto code = static_cast<ExitCode>(static_cast<unsigned char>(first->front()));
+  const std::string line = first->substr(1);
+  if (code == ExitCode::bad_input) throw BadInput("{}", line);
+  if (code == ExitCode::interrupted) throw Interrupted(line);
+  throw RuntimeFailure("{}", line);
+}
+
+void Comm::together(const char* purpose, const std::function<void()>& work) {
+  std::exception_ptr failure;
+  try {
+    work();
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  vote(failure, purpose);
+}
+
+}  // namespace unigrpo::parallel

@@ -1,0 +1,126 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <exception>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "parallel/calls.h"
+#include "parallel/watcher.h"
+
+namespace unigrpo::parallel {
+
+class Group;
+
+/// How long a rank waits for the others, seconds.
+struct Deadlines {
+  double meeting_s = 300, first_step_s = 300, step_s = 120, save_s = 600;
+};
+
+/// A rank as the others know it.
+struct Peer {
+  int64_t rank = 0, local_rank = 0, pid = 0;
+  std::string host = {}, device = {};
+  std::string cpus = {};  // that it may run on, "0-3,8"
+};
+
+/// Collectives among the ranks of a group: all of them make the same calls in the same order, from one thread.
+///
+/// `purpose` names the call in errors, hang reports and byte counts ("rewards", "gradients"). Tensors are contiguous
+/// and on the CPU, of the same shape and dtype on all ranks (all_to_all apart); another one is refused
+/// (std::invalid_argument), since c10d would take as many elements in a row from the first one on. Sums are taken in
+/// rank order and have the same bits on all ranks, bf16 and half in float32; bool is refused, which Gloo would *or*.
+/// Throws PeerLost where a rank is gone or the deadline passes.
+class Comm {
+ public:
+  struct Options {
+    Deadlines deadlines = {};
+    std::vector<Peer> peers = {};  // by rank
+    bool check_calls = false;      // compare each call with the other ranks' before it is made: another exchange each
+    /// Ends the process: a rank is lost, and this one does not notice by itself, since it makes no call.
+    std::function<void(const std::string& line, const Verdict& verdict)> end_process = {};
+  };
+  /// How the ranks watch each other, beside their calls.
+  struct Watch {
+    WatchSocket socket = {};
+    std::string token = {}, launcher = {};
+  };
+  Comm(std::unique_ptr<Group> group, Options options, const Watch& watch);
+  ~Comm();
+  Comm(const Comm&) = delete;
+  Comm& operator=(const Comm&) = delete;
+
+  int64_t rank() const;
+  int64_t size() const;
+  const std::vector<Peer>& peers() const { return options_.peers; }
+
+  /// What is being worked on from here on: named in errors and hang reports. The deadline is that of "save", of the
+  /// first step entered and the one after it (the first may be the evaluation before training), or of a step.
+  void enter(int64_t step, const std::string& phase);
+  /// All is done but for other ranks, which may still be writing.
+  void enter_end();
+
+  void all_reduce(at::Tensor& tensor, const char* purpose);
+  void broadcast(at::Tensor& tensor, int64_t root, const char* purpose);
+  void all_gather(at::Tensor& all, const at::Tensor& mine, const char* purpose);      // all: [size x n], mine: [n]
+  void reduce_scatter(at::Tensor& mine, const at::Tensor& all, const char* purpose);  // all: [size x n], mine: [n]
+  /// in_counts[r] rows of `in` go to rank r, out_counts[r] rows of `out` come from it, in rank order.
+  void all_to_all(at::Tensor& out, const at::Tensor& in, const std::vector<int64_t>& out_counts,
+                  const std::vector<int64_t>& in_counts, const char* purpose);
+  /// Of all ranks, on all ranks; any lengths.
+  std::vector<std::string> gather_bytes(const std::string& mine, const char* purpose);
+  void barrier(const char* purpose);
+
+  /// Where a rank has an error (not null), all throw that of the first such rank: BadInput, Interrupted, or else a
+  /// RuntimeFailure, with its line.
+  void vote(const std::exception_ptr& mine, const char* purpose);
+  /// Runs `work`, then votes on how it ended.
+  void together(const char* purpose, const std::function<void()>& work);
+
+  const CallRecord& calls() const { return calls_; }
+
+  /// The run folder: where a rank is lost, hang/rank_N.txt in it gets the last calls and the stacks of all threads.
+  void set_run_folder(const std::filesystem::path& folder);
+  /// This rank ends with an error of its own: the others end with exit code 75 and quote the line.
+  void failed(const std::string& line);
+  /// Why the run cannot go on; known once PeerLost was thrown.
+  std::optional<Verdict> verdict() const;
+
+ private:
+  struct Place {
+    int64_t step = 0;
+    std::string phase = "meeting";
+    double deadline_s = 0;
+  };
+  Place place() const;
+  /// Makes one call of c10d's or several, which count as one; `bytes`: what this rank sends.
+  void call(const char* kind, const char* purpose, const at::Tensor& tensor, int64_t bytes,
+            const std::function<void(double deadline_s)>& work);
+  void check_alike(const std::string& description, double deadline_s);
+  [[noreturn]] void lost(bool late, const std::exception& cause);
+  std::string where() const;
+  void write_report(const Verdict& verdict);
+  void exchange(at::Tensor& all, const at::Tensor& mine, double deadline_s);
+  at::Tensor scattered_sum(const at::Tensor& all, double deadline_s);
+  double now_s() const;
+
+  Options options_;
+  std::unique_ptr<Group> group_;
+  CallRecord calls_;
+  mutable std::mutex mutex_;  // of what the watcher's thread reads
+  Place place_;
+  std::filesystem::path run_folder_;
+  std::optional<Verdict> verdict_;
+  int64_t first_step_ = -1;
+  double start_s_ = 0;
+  Watcher watcher_;  // last: its thread uses the others
+};
+
+}  // namespace unigrpo::parallel

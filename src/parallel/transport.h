@@ -1,0 +1,67 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "parallel/world.h"
+
+/// All that is used of LibTorch's c10d, which transport.cpp alone sees. What goes wrong here is a std::exception of
+/// c10d's or Gloo's making; those who call say whose fault it is.
+namespace unigrpo::parallel {
+
+/// Texts by name that every rank sees, held by rank 0's process (or torchrun's agent). Calls may block for as long as
+/// the network does, whatever time c10d was given: make them on a thread that can be left behind.
+class Store {
+ public:
+  /// Opens or finds the store of this world. `patience_s`: for each call.
+  Store(const World& world, double patience_s);
+  ~Store();
+  Store(const Store&) = delete;
+  Store& operator=(const Store&) = delete;
+
+  void set(const std::string& key, const std::string& value);
+  /// Sets it where it is not there yet; returns what stands.
+  std::string claim(const std::string& key, const std::string& value);
+  std::optional<std::string> find(const std::string& key);
+
+ private:
+  friend class Group;
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+/// A group of ranks that exchange bytes over Gloo. Blocking calls, made by all ranks in one order; tensors are
+/// contiguous and on the CPU.
+class Group {
+ public:
+  struct Options {
+    std::string name;
+    int64_t rank = 0, size = 1;
+    bool one_machine = false;  // then over the loopback interface alone
+    double timeout_s = 300;    // of making it
+  };
+  Group(Store& store, const Options& options);
+  ~Group();
+  Group(const Group&) = delete;
+  Group& operator=(const Group&) = delete;
+
+  int64_t rank() const { return rank_; }
+  int64_t size() const { return size_; }
+
+  /// Piece r of `in` (counts in bytes) goes to rank r; piece r of `out` comes from rank r. Both are uint8 vectors.
+  void all_to_all(at::Tensor& out, const at::Tensor& in, std::vector<int64_t> out_counts,
+                  std::vector<int64_t> in_counts, double timeout_s);
+  void broadcast(at::Tensor& bytes, int64_t root, double timeout_s);
+
+ private:
+  struct Impl;
+  int64_t rank_, size_;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace unigrpo::parallel

@@ -1,0 +1,28 @@
+#include "recipe/sections/builder.h"
+#include "recipe/sections/sections.h"
+
+namespace unigrpo::recipe {
+namespace {
+
+using parallel::ParallelConfig;
+
+constexpr double kOneDay = 86400;
+
+Section parallel_section() {
+  return Builder("parallel", "a run on several ranks; one process ignores it",
+                 [](Recipe& r, size_t) -> auto& { return r.parallel; })
+      .row("meeting_timeout_s", &ParallelConfig::meeting_timeout_s, "seconds until all ranks must have come",
+           between(1, kOneDay))
+      .row("first_step_timeout_s", &ParallelConfig::first_step_timeout_s,
+           "seconds that a rank waits for the others in the first step, and before it", between(1, kOneDay))
+      .row("step_timeout_s", &ParallelConfig::step_timeout_s,
+           "the same in later steps; longer than the slowest reward may take", between(1, kOneDay))
+      .row("save_timeout_s", &ParallelConfig::save_timeout_s, "the same while a checkpoint or model is written",
+           between(1, kOneDay));
+}
+
+}  // namespace
+
+std::vector<Section> parallel_sections() { return {parallel_section()}; }
+
+}  // namespace unigrpo::recipe

@@ -1,0 +1,212 @@
+#include "train/draw.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <iterator>
+#include <map>
+#include <string>
+#include <utility>
+
+#include "base/clock.h"
+#include "base/failure.h"
+#include "base/signals.h"
+#include "data/sample_bytes.h"
+#include "reward/score_bytes.h"
+#include "rollout/deal.h"
+#include "rollout/outline.h"
+#include "runtime/ranks.h"
+
+namespace unigrpo::train {
+namespace {
+
+using rollout::SampleRange;
+using rollout::Trajectory;
+
+/// Where a sample stands in a step: its prompt, and its place in the group, from 0.
+struct Place {
+  int64_t prompt = 0, sample = 0;
+  auto operator<=>(const Place&) const = default;
+};
+
+template <typename Bytes, SameAs<Place> T>
+void fields(Bytes& bytes, T& place) {
+  bytes(place.prompt, place.sample);
+}
+
+/// What a rank tells the others when it is done.
+struct Told {
+  int signal = 0;  // that asked it to stop: what it holds may have been cut short
+  double rollout_seconds = 0;
+  std::vector<std::string> outlines = {};
+  std::vector<Place> judged = {};  // rows of the table
+  reward::ScoreTable table = {};
+  std::string missing = {};  // why reward.on_error = stop ends the run
+};
+
+template <typename Bytes, SameAs<Told> T>
+void fields(Bytes& bytes, T& told) {
+  bytes(told.signal, told.rollout_seconds, told.outlines, told.judged, told.table, told.missing);
+}
+
+/// Has the samples of a rank judged: as they come, or all at the end.
+class Judging {
+ public:
+  Judging(reward::Rewarder& rewarder, std::span<const SampleRange> ranges, bool at_once)
+      : rewarder_(rewarder), at_once_(at_once) {
+    for (size_t p = 0; p < ranges.size(); ++p) {
+      first_row_.push_back(places_.size());
+      for (int64_t g = 0; g < ranges[p].count; ++g) {
+        places_.push_back({static_cast<int64_t>(p), ranges[p].first + g});
+      }
+    }
+    waiting_.resize(at_once ? 0 : places_.size());
+  }
+
+  void take(int64_t p, std::vector<data::Sample> group) {
+    if (at_once_) {
+      rewarder_.submit(first_row_[p], std::move(group));
+    } else {
+      std::ranges::move(group, waiting_.begin() + static_cast<std::ptrdiff_t>(first_row_[p]));
+    }
+  }
+
+  const std::vector<Place>& places() const { return places_; }
+  std::vector<data::Sample>& waiting() { return waiting_; }
+
+  /// Scores, row by row of places().
+  reward::ScoreTable collect() {
+    if (!waiting_.empty()) rewarder_.submit(0, std::move(waiting_));
+    return rewarder_.collect();
+  }
+
+  /// Groups that were cut, put together again on the rank of their first sample. `groups`: what each rank held.
+  void unite(const std::vector<std::map<Place, data::Sample>>& groups) {
+    std::map<Place, data::Sample> whole;
+    for (const Place& place : places_) {
+      if (place.sample != 0) continue;
+      const auto images = waiting_[first_row_[place.prompt]].images;  // the prompt's own, which did not travel
+      for (const auto& held : groups) {
+        for (const auto& [other, sample] : held) {
+          if (other.prompt == place.prompt) (whole[other] = sample).images = images;
+        }
+      }
+    }
+    places_.clear();
+    waiting_.clear();
+    for (auto& [place, sample] : whole) {
+      places_.push_back(place);
+      waiting_.push_back(std::move(sample));
+    }
+  }
+
+ private:
+  reward::Rewarder& rewarder_;
+  const bool at_once_;
+  std::vector<size_t> first_row_;      // [P]
+  std::vector<Place> places_;          // [rows]
+  std::vector<data::Sample> waiting_;  // [rows]
+};
+
+/// All that ranks have told, in the order of places.
+Batch joined(const Runtime& runtime, const std::vector<Told>& all, std::vector<Trajectory> own, int64_t first_sample) {
+  std::map<Place, Trajectory> trajectories;
+  std::map<Place, std::vector<reward::Score>> scores;
+  const auto add = [&](Trajectory trajectory) {
+    const Place place{trajectory.prompt_index, trajectory.sample_index - first_sample};
+    trajectories[place] = std::move(trajectory);
+  };
+  for (Trajectory& trajectory : own) add(std::move(trajectory));
+  Batch batch;
+  for (size_t rank = 0; rank < all.size(); ++rank) {
+    const Told& told = all[rank];
+    batch.rollout_seconds = std::max(batch.rollout_seconds, told.rollout_seconds);
+    if (static_cast<int64_t>(rank) != runtime.mesh.rank) {
+      for (const std::string& outline : told.outlines) add(rollout::from_outline(outline));
+    }
+    for (size_t i = 0; i < told.judged.size(); ++i) scores[told.judged[i]] = told.table.scores[i];
+    if (!told.missing.empty() && !batch.missing) {
+      batch.missing = std::make_exception_ptr(PeerLost("rank {}: {}", rank, told.missing));
+    }
+  }
+  batch.scores.terms = all.front().table.terms;
+  batch.scores.weights = all.front().table.weights;
+  batch.scores.modality = all.front().table.modality;
+  for (auto& [place, trajectory] : trajectories) {
+    batch.trajectories.push_back(std::move(trajectory));
+    batch.scores.scores.push_back(std::move(scores[place]));
+  }
+  return batch;
+}
+
+}  // namespace
+
+std::optional<Batch> draw(rollout::RolloutEngine& engine, reward::Rewarder& rewarder, const Runtime& runtime,
+                          DrawRequest request) {
+  const rollout::Deal deal{.num_prompts = static_cast<int64_t>(request.rollout.prompts.size()),
+                           .group_size = request.rollout.group_size,
+                           .rank = runtime.mesh.rank,
+                           .num_ranks = runtime.mesh.world_size};
+  const bool united = rollout::cuts_groups(deal) && rewarder.wants_groups();
+  request.rollout.ranges = rollout::ranges_of(deal);
+  Judging judging(rewarder, request.rollout.ranges, request.judge_at_once && !united);
+  request.rollout.on_group = [&](int64_t p, std::vector<data::Sample> group) { judging.take(p, std::move(group)); };
+  Stopwatch watch;
+  std::vector<Trajectory> own;
+  try {
+    own = engine.rollout(request.rollout);
+  } catch (const Interrupted&) {  // in the middle of a forward: the others learn of it below
+  }
+  Told told{.rollout_seconds = watch.seconds()};
+  if (request.on_sampled) request.on_sampled();
+  if (united) {
+    std::map<Place, data::Sample> held;
+    for (size_t i = 0; i < own.size(); ++i) held[judging.places()[i]] = judging.waiting()[i];
+    const auto groups = gather(runtime, held, "groups");
+    if (stop_asked(runtime)) return std::nullopt;
+    judging.unite(groups);
+  }
+  std::exception_ptr missing;
+  if (!runtime.stop.requested()) {
+    try {
+      told.table = judging.collect();
+    } catch (const reward::MissingScores& error) {
+      missing = std::current_exception();
+      told.missing = error.what();
+      told.table = error.table;
+    } catch (const Interrupted&) {  // by a stop
+    }
+    told.judged = judging.places();
+  }
+  told.signal = runtime.stop.number();
+  if (!runtime.comm) {
+    if (told.signal != 0) return std::nullopt;
+    return Batch{std::move(own), std::move(told.table), told.rollout_seconds, missing};
+  }
+  for (const Trajectory& trajectory : own) told.outlines.push_back(rollout::to_outline(trajectory));
+  const std::vector<Told> all = gather(runtime, told, "rewards");
+  for (const Told& other : all) {
+    if (other.signal == 0) continue;
+    runtime.stop.request(other.signal);
+    return std::nullopt;
+  }
+  Batch batch = joined(runtime, all, std::move(own), request.rollout.first_sample);
+  if (missing) batch.missing = missing;
+  return batch;
+}
+
+std::vector<data::Sample> whole_samples(const Runtime& runtime, std::span<const Trajectory> trajectories,
+                                        std::span<const size_t> rows) {
+  std::map<size_t, data::Sample> held;
+  for (const size_t row : rows) {
+    if (!trajectories[row].is_outline) held[row] = trajectories[row].sample;
+  }
+  std::vector<data::Sample> samples;
+  std::map<size_t, data::Sample> all;
+  for (auto& of_rank : gather(runtime, held, "samples")) all.merge(of_rank);
+  if (!is_root(runtime)) return samples;
+  for (const size_t row : rows) samples.push_back(std::move(all.at(row)));
+  return samples;
+}
+
+}  // namespace unigrpo::train

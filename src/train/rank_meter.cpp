@@ -1,0 +1,70 @@
+#include "train/rank_meter.h"
+
+#include <algorithm>
+#include <limits>
+#include <map>
+#include <vector>
+
+#include "parallel/comm.h"
+#include "runtime/ranks.h"
+
+namespace unigrpo::train {
+namespace {
+
+int64_t bytes_sent(const parallel::Comm& comm) {
+  int64_t bytes = 0;
+  for (const auto& [purpose, totals] : comm.calls().totals()) bytes += totals.bytes;
+  return bytes;
+}
+
+/// What a rank says of its step.
+struct Seen {
+  double peak_bytes = 0, bytes_sent = 0;
+  std::map<uint64_t, double> calls = {};  // number -> seconds in it
+};
+
+template <typename Bytes, SameAs<Seen> T>
+void fields(Bytes& bytes, T& seen) {
+  bytes(seen.peak_bytes, seen.bytes_sent, seen.calls);
+}
+
+}  // namespace
+
+void RankMeter::begin() {
+  if (!runtime_.comm) return;
+  calls_before_ = runtime_.comm->calls().count();
+  bytes_before_ = bytes_sent(*runtime_.comm);
+}
+
+void RankMeter::measure(double seconds, Metrics& out) {
+  Seen own{.peak_bytes = peak_bytes(runtime_.device)};
+  if (runtime_.comm) {
+    own.bytes_sent = static_cast<double>(bytes_sent(*runtime_.comm) - bytes_before_);
+    for (const parallel::Call& call : runtime_.comm->calls().last()) {
+      if (call.number > calls_before_) own.calls[call.number] = call.end_s - call.start_s;
+    }
+  }
+  const std::vector<Seen> all = gather(runtime_, own, "metrics");
+  double peak = 0, sent = 0, working = 0;
+  std::vector<double> waited(all.size(), 0.0);
+  for (const Seen& seen : all) {
+    peak = std::max(peak, seen.peak_bytes);
+    sent += seen.bytes_sent;
+  }
+  for (const auto& [number, in_it] : own.calls) {
+    double shortest = in_it;
+    for (const Seen& seen : all) shortest = std::min(shortest, seen.calls.at(number));
+    working += shortest;
+    for (size_t rank = 0; rank < all.size(); ++rank) waited[rank] += all[rank].calls.at(number) - shortest;
+  }
+  out["memory/peak_bytes"] = peak;
+  if (!runtime_.comm || seconds <= 0) return;
+  const auto [least, most] = std::ranges::minmax_element(waited);
+  out["parallel/bytes_sent"] = sent;
+  out["parallel/comm_share"] = working / seconds;
+  out["parallel/wait_share_min"] = *least / seconds;
+  out["parallel/wait_share_max"] = *most / seconds;
+  out["parallel/slowest_rank"] = static_cast<double>(least - waited.begin());
+}
+
+}  // namespace unigrpo::train

@@ -1,0 +1,193 @@
+"""Several ranks give the result of one process.
+
+usage: equality_test.py UNIGRPO DATA [TEST ...]    UNIGRPO: the binary; DATA: tests/data
+"""
+
+import json
+import math
+import pathlib
+import struct
+import sys
+import tempfile
+import unittest
+import zlib
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
+import ranks_run  # noqa: E402
+import tiny_run  # noqa: E402
+
+BINARY = DATA = ""
+FIFTH = {"prompt": "a green square", "tag": "colors", "include": [{"class": "square", "count": 1, "color": "green"}]}
+BASE = {"grpo.prompts_per_step": 5, "grpo.group_size": 3, "policy.dtype": "float32", "checkpoint.every": 0,
+        "monitor.num_samples": 100, "run.num_steps": 6}
+# Text decides: a reward of 8-bit pixels takes a rounding of latents for a step of its own, in one process with other
+# micro-batches as on ranks (gradient norms 1e-5 apart within 5 steps).
+REWARDS = """kind = "text_rules"
+pattern = "[a-f]"
+[[rewards]]
+name = "vowel"
+kind = "text_rules"
+pattern = "[aeiou]"
+weight = 0.5
+[[rewards]]
+kind = "saturation"
+weight = 0.0
+"""
+# What depends on how the step is spread over ranks, and what is noise about 0 with unchanged weights.
+SPREAD = ("parallel/", "time/", "throughput/", "memory/", "optim/micro_batches")
+ONE_PROCESS = 0
+
+
+def red_square(size=64):
+    """A PNG."""
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    rows = b"".join(b"\0" + bytes((200, 40, 40)) * size for _ in range(size))
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", size, size, 8, 2, 0, 0, 0)) +
+            chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+
+
+PNG = red_square()
+
+
+class Equality(unittest.TestCase):
+    """Each test runs one recipe in one process and on ranks, and compares all that the runs say of themselves."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.holder = tempfile.TemporaryDirectory(prefix="unigrpo-equality-")
+        cls.count = 0
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.holder.cleanup()
+
+    def fresh(self):
+        type(self).count += 1
+        folder = pathlib.Path(self.holder.name) / f"run-{self.count}"
+        folder.mkdir()
+        tiny_run.write_inputs(folder, DATA)
+        recipe = (folder / "tiny.toml").read_text()
+        (folder / "tiny.toml").write_text(recipe.replace('kind = "saturation"\n', REWARDS))
+        with (folder / "prompts.jsonl").open("a") as file:
+            file.write(json.dumps(FIFTH) + "\n")
+        return folder
+
+    def train(self, size, settings, folder=None, code=0, resume=False, fault="", command="train", base=BASE):
+        folder = folder or self.fresh()
+        sets = [part for key, value in {**base, **settings}.items() for part in ("--set", f"{key}={value}")]
+        results = ranks_run.run(BINARY, size, command, "tiny.toml", *sets, *(["--resume"] if resume else []), cwd=folder,
+                                fault=fault)
+        for rank, (got, _, stderr) in enumerate(results):
+            if code is not None:
+                self.assertEqual(got, code, f"rank {rank} of {size}: {stderr}")
+        return folder / "runs/tiny"
+
+    def check_metrics(self, run, reference):
+        rows, wanted = tiny_run.metrics_of(run, steady=False), tiny_run.metrics_of(reference, steady=False)
+        self.assertEqual([row["step"] for row in rows], [row["step"] for row in wanted])
+        for row, want in zip(rows, wanted):
+            names = {name for name in want if not name.startswith(SPREAD)}
+            self.assertEqual({name for name in row if not name.startswith(SPREAD)}, names)
+            for name in names:
+                what = f"step {row['step']}, {name}: {row[name]}, one process has {want[name]}"
+                first = row["step"] <= 1 and name.startswith(("reward/", "text/length", "text/entropy", "text/truncated",
+                                                              "advantage/", "eval/"))
+                if first or want[name] is None or row[name] is None:
+                    self.assertEqual(row[name], want[name], what)
+                elif name == "optim/grad_norm":
+                    self.assertTrue(math.isclose(row[name], want[name], rel_tol=1e-5), what)
+                else:
+                    self.assertTrue(abs(row[name] - want[name]) <= 1e-5 * abs(want[name]) + 1e-6, what)
+
+    def check(self, run, reference):
+        """The equality table: what step 1 drew to the bit, every step's numbers, the weights at the end."""
+        for file in sorted((reference / "samples/step_000001").iterdir()):
+            same = (run / "samples/step_000001" / file.name).read_bytes()
+            if file.suffix == ".png":
+                self.assertEqual(same, file.read_bytes(), file.name)
+                continue
+            for row, want in zip(same.splitlines(), file.read_bytes().splitlines(), strict=True):
+                self.assertEqual(json.loads(row), json.loads(want))
+        self.check_metrics(run, reference)
+        (last,) = (reference / "checkpoints").glob("step_*")
+        for part in last.glob("*.safetensors"):
+            if part.stem in ("policy", "ema"):
+                self.assertLess(ranks_run.distance(run / "checkpoints" / last.name / part.name, part), 1e-5, part.stem)
+        self.assertEqual(tiny_run.files_in(run / "final"), tiny_run.files_in(reference / "final"))
+
+    def same(self, settings, sizes=(2, 3)):
+        reference = self.train(ONE_PROCESS, settings)
+        for size in sizes:
+            with self.subTest(ranks=size):
+                self.check(self.train(size, settings), reference)
+
+    def test_twenty_steps(self):
+        self.same({"run.num_steps": 20, "optim.ema.enabled": "true", "eval.prompts": "prompts.jsonl", "eval.every": 10,
+                   "eval.keep_best": "true"}, sizes=(2, 3, 4))
+
+    def test_where_ranks_outnumber_prompts(self):
+        self.same({"grpo.group_size": 4}, sizes=(6,))
+
+    def test_a_rank_may_hold_nothing(self):
+        self.same({"grpo.prompts_per_step": 1, "run.num_steps": 3}, sizes=(4,))
+
+    def test_lora(self):
+        self.same({"policy.train": "lora", "policy.lora.rank": 4, "policy.lora.alpha": 8, "grpo.text.kl_beta": 0.1})
+
+    def test_frozen_experts(self):
+        self.same({"policy.freeze": '["*_moe_gen*"]'}, sizes=(2,))
+
+    def test_several_optimizer_steps(self):
+        self.same({"grpo.num_minibatches": 2})
+
+    def test_one_micro_batch_a_row(self):
+        self.same({"grpo.micro_batch_tokens": 60}, sizes=(2,))
+
+    def test_resampling(self):
+        self.same({"grpo.advantage.zero_std": "resample", "grpo.group_size": 2})
+
+    def test_running_statistics(self):
+        self.same({"grpo.advantage.statistics": "running"})
+
+    def test_two_turns(self):
+        # The second turn reads the first one's image, in 8 bits: see REWARDS.
+        self.same({"rollout.episode": '["text", "image", "text", "image"]', "run.num_steps": 3, "optim.lr": 1e-5}, sizes=(2,))
+
+    def test_supervised(self):
+        rows = [{"prompt": "a red square", "target": [{"type": "text", "text": "one square"}, {"type": "image", "path": "a.png"}]},
+                {"prompt": "two turns", "target": [{"type": "image", "path": "a.png"}, {"type": "text", "text": "again"},
+                                                   {"type": "image", "path": "a.png"}]},
+                {"prompt": "what is it?", "images": ["a.png"], "target": [{"type": "text", "text": "a square"}]}]
+        settings = {"sft.output": "trained", "sft.batch_size": 5, "sft.timesteps_per_image": 2, "sft.prompt_dropout": 0.3,
+                    "data.prompts": "rows.jsonl", "grpo.micro_batch_tokens": 100, "optim.lr": 1e-3}
+        self.same_supervised(settings, rows)
+
+    def test_supervised_on_the_embedded_world(self):
+        self.same_supervised({"sft.output": "trained", "sft.batch_size": 6, "sft.num_examples": 40, "sft.edit": 0.3,
+                              "sft.self_correct": 0.3, "sft.describe": 0.2, "sft.prompt_dropout": 0.3})
+
+    def test_autoencoder(self):
+        self.same_supervised({"sft.output": "trained", "sft.batch_size": 4, "sft.stage": "autoencoder", "optim.lr": 1e-4})
+
+    def same_supervised(self, settings, rows=()):
+        runs = []
+        for size in (ONE_PROCESS, 2, 5):
+            folder = self.fresh()
+            (folder / "a.png").write_bytes(PNG)
+            (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+            base = {"policy.dtype": "float32", "checkpoint.every": 0, "run.num_steps": 5}
+            runs.append(self.train(size, settings, folder=folder, command="sft", base=base))
+        for run in runs[1:]:
+            self.check_metrics(run, runs[0])
+            name = "checkpoints/step_000005/policy.safetensors"
+            self.assertLess(ranks_run.distance(run / name, runs[0] / name), 1e-5)
+            self.assertEqual(tiny_run.files_in(run.parent.parent / "trained"),
+                             tiny_run.files_in(runs[0].parent.parent / "trained"))
+
+    def test_workers(self):
+        self.same({"run.threads": 2}, sizes=(2,))
+
+
+if __name__ == "__main__":
+    ranks_run.main(unittest, sys.modules[__name__])

@@ -1,0 +1,84 @@
+"""Starts the binary as several ranks, as a launcher would, and reads what two runs have in common."""
+
+import array
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import tiny_run
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start(binary, size, *arguments, cwd, fault=""):
+    """One process a rank; rank 0 comes first. cwd: of all, or a list of one each."""
+    port = free_port()
+    folders = cwd if isinstance(cwd, list) else [cwd] * size
+    ranks = []
+    for rank in range(size):
+        env = {**tiny_run.environment(fault), "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size),
+               "LOCAL_WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+               "OMP_WAIT_POLICY": "PASSIVE"}
+        ranks.append(subprocess.Popen(tiny_run.command(binary, *arguments), cwd=folders[rank], env=env, stdin=subprocess.DEVNULL,
+                                      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"))
+    return ranks
+
+
+def finish(ranks):
+    """[(exit code, stdout, stderr)], by rank. Nobody is left, whatever happens."""
+    try:
+        outputs = [rank.communicate(timeout=tiny_run.TIMEOUT_S) for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    return [(rank.returncode, *output) for rank, output in zip(ranks, outputs)]
+
+
+def run(binary, size, *arguments, cwd, fault=""):
+    """The same for one process (size 0), which is nobody's rank."""
+    if size == 0:
+        result = tiny_run.run(binary, *arguments, cwd=cwd, fault=fault)
+        return [(result.returncode, result.stdout, result.stderr)]
+    return finish(start(binary, size, *arguments, cwd=cwd, fault=fault))
+
+
+def tensors_in(path):
+    """{name: array of floats} of a safetensors file of float32 (and bf16) tensors."""
+    data = pathlib.Path(path).read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    tensors = {}
+    for name, entry in json.loads(data[8:8 + length]).items():
+        if name == "__metadata__":
+            continue
+        first, last = entry["data_offsets"]
+        raw = data[8 + length + first:8 + length + last]
+        if entry["dtype"] == "BF16":
+            raw = b"".join(b"\0\0" + raw[i:i + 2] for i in range(0, len(raw), 2))
+        tensors[name] = array.array("f", raw) if entry["dtype"] in ("F32", "BF16") else raw
+    return tensors
+
+
+def distance(path, other):
+    """|a - b| / |b| over all tensors of two files of one layout."""
+    a, b = tensors_in(path), tensors_in(other)
+    assert a.keys() == b.keys(), (path, other)
+    apart = size = 0.0
+    for name, values in b.items():
+        assert len(a[name]) == len(values), name
+        apart += sum((x - y) ** 2 for x, y in zip(a[name], values))
+        size += sum(y * y for y in values)
+    return (apart / size) ** 0.5
+
+
+def main(unittest, module):
+    """usage: X_test.py UNIGRPO DATA [TEST ...]"""
+    module.BINARY, module.DATA = sys.argv[1], sys.argv[2]
+    os.environ.pop("UNIGRPO_FAULT", None)
+    unittest.main(argv=[sys.argv[0], *sys.argv[3:]])
