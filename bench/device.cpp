@@ -21,6 +21,7 @@
 #include "flow/time_grid.h"
 #include "grpo/update.h"
 #include "policy/load.h"
+#include "prompts.h"
 #include "rollout/engine.h"
 #include "rollout/text_decoder.h"
 #include "runtime/runtime.h"
@@ -31,7 +32,7 @@ namespace {
 using namespace unigrpo;
 using Clock = std::chrono::steady_clock;
 
-constexpr int64_t kTextRows = 64, kImageRows = 4, kPromptTokens = 16;
+constexpr int64_t kTextRows = 64, kImageRows = 4;
 
 struct Options {
   std::string model, device = "cuda", dtype = "bfloat16";
@@ -105,21 +106,9 @@ void row(const std::string& phase, const std::vector<double>& seconds, double it
               flop / median / 1e12, 100 * flop / median / limits.flop_s);
 }
 
-std::vector<policy::Context> read_prompts(policy::TextPolicy& policy, int64_t rows) {
-  std::vector<policy::Context> contexts(rows);
-  std::vector<policy::Context*> pointers;
-  std::vector<std::vector<int64_t>> ids(rows);
-  for (int64_t i = 0; i < rows; ++i) {
-    pointers.push_back(&contexts[i]);
-    for (int64_t k = 0; k < kPromptTokens; ++k) ids[i].push_back((7 * i + 3 * k) % policy.tokenizer().vocab_size());
-  }
-  policy.append_text(pointers, ids);
-  return contexts;
-}
-
 void bench_text(const Bench& bench, const Limits& limits) {
   policy::UnifiedPolicy& policy = *bench.policy;
-  std::vector<policy::Context> contexts = read_prompts(policy, kTextRows);
+  std::vector<policy::Context> contexts = bench::read_prompts(policy, kTextRows);
   auto opened = [&](size_t i) {
     return rollout::TextRow(&contexts[i], {.sample = i, .purpose = Purpose::text_sampling}, int64_t{1} << 20);
   };
@@ -140,7 +129,7 @@ void bench_text(const Bench& bench, const Limits& limits) {
 
 void bench_images(const Bench& bench, const Limits& limits) {
   policy::UnifiedPolicy& policy = *bench.policy;
-  std::vector<policy::Context> contexts = read_prompts(policy, kImageRows);
+  std::vector<policy::Context> contexts = bench::read_prompts(policy, kImageRows);
   std::vector<const policy::Context*> rows;
   for (const policy::Context& context : contexts) rows.push_back(&context);
   const policy::LatentGrid grid = policy.grid_for(bench.options.image_size);

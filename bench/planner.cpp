@@ -22,6 +22,7 @@
 #include "planner/selftest.h"
 #include "planner/simulate.h"
 #include "planner/waves.h"
+#include "sequence_cost.h"
 
 namespace {
 
@@ -110,16 +111,7 @@ Row search_row(const std::filesystem::path& data, int repeats) {
 }
 
 Row flexible_row(int repeats) {
-  SequenceCost cost{.alpha1 = 5.128e-6,
-                    .alpha2 = 0.1839576,
-                    .beta = 629.3563,
-                    .comm_ms_per_token = {{1, 0.0}},
-                    .tokens_per_rank = 6450};
-  const double speed[] = {119.5, 104.1, 96.5, 10.33, 5.94, 4.87};
-  for (int i = 0; i < 6; ++i) {
-    const double degree = std::pow(2, i + 1);
-    cost.comm_ms_per_token[static_cast<int64_t>(degree)] = 16.0 * 32 * 4096 / 1048576 / degree / speed[i];
-  }
+  const SequenceCost cost = bench::cost_7b();
   RandomStream random({.seed = 512});
   std::vector<int64_t> lengths;
   for (int i = 0; i < 512; ++i)

@@ -14,11 +14,13 @@
 #include "planner/model_shape.h"
 #include "planner/search.h"
 #include "planner/waves.h"
+#include "sequence_cost.h"
 
 namespace {
 
 using namespace unigrpo;
 using namespace unigrpo::planner;
+using bench::cost_7b;
 
 constexpr int64_t kTokens = 4096;
 
@@ -93,20 +95,6 @@ void plan_tables() {
 }
 
 // ---- flexible sequences ----
-
-SequenceCost cost_7b() {
-  SequenceCost cost{.alpha1 = 5.128e-6,
-                    .alpha2 = 0.1839576,
-                    .beta = 629.3563,
-                    .comm_ms_per_token = {{1, 0.0}},
-                    .tokens_per_rank = 6450};
-  const double speed[] = {119.5, 104.1, 96.5, 10.33, 5.94, 4.87};
-  for (int i = 0; i < 6; ++i) {
-    const double degree = std::pow(2, i + 1);
-    cost.comm_ms_per_token[static_cast<int64_t>(degree)] = 16.0 * 32 * 4096 / 1048576 / degree / speed[i];
-  }
-  return cost;
-}
 
 double step_ms(const SequenceCost& cost, const std::vector<int64_t>& lengths) {
   const auto step = assign_step(cost, full_attention(lengths), 64);

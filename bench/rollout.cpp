@@ -24,6 +24,7 @@
 #include "flow/time_grid.h"
 #include "kernels/linear.h"
 #include "policy/load.h"
+#include "prompts.h"
 #include "rollout/text_decoder.h"
 #include "tensor/rng.h"
 
@@ -32,7 +33,7 @@ namespace {
 using namespace unigrpo;
 using Clock = std::chrono::steady_clock;
 
-constexpr int64_t kTextRows = 8, kImageRows = 4, kPromptTokens = 16;
+constexpr int64_t kTextRows = 8, kImageRows = 4;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
@@ -139,21 +140,8 @@ void row(const std::string& phase, int64_t per_step, const char* unit, const Lim
               100 * flop_s / limits.product_flop_s, read_s / 1e9, 100 * read_s / limits.read_bytes_s);
 }
 
-/// Contexts that have read a prompt of some ids.
-std::vector<policy::Context> read_prompts(policy::TextPolicy& policy, int64_t rows) {
-  std::vector<policy::Context> contexts(rows);
-  std::vector<policy::Context*> pointers;
-  std::vector<std::vector<int64_t>> ids(rows);
-  for (int64_t i = 0; i < rows; ++i) {
-    pointers.push_back(&contexts[i]);
-    for (int64_t k = 0; k < kPromptTokens; ++k) ids[i].push_back((7 * i + 3 * k) % policy.tokenizer().vocab_size());
-  }
-  policy.append_text(pointers, ids);
-  return contexts;
-}
-
 void bench_text(policy::TextPolicy& policy, const Limits& limits, int steps) {
-  std::vector<policy::Context> contexts = read_prompts(policy, kTextRows);
+  std::vector<policy::Context> contexts = bench::read_prompts(policy, kTextRows);
   auto opened = [&](size_t i) {
     return rollout::TextRow(&contexts[i], {.sample = i, .purpose = Purpose::text_sampling}, int64_t{1} << 20);
   };
@@ -171,7 +159,7 @@ void bench_text(policy::TextPolicy& policy, const Limits& limits, int steps) {
 }
 
 void bench_images(policy::UnifiedPolicy& policy, int64_t image_size, const Limits& limits, int steps) {
-  std::vector<policy::Context> contexts = read_prompts(policy, kImageRows);
+  std::vector<policy::Context> contexts = bench::read_prompts(policy, kImageRows);
   const std::vector<const policy::Context*> rows = {&contexts[0], &contexts[1], &contexts[2], &contexts[3]};
   const policy::LatentGrid grid = policy.grid_for(image_size);
   at::Tensor x =

@@ -58,12 +58,7 @@ void on_root(const Runtime& runtime, int64_t step, const char* purpose, const st
 }
 
 bool uninterrupted(const Runtime& runtime, const std::function<bool()>& work, const char* purpose) {
-  bool done = false;
-  try {
-    done = work();
-  } catch (const Interrupted&) {
-  }
-  return !any_stopped(runtime, !done, purpose);
+  return !any_stopped(runtime, !completed(work), purpose);
 }
 
 void agree(const Runtime& runtime, const std::exception_ptr& mine, const char* purpose) {
