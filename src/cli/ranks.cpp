@@ -76,6 +76,7 @@ int run_on_several(const parallel::World& world, const std::function<Preparation
       throw BadInput("policy.device: several ranks run on the CPU alone so far; got '{}' in one of {}",
                      prepared.runtime.device.str(), world.size);
     }
+    parallel::check_shape(prepared.shape, world.size);
   } catch (const std::exception& error) {
     prepared.terms.failure = describe_failure(error);
   }
@@ -92,6 +93,7 @@ int run_on_several(const parallel::World& world, const std::function<Preparation
   comm.set_run_folder(prepared.run_folder);
   share_cores(runtime);
   try {
+    runtime.groups = std::make_shared<parallel::Groups>(parallel::make_groups(runtime.comm, prepared.shape));
     const int code = work(runtime);
     comm.enter_end();
     comm.barrier("end");

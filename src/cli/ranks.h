@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <functional>
 
+#include "parallel/groups.h"
 #include "parallel/meeting.h"
 #include "runtime/runtime.h"
 
@@ -13,6 +14,7 @@ struct Preparation {
   Runtime runtime = {};        // of one process
   parallel::Terms terms = {};  // build, LibTorch and command line are added
   parallel::Deadlines deadlines = {};
+  parallel::GroupShape shape = {};
   std::filesystem::path run_folder = {};  // for reports of hangs; empty: none
 };
 

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstring>
 #include <fstream>
+#include <mutex>
 #include <numeric>
 #include <stdexcept>
 #include <string_view>
@@ -80,119 +81,187 @@ at::Tensor sum_of_rows(const at::Tensor& rows) {
 
 }  // namespace
 
-Comm::Comm(std::unique_ptr<Group> group, Options options, const Watch& watch)
-    : options_(std::move(options)),
-      group_(std::move(group)),
-      place_{.deadline_s = options_.deadlines.meeting_s},
-      start_s_(clock_s()),
-      watcher_({.rank = group_->rank(),
-                .size = group_->size(),
-                .token = watch.token,
-                .launcher = watch.launcher,
-                .silence_s = std::max(options_.deadlines.step_s, kLeastSilence_s),
-                .report = [this](const Verdict& verdict) { write_report(verdict); },
-                .abandon =
-                    [this](const Verdict& verdict) {
-                      if (options_.end_process)
-                        options_.end_process(fmt::format("{} ({})", verdict.text, where()), verdict);
-                    }},
-               watch.socket) {}
+/// What the groups of a process have in common: where it stands, what it has called, who watches it.
+struct Comm::Shared {
+  struct Place {
+    int64_t step = 0;
+    std::string phase = "meeting";
+    double deadline_s = 0;
+  };
+
+  Shared(MakeGroup make, int64_t rank_, int64_t size, Options options_, const Watch& watch)
+      : options(std::move(options_)),
+        rank(rank_),
+        make_group(std::move(make)),
+        place{.deadline_s = options.deadlines.meeting_s},
+        start_s(clock_s()),
+        watcher({.rank = rank,
+                 .size = size,
+                 .token = watch.token,
+                 .launcher = watch.launcher,
+                 .silence_s = std::max(options.deadlines.step_s, kLeastSilence_s),
+                 .report = [this](const Verdict& found) { write_report(found); },
+                 .abandon =
+                     [this](const Verdict& found) {
+                       if (options.end_process) options.end_process(fmt::format("{} ({})", found.text, where()), found);
+                     }},
+                watch.socket) {}
+
+  double now_s() const { return clock_s() - start_s; }
+  Place current_place() const;
+  std::string where() const;
+  [[noreturn]] void lost(bool late, const std::exception& cause);
+  void write_report(const Verdict& found);
+
+  const Options options;
+  const int64_t rank;    // in the world
+  MakeGroup make_group;  // until the store is closed
+  CallRecord calls;
+  mutable std::mutex mutex;  // of what the watcher's thread reads
+  Place place;
+  std::filesystem::path run_folder;
+  std::optional<Verdict> verdict;
+  int64_t first_step = -1;
+  double start_s = 0;
+  Watcher watcher;  // last: its thread uses the others
+};
+
+Comm::Shared::Place Comm::Shared::current_place() const {
+  const std::lock_guard lock(mutex);
+  return place;
+}
+
+/// "step 3, update: all_reduce of 'gradients', call 57"; between calls "step 3, update, after call 57".
+std::string Comm::Shared::where() const {
+  const Place at = current_place();
+  const std::vector<Call> last = calls.last();
+  if (last.empty()) return fmt::format("step {}, {}", at.step, at.phase);
+  const Call& call = last.back();
+  if (call.end_s >= 0) return fmt::format("step {}, {}, after call {}", at.step, at.phase, call.number);
+  return fmt::format("step {}, {}: {} of '{}', call {}", call.step, call.phase, call.kind, call.purpose, call.number);
+}
+
+void Comm::Shared::lost(bool late, const std::exception& cause) {
+  constexpr double kPatience_s = 3;
+  const auto found = watcher.why(late, kPatience_s);
+  throw PeerLost("{} ({})", found ? found->text : "a rank is lost: " + describe_failure(cause).line, where());
+}
+
+/// On the watcher's thread. A report that cannot be written must not keep a rank from ending.
+void Comm::Shared::write_report(const Verdict& found) {
+  std::filesystem::path folder;
+  {
+    const std::lock_guard lock(mutex);
+    verdict = found;
+    folder = run_folder;
+  }
+  if (found.kind == Verdict::Kind::failed) return;  // that rank's own line says all
+  std::error_code error;
+  if (!std::filesystem::is_directory(folder, error)) return;
+  std::filesystem::create_directories(folder / "hang", error);
+  std::ofstream file(folder / "hang" / fmt::format("rank_{}.txt", rank));
+  file << fmt::format("rank {}: {} ({})\n\nThe last calls:\n{}", rank, found.text, where(), calls.table())
+       << std::flush;  // what follows may fail
+  file << "\nThe threads:\n" << thread_stacks();
+}
+
+Comm::Comm(MakeGroup make_group, int64_t rank, int64_t size, Options options, const Watch& watch)
+    : group_(make_group("data", rank, size)), peers_(options.peers) {
+  shared_ = std::make_shared<Shared>(std::move(make_group), rank, size, std::move(options), watch);
+}
+
+Comm::Comm(std::shared_ptr<Shared> shared, std::unique_ptr<Group> group, std::vector<Peer> peers)
+    : group_(std::move(group)), peers_(std::move(peers)), shared_(std::move(shared)) {}
 
 Comm::~Comm() = default;
 
+std::shared_ptr<Comm> Comm::subgroup(const std::vector<int64_t>& ranks, const std::string& name) const {
+  const auto own = std::ranges::find(ranks, rank());
+  if (own == ranks.end() || std::ranges::any_of(ranks, [&](int64_t r) { return r < 0 || r >= size(); })) {
+    throw std::invalid_argument(
+        fmt::format("group '{}' of ranks {}: made by rank {} of {}", name, fmt::join(ranks, ", "), rank(), size()));
+  }
+  if (ranks.size() == 1) return nullptr;
+  if (!shared_->make_group) throw std::logic_error("group '" + name + "' is made after the store was closed");
+  std::vector<Peer> peers;
+  std::string full_name = name;
+  for (const int64_t r : ranks) {
+    peers.push_back(peers_[static_cast<size_t>(r)]);
+    full_name += fmt::format("/{}", peers.back().rank);
+  }
+  const double deadline_s = shared_->options.deadlines.meeting_s;
+  const auto made = std::make_shared<std::unique_ptr<Group>>();  // by a thread that may be left behind
+  const auto late = std::runtime_error(fmt::format("group '{}' did not come together within {:g} s", name, deadline_s));
+  try {
+    const bool came = run_leavable(
+        {}, {},
+        [made, make = shared_->make_group, full_name, index = own - ranks.begin(), size = ranks.size()] {
+          *made = make(full_name, index, static_cast<int64_t>(size));
+        },
+        deadline_s);
+    if (!came) throw late;
+  } catch (const std::exception& cause) {
+    shared_->lost(/*late=*/false, cause);
+  }
+  return std::shared_ptr<Comm>(new Comm(shared_, std::move(*made), std::move(peers)));
+}
+
+void Comm::close_store() { shared_->make_group = nullptr; }
+
 int64_t Comm::rank() const { return group_->rank(); }
 int64_t Comm::size() const { return group_->size(); }
-double Comm::now_s() const { return clock_s() - start_s_; }
+const CallRecord& Comm::calls() const { return shared_->calls; }
 
 void Comm::enter(int64_t step, const std::string& phase) {
-  const std::lock_guard lock(mutex_);
-  if (first_step_ < 0) first_step_ = step;
-  const Deadlines& deadlines = options_.deadlines;
-  const double deadline_s = phase == "save"           ? deadlines.save_s
-                            : step <= first_step_ + 1 ? deadlines.first_step_s
-                                                      : deadlines.step_s;
-  place_ = {.step = step, .phase = phase, .deadline_s = deadline_s};
+  const std::lock_guard lock(shared_->mutex);
+  if (shared_->first_step < 0) shared_->first_step = step;
+  const Deadlines& deadlines = shared_->options.deadlines;
+  const double deadline_s = phase == "save"                   ? deadlines.save_s
+                            : step <= shared_->first_step + 1 ? deadlines.first_step_s
+                                                              : deadlines.step_s;
+  shared_->place = {.step = step, .phase = phase, .deadline_s = deadline_s};
 }
 
 void Comm::enter_end() {
-  const std::lock_guard lock(mutex_);
-  place_.phase = "end";
-  place_.deadline_s = options_.deadlines.save_s;
-}
-
-Comm::Place Comm::place() const {
-  const std::lock_guard lock(mutex_);
-  return place_;
+  const std::lock_guard lock(shared_->mutex);
+  shared_->place.phase = "end";
+  shared_->place.deadline_s = shared_->options.deadlines.save_s;
 }
 
 void Comm::call(const char* kind, const char* purpose, const at::Tensor& tensor, int64_t bytes,
                 const std::function<void(double)>& work) {
   const at::NoGradGuard no_grad;
-  const Place at = place();
+  const Shared::Place at = shared_->current_place();
   const std::string what = described(tensor);
-  const double start_s = now_s();
-  calls_.begin(
-      {.kind = kind, .purpose = purpose, .phase = at.phase, .step = at.step, .what = what, .start_s = start_s});
-  watcher_.reached(calls_.count());
+  const double start_s = shared_->now_s();
+  CallRecord& calls = shared_->calls;
+  calls.begin({.kind = kind, .purpose = purpose, .phase = at.phase, .step = at.step, .what = what, .start_s = start_s});
+  shared_->watcher.reached(calls.count());
   fault::point("collective");
   if (fault::enabled.load(std::memory_order_relaxed)) fault::point(fmt::format("collective.{}", purpose));
   try {
-    if (options_.check_calls) {
-      check_alike(fmt::format("{} of '{}', {}, call {}", kind, purpose, what, calls_.count()), at.deadline_s);
+    if (shared_->options.check_calls) {
+      check_alike(fmt::format("{} of '{}', {}, call {}", kind, purpose, what, calls.count()), at.deadline_s);
     }
     work(at.deadline_s);
   } catch (const RuntimeFailure&) {
     throw;  // unlike calls
   } catch (const std::exception& cause) {
-    lost(now_s() - start_s > kLateShare * at.deadline_s, cause);
+    shared_->lost(shared_->now_s() - start_s > kLateShare * at.deadline_s, cause);
   }
-  calls_.end(now_s(), bytes);
+  calls.end(shared_->now_s(), bytes);
 }
 
-/// "step 3, update: all_reduce of 'gradients', call 57"; between calls "step 3, update, after call 57".
-std::string Comm::where() const {
-  const Place at = place();
-  const std::vector<Call> calls = calls_.last();
-  if (calls.empty()) return fmt::format("step {}, {}", at.step, at.phase);
-  const Call& call = calls.back();
-  if (call.end_s >= 0) return fmt::format("step {}, {}, after call {}", at.step, at.phase, call.number);
-  return fmt::format("step {}, {}: {} of '{}', call {}", call.step, call.phase, call.kind, call.purpose, call.number);
-}
-
-void Comm::lost(bool late, const std::exception& cause) {
-  constexpr double kPatience_s = 3;
-  const auto verdict = watcher_.why(late, kPatience_s);
-  throw PeerLost("{} ({})", verdict ? verdict->text : "a rank is lost: " + describe_failure(cause).line, where());
-}
-
-void Comm::failed(const std::string& line) { watcher_.failed(line); }
+void Comm::failed(const std::string& line) { shared_->watcher.failed(line); }
 
 std::optional<Verdict> Comm::verdict() const {
-  const std::lock_guard lock(mutex_);
-  return verdict_;
+  const std::lock_guard lock(shared_->mutex);
+  return shared_->verdict;
 }
 
 void Comm::set_run_folder(const std::filesystem::path& folder) {
-  const std::lock_guard lock(mutex_);
-  run_folder_ = folder;
-}
-
-/// On the watcher's thread. A report that cannot be written must not keep a rank from ending.
-void Comm::write_report(const Verdict& verdict) {
-  std::filesystem::path folder;
-  {
-    const std::lock_guard lock(mutex_);
-    verdict_ = verdict;
-    folder = run_folder_;
-  }
-  if (verdict.kind == Verdict::Kind::failed) return;  // that rank's own line says all
-  std::error_code error;
-  if (!std::filesystem::is_directory(folder, error)) return;
-  std::filesystem::create_directories(folder / "hang", error);
-  std::ofstream file(folder / "hang" / fmt::format("rank_{}.txt", rank()));
-  file << fmt::format("rank {}: {} ({})\n\nThe last calls:\n{}", rank(), verdict.text, where(), calls_.table())
-       << std::flush;  // what follows may fail
-  file << "\nThe threads:\n" << thread_stacks();
+  const std::lock_guard lock(shared_->mutex);
+  shared_->run_folder = folder;
 }
 
 void Comm::check_alike(const std::string& description, double deadline_s) {
@@ -338,7 +407,7 @@ void Comm::vote(const std::exception_ptr& mine, const char* purpose) {
   const std::vector<std::string> ballots = gather_bytes(ballot, purpose);
   const auto first = std::ranges::find_if(ballots, [](const std::string& each) { return !each.empty(); });
   if (first == ballots.end()) return;
-  watcher_.ends_by_itself();  // however long that takes, and whoever is first
+  shared_->watcher.ends_by_itself();  // however long that takes, and whoever is first
   if (first - ballots.begin() == rank()) std::rethrow_exception(mine);
   const auto code = static_cast<ExitCode>(static_cast<unsigned char>(first->front()));
   const std::string line = first->substr(1);

@@ -7,7 +7,6 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -31,7 +30,11 @@ struct Peer {
   std::string cpus = {};  // that it may run on, "0-3,8"
 };
 
-/// Collectives among the ranks of a group: all of them make the same calls in the same order, from one thread.
+/// Makes a group of `size` ranks in which this one is `rank`; all of them ask for the same name.
+using MakeGroup = std::function<std::unique_ptr<Group>(const std::string& name, int64_t rank, int64_t size)>;
+
+/// Collectives among the ranks of a group, all of the world or some: all of them make the same calls in the same order,
+/// from one thread.
 ///
 /// `purpose` names the call in errors, hang reports and byte counts ("rewards", "gradients"). Tensors are contiguous
 /// and on the CPU, of the same shape and dtype on all ranks (all_to_all apart); another one is refused
@@ -52,14 +55,22 @@ class Comm {
     WatchSocket socket = {};
     std::string token = {}, launcher = {};
   };
-  Comm(std::unique_ptr<Group> group, Options options, const Watch& watch);
+  /// All ranks of the world.
+  Comm(MakeGroup make_group, int64_t rank, int64_t size, Options options, const Watch& watch);
   ~Comm();
   Comm(const Comm&) = delete;
   Comm& operator=(const Comm&) = delete;
 
+  /// Some of these ranks, this one among them, in the order given: the same place, deadlines, watcher and record of
+  /// calls. The ranks make their subgroups in one order; those with different ranks may share a name. Null for one
+  /// rank. Throws PeerLost where they do not come together within the meeting's deadline.
+  std::shared_ptr<Comm> subgroup(const std::vector<int64_t>& ranks, const std::string& name) const;
+  /// No more subgroups: rank 0 lets go of the store where they are made.
+  void close_store();
+
   int64_t rank() const;
   int64_t size() const;
-  const std::vector<Peer>& peers() const { return options_.peers; }
+  const std::vector<Peer>& peers() const { return peers_; }  // of this group, in its order
 
   /// What is being worked on from here on: named in errors and hang reports. The deadline is that of "save", of the
   /// first step entered and the one after it (the first may be the evaluation before training), or of a step.
@@ -84,7 +95,7 @@ class Comm {
   /// Runs `work`, then votes on how it ended.
   void together(const char* purpose, const std::function<void()>& work);
 
-  const CallRecord& calls() const { return calls_; }
+  const CallRecord& calls() const;  // of this rank, in whatever group
 
   /// The run folder: where a rank is lost, hang/rank_N.txt in it gets the last calls and the stacks of all threads.
   void set_run_folder(const std::filesystem::path& folder);
@@ -94,33 +105,18 @@ class Comm {
   std::optional<Verdict> verdict() const;
 
  private:
-  struct Place {
-    int64_t step = 0;
-    std::string phase = "meeting";
-    double deadline_s = 0;
-  };
-  Place place() const;
+  struct Shared;  // by all groups of this process
+  Comm(std::shared_ptr<Shared> shared, std::unique_ptr<Group> group, std::vector<Peer> peers);
   /// Makes one call of c10d's or several, which count as one; `bytes`: what this rank sends.
   void call(const char* kind, const char* purpose, const at::Tensor& tensor, int64_t bytes,
             const std::function<void(double deadline_s)>& work);
   void check_alike(const std::string& description, double deadline_s);
-  [[noreturn]] void lost(bool late, const std::exception& cause);
-  std::string where() const;
-  void write_report(const Verdict& verdict);
   void exchange(at::Tensor& all, const at::Tensor& mine, double deadline_s);
   at::Tensor scattered_sum(const at::Tensor& all, double deadline_s);
-  double now_s() const;
 
-  Options options_;
   std::unique_ptr<Group> group_;
-  CallRecord calls_;
-  mutable std::mutex mutex_;  // of what the watcher's thread reads
-  Place place_;
-  std::filesystem::path run_folder_;
-  std::optional<Verdict> verdict_;
-  int64_t first_step_ = -1;
-  double start_s_ = 0;
-  Watcher watcher_;  // last: its thread uses the others
+  std::vector<Peer> peers_;
+  std::shared_ptr<Shared> shared_;  // last: the watcher says goodbye before the connections close
 };
 
 }  // namespace unigrpo::parallel

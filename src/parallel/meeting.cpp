@@ -196,12 +196,14 @@ class Meeting {
       all_came_ = true;
     }
     const Comm::Watch watch = watch_link(one_machine);
-    auto group = std::make_unique<Group>(*store_, Group::Options{.name = "data",
-                                                                 .rank = world_.rank,
-                                                                 .size = world_.size,
-                                                                 .one_machine = one_machine,
-                                                                 .timeout_s = options_.deadlines.meeting_s + kLate_s});
-    comm_ = std::make_shared<Comm>(std::move(group), options_, watch);
+    const double timeout_s = options_.deadlines.meeting_s + kLate_s;
+    MakeGroup make_group = [store = store_, one_machine, timeout_s](const std::string& name, int64_t rank,
+                                                                    int64_t size) {
+      return std::make_unique<Group>(
+          *store,
+          Group::Options{.name = name, .rank = rank, .size = size, .one_machine = one_machine, .timeout_s = timeout_s});
+    };
+    comm_ = std::make_shared<Comm>(std::move(make_group), world_.rank, world_.size, options_, watch);
     comm_->barrier("meeting");
   }
 
@@ -261,7 +263,7 @@ class Meeting {
   const World world_;
   const Card card_;
   Comm::Options options_;
-  std::shared_ptr<Store> store_;  // rank 0's lasts as long as the meeting's object
+  std::shared_ptr<Store> store_;
   std::shared_ptr<Comm> comm_;
   mutable std::mutex mutex_;
   std::vector<int64_t> came_;

@@ -13,7 +13,8 @@ namespace unigrpo {
 
 namespace parallel {
 class Comm;
-}
+struct Groups;
+}  // namespace parallel
 
 /// Where this process stands among those of its run.
 struct Mesh {
@@ -27,7 +28,8 @@ struct Mesh {
 struct Runtime {
   c10::Device device = c10::kCPU;  // holds the weights and does the arithmetic
   Mesh mesh = {};
-  std::shared_ptr<parallel::Comm> comm = nullptr;  // to the other ranks; null: one process
+  std::shared_ptr<parallel::Comm> comm = nullptr;            // to the other ranks; null: one process
+  std::shared_ptr<const parallel::Groups> groups = nullptr;  // of some of them; null: one process
   StopToken stop = {};  // asked before each decode step, denoising step and micro-batch; a step begun is dropped whole
   uint64_t seed = 0;    // of every random stream
   int64_t threads = 0;  // of an operation, or single-threaded workers (runtime/workers.h); 0: all cores

@@ -1,0 +1,77 @@
+#include "parallel/groups.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <map>
+#include <vector>
+
+#include "base/error.h"
+
+namespace unigrpo::parallel {
+namespace {
+
+std::vector<int64_t> divisors(int64_t n) {
+  std::vector<int64_t> all;
+  for (int64_t d = 1; d <= n; ++d) {
+    if (n % d == 0) all.push_back(d);
+  }
+  return all;
+}
+
+/// `count` ranks, `step` apart.
+std::vector<int64_t> ranks_from(int64_t first, int64_t count, int64_t step) {
+  std::vector<int64_t> ranks;
+  for (int64_t i = 0; i < count; ++i) ranks.push_back(first + i * step);
+  return ranks;
+}
+
+}  // namespace
+
+void check_shape(const GroupShape& shape, int64_t world_size) {
+  const int64_t model = shape.tp * shape.sp;
+  if (model < 1 || shape.tp < 1 || world_size % model != 0) {
+    throw BadInput("parallel: tp = {} x sp = {} does not divide {} ranks; their product may be {}", shape.tp, shape.sp,
+                   world_size, fmt::join(divisors(world_size), ", "));
+  }
+  const int64_t weights = world_size / shape.tp;
+  if (shape.shard_ranks < 0 || (shape.shard_ranks > 0 && weights % shape.shard_ranks != 0)) {
+    throw BadInput("parallel.shard_ranks: {} does not divide the {} ranks with the same weights; expected 0 (all), {}",
+                   shape.shard_ranks, weights, fmt::join(divisors(weights), ", "));
+  }
+}
+
+Groups make_groups(const std::shared_ptr<Comm>& world, GroupShape shape) {
+  check_shape(shape, world->size());
+  const int64_t tp = shape.tp, sp = shape.sp, model = tp * sp, weights = world->size() / tp;
+  if (shape.shard_ranks == 0) shape.shard_ranks = weights;
+  const int64_t rank = world->rank(), w = rank / tp;  // w: among the ranks with the same weights
+  Groups groups{.shape = shape,
+                .tp_rank = rank % tp,
+                .sp_rank = w % sp,
+                .data_rank = w / sp,
+                .shard_rank = w % shape.shard_ranks,
+                .replica_rank = w / shape.shard_ranks,
+                .data_ranks = world->size() / model,
+                .replicas = weights / shape.shard_ranks};
+  // The same groups are one on all ranks or on none, so that all make them in one order.
+  std::map<std::vector<int64_t>, std::shared_ptr<Comm>> made{{ranks_from(0, world->size(), 1), world}};
+  const auto group = [&](const char* name, int64_t first, int64_t count, int64_t step) {
+    const std::vector<int64_t> ranks = ranks_from(first, count, step);
+    const auto [found, is_new] = made.try_emplace(ranks);
+    if (is_new) found->second = world->subgroup(ranks, name);
+    return found->second;
+  };
+  const int64_t first = groups.data_rank * model;  // of this model
+  groups.tensor = group("tensor", rank - groups.tp_rank, tp, 1);
+  groups.sequence = group("sequence", first + groups.tp_rank, sp, tp);
+  groups.model = group("model", first, model, 1);
+  groups.data = group("data", rank - first, groups.data_ranks, model);
+  groups.weights = group("weights", groups.tp_rank, weights, tp);
+  groups.shard = group("shard", rank - groups.shard_rank * tp, shape.shard_ranks, tp);
+  groups.replica = group("replica", groups.shard_rank * tp + groups.tp_rank, groups.replicas, shape.shard_ranks * tp);
+  world->close_store();
+  return groups;
+}
+
+}  // namespace unigrpo::parallel

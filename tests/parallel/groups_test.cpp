@@ -1,0 +1,98 @@
+#include "parallel/groups.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "support/ranks.h"
+
+namespace unigrpo::parallel {
+namespace {
+
+using test::run_ranks;
+
+/// Which the test's thread owns.
+std::shared_ptr<Comm> shared(Comm& world) {
+  return {&world, [](Comm*) {}};
+}
+
+/// The world's ranks in a group, as they tell each other.
+std::vector<int64_t> members(const std::shared_ptr<Comm>& group, int64_t rank) {
+  if (!group) return {rank};
+  at::Tensor all = at::empty({group->size()}, at::kLong);
+  group->all_gather(all, at::full({1}, rank, at::kLong), "members");
+  for (int64_t i = 0; i < group->size(); ++i) {
+    EXPECT_EQ(group->peers()[static_cast<size_t>(i)].rank, all[i].item<int64_t>());
+  }
+  return {all.data_ptr<int64_t>(), all.data_ptr<int64_t>() + group->size()};
+}
+
+TEST(Groups, EightRanksOfTwoByTwoInShardsOfTwo) {
+  const auto errors = run_ranks(8, [](Comm& world) {
+    const Groups groups = make_groups(shared(world), {.tp = 2, .sp = 2, .shard_ranks = 2});
+    const int64_t r = world.rank(), t = r % 2, s = r / 2 % 2, d = r / 4;
+    using Ranks = std::vector<int64_t>;
+    EXPECT_EQ(members(groups.tensor, r), (Ranks{r - t, r - t + 1}));
+    EXPECT_EQ(members(groups.sequence, r), (Ranks{4 * d + t, 4 * d + 2 + t}));
+    EXPECT_EQ(members(groups.model, r), (Ranks{4 * d, 4 * d + 1, 4 * d + 2, 4 * d + 3}));
+    EXPECT_EQ(members(groups.data, r), (Ranks{r % 4, r % 4 + 4}));
+    EXPECT_EQ(members(groups.weights, r), (Ranks{t, 2 + t, 4 + t, 6 + t}));
+    EXPECT_EQ(members(groups.shard, r), (Ranks{4 * d + t, 4 * d + 2 + t}));
+    EXPECT_EQ(members(groups.replica, r), (Ranks{2 * s + t, 2 * s + t + 4}));
+    EXPECT_EQ(groups.tp_rank, t);
+    EXPECT_EQ(groups.sp_rank, s);
+    EXPECT_EQ(groups.data_rank, d);
+    EXPECT_EQ(groups.shard_rank, s);
+    EXPECT_EQ(groups.replica_rank, d);
+    EXPECT_EQ(groups.data_ranks, 2);
+    EXPECT_EQ(groups.replicas, 2);
+  });
+  for (const std::string& error : errors) EXPECT_EQ(error, "");
+}
+
+TEST(Groups, OfOneRankAreNone) {
+  const auto errors = run_ranks(3, [](Comm& world) {
+    const Groups groups = make_groups(shared(world), {});
+    EXPECT_FALSE(groups.tensor || groups.sequence || groups.model || groups.replica);
+    EXPECT_EQ(members(groups.data, world.rank()), (std::vector<int64_t>{0, 1, 2}));
+    EXPECT_EQ(members(groups.shard, world.rank()), (std::vector<int64_t>{0, 1, 2}));
+    EXPECT_EQ(groups.shape.shard_ranks, 3);
+    EXPECT_THROW(world.subgroup({0, 1, 2}, "late"), std::logic_error);
+  });
+  for (const std::string& error : errors) EXPECT_EQ(error, "");
+}
+
+TEST(Groups, CountTheirCallsWithTheWorlds) {
+  const auto errors = run_ranks(2, [](Comm& world) {
+    const auto group = world.subgroup({1, 0}, "turned");
+    EXPECT_EQ(group->rank(), 1 - world.rank());
+    const uint64_t before = world.calls().count();
+    at::Tensor all = at::empty({2}, at::kLong);
+    group->all_gather(all, at::full({1}, world.rank(), at::kLong), "order");
+    EXPECT_EQ(all[0].item<int64_t>(), 1);
+    EXPECT_EQ(world.calls().count(), before + 1);
+    EXPECT_THROW(world.subgroup({1 - world.rank()}, "without me"), std::invalid_argument);
+  });
+  for (const std::string& error : errors) EXPECT_EQ(error, "");
+}
+
+std::string refused(const GroupShape& shape, int64_t world_size) {
+  try {
+    check_shape(shape, world_size);
+  } catch (const BadInput& error) {
+    return error.what();
+  }
+  return {};
+}
+
+TEST(Groups, ShapesThatDoNotDivideAreBadInput) {
+  EXPECT_EQ(refused({.tp = 2, .sp = 3, .shard_ranks = 2}, 12), "");
+  EXPECT_EQ(refused({.tp = 2, .sp = 3}, 8),
+            "parallel: tp = 2 x sp = 3 does not divide 8 ranks; their product may be 1, 2, 4, 8");
+  EXPECT_EQ(refused({.sp = 0}, 4), "parallel: tp = 1 x sp = 0 does not divide 4 ranks; their product may be 1, 2, 4");
+  EXPECT_EQ(refused({.tp = 2, .shard_ranks = 3}, 8),
+            "parallel.shard_ranks: 3 does not divide the 4 ranks with the same weights; expected 0 (all), 1, 2, 4");
+}
+
+}  // namespace
+}  // namespace unigrpo::parallel
