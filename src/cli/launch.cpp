@@ -33,7 +33,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::array kCommands = {"train", "sft", "eval", "sample"};
+constexpr std::array kCommands = {"train", "sft", "eval", "sample", "profile"};
 constexpr std::array kPassedOn = {SIGINT, SIGTERM, SIGHUP, SIGUSR1};
 constexpr double kGrace_s = 10;  // for ranks to end by themselves once one has failed; a stopped one cannot
 constexpr size_t kMostLine = 1 << 16;

@@ -74,6 +74,14 @@ struct SelftestOptions {
   std::string device = "cpu";
 };
 
+struct ProfileOptions {
+  bool hardware = false;  // else a model
+  std::string model, out, device = "cpu", mode = "static";
+  std::vector<std::string> overrides;
+  int64_t seq = 0;       // tokens a sample; 0: by the recipe's episode
+  int64_t max_mb = 128;  // of a message
+};
+
 /// Runs a command. Defined twice: in `unigrpo-torch` each in the command's own file; in `unigrpo`, which has no
 /// LibTorch in it, all in torch_program.cpp, where they start the former.
 int run(const TrainOptions& options);
@@ -83,6 +91,7 @@ int run(const EvalOptions& options);
 int run(const ExportOptions& options);
 int run(const InitOptions& options);
 int run(const SelftestOptions& options);
+int run(const ProfileOptions& options);  // measures; to count needs no LibTorch
 
 /// The rewards of these terms. Defined twice as well: where one is no plugin, `unigrpo`, which loads neither OpenCV nor
 /// curl, starts `unigrpo-torch` instead.

@@ -4,11 +4,13 @@
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 
 #include "base/error.h"
 #include "cli/cluster_file.h"
 #include "cli/commands.h"
+#include "cli/model_commands.h"
 #include "cli/recipe_workload.h"
 #include "io/atomic_file.h"
 #include "planner/profile_folder.h"
@@ -16,36 +18,32 @@
 namespace unigrpo::cli {
 namespace {
 
-struct Options {
-  std::string model, cluster, out;
-  std::vector<std::string> overrides;
-  bool hardware = false;
-  double tflops = 400, overlap = 1.15;
-  int64_t seq = 0;
+/// What is counted instead of measured.
+struct Counted {
+  std::string cluster;
+  std::optional<double> tflops;
+  double overlap = 1.15;
 };
 
 /// The files of a profile that is counted and not measured; `unigrpo_profile.json` beside them says so.
-int run_profile(const Options& options) {
-  if (options.hardware == !options.model.empty()) {
-    throw BadInput("profile takes --hardware or --model RECIPE; see `unigrpo profile --help`");
-  }
+int count_profile(const ProfileOptions& options, const Counted& counted) {
   nlohmann::json about;
   about["format"] = "unigrpo-profile/1";
   about["measured"] = false;
   if (options.hardware) {
-    if (options.cluster.empty()) throw BadInput("profile --hardware needs --cluster FILE: links are not measured yet");
-    const planner::Cluster cluster = read_cluster(options.cluster);
-    planner::write_hardware_profile(cluster, options.overlap, options.out);
-    about["cluster"] = options.cluster;
+    const planner::Cluster cluster = read_cluster(counted.cluster);
+    planner::write_hardware_profile(planner::counted_hardware(cluster, counted.overlap), cluster.nodes,
+                                    cluster.gpus_per_node, options.out);
+    about["cluster"] = counted.cluster;
   } else {
     Workload workload = recipe_workload(options.model, options.overrides);
     if (options.seq > 0) workload.sample.tokens = options.seq;
     const planner::ModelShape shape = planner::read_model_shape(workload.model);
     workload.sample.trainable = trainable_share(workload, shape);
     const std::string name = std::filesystem::path(options.model).stem().string();
-    planner::write_model_profile(planner::analytic_model(shape, workload.sample, options.tflops), name, options.out);
+    planner::write_model_profile(planner::analytic_model(shape, workload.sample, *counted.tflops), name, options.out);
     about["recipe"] = options.model;
-    about["tflops"] = options.tflops;
+    about["tflops"] = *counted.tflops;
     about["tokens"] = workload.sample.tokens;
   }
   const std::string file = options.hardware ? "unigrpo_profile_hardware.json" : "unigrpo_profile.json";
@@ -54,24 +52,43 @@ int run_profile(const Options& options) {
   return 0;
 }
 
+int run_profile(const ProfileOptions& options, const Counted& counted) {
+  if (options.hardware == !options.model.empty()) {
+    throw BadInput("profile takes --hardware or --model RECIPE; see `unigrpo profile --help`");
+  }
+  if (options.hardware && counted.tflops) throw BadInput("--tflops is of --model; links are counted by --cluster");
+  if (!options.hardware && !counted.cluster.empty()) {
+    throw BadInput("--cluster is of --hardware; a model is counted by --tflops");
+  }
+  const bool counts = options.hardware ? !counted.cluster.empty() : counted.tflops.has_value();
+  return counts ? count_profile(options, counted) : run(options);
+}
+
 }  // namespace
 
 Run declare_profile(CLI::App& app) {
-  const auto o = std::make_shared<Options>();
-  app.add_flag("--hardware", o->hardware, "Profile links: here, those of --cluster by its figures");
-  app.add_option("--model", o->model, "Profile the model of a recipe: here, by counting operations and bytes");
-  app.add_option("--cluster", o->cluster, "Cluster file");
+  const auto o = std::make_shared<ProfileOptions>();
+  const auto c = std::make_shared<Counted>();
+  app.add_flag("--hardware", o->hardware, "Measure the links among the ranks of `unigrpo launch -n N -- profile ...`");
+  app.add_option("--model", o->model, "Measure the model of a recipe, one layer against three of random weights");
   app.add_option("--out", o->out, "Folder for the profile's files")->required();
-  app.add_option("--tflops", o->tflops, "What a rank's products reach")
-      ->capture_default_str()
+  app.add_option("--cluster", c->cluster, "With --hardware: count by the figures of a cluster file, measure nothing");
+  app.add_option("--tflops", c->tflops, "With --model: count by what a rank's products reach, measure nothing")
       ->check(CLI::PositiveNumber);
-  app.add_option("--overlap", o->overlap, "Slowdown of compute and communication while both run")
+  app.add_option("--overlap", c->overlap, "With --cluster: slowdown of compute and communication while both run")
       ->capture_default_str()
       ->check(CLI::Range(1.0, 10.0));
   app.add_option("--seq", o->seq, "Tokens a sample (default: by the recipe's episode)")
       ->check(CLI::Range(int64_t{1}, int64_t{10000000}));
+  app.add_option("--mode", o->mode, "static: one sample; batch: 1 to 8 samples; sequence: four lengths")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"static", "batch", "sequence"}));
+  app.add_option("--max-mb", o->max_mb, "Largest message, a power of two of MB")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t{128}, int64_t{1024}));
+  app.add_option("--device", o->device, "What a model is measured on: cpu (default), cuda or cuda:N");
   add_overrides(app, o->overrides);
-  return [o] { return run_profile(*o); };
+  return [o, c] { return run_profile(*o, *c); };
 }
 
 }  // namespace unigrpo::cli

@@ -94,6 +94,7 @@ int run_on_several(const parallel::World& world, const std::function<Preparation
   share_cores(runtime);
   try {
     runtime.groups = std::make_shared<parallel::Groups>(parallel::make_groups(runtime.comm, prepared.shape));
+    if (prepared.closes_store) comm.close_store();
     const int code = work(runtime);
     comm.enter_end();
     comm.barrier("end");

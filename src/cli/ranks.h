@@ -15,6 +15,7 @@ struct Preparation {
   parallel::Terms terms = {};  // build, LibTorch and command line are added
   parallel::Deadlines deadlines = {};
   parallel::GroupShape shape = {};
+  bool closes_store = true;               // once the groups of the shape are made; else more may follow
   std::filesystem::path run_folder = {};  // for reports of hangs; empty: none
 };
 

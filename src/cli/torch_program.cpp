@@ -49,6 +49,7 @@ int run(const EvalOptions&) { return hand_over(); }
 int run(const ExportOptions&) { return hand_over(); }
 int run(const InitOptions&) { return hand_over(); }
 int run(const SelftestOptions&) { return hand_over(); }
+int run(const ProfileOptions&) { return hand_over(); }
 
 reward::Rewarder make_rewarder(const reward::RewardConfig& config, StopToken stop) {
   for (const reward::TermConfig& term : config.terms) {

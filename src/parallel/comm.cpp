@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstring>
 #include <fstream>
+#include <map>
 #include <mutex>
 #include <numeric>
 #include <stdexcept>
@@ -116,6 +117,7 @@ struct Comm::Shared {
   const Options options;
   const int64_t rank;    // in the world
   MakeGroup make_group;  // until the store is closed
+  std::map<std::string, int64_t> groups_made;
   CallRecord calls;
   mutable std::mutex mutex;  // of what the watcher's thread reads
   Place place;
@@ -189,6 +191,7 @@ std::shared_ptr<Comm> Comm::subgroup(const std::vector<int64_t>& ranks, const st
     peers.push_back(peers_[static_cast<size_t>(r)]);
     full_name += fmt::format("/{}", peers.back().rank);
   }
+  full_name += fmt::format("/{}", shared_->groups_made[full_name]++);  // what the store holds of an earlier one is old
   const double deadline_s = shared_->options.deadlines.meeting_s;
   const auto made = std::make_shared<std::unique_ptr<Group>>();  // by a thread that may be left behind
   const auto late = std::runtime_error(fmt::format("group '{}' did not come together within {:g} s", name, deadline_s));

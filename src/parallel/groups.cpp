@@ -70,7 +70,6 @@ Groups make_groups(const std::shared_ptr<Comm>& world, GroupShape shape) {
   groups.weights = group("weights", groups.tp_rank, weights, tp);
   groups.shard = group("shard", rank - groups.shard_rank * tp, shape.shard_ranks, tp);
   groups.replica = group("replica", groups.shard_rank * tp + groups.tp_rank, groups.replicas, shape.shard_ranks * tp);
-  world->close_store();
   return groups;
 }
 

@@ -31,7 +31,7 @@ struct Groups {
 /// Throws BadInput naming a key of [parallel] where the ranks cannot be spread so, with what would do.
 void check_shape(const GroupShape& shape, int64_t world_size);
 
-/// All ranks of the world together; then the world's store is closed. Throws as check_shape and Comm::subgroup do.
+/// All ranks of the world together. Throws as check_shape and Comm::subgroup do.
 Groups make_groups(const std::shared_ptr<Comm>& world, GroupShape shape);
 
 }  // namespace unigrpo::parallel

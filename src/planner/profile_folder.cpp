@@ -42,6 +42,38 @@ json by_degree(const ByDegree& values, int64_t most) {
   return out;
 }
 
+/// A model's two files in the making.
+struct ModelFiles {
+  json times = json::object(), memory = json::object();
+
+  void layer_memory(size_t type, int64_t seq, double parameter_mb, const ByDegree& activation_mb,
+                    double checkpoint_mb) {
+    json activation = by_degree(activation_mb, 8);
+    activation["checkpoint"] = checkpoint_mb;
+    memory[fmt::format("layertype_{}_sp", type)][std::to_string(seq)] = {{"parameter_size", parameter_mb},
+                                                                         {"tp_activation_per_bsz_dict", activation}};
+  }
+
+  /// Parameters and activations, MB.
+  using End = std::pair<double, double>;
+  void ends_memory(int64_t seq, const End& embed, const End& head) {
+    const auto put = [&](const char* key, const End& end) {
+      memory[key][std::to_string(seq)] = {{"model_states", by_degree({{1, 4 * end.first}}, 8)},
+                                          {"activation", by_degree({{1, end.second}}, 8)}};
+    };
+    put("other_memory_pp_off_sp", {embed.first + head.first, embed.second + head.second});
+    put("other_memory_pp_on_first_sp", embed);
+    put("other_memory_pp_on_last_sp", head);
+  }
+
+  void write(bool half, const std::string& name, const std::filesystem::path& folder) const {
+    const std::string precision = half ? "bf16" : "fp32";
+    std::filesystem::create_directories(folder);
+    write_json(folder, fmt::format("computation_profiling_{}_{}_all.json", precision, name), times);
+    write_json(folder, fmt::format("memory_profiling_{}_{}_all.json", precision, name), memory);
+  }
+};
+
 }  // namespace
 
 ProfileFolder open_profile(const std::filesystem::path& folder) {
@@ -116,33 +148,61 @@ Cluster profiled_cluster(const ProfileFolder& folder, const HardwareProfile& har
 }
 
 void write_model_profile(const PlannedModel& model, const std::string& name, const std::filesystem::path& folder) {
-  json times = json::object(), memory = json::object();
+  ModelFiles files;
   for (size_t i = 0; i < model.layers.size(); ++i) {
     const PlannedLayer& layer = model.layers[i];
-    times[fmt::format("layertype_{}_bsz1_seq{}", i, layer.seq)] = layer.forward_ms.at(1);
-    json activation = by_degree(layer.activation_mb, 8);
-    activation["checkpoint"] = layer.checkpoint_mb;
-    memory[fmt::format("layertype_{}_sp", i)][std::to_string(layer.seq)] = {{"parameter_size", layer.parameter_mb},
-                                                                            {"tp_activation_per_bsz_dict", activation}};
+    files.times[fmt::format("layertype_{}_bsz1_seq{}", i, layer.seq)] = layer.forward_ms.at(1);
+    files.layer_memory(i, layer.seq, layer.parameter_mb, layer.activation_mb, layer.checkpoint_mb);
   }
-  const std::string seq = std::to_string(model.layers.front().seq);
-  times["layertype_other_bsz1_seq" + seq] = model.embed.forward_ms + model.head.forward_ms;
-  const auto ends = [&](const char* key, double parameters, double activation) {
-    memory[key][seq] = {{"model_states", by_degree({{1, 4 * parameters}}, 8)},
-                        {"activation", by_degree({{1, activation}}, 8)}};
-  };
-  ends("other_memory_pp_off_sp", model.embed.parameter_mb + model.head.parameter_mb,
-       model.embed.activation_mb + model.head.activation_mb);
-  ends("other_memory_pp_on_first_sp", model.embed.parameter_mb, model.embed.activation_mb);
-  ends("other_memory_pp_on_last_sp", model.head.parameter_mb, model.head.activation_mb);
-  const std::string precision = model.half ? "bf16" : "fp32";
-  std::filesystem::create_directories(folder);
-  write_json(folder, fmt::format("computation_profiling_{}_{}_all.json", precision, name), times);
-  write_json(folder, fmt::format("memory_profiling_{}_{}_all.json", precision, name), memory);
+  const int64_t seq = model.layers.front().seq;
+  files.times[fmt::format("layertype_other_bsz1_seq{}", seq)] = model.embed.forward_ms + model.head.forward_ms;
+  files.ends_memory(seq, {model.embed.parameter_mb, model.embed.activation_mb},
+                    {model.head.parameter_mb, model.head.activation_mb});
+  files.write(model.half, name, folder);
 }
 
-void write_hardware_profile(const Cluster& cluster, double overlap, const std::filesystem::path& folder) {
-  json allreduce = json::object(), p2p = json::object(), sp_time = json::object();
+void write_model_profile(const MeasuredModel& model, const std::filesystem::path& folder) {
+  ModelFiles files;
+  const auto layers = static_cast<double>(model.many - model.few);
+  const auto positive = [](double value, const std::string& what) {
+    if (value > 0) return value;
+    throw RuntimeFailure("profile: {} came out as {:g}: the machine was too busy to measure it; try again", what,
+                         value);
+  };
+  for (const TimedForward& time : model.times) {
+    files.times[fmt::format("layernum[{}]_bsz{}_seq{}", time.layers, time.batch, time.seq)] = time.ms;
+    if (time.layers != model.few) continue;
+    const auto with_many = std::ranges::find_if(model.times, [&](const TimedForward& other) {
+      return other.layers == model.many && other.batch == time.batch && other.seq == time.seq;
+    });
+    if (with_many == model.times.end()) continue;
+    const std::string at = fmt::format("bsz{}_seq{}", time.batch, time.seq);
+    const auto samples = static_cast<double>(time.batch);
+    const double layer_ms = positive((with_many->ms - time.ms) / layers / samples, "a layer's time at " + at);
+    files.times["layertype_0_" + at] = layer_ms;
+    files.times["layertype_other_" + at] = std::max(0.0, time.ms / samples - layer_ms * static_cast<double>(model.few));
+  }
+  const auto layer = [&](double MeasuredModel::Memory::*part, const char* what) {
+    return positive((model.with_many.*part - model.with_few.*part) / layers, std::string("a layer's ") + what);
+  };
+  const auto ends = [&](double MeasuredModel::Memory::*part, double a_layer) {
+    return std::max(0.0, model.with_few.*part - a_layer * static_cast<double>(model.few));
+  };
+  using Memory = MeasuredModel::Memory;
+  const double parameters = layer(&Memory::parameter_mb, "parameters");
+  const double activation = layer(&Memory::activation_mb, "activations");
+  const double checkpoint = layer(&Memory::checkpoint_mb, "kept inputs");
+  files.layer_memory(0, model.seq, parameters, {{1, activation}}, checkpoint);
+  const auto head = [](double whole, double embed) { return std::max(0.0, whole - embed); };
+  files.ends_memory(model.seq, {model.embed_parameter_mb, model.embed_activation_mb},
+                    {head(ends(&Memory::parameter_mb, parameters), model.embed_parameter_mb),
+                     head(ends(&Memory::activation_mb, activation), model.embed_activation_mb)});
+  files.write(model.half, model.name, folder);
+}
+
+HardwareProfile counted_hardware(const Cluster& cluster, double overlap) {
+  HardwareProfile out;
+  out.overlap = overlap;
   const int64_t world = cluster.world();
   // Bus bandwidth of an all-reduce of 512 MB, as such files mean it: 2 (n-1)/n S / t.
   constexpr double kMegabytes = 512;
@@ -151,23 +211,38 @@ void write_hardware_profile(const Cluster& cluster, double overlap, const std::f
     for (const bool neighbouring : {true, false}) {
       if (n == world && !neighbouring) continue;
       const double ms = collective_ms(cluster, Collective::all_reduce, {n, neighbouring ? 1 : world / n}, kMegabytes);
-      allreduce[fmt::format("allreduce_size_{}_consec_{}", n, neighbouring ? 1 : 0)] = volume * kMegabytes / ms;
+      out.allreduce_gbps[{n, neighbouring}] = volume * kMegabytes / ms;
     }
-    p2p[fmt::format("pp_size_{}", n)] = kMegabytes / p2p_ms(cluster, world / n, kMegabytes);
+    out.p2p_gbps[n] = kMegabytes / p2p_ms(cluster, world / n, kMegabytes);
     for (int power = 0; power < kTableSizes; ++power) {
       const int mb = 1 << power;
-      sp_time[fmt::format("allreduce_size_{}_{}MB_time", n, mb)] =
-          collective_ms(cluster, Collective::all_reduce, {n, 1}, mb);
-      sp_time[fmt::format("all2all_size_{}_{}MB_time", n, mb)] =
-          collective_ms(cluster, Collective::all_to_all, {n, 1}, mb);
+      out.allreduce[n].by_mb[mb] = collective_ms(cluster, Collective::all_reduce, {n, 1}, mb);
+      out.all_to_all[n].by_mb[mb] = collective_ms(cluster, Collective::all_to_all, {n, 1}, mb);
     }
   }
-  const std::string machine = fmt::format("{}nodes_{}gpus_per_node.json", cluster.nodes, cluster.gpus_per_node);
+  return out;
+}
+
+void write_hardware_profile(const HardwareProfile& hardware, int64_t nodes, int64_t gpus_per_node,
+                            const std::filesystem::path& folder) {
+  json allreduce = json::object(), p2p = json::object(), sp_time = json::object();
+  for (const auto& [group, gbps] : hardware.allreduce_gbps) {
+    allreduce[fmt::format("allreduce_size_{}_consec_{}", group.first, group.second ? 1 : 0)] = gbps;
+  }
+  for (const auto& [stages, gbps] : hardware.p2p_gbps) p2p[fmt::format("pp_size_{}", stages)] = gbps;
+  const auto table = [&](const char* kind, const std::map<int64_t, Latencies>& latencies) {
+    for (const auto& [ranks, times] : latencies) {
+      for (const auto& [mb, ms] : times.by_mb) sp_time[fmt::format("{}_size_{}_{:g}MB_time", kind, ranks, mb)] = ms;
+    }
+  };
+  table("allreduce", hardware.allreduce);
+  table("all2all", hardware.all_to_all);
+  const std::string machine = fmt::format("{}nodes_{}gpus_per_node.json", nodes, gpus_per_node);
   std::filesystem::create_directories(folder);
   write_json(folder, "allreduce_bandwidth_" + machine, allreduce);
   write_json(folder, "p2p_bandwidth_" + machine, p2p);
   write_json(folder, "sp_time_" + machine, sp_time);
-  write_json(folder, "overlap_coefficient.json", {{"overlap_coe", overlap}});
+  write_json(folder, "overlap_coefficient.json", {{"overlap_coe", hardware.overlap}});
 }
 
 }  // namespace unigrpo::planner

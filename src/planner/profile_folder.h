@@ -31,8 +31,35 @@ PlannedModel planned_model(const LoadedProfile& profile, const ModelShape& shape
 /// A cluster like the profiled machine: bandwidths of its widest groups.
 Cluster profiled_cluster(const ProfileFolder& folder, const HardwareProfile& hardware);
 
-/// Writes a model's and a cluster's profile files as counted, not measured; unigrpo_profile.json says so.
+/// A forward pass of the whole model with so many layers, as timed.
+struct TimedForward {
+  int64_t layers = 0, batch = 0, seq = 0;
+  double ms = 0;
+};
+
+/// What was measured with two numbers of layers, from which one layer and the ends follow: all times at both, and at
+/// one length the bytes that are alive after a forward pass of one sample.
+struct MeasuredModel {
+  std::string name;  // of the files
+  bool half = true;
+  int64_t few = 1, many = 3;  // layers
+  std::vector<TimedForward> times;
+  int64_t seq = 0;
+  struct Memory {
+    double parameter_mb = 0;   // float32
+    double activation_mb = 0;  // kept for a backward pass
+    double checkpoint_mb = 0;  // the same where layers are recomputed
+  } with_few, with_many;
+  double embed_parameter_mb = 0, embed_activation_mb = 0;  // the rest of the ends is the head's
+};
+
+/// Write Galvatron's profile files; unigrpo_profile.json beside them says whether they were measured or counted.
+/// Measured: throws RuntimeFailure where noise makes a layer's time or memory negative.
 void write_model_profile(const PlannedModel& model, const std::string& name, const std::filesystem::path& folder);
-void write_hardware_profile(const Cluster& cluster, double overlap, const std::filesystem::path& folder);
+void write_model_profile(const MeasuredModel& model, const std::filesystem::path& folder);
+void write_hardware_profile(const HardwareProfile& hardware, int64_t nodes, int64_t gpus_per_node,
+                            const std::filesystem::path& folder);
+/// Of a cluster by its figures.
+HardwareProfile counted_hardware(const Cluster& cluster, double overlap);
 
 }  // namespace unigrpo::planner

@@ -57,6 +57,7 @@ TEST(Groups, OfOneRankAreNone) {
     EXPECT_EQ(members(groups.data, world.rank()), (std::vector<int64_t>{0, 1, 2}));
     EXPECT_EQ(members(groups.shard, world.rank()), (std::vector<int64_t>{0, 1, 2}));
     EXPECT_EQ(groups.shape.shard_ranks, 3);
+    world.close_store();
     EXPECT_THROW(world.subgroup({0, 1, 2}, "late"), std::logic_error);
   });
   for (const std::string& error : errors) EXPECT_EQ(error, "");
@@ -71,6 +72,9 @@ TEST(Groups, CountTheirCallsWithTheWorlds) {
     group->all_gather(all, at::full({1}, world.rank(), at::kLong), "order");
     EXPECT_EQ(all[0].item<int64_t>(), 1);
     EXPECT_EQ(world.calls().count(), before + 1);
+    const auto again = world.subgroup({1, 0}, "turned");
+    again->barrier("again");
+    group->barrier("first");
     EXPECT_THROW(world.subgroup({1 - world.rank()}, "without me"), std::invalid_argument);
   });
   for (const std::string& error : errors) EXPECT_EQ(error, "");

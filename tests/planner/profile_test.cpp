@@ -111,7 +111,7 @@ TEST(ProfileFolder, WhatIsWrittenIsRead) {
   const SampleShape sample{.tokens = 4096};
   const PlannedModel model = analytic_model(shape, sample, 400);
   write_model_profile(model, "bagel", folder.path());
-  write_hardware_profile(Cluster{.nodes = 2}, 1.2, folder.path());
+  write_hardware_profile(counted_hardware(Cluster{.nodes = 2}, 1.2), 2, 8, folder.path());
   const ProfileFolder found = open_profile(folder.path());
   EXPECT_EQ(found.nodes, 2);
   EXPECT_EQ(found.hash.size(), 64U);
@@ -125,6 +125,32 @@ TEST(ProfileFolder, WhatIsWrittenIsRead) {
   std::filesystem::remove(found.p2p);
   EXPECT_EQ(refusal([&] { open_profile(folder.path()); }),
             folder.path().string() + ": p2p_bandwidth_*.json is missing");
+}
+
+TEST(ProfileFolder, MeasuredTimesAndBytesAreThoseOfALayerAndOfTheEnds) {
+  const testing::TempFolder folder;
+  // 2 + 3 ms a layer and sample, 5 ms of ends; of batches 2 x that.
+  MeasuredModel model{.name = "m",
+                      .times = {{1, 1, 64, 8}, {3, 1, 64, 14}, {1, 2, 64, 16}, {3, 2, 64, 28}},
+                      .seq = 64,
+                      .with_few = {.parameter_mb = 30, .activation_mb = 9, .checkpoint_mb = 2},
+                      .with_many = {.parameter_mb = 50, .activation_mb = 17, .checkpoint_mb = 4},
+                      .embed_parameter_mb = 12,
+                      .embed_activation_mb = 1};
+  write_model_profile(model, folder.path());
+  write_hardware_profile(counted_hardware(Cluster{.nodes = 2}, 1.2), 2, 8, folder.path());
+  const LoadedProfile loaded = load_profile(open_profile(folder.path()), {.types = {{28, 128, 64}}});
+  EXPECT_DOUBLE_EQ(loaded.model.types[0].forward_ms.at(1), 3);
+  EXPECT_DOUBLE_EQ(loaded.model.ends_ms.at(1), 5);
+  EXPECT_DOUBLE_EQ(loaded.model.types[0].parameter_mb, 10);
+  EXPECT_DOUBLE_EQ(at_degree(loaded.model.types[0].activation_mb, 1), 4);
+  EXPECT_DOUBLE_EQ(at_degree(loaded.model.types[0].activation_mb, 2), 2);
+  EXPECT_DOUBLE_EQ(loaded.model.types[0].checkpoint_mb, 1);
+  EXPECT_DOUBLE_EQ(at_degree(loaded.model.first.states_mb, 1), 4 * 12);
+  EXPECT_DOUBLE_EQ(at_degree(loaded.model.last.states_mb, 1), 4 * 8);
+  EXPECT_DOUBLE_EQ(at_degree(loaded.model.last.activation_mb, 1), 4);
+  model.times[1].ms = 7;
+  EXPECT_THROW(write_model_profile(model, folder.path()), RuntimeFailure);
 }
 
 }  // namespace

@@ -1,0 +1,99 @@
+#include "cli/measure.h"
+
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "base/error.h"
+#include "cli/model_commands.h"
+#include "cli/ranks.h"
+#include "io/atomic_file.h"
+#include "parallel/comm.h"
+#include "policy/load.h"
+
+namespace unigrpo::cli {
+namespace {
+
+using nlohmann::json;
+
+void write_about(const ProfileOptions& options, json about, const Samples& samples) {
+  about["format"] = "unigrpo-profile/1";
+  about["measured"] = true;
+  about["threads"] = at::get_num_threads();
+  about["commit"] = this_build().commit;
+  about["samples_ms"] = samples.ms;
+  about["noisy"] = samples.noisy;
+  const char* const file = options.hardware ? "unigrpo_profile_hardware.json" : "unigrpo_profile.json";
+  io::write_file_atomic(std::filesystem::path(options.out) / file, std::string_view(about.dump(1) + "\n"));
+  if (!samples.noisy.empty()) {
+    fmt::print("{} of {} times vary by more than a tenth (`noisy` in {})\n", samples.noisy.size(), samples.ms.size(),
+               file);
+  }
+  fmt::print("{}\n", options.out);
+}
+
+int profile_links(const ProfileOptions& options) {
+  const auto prepare = [&]() -> Preparation {
+    return {.runtime = make_runtime({.signals = true}), .closes_store = false};
+  };
+  return run_on_ranks(prepare, [&](const Runtime& runtime) {
+    if (!runtime.comm) {
+      throw BadInput(
+          "profile --hardware measures among ranks: `unigrpo launch -n N -- profile --hardware --out DIR`; --cluster "
+          "FILE counts by a cluster's figures instead");
+    }
+    json times;
+    Samples samples{times};
+    const planner::HardwareProfile links = measure_links(runtime, options.max_mb, samples);
+    if (runtime.mesh.rank != 0) return 0;
+    std::set<std::string> hosts;
+    for (const parallel::Peer& peer : runtime.comm->peers()) hosts.insert(peer.host);
+    const auto nodes = static_cast<int64_t>(hosts.size());
+    planner::write_hardware_profile(links, nodes, runtime.mesh.world_size / nodes, options.out);
+    write_about(options, {{"hosts", hosts}, {"ranks", runtime.mesh.world_size}}, samples);
+    return 0;
+  });
+}
+
+int profile_model(const ProfileOptions& options) {
+  const Runtime runtime = make_runtime({.device = options.device, .device_key = "--device"});
+  ModelQuestion question{.workload = recipe_workload(options.model, options.overrides)};
+  planner::SampleShape& sample = question.workload.sample;
+  question.text_tokens = question.workload.rollout.text_tokens;
+  if (options.seq > 0) {
+    question.text_tokens = question.text_tokens * options.seq / std::max<int64_t>(1, sample.tokens);
+    sample.tokens = options.seq;
+  }
+  if (options.mode == "batch") question.batches = {1, 2, 3, 4, 5, 6, 7, 8};
+  if (options.mode == "sequence") {
+    for (int64_t quarter = 1; quarter < 4; ++quarter) {
+      question.lengths.push_back(std::max<int64_t>(1, sample.tokens * quarter / 4));
+    }
+  }
+  json times;
+  Samples samples{times};
+  planner::MeasuredModel model = measure_model(question, runtime, samples);
+  model.name = std::filesystem::path(options.model).stem().string();
+  planner::write_model_profile(model, options.out);
+  write_about(options, {{"recipe", options.model}, {"device", runtime.device.str()}, {"tokens", sample.tokens}},
+              samples);
+  return 0;
+}
+
+}  // namespace
+
+double Samples::median_of(const std::string& name, std::vector<double> values) {
+  ms[name] = values;
+  std::ranges::sort(values);
+  const double median = values[values.size() / 2];
+  if (values.back() - values.front() > 0.1 * median) noisy.push_back(name);
+  return median;
+}
+
+int run(const ProfileOptions& options) { return options.hardware ? profile_links(options) : profile_model(options); }
+
+}  // namespace unigrpo::cli
