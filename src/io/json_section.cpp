@@ -27,6 +27,17 @@ const json* JsonSection::find(const char* key) const {
   return found == object_->end() || found->is_null() ? nullptr : &*found;
 }
 
+bool JsonSection::is_null(const char* key) const {
+  const auto found = object_->find(key);
+  return found != object_->end() && found->is_null();
+}
+
+std::vector<std::string> JsonSection::keys() const {
+  std::vector<std::string> names;
+  for (const auto& [name, value] : object_->items()) names.push_back(name);
+  return names;
+}
+
 int64_t JsonSection::integer(const char* key, std::optional<int64_t> fallback) const {
   const json* value = find(key);
   if (value == nullptr) {

@@ -6,6 +6,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace unigrpo::io {
 
@@ -19,6 +20,8 @@ class JsonSection {
   JsonSection(nlohmann::json object, std::string where);
 
   bool has(const char* key) const { return find(key) != nullptr; }
+  bool is_null(const char* key) const;    // there, and null
+  std::vector<std::string> keys() const;  // in order
   /// A size: 1 to kMaxSize. Without a fallback the key must be there.
   int64_t integer(const char* key, std::optional<int64_t> fallback = std::nullopt) const;
   double number(const char* key, double fallback) const;
