@@ -15,6 +15,7 @@
 
 #include "base/error.h"
 #include "checkpoint/build_folder.h"
+#include "checkpoint/write_weights.h"
 #include "io/atomic_file.h"
 #include "io/json.h"
 #include "io/mapped_file.h"
@@ -102,34 +103,6 @@ std::map<std::string, std::string> joined_metadata(const io::Checkpoint* source,
   return metadata;
 }
 
-void write_weights(const fs::path& folder, const char* file, const std::vector<io::TensorView>& views,
-                   const ExportOptions& options, const std::map<std::string, std::string>& metadata) {
-  uint64_t total = 0;
-  for (const io::TensorView& view : views) total += view.bytes.size();
-  if (options.shard_bytes == 0 || total <= options.shard_bytes) {
-    io::write_safetensors(folder / file, views, metadata, options.stop);
-    return;
-  }
-  std::vector<std::vector<io::TensorView>> shards(1);
-  uint64_t filled = 0;
-  for (const io::TensorView& view : views) {
-    if (!shards.back().empty() && filled + view.bytes.size() > options.shard_bytes) {
-      shards.emplace_back();
-      filled = 0;
-    }
-    shards.back().push_back(view);
-    filled += view.bytes.size();
-  }
-  nlohmann::json weight_map = nlohmann::json::object();
-  for (size_t i = 0; i < shards.size(); ++i) {
-    const std::string name = fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
-    for (const io::TensorView& view : shards[i]) weight_map[view.name] = name;
-    io::write_safetensors(folder / name, shards[i], metadata, options.stop);
-  }
-  const nlohmann::json index = {{"metadata", {{"total_size", total}}}, {"weight_map", weight_map}};
-  io::write_file_atomic(folder / "model.safetensors.index.json", index.dump(2) + "\n");
-}
-
 // The keys by which transformers, from 5 on and before, finds the type of a model's weights.
 constexpr const char* kTypeKeys[] = {"dtype", "torch_dtype"};
 
@@ -211,7 +184,11 @@ void write_model(const fs::path& source_folder, const policy::Family& family, co
     copy_synced(autoencoder_path, folder / kAutoencoderFile);
   }
   if (!output.views.empty()) {
-    write_weights(folder, family.weights_file, output.views, options, joined_metadata(source_weights, options));
+    write_weights(folder, output.views,
+                  {.name = family.weights_file,
+                   .shard_bytes = options.shard_bytes,
+                   .metadata = joined_metadata(source_weights, options),
+                   .stop = options.stop});
   }
 }
 

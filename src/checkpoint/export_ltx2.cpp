@@ -1,0 +1,76 @@
+#include "checkpoint/export_ltx2.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "base/error.h"
+#include "checkpoint/build_folder.h"
+#include "checkpoint/write_weights.h"
+#include "io/atomic_file.h"
+#include "io/mapped_file.h"
+#include "io/model_folder.h"
+#include "tensor/convert.h"
+
+namespace unigrpo::checkpoint {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kStem = "diffusion_pytorch_model";
+
+void copy_synced(const fs::path& from, const fs::path& to) {
+  const io::MappedFile file(from);
+  io::write_file_atomic(to, file.bytes());
+}
+
+/// The files of a folder, and of the folders in it.
+void copy_folder(const fs::path& from, const fs::path& to, StopToken stop) {
+  fs::create_directories(to);
+  for (const auto& entry : fs::directory_iterator(from)) {
+    stop.throw_if_requested();
+    if (entry.is_directory()) copy_folder(entry.path(), to / entry.path().filename(), stop);
+    if (entry.is_regular_file()) copy_synced(entry.path(), to / entry.path().filename());
+  }
+}
+
+void write_part(const policy::ltx2::Model& model, const policy::ltx2::Model::Part& part, const fs::path& to,
+                const ExportLtx2Options& options) {
+  const fs::path from = model.folder() / part.name;
+  fs::create_directory(to);
+  copy_synced(from / "config.json", to / "config.json");
+  const auto source = io::Checkpoint::open(*io::find_weights(from, std::string(kStem) + ".safetensors"));
+  std::vector<at::Tensor> owned;
+  std::vector<io::TensorView> views;
+  for (const NamedTensor& weight : part.tensors) {
+    options.stop.throw_if_requested();
+    const at::ScalarType own = tensor::to_scalar_type(source.find(weight.name)->dtype),
+                         held = weight.tensor.scalar_type();
+    const at::ScalarType type = c10::elementSize(held) < c10::elementSize(own) ? held : own;
+    owned.push_back(weight.tensor.detach().to(at::kCPU, type).contiguous());
+    views.push_back(tensor::to_view(owned.back(), weight.name));
+  }
+  std::map<std::string, std::string> metadata = source.metadata();
+  metadata.emplace("format", "pt");  // what diffusers writes
+  write_weights(to, views,
+                {.name = std::string(kStem) + ".safetensors",
+                 .shards = kStem,
+                 .shard_bytes = options.shard_bytes,
+                 .metadata = metadata,
+                 .stop = options.stop});
+}
+
+}  // namespace
+
+void export_ltx2(const policy::ltx2::Model& model, const fs::path& destination, const ExportLtx2Options& options) {
+  build_folder(destination, [&](const fs::path& folder) {
+    copy_synced(model.folder() / "model_index.json", folder / "model_index.json");
+    for (const auto& part : model.parts()) write_part(model, part, folder / part.name, options);
+    for (const auto& [name, type] : model.index()) {
+      if (!fs::exists(folder / name)) copy_folder(model.folder() / name, folder / name, options.stop);
+    }
+  });
+}
+
+}  // namespace unigrpo::checkpoint
