@@ -159,10 +159,14 @@ Run declare_selftest(CLI::App& app) {
   source->add_option("--vectors", options->vectors, "File of numeric cases (tests/data/README.md tells the format)");
   source->add_option("--bagel", options->bagel,
                      "BAGEL folder with golden.json and golden.safetensors of the official code");
+  auto* ltx2 = source->add_option("--ltx2", options->ltx2,
+                                  "LTX-2 folder with golden.json and golden.safetensors of the official code");
   source->add_option("--planner", options->planner, "File of planner cases (docs/PLANNING.md tells the format)");
   source->require_option(1);
   add_device_option(app, options->device);
   app.add_option("--answers", options->answers, "With --planner: write the answers here");
+  app.add_option("--out", options->out, "With --ltx2: write the model folder here again, as an export does")
+      ->needs(ltx2);
   return [options] {  // plans need no LibTorch
     return options->planner.empty() ? run(*options)
                                     : planner::run_selftest(options->planner, options->answers, std::cout);

@@ -69,8 +69,9 @@ struct InitOptions {
 };
 
 struct SelftestOptions {
-  std::string vectors, bagel, planner;  // one of them
-  std::string answers;                  // of planner: where they are written
+  std::string vectors, bagel, ltx2, planner;  // one of them
+  std::string answers;                        // of planner: where they are written
+  std::string out;                            // of ltx2: where the folder is written again
   std::string device = "cpu";
 };
 

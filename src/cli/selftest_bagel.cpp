@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "cli/selftest_report.h"
 #include "flow/guidance.h"
 #include "flow/matching_loss.h"
 #include "flow/ode_step.h"
@@ -74,10 +75,13 @@ class Facts {
   json root_;
 };
 
-class Selftest {
+class Selftest : private SelftestReport {
  public:
   Selftest(const std::filesystem::path& folder, std::ostream& out, const Runtime& runtime)
-      : out_(out), facts_(folder / "golden.json"), tensors_(folder / "golden.safetensors"), device_(runtime.device) {
+      : SelftestReport(out),
+        facts_(folder / "golden.json"),
+        tensors_(folder / "golden.safetensors"),
+        device_(runtime.device) {
     policy::PolicyConfig config;
     config.model = folder.string();
     config.freeze = {};
@@ -95,37 +99,16 @@ class Selftest {
     training();
     for (const std::string& key : facts_.unknown(known_)) fail(key, "golden.json: not an entry of the schema");
     for (const std::string& name : left_) fail(name, "golden.safetensors: not an entry of the schema");
-    out_ << fmt::format("{} passed, {} failed\n", passed_, failed_);
-    return failed_ == 0 ? 0 : 1;
+    return finish();
   }
 
  private:
   // ---- results
-  void report(const std::string& name, bool good, const std::string& detail) {
-    out_ << fmt::format("{:<4} {:<56} {}\n", good ? "ok" : "FAIL", name, detail);
-    ++(good ? passed_ : failed_);
-  }
-  void fail(const std::string& name, const std::string& why) { report(name, false, why); }
-
-  void compare(const std::string& name, const at::Tensor& found, const at::Tensor& want, double tolerance) {
-    const at::Tensor got = found.detach().cpu();
-    if (got.sizes() != want.sizes()) {
-      fail(name, fmt::format("shape {}, expected {}", shape(got), shape(want)));
-      return;
-    }
-    const double error = got.numel() == 0 ? 0 : (got - want).abs().max().item<double>();
-    report(name, error <= tolerance, fmt::format("largest error {:.2e} (at most {:.0e})", error, tolerance));
-  }
-  void compare_relative(const std::string& name, const at::Tensor& got, const at::Tensor& want, double tolerance) {
-    const double scale = want.numel() == 0 ? 1 : std::max(want.abs().max().item<double>(), 1e-12);
-    compare(name, got / scale, want / scale, tolerance);
-  }
   template <typename T>
   void equal(const std::string& name, const T& got, const T& want) {
     report(name, got == want,
            got == want ? "equal" : fmt::format("got {}, expected {}", json(got).dump(), json(want).dump()));
   }
-  static std::string shape(const at::Tensor& t) { return json(t.sizes().vec()).dump(); }
 
   // ---- entries
   bool has(const std::string& key) {
@@ -408,13 +391,11 @@ class Selftest {
     }
   }
 
-  std::ostream& out_;
   Facts facts_;
   io::SafetensorsFile tensors_;
   at::Device device_;
   std::unique_ptr<policy::Bagel> model_;
   std::set<std::string> known_, left_;
-  int64_t passed_ = 0, failed_ = 0;
 };
 
 }  // namespace
