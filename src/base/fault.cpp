@@ -9,9 +9,11 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <string>
 #include <thread>
 #include <vector>
@@ -27,7 +29,7 @@ std::atomic<bool> enabled{std::getenv("UNIGRPO_FAULT") != nullptr};
 namespace {
 
 UNIGRPO_ENUM(Action, kill, segv, stop, exit, UNIGRPO_SPELLED(raise, "throw"), enospc, eio,
-             UNIGRPO_SPELLED(short_write, "short"), nan, delay);
+             UNIGRPO_SPELLED(short_write, "short"), nan, inf, memory, delay);
 
 struct Rule {
   std::string point;
@@ -134,8 +136,13 @@ Effect passed(std::string_view name) {
         effect.short_write = true;
         break;
       case Action::nan:
-        effect.nan = true;
+        effect.bad = std::numeric_limits<double>::quiet_NaN();
         break;
+      case Action::inf:
+        effect.bad = std::numeric_limits<double>::infinity();
+        break;
+      case Action::memory:
+        throw std::bad_alloc();
       case Action::delay:
         std::this_thread::sleep_for(rule.delay);
         break;
@@ -149,8 +156,8 @@ void point_slow(std::string_view name) {
   if (effect.error != 0) {
     throw RuntimeFailure("fault point {}: {}", name, std::strerror(effect.error));
   }
-  if (effect.nan || effect.short_write) {
-    throw RuntimeFailure("fault point {}: nan and short have no meaning here", name);
+  if (effect.bad || effect.short_write) {
+    throw RuntimeFailure("fault point {}: nan, inf and short have no meaning here", name);
   }
 }
 

@@ -19,13 +19,18 @@ namespace {
 constexpr std::array kHandled = {std::pair{SIGINT, "SIGINT"}, std::pair{SIGTERM, "SIGTERM"},
                                  std::pair{SIGHUP, "SIGHUP"}, std::pair{SIGUSR1, "SIGUSR1"}};
 
-std::atomic<int> first_signal{0};    // that this process got
-std::atomic<int> stop_requested{0};  // by it, or by another rank's
-static_assert(std::atomic<int>::is_always_lock_free, "the handler may only touch lock-free atomics");
+std::atomic<int> first_signal{0};     // that this process got
+std::atomic<int> first_passed_on{0};  // by its launcher
+std::atomic<pid_t> launcher{0};       // 0: nobody passes on signals
+std::atomic<int> stop_requested{0};   // by it, or by another rank's
+static_assert(std::atomic<int>::is_always_lock_free && std::atomic<pid_t>::is_always_lock_free,
+              "the handler may only touch lock-free atomics");
 
-void on_signal(int signal_number) {
+void on_signal(int signal_number, siginfo_t* info, void* /*context*/) {
+  const bool sent = info->si_code == SI_USER || info->si_code == SI_TKILL || info->si_code == SI_QUEUE;
+  std::atomic<int>& first = sent && info->si_pid == launcher ? first_passed_on : first_signal;
   int none = 0;
-  if (!first_signal.compare_exchange_strong(none, signal_number)) {
+  if (!first.compare_exchange_strong(none, signal_number)) {
     _exit(static_cast<int>(ExitCode::interrupted));
   }
   none = 0;
@@ -45,8 +50,8 @@ StopToken signals::install() {
     throw RuntimeFailure("cannot set a stack for signal handlers: {}", std::strerror(errno));
   }
   struct sigaction action {};
-  action.sa_handler = on_signal;
-  action.sa_flags = SA_RESTART | SA_ONSTACK;  // reads and writes under way go on; the loop asks the token
+  action.sa_sigaction = on_signal;
+  action.sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK;  // reads and writes under way go on; the loop asks the token
   sigemptyset(&action.sa_mask);
   for (const auto& [number, name] : kHandled) {
     if (sigaction(number, &action, nullptr) != 0) {
@@ -55,6 +60,8 @@ StopToken signals::install() {
   }
   return StopToken(stop_requested);
 }
+
+void signals::expect_from_parent() { launcher = getppid(); }
 
 void StopToken::throw_if_requested() const {
   if (requested()) throw Interrupted(std::string(signal()) + ": stopped before it was done");

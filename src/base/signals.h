@@ -49,6 +49,10 @@ namespace signals {
 /// to save and leave; a second one ends the process at once with exit code 130. Call it in the main thread.
 StopToken install();
 
+/// The process that started this one passes on the signals that it gets itself. Whoever signals a whole job (a
+/// terminal, Slurm, systemd) reaches both, and its one signal comes twice: what the parent sends is counted by itself.
+void expect_from_parent();
+
 }  // namespace signals
 
 }  // namespace unigrpo

@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "base/error.h"
-#include "base/fault.h"
 #include "kernels/sum_of_squares.h"
 #include "runtime/ranks.h"
+#include "tensor/spoil.h"
 
 namespace unigrpo::optim {
 
@@ -28,9 +28,7 @@ GradNorm GradClip::check(const NamedParameters& parameters, const Runtime& runti
     names.push_back(parameter.name);
     grads.push_back(grad.contiguous());
   }
-  if (fault::effect("grad.reduced").nan && !grads.empty()) {
-    grads.front().flatten()[0] = std::numeric_limits<float>::quiet_NaN();
-  }
+  if (!grads.empty()) tensor::spoil("grad.reduced", grads.front());
   const at::Tensor squares = kernels::sum_of_squares(grads);
   GradNorm result;
   double sum = 0;

@@ -1,6 +1,7 @@
 #include "policy/mot_transformer.h"
 
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 
 #include <tuple>
 #include <utility>
@@ -99,6 +100,16 @@ at::Tensor MotTransformer::until_stopped(at::Tensor x) const {
   return x;
 }
 
+namespace {
+
+/// A fault point in the backward pass of a layer.
+void point_in_backward(const at::Tensor& x, size_t layer) {
+  if (!fault::enabled.load(std::memory_order_relaxed) || !x.requires_grad() || !at::GradMode::is_enabled()) return;
+  x.register_hook([layer](const at::Tensor& /*grad*/) { fault::point(fmt::format("backward.block_{}", layer)); });
+}
+
+}  // namespace
+
 MotTransformer::Streams MotTransformer::run_layer(size_t index, const Streams& x, const PackedTokens& tokens,
                                                   const kernels::RotaryTable& rotary, KvCache* cache) const {
   const int64_t dh = config_.head_dim;
@@ -132,6 +143,7 @@ MotTransformer::Streams MotTransformer::run_layer(size_t index, const Streams& x
     v = at::cat({v, v.detach()}, 0);
   }
   const at::Tensor mixed = until_stopped(tokens.layout->attend(q, k, v).flatten(1));  // [T, H * Dh]
+  point_in_backward(mixed, index);
   const Streams attended = each(Streams::split(mixed, tokens.num_und),
                                 [&](const Expert& e, const at::Tensor& rows) { return e.o(rows, tokens.dropout); });
   const Streams y = {until_stopped(x.und + attended.und), x.gen + attended.gen};

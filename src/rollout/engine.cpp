@@ -18,6 +18,7 @@
 #include "rollout/rules.h"
 #include "rollout/text_decoder.h"
 #include "runtime/workers.h"
+#include "tensor/spoil.h"
 
 namespace unigrpo::rollout {
 namespace {
@@ -277,6 +278,7 @@ class Episodes {
       }
       it = decoding_.erase(it);
       TextSegment& segment = row.text->segment;
+      tensor::spoil("rollout.log_prob", segment.log_probs);
       segment.fingerprint = fingerprint_of(row.context.digest, segment, config_, policy_);
       data::SampleSegment& shown = row.trajectory.sample.segments.emplace_back();
       shown.kind = SegmentKind::text;

@@ -11,6 +11,7 @@
 #include "tensor/convert.h"
 #include "tensor/device.h"
 #include "tensor/rng.h"
+#include "tensor/spoil.h"
 
 namespace unigrpo::rollout {
 namespace {
@@ -102,6 +103,7 @@ std::vector<FlowSegment> denoise(policy::ImagePolicy& policy, const RolloutConfi
       }
     }
     x = next;
+    tensor::spoil("rollout.latent", x);
   }
   const at::Tensor home_latents = latents.cpu(), home_velocities = velocities.cpu(), home_log_probs = log_probs.cpu(),
                    home_final = x.cpu();

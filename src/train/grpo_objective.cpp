@@ -129,6 +129,7 @@ class GrpoObjective : public Objective {
     std::optional<Batch> batch = draw_groups(step, prompts.prompts, 0, run, [&] {
       fault::point("rollout.end");
       run.enter(step.number(), "reward");
+      fault::point("reward.begin");
     });
     if (!batch) return false;
     step.trajectories = std::move(batch->trajectories);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cerrno>
+#include <cmath>
 #include <csignal>
 
 #include "base/error.h"
@@ -21,19 +22,21 @@ TEST_F(Fault, IsOffByDefault) {
 }
 
 TEST_F(Fault, FiresOnceAtItsHit) {
-  fault::configure("a:2=enospc,b=nan");
+  fault::configure("a:2=enospc,b=nan,d=inf");
   EXPECT_EQ(fault::effect("a").error, 0);
   EXPECT_EQ(fault::effect("a").error, ENOSPC);
   EXPECT_EQ(fault::effect("a").error, 0);
-  EXPECT_TRUE(fault::effect("b").nan);
-  EXPECT_FALSE(fault::effect("c").nan);
+  EXPECT_TRUE(std::isnan(fault::effect("b").bad.value()));
+  EXPECT_FALSE(fault::effect("c").bad);
+  EXPECT_TRUE(std::isinf(fault::effect("d").bad.value()));
 }
 
 TEST_F(Fault, ThrowsWhereThePointCannotActItOut) {
-  fault::configure("a=throw,b=eio,c=nan");
+  fault::configure("a=throw,b=eio,c=nan,d=inf");
   EXPECT_THROW(fault::point("a"), RuntimeFailure);
   EXPECT_THROW(fault::point("b"), RuntimeFailure);
   EXPECT_THROW(fault::point("c"), RuntimeFailure);
+  EXPECT_THROW(fault::point("d"), RuntimeFailure);
 }
 
 TEST_F(Fault, EndsTheProcess) {

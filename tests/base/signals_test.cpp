@@ -1,9 +1,12 @@
 #include "base/signals.h"
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <cstdlib>
+#include <vector>
 
 namespace unigrpo {
 namespace {
@@ -43,6 +46,40 @@ TEST(Signals, HandlersHaveAStackOfTheirOwn) {
 TEST(Signals, TheSecondOneEndsTheProcess) {
   EXPECT_EXIT(raise_and_exit(SIGINT, SIGINT), ::testing::ExitedWithCode(130), "");
   EXPECT_EXIT(raise_and_exit(SIGHUP, SIGTERM), ::testing::ExitedWithCode(130), "");
+}
+
+// The child's own signals are not its parent's; those that the parent sends count by themselves.
+void get_from_parent(const std::vector<int>& own, size_t from_parent) {
+  int ready[2];
+  if (pipe(ready) != 0) std::_Exit(1);
+  const pid_t child = fork();
+  if (child == 0) {
+    const StopToken stop = signals::install();
+    signals::expect_from_parent();
+    for (const int number : own) std::raise(number);
+    [[maybe_unused]] const ssize_t told = write(ready[1], "x", 1);
+    for (int i = 0; i < 200 && from_parent > 1; ++i) usleep(10000);  // the last one ends it
+    for (int i = 0; i < 500 && !stop.requested(); ++i) usleep(10000);
+    usleep(100000);
+    std::_Exit(stop.requested() ? 10 : 11);
+  }
+  close(ready[1]);
+  char byte = 0;
+  [[maybe_unused]] const ssize_t heard = read(ready[0], &byte, 1);
+  for (size_t i = 0; i < from_parent; ++i) {
+    kill(child, SIGTERM);
+    usleep(50000);  // two that wait are one
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  std::_Exit(WIFEXITED(status) ? WEXITSTATUS(status) : 3);
+}
+
+TEST(Signals, OneThatComesBothByItselfAndFromTheLauncherIsOne) {
+  EXPECT_EXIT(get_from_parent({SIGTERM}, 1), ::testing::ExitedWithCode(10), "");
+  EXPECT_EXIT(get_from_parent({}, 1), ::testing::ExitedWithCode(10), "");
+  EXPECT_EXIT(get_from_parent({SIGTERM}, 2), ::testing::ExitedWithCode(130), "");
+  EXPECT_EXIT(get_from_parent({SIGINT, SIGTERM}, 0), ::testing::ExitedWithCode(130), "");
 }
 
 }  // namespace
