@@ -90,8 +90,9 @@ int evaluate(const EvalOptions& options, const Runtime& runtime) {
 }  // namespace
 
 int run(const EvalOptions& options) {
-  return run_on_ranks([&]() -> Preparation { return {.runtime = runtime_of(options.model, options.seed)}; },
-                      [&](const Runtime& runtime) { return evaluate(options, runtime); });
+  return run_on_ranks(
+      [&](const auto& world) -> Preparation { return {runtime_of(options.model, options.seed, world)}; },
+      [&](const Runtime& runtime) { return evaluate(options, runtime); });
 }
 
 }  // namespace unigrpo::cli

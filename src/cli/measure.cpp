@@ -37,7 +37,7 @@ void write_about(const ProfileOptions& options, json about, const Samples& sampl
 }
 
 int profile_links(const ProfileOptions& options) {
-  const auto prepare = [&]() -> Preparation {
+  const auto prepare = [](const parallel::World& /*world*/) -> Preparation {
     return {.runtime = make_runtime({.signals = true}), .closes_store = false};
   };
   return run_on_ranks(prepare, [&](const Runtime& runtime) {

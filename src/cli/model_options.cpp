@@ -64,8 +64,9 @@ train::GenerationConfig generation_of(const ModelOptions& options) {
   return generation;
 }
 
-Runtime runtime_of(const ModelOptions& options, uint64_t seed) {
-  return make_runtime({.device = options.device, .device_key = "--device", .seed = seed, .signals = true});
+Runtime runtime_of(const ModelOptions& options, uint64_t seed, const parallel::World& world) {
+  const std::string device = parallel::device_of_rank(world, options.device, "--device");
+  return make_runtime({.device = device, .device_key = "--device", .seed = seed, .signals = true});
 }
 
 std::unique_ptr<policy::UnifiedPolicy> load_model(const ModelOptions& options, const Runtime& runtime) {

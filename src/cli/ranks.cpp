@@ -13,10 +13,10 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/signals.h"
 #include "base/subprocess.h"
 #include "cli/commands.h"
 #include "parallel/comm.h"
-#include "parallel/world.h"
 
 namespace unigrpo::cli {
 namespace {
@@ -67,11 +67,16 @@ void share_cores(const Runtime& runtime) {
   at::set_num_threads(static_cast<int>(std::max<int64_t>(1, at::get_num_threads() / sharing)));
 }
 
-int run_on_several(const parallel::World& world, const std::function<Preparation()>& prepare,
+int run_on_several(const parallel::World& world, const Prepare& prepare,
                    const std::function<int(const Runtime&)>& work) {
   Preparation prepared;
   try {
-    prepared = prepare();
+    prepared = prepare(world);
+    prepared.terms.device = prepared.runtime.device.str();
+    if (prepared.backend == parallel::Backend::nccl && prepared.runtime.device.is_cpu()) {
+      throw BadInput(
+          "parallel.backend: \"nccl\" is for GPUs, and policy.device is \"cpu\"; expected \"auto\" or \"gloo\"");
+    }
     if (!prepared.runtime.device.is_cpu()) {
       throw BadInput("policy.device: several ranks run on the CPU alone so far; got '{}' in one of {}",
                      prepared.runtime.device.str(), world.size);
@@ -109,10 +114,11 @@ int run_on_several(const parallel::World& world, const std::function<Preparation
 
 }  // namespace
 
-int run_on_ranks(const std::function<Preparation()>& prepare, const std::function<int(const Runtime&)>& work) {
+int run_on_ranks(const Prepare& prepare, const std::function<int(const Runtime&)>& work) {
   const parallel::World world = parallel::read_world();
+  if (world.launched) signals::expect_from_parent();
   if (world.size > 1) return run_on_several(world, prepare, work);
-  Runtime runtime = prepare().runtime;
+  Runtime runtime = prepare(world).runtime;
   runtime.mesh = mesh_of(world);
   return work(runtime);
 }

@@ -3,8 +3,10 @@
 #include <filesystem>
 #include <functional>
 
+#include "parallel/config.h"
 #include "parallel/groups.h"
 #include "parallel/meeting.h"
+#include "parallel/world.h"
 #include "runtime/runtime.h"
 
 namespace unigrpo::cli {
@@ -15,7 +17,8 @@ struct Preparation {
   parallel::Terms terms = {};  // build, LibTorch and command line are added
   parallel::Deadlines deadlines = {};
   parallel::GroupShape shape = {};
-  bool closes_store = true;               // once the groups of the shape are made; else more may follow
+  bool closes_store = true;  // once the groups of the shape are made; else more may follow
+  parallel::Backend backend = parallel::Backend::automatic;
   std::filesystem::path run_folder = {};  // for reports of hangs; empty: none
 };
 
@@ -25,6 +28,7 @@ struct Preparation {
 /// A rank that fails tells the others before it ends. One that loses another ends here and now with exit code 75: a
 /// launcher that sees a rank die asks the others to end, and is given 5 s for that, since torchrun blames those that
 /// are quicker than itself.
-int run_on_ranks(const std::function<Preparation()>& prepare, const std::function<int(const Runtime&)>& work);
+using Prepare = std::function<Preparation(const parallel::World& world)>;
+int run_on_ranks(const Prepare& prepare, const std::function<int(const Runtime&)>& work);
 
 }  // namespace unigrpo::cli

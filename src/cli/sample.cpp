@@ -83,11 +83,11 @@ int sample(const SampleOptions& options, const Runtime& runtime) {
 }  // namespace
 
 int run(const SampleOptions& options) {
-  const auto prepare = [&]() -> Preparation {
+  const auto prepare = [&](const parallel::World& world) -> Preparation {
     if (options.prompt.find_first_not_of(" \t\n") == std::string::npos) {
       throw BadInput("--prompt: expected a text, got a blank one");
     }
-    return {.runtime = runtime_of(options.model, options.seed)};
+    return {.runtime = runtime_of(options.model, options.seed, world)};
   };
   return run_on_ranks(prepare, [&](const Runtime& runtime) { return sample(options, runtime); });
 }

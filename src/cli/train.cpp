@@ -88,17 +88,19 @@ parallel::Deadlines deadlines_of(const parallel::ParallelConfig& config) {
 template <typename Options>
 int run_training(const Options& options, recipe::Command command) {
   recipe::Recipe recipe;
-  const auto prepare = [&]() -> Preparation {
+  const auto prepare = [&](const parallel::World& world) -> Preparation {
     recipe = recipe::parse(options.path, options.overrides, command);
     if (options.resume) stay_in_its_folder(options.path, options.overrides, recipe);
-    return {.runtime = make_runtime({.device = recipe.policy.device,
-                                     .device_key = options.path + ": policy.device",
+    const std::string key = options.path + ": policy.device";
+    return {.runtime = make_runtime({.device = parallel::device_of_rank(world, recipe.policy.device, key),
+                                     .device_key = key,
                                      .seed = static_cast<uint64_t>(recipe.run.seed),
                                      .threads = recipe.run.threads,
                                      .deterministic = recipe.run.deterministic,
                                      .signals = true}),
             .terms = {.same = {{"the recipe", recipe::to_toml(recipe)}}},
             .deadlines = deadlines_of(recipe.parallel),
+            .backend = recipe.parallel.backend,
             .run_folder = recipe.run_dir()};
   };
   return run_on_ranks(prepare, [&](const Runtime& runtime) {

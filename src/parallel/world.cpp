@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cstdlib>
 #include <limits>
@@ -19,12 +20,14 @@ struct Names {
   const char* size;
   const char* local_rank;
   bool local_rank_required;
+  const char* local_size;
 };
-constexpr Names kPlain = {"the launcher", "RANK", "WORLD_SIZE", "LOCAL_RANK", false};
+constexpr Names kPlain = {"the launcher", "RANK", "WORLD_SIZE", "LOCAL_RANK", false, "LOCAL_WORLD_SIZE"};
 constexpr Names kOthers[] = {
-    {"srun", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", true},
-    {"Open MPI", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", true},
-    {"PMI", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", false},
+    {"srun", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", true, "SLURM_NTASKS_PER_NODE"},
+    {"Open MPI", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", true,
+     "OMPI_COMM_WORLD_LOCAL_SIZE"},
+    {"PMI", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", false, "MPI_LOCALNRANKS"},
 };
 
 /// Reads variables and keeps what it saw, for messages.
@@ -81,6 +84,7 @@ std::optional<World> read_set(const Variables& variables, const Names& names) {
   world.rank = *rank;
   world.size = *size;
   world.local_rank = local_rank.value_or(0);
+  world.local_size = std::clamp<int64_t>(variables.number(names.local_size).value_or(1), world.local_rank + 1, *size);
   return world;
 }
 
@@ -137,6 +141,18 @@ std::optional<std::string> process_environment(const std::string& name) {
   const char* text = std::getenv(name.c_str());
   if (text == nullptr || *text == '\0') return std::nullopt;
   return text;
+}
+
+std::string device_of_rank(const World& world, const std::string& text, const std::string& where,
+                           const Environment& environment) {
+  if (world.local_size < 2 || !text.starts_with("cuda")) return text;
+  if (text != "cuda") {
+    throw BadInput(
+        "{}: \"{}\" is one device, and {} ranks of this machine would share it; expected \"cuda\": a device a rank",
+        where, text, world.local_size);
+  }
+  const std::string shown = environment("CUDA_VISIBLE_DEVICES").value_or(",");
+  return shown.find(',') == std::string::npos ? "cuda:0" : fmt::format("cuda:{}", world.local_rank);
 }
 
 std::string first_host(const std::string& node_list) {

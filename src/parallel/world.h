@@ -13,6 +13,7 @@ struct World {
   int64_t rank = 0;
   int64_t size = 1;
   int64_t local_rank = 0;  // among those on this machine
+  int64_t local_size = 1;  // how many those are, as far as the launcher tells
   std::string address;     // of the store where the ranks meet; empty where there is one rank
   uint16_t port = 0;
   bool launcher_has_store = false;  // torchrun's agent opened it, and rank 0 connects like the others
@@ -31,6 +32,12 @@ std::optional<std::string> process_environment(const std::string& name);
 /// and their values: half of a set, no number, a rank beyond the size, two launchers that disagree (plain names win
 /// without a word), several ranks without an address where to meet.
 World read_world(const Environment& environment = process_environment);
+
+/// The device of this rank where a recipe or an option (`where`) says `text`: of "cuda" the one numbered by its local
+/// rank, or the first where the launcher shows each process one device alone (CUDA_VISIBLE_DEVICES). Throws BadInput
+/// for "cuda:N" where ranks of one machine would share it.
+std::string device_of_rank(const World& world, const std::string& text, const std::string& where,
+                           const Environment& environment = process_environment);
 
 /// "node07" of "node[07-09,12],other": the first name of a Slurm list.
 std::string first_host(const std::string& node_list);

@@ -11,12 +11,14 @@ namespace {
 
 using Table = std::map<std::string, std::string>;
 
-World world_of(const Table& table) {
-  return read_world([&](const std::string& name) -> std::optional<std::string> {
+Environment environment_of(const Table& table) {
+  return [&](const std::string& name) -> std::optional<std::string> {
     const auto found = table.find(name);
     return found == table.end() ? std::nullopt : std::optional(found->second);
-  });
+  };
 }
+
+World world_of(const Table& table) { return read_world(environment_of(table)); }
 
 std::string refusal(const Table& table) {
   try {
@@ -135,6 +137,32 @@ TEST(World, LaunchersThatDisagreeAreRefused) {
             std::string::npos)
       << text;
   EXPECT_EQ(world_of(with(kSrun, {{"PMI_RANK", "5"}, {"PMI_SIZE", "8"}})).rank, 5);
+}
+
+TEST(World, ADeviceARank) {
+  const auto device_of = [](const Table& table, const std::string& text) {
+    return device_of_rank(world_of(table), text, "policy.device", environment_of(table));
+  };
+  Table two = kPlain;  // local rank 1
+  EXPECT_EQ(device_of(two, "cpu"), "cpu");
+  EXPECT_EQ(device_of(two, "cuda"), "cuda:1");
+  two["CUDA_VISIBLE_DEVICES"] = "4,5";
+  EXPECT_EQ(device_of(two, "cuda"), "cuda:1");
+  two["CUDA_VISIBLE_DEVICES"] = "5";
+  EXPECT_EQ(device_of(two, "cuda"), "cuda:0");
+  EXPECT_EQ(device_of({}, "cuda:2"), "cuda:2");
+  const Table first = {{"RANK", "0"},        {"WORLD_SIZE", "4"}, {"LOCAL_RANK", "0"}, {"LOCAL_WORLD_SIZE", "2"},
+                       {"MASTER_ADDR", "a"}, {"MASTER_PORT", "7"}};
+  for (const Table& shared : {two, first}) {
+    try {
+      device_of(shared, "cuda:0");
+      FAIL();
+    } catch (const BadInput& error) {
+      EXPECT_STREQ(error.what(),
+                   "policy.device: \"cuda:0\" is one device, and 2 ranks of this machine would share it; "
+                   "expected \"cuda\": a device a rank");
+    }
+  }
 }
 
 TEST(World, TheFirstHostOfASlurmList) {

@@ -11,6 +11,8 @@ constexpr double kOneDay = 86400;
 Section parallel_section() {
   return Builder("parallel", "a run on several ranks; one process ignores it",
                  [](Recipe& r, size_t) -> auto& { return r.parallel; })
+      .row("backend", &ParallelConfig::backend,
+           "what ranks talk over: gloo between CPUs, nccl between GPUs, auto as policy.device asks")
       .row("meeting_timeout_s", &ParallelConfig::meeting_timeout_s, "seconds until all ranks must have come",
            between(1, kOneDay))
       .row("first_step_timeout_s", &ParallelConfig::first_step_timeout_s,
