@@ -44,7 +44,10 @@ constexpr std::array kPlainNames = {"reward/mean",
                                     "text/kl",
                                     "image/velocity_mse",
                                     "optim/grad_norm",
-                                    "throughput/images_per_s"};
+                                    "throughput/images_per_s",
+                                    "parallel/comm_share",
+                                    "parallel/wait_share_max",
+                                    "parallel/slowest_rank"};
 
 int columns_of(std::string_view text) {  // every character we print is one column wide
   return static_cast<int>(std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; }));
@@ -114,6 +117,14 @@ std::vector<std::pair<std::string, double>> terms_of(const StepRecord& record) {
   return terms;
 }
 
+/// "comm 3%, wait 12% for rank 1" of a run on several ranks.
+std::string ranks_of(const StepRecord& record) {
+  const auto comm = value_of(record, "parallel/comm_share"), wait = value_of(record, "parallel/wait_share_max"),
+             slowest = value_of(record, "parallel/slowest_rank");
+  if (!comm || !wait || !slowest) return {};
+  return fmt::format("comm {:.0f}%, wait {:.0f}% for rank {:.0f}", 100 * *comm, 100 * *wait, *slowest);
+}
+
 struct Part {
   std::string text;
   std::string_view style;
@@ -144,6 +155,7 @@ void Progress::record(const StepRecord& record) {
   steps_done_ = record.step;
   images_per_s_ = value_of(record, "throughput/images_per_s");
   tokens_per_s_ = value_of(record, "throughput/tokens_per_s");
+  ranks_ = ranks_of(record);
   if (headline_.empty()) headline_ = headline_of(record);
   headline_value_ = value_of(record, headline_);
   terms_ = terms_of(record);
@@ -200,6 +212,7 @@ std::string Progress::live_line() const {
   } else if (tokens_per_s_) {
     parts.push_back({fmt::format("{} tokens/s", number(*tokens_per_s_)), kDim, 6});
   }
+  if (!ranks_.empty()) parts.push_back({ranks_, kDim, 8});
   if (const auto left = seconds_left()) parts.push_back({human_seconds(*left) + " left", kDim, 3});
 
   const int known = options_.width ? options_.width() : 0;

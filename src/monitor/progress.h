@@ -58,6 +58,7 @@ class Progress {
       terms_;  // of the last record: up to three rewards, where there are several
   std::optional<double> images_per_s_;
   std::optional<double> tokens_per_s_;
+  std::string ranks_;  // what the last record says of them; empty: one process
   bool shown_ = false;
   bool finished_ = false;
 };

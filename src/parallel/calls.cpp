@@ -6,6 +6,11 @@
 #include <utility>
 
 namespace unigrpo::parallel {
+namespace {
+
+constexpr size_t kMostSeconds = 1 << 16;
+
+}  // namespace
 
 void CallRecord::begin(Call call) {
   const std::lock_guard lock(mutex_);
@@ -21,6 +26,8 @@ void CallRecord::end(double now_s, int64_t bytes) {
   ++totals.calls;
   totals.bytes += bytes;
   totals.seconds += now_s - call.start_s;
+  seconds_.emplace_hint(seconds_.end(), call.number, now_s - call.start_s);
+  if (seconds_.size() > kMostSeconds) seconds_.erase(seconds_.begin());
 }
 
 uint64_t CallRecord::count() const {
@@ -40,6 +47,11 @@ std::vector<Call> CallRecord::last() const {
 std::map<std::string, CallTotals> CallRecord::totals() const {
   const std::lock_guard lock(mutex_);
   return totals_;
+}
+
+std::map<uint64_t, double> CallRecord::take_seconds() {
+  const std::lock_guard lock(mutex_);
+  return std::exchange(seconds_, {});
 }
 
 std::string CallRecord::table() const {

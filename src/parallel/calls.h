@@ -39,6 +39,8 @@ class CallRecord {
   uint64_t count() const;
   std::vector<Call> last() const;  // oldest first
   std::map<std::string, CallTotals> totals() const;
+  /// Seconds in each call that has ended since this was last asked, by number; at most 65536 are kept.
+  std::map<uint64_t, double> take_seconds();
   /// A table of last(), for a hang report.
   std::string table() const;
 
@@ -47,6 +49,7 @@ class CallRecord {
   uint64_t count_ = 0;
   std::array<Call, kKept> ring_;
   std::map<std::string, CallTotals> totals_;
+  std::map<uint64_t, double> seconds_;  // not yet taken
 };
 
 }  // namespace unigrpo::parallel

@@ -95,7 +95,7 @@ class Comm {
   /// Runs `work`, then votes on how it ended.
   void together(const char* purpose, const std::function<void()>& work);
 
-  const CallRecord& calls() const;  // of this rank, in whatever group
+  CallRecord& calls() const;  // of this rank, in whatever group
 
   /// The run folder: where a rank is lost, hang/rank_N.txt in it gets the last calls and the stacks of all threads.
   void set_run_folder(const std::filesystem::path& folder);

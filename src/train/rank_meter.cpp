@@ -32,7 +32,7 @@ void fields(Bytes& bytes, T& seen) {
 
 void RankMeter::begin() {
   if (!runtime_.comm) return;
-  calls_before_ = runtime_.comm->calls().count();
+  runtime_.comm->calls().take_seconds();
   bytes_before_ = bytes_sent(*runtime_.comm);
 }
 
@@ -40,9 +40,7 @@ void RankMeter::measure(double seconds, Metrics& out) {
   Seen own{.peak_bytes = peak_bytes(runtime_.device)};
   if (runtime_.comm) {
     own.bytes_sent = static_cast<double>(bytes_sent(*runtime_.comm) - bytes_before_);
-    for (const parallel::Call& call : runtime_.comm->calls().last()) {
-      if (call.number > calls_before_) own.calls[call.number] = call.end_s - call.start_s;
-    }
+    own.calls = runtime_.comm->calls().take_seconds();
   }
   const std::vector<Seen> all = gather(runtime_, own, "metrics");
   double peak = 0, sent = 0, working = 0;
@@ -52,6 +50,7 @@ void RankMeter::measure(double seconds, Metrics& out) {
     sent += seen.bytes_sent;
   }
   for (const auto& [number, in_it] : own.calls) {
+    if (!std::ranges::all_of(all, [&](const Seen& seen) { return seen.calls.contains(number); })) continue;
     double shortest = in_it;
     for (const Seen& seen : all) shortest = std::min(shortest, seen.calls.at(number));
     working += shortest;

@@ -29,7 +29,6 @@ class RankMeter {
 
  private:
   const Runtime& runtime_;
-  uint64_t calls_before_ = 0;
   int64_t bytes_before_ = 0;
 };
 

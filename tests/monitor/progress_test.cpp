@@ -50,6 +50,20 @@ TEST(Progress, PlainLinesAreOneAStepWithoutControlCharacters) {
             "2 steps in 9.5 s  reward/mean 0.25 -> 0.5\n");
 }
 
+TEST(Progress, RanksAreSeenWhereThereAreSeveral) {
+  StepRecord record = record_of(1, 0.25);
+  record.values.merge(std::map<std::string, double>{
+      {"parallel/comm_share", 0.034}, {"parallel/wait_share_max", 0.12}, {"parallel/slowest_rank", 1}});
+  Screen plain, live;
+  Progress line(plain.options(false)), bar(live.options(true));
+  line.record(record);
+  EXPECT_NE(plain.text.find("  parallel/comm_share 0.034  parallel/wait_share_max 0.12  parallel/slowest_rank 1  "),
+            std::string::npos)
+      << plain.text;
+  bar.record(record);
+  EXPECT_NE(live.last_line().find("comm 3%, wait 12% for rank 1"), std::string::npos) << live.last_line();
+}
+
 TEST(Progress, LiveLineShowsStepRewardPhaseThroughputAndTimeLeft) {
   Screen screen;
   Progress progress(screen.options(true));
