@@ -18,8 +18,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::array kNamesOfARun = {"recipe.toml", "run.json",    "log.txt", "metrics.jsonl",
-                                     "tensorboard", "checkpoints", "samples"};
+// Rank 0 may end before it has written any, and the others leave their logs and reports.
+constexpr std::array kNamesOfARun = {"recipe.toml", "run.json", "log.txt",    "metrics.jsonl", "tensorboard",
+                                     "checkpoints", "samples",  "ranks.json", "logs",          "hang"};
 
 // ".<name>.tmp-<id>": a file or folder that was being written when its process died.
 bool is_leftover(const std::string& name) { return name.starts_with('.') && name.find(".tmp-") != std::string::npos; }

@@ -60,6 +60,15 @@ TEST(RunFolder, WhatAKilledProcessWasWritingIsRemoved) {
   EXPECT_TRUE(std::filesystem::exists(temp.path() / "run/samples/step_000000/000_00.png"));
 }
 
+TEST(RunFolder, ResumesWhereOtherRanksWroteBeforeTheFirstDied) {
+  for (const char* file : {"logs/rank_1.txt", "hang/rank_1.txt", "ranks.json"}) {
+    const TempFolder temp;
+    temp.write(std::string("run/") + file, "x");
+    EXPECT_EQ(message_of(temp.path() / "run", true), "no error") << file;
+    EXPECT_NE(message_of(temp.path() / "run", false).find("is not empty"), std::string::npos) << file;
+  }
+}
+
 TEST(RunFolder, DoesNotResumeWhatIsNoRun) {
   const TempFolder temp;
   temp.write("photos/cat.jpg", "x");
