@@ -25,7 +25,7 @@ struct ConnectorConfig {
 
 /// config.json of class LTX2TextConnectors.
 struct ConnectorsConfig {
-  Both<ConnectorConfig> streams;
+  Both<ConnectorConfig> streams = {};
   int64_t caption_channels = 3840, num_text_layers = 49;  // of the text encoder: its width, its hidden states
   bool per_modality_projections = false;                  // 2.3: a projection a stream; 2.0: one, before its connectors
   bool proj_bias = false;
