@@ -78,6 +78,10 @@ void refuse_other_folder(const std::filesystem::path& folder) {
   if (has("adapter_config.json")) {
     throw BadInput("{}: an adapter, not a model; give its base as the model and this as --adapter", where);
   }
+  if (has("model_index.json")) {
+    throw BadInput("{}: a diffusers folder, which only `unigrpo selftest --ltx2` reads; expected {}", where,
+                   expected_types());
+  }
 }
 
 }  // namespace
