@@ -26,8 +26,9 @@ using Json = nlohmann::json;
 using namespace std::chrono_literals;
 
 constexpr auto kPoll = 10ms;
-constexpr double kHostStays_s = 5;  // for the others to read what is wrong
-constexpr double kLate_s = 60;      // c10d gives up after the meeting has, which knows who is missing
+constexpr double kLookAround = 0.8;  // of the deadline
+constexpr double kHostStays_s = 5;   // for the others to read what is wrong
+constexpr double kLate_s = 60;       // c10d gives up after the meeting has, which knows who is missing
 
 std::string host_name() {
   char name[256] = {};
@@ -147,7 +148,7 @@ class Meeting {
       stay_for_readers();
       throw;
     } catch (const std::exception& error) {  // c10d's
-      throw PeerLost("the meeting at {}: {}", where(), describe_failure(error).line);
+      throw PeerLost("the meeting at {}{}: {}", where(), unseen(), describe_failure(error).line);
     }
   }
 
@@ -161,14 +162,22 @@ class Meeting {
       return fmt::format("the store at {}, which {} opens, does not answer", where(),
                          world_.launcher_has_store ? "the launcher" : "rank 0");
     }
-    std::vector<std::string> missing;
-    for (int64_t r = 0; r < world_.size; ++r) {
-      if (std::ranges::find(came_, r) == came_.end()) missing.push_back(fmt::format("rank {}", r));
-    }
-    return fmt::format("{} of {} did not come to {}", fmt::join(missing, ", "), world_.size, where());
+    return fmt::format("{} of {} did not come to {}", fmt::join(not_seen(), ", "), world_.size, where());
   }
 
  private:
+  std::vector<std::string> not_seen() const {
+    std::vector<std::string> names;
+    for (int64_t r = 0; r < world_.size; ++r) {
+      if (std::ranges::find(came_, r) == came_.end()) names.push_back(fmt::format("rank {}", r));
+    }
+    return names;
+  }
+  /// For a store that went away while this rank waited.
+  std::string unseen() const {
+    const std::lock_guard lock(mutex_);
+    return all_came_ ? "" : fmt::format(" ended before {} was seen there", fmt::join(not_seen(), ", "));
+  }
   std::string where() const { return fmt::format("{}:{}", world_.address, world_.port); }
 
   void become_a_group() {
@@ -236,7 +245,19 @@ class Meeting {
       std::this_thread::sleep_for(kPoll);
     }
   }
-  Card wait_for(int64_t rank) { return Card::read(wait_for_text(key("card", rank))); }
+  /// Late in the meeting it looks for those after that one too, once: who is missing shall be all that are said to be.
+  Card wait_for(int64_t rank) {
+    for (;;) {
+      if (const auto text = store_->find(key("card", rank))) return Card::read(*text);
+      if (!looked_ && since_start_.seconds() > kLookAround * options_.deadlines.meeting_s) {
+        looked_ = true;
+        for (int64_t r = rank + 1; r < world_.size; ++r) {
+          if (store_->find(key("card", r))) came(r);
+        }
+      }
+      std::this_thread::sleep_for(kPoll);
+    }
+  }
 
   [[noreturn]] static void throw_failure(const Card& card) {
     if (card.failure->code == ExitCode::bad_input) throw BadInput("{}", card.failure->line);
@@ -265,6 +286,8 @@ class Meeting {
   Comm::Options options_;
   std::shared_ptr<Store> store_;
   std::shared_ptr<Comm> comm_;
+  const Stopwatch since_start_;
+  bool looked_ = false;
   mutable std::mutex mutex_;
   std::vector<int64_t> came_;
   bool all_came_ = false;

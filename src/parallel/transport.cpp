@@ -1,5 +1,6 @@
 #include "parallel/transport.h"
 
+#include <c10/util/Logging.h>
 #include <fmt/format.h>
 
 #include <chrono>
@@ -23,6 +24,7 @@ struct Store::Impl {
 };
 
 Store::Store(const World& world, double patience_s) : impl_(std::make_unique<Impl>()) {
+  FLAGS_caffe2_log_level = c10::GLOG_ERROR;  // what c10d warns of with a stack is thrown as well, and told in one line
   c10d::TCPStoreOptions options;
   options.port = world.port;
   options.isServer = world.rank == 0 && !world.launcher_has_store;
