@@ -24,7 +24,9 @@ Actions masked_actions(const ActionTensors& tensors, const char* steps) {
   const at::Tensor mask = tensors.mask.to(at::kBool);
   Actions actions{.padding = mask.logical_not(), .log_probs = {}, .log_ratio = {}, .advantages = {}, .row_lengths = {}};
   actions.log_probs = actions.masked(tensors.log_probs);
-  actions.log_ratio = actions.log_probs - actions.masked(tensors.old_log_probs.detach());
+  const at::Tensor log_ratio = actions.log_probs - actions.masked(tensors.old_log_probs.detach());
+  // Where one is infinite, which the ratio's bound would hide, there is no number: the step is skipped.
+  actions.log_ratio = log_ratio + log_ratio.detach() * 0;
   const auto type = actions.log_ratio.scalar_type();
   actions.advantages = tensors.advantages.detach().to(type).unsqueeze(1);
   actions.row_lengths = mask.sum(1, /*keepdim=*/true).clamp_min(1).to(type);

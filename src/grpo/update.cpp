@@ -72,7 +72,11 @@ at::Tensor loss_of(const Batch& batch, const MinibatchLoss& minibatch, const Pac
   const Recomputed now = recompute(setup.policy, setup.rollout, packed);
   require_same_fingerprint(setup.policy, setup.rollout, batch.trajectories, packed, now, batch.weights_version);
   note_log_prob_diff(packed, now, numbers.differences);
-  return minibatch.loss(packed, now, reference, numbers.losses);
+  at::Tensor loss = minibatch.loss(packed, now, reference, numbers.losses);
+  if (!loss.defined()) return loss;
+  if (const auto bad = fault::effect("update.loss").bad) loss = loss * *bad;
+  // A loss that is no number makes gradients that are none, which a bound on the way back would wipe away.
+  return loss * (loss.detach() * 0 + 1);
 }
 
 using MicroBatches = std::vector<std::vector<int64_t>>;  // rows of the trajectories

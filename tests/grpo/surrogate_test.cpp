@@ -1,6 +1,7 @@
 #include "grpo/surrogate.h"
 
 #include <cmath>
+#include <limits>
 #include <stdexcept>
 
 #include "grpo/aggregation.h"
@@ -30,6 +31,21 @@ TEST(Surrogate, ARatioIsClippedWhereThatIsTheLargerLoss) {
   const at::Tensor want = at::tensor({-1.28, -0.5, 1.5, 1.0}, at::kDouble).view({2, 2});
   EXPECT_TRUE(close(tokens.loss, want, 1e-12));
   EXPECT_TRUE(at::equal(tokens.clipped, at::tensor({1, 0, 0, 0}, at::kLong).view({2, 2}).to(at::kBool)));
+}
+
+TEST(Surrogate, AnInfiniteLogProbIsNotTakenForABoundedOne) {
+  constexpr double kInf = std::numeric_limits<double>::infinity();
+  for (const double bad : {kInf, -kInf, std::nan("")}) {
+    at::Tensor log_ratio = logs({1.5, 0.5, 1.5, 1.0});
+    log_ratio[0][1] = bad;
+    const at::Tensor loss = token_ratio({.clip_low = 0.2, .clip_high = 0.28}, two_rows(log_ratio)).loss;
+    EXPECT_TRUE(std::isnan(loss[0][1].item<double>())) << bad;
+    EXPECT_EQ(loss[0][0].item<double>(), -1.28);
+    log_ratio[0][1] = 0;
+    log_ratio[1][1] = bad;  // padding
+    EXPECT_TRUE(
+        token_ratio({.clip_low = 0.2, .clip_high = 0.28}, two_rows(log_ratio)).loss.isfinite().all().item<bool>());
+  }
 }
 
 TEST(Surrogate, WithoutAnAdvantageTheClipHoldsNothingBack) {
