@@ -391,8 +391,13 @@ std::string memory_table(const Facts& facts) {
   verdict("each rank with whole weights", whole, machine.gpu_gib);
   if (machine.num_gpus > 1) {
     verdict("weights and optimizer sharded", sharded, machine.gpu_gib);
+    // A sum's shares are exchanged, and come back summed (parallel/comm.h).
+    const auto ranks = static_cast<double>(machine.num_gpus);
+    const double sums = 2 * (ranks - 1) / ranks * trained * 4.0 * static_cast<double>(recipe.grpo.num_minibatches);
+    text += fmt::format("each rank sends {:.2f} GiB a step: gradients (float32), {} time{}\n", sums / kGiB,
+                        recipe.grpo.num_minibatches, recipe.grpo.num_minibatches == 1 ? "" : "s");
   }
-  return text + "(this version trains in one process on the CPU: figures for GPUs are plans)\n";
+  return text;
 }
 
 /// The time of a step on this machine, where it is to be told and can be.

@@ -79,6 +79,9 @@ TEST(DryRun, OfThePublishedSizesFitsWithLoraAndNotWithAllWeights) {
   EXPECT_NE(full.find("no weights in the folder"), std::string::npos);
   EXPECT_NE(full.find("each rank with whole weights: does NOT fit"), std::string::npos) << full;
   EXPECT_NE(full.find("weights and optimizer sharded: fits"), std::string::npos) << full;
+  EXPECT_NE(full.find("\neach rank sends "), std::string::npos) << full;
+  EXPECT_NE(full.find(" GiB a step: gradients (float32), 1 time\n"), std::string::npos) << full;
+  EXPECT_EQ(full.find("plans"), std::string::npos) << full;
   recipe.policy.train = policy::TrainMode::lora;
   EXPECT_NE(dry_run(recipe, {.num_gpus = 1, .gpu_gib = 80}).find("whole weights: fits"), std::string::npos);
 }
