@@ -8,46 +8,33 @@ import pathlib
 import shutil
 import subprocess
 import sys
-import tempfile
-import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
+import tiny_case  # noqa: E402
 import tiny_run  # noqa: E402
 
-BINARY = DATA = ""
 KEEP_GOING = ("--set", "checkpoint.on_disk_full=continue")
 
 
-class DiskFull(unittest.TestCase):
+class DiskFull(tiny_case.TinyCase):
     @classmethod
     def setUpClass(cls):
-        cls.holder = tempfile.TemporaryDirectory(prefix="unigrpo-full-")
+        super().setUpClass()
         cls.reference = cls.fresh("reference")
-        result = tiny_run.run(BINARY, "train", "tiny.toml", cwd=cls.reference)
+        result = tiny_run.run(cls.binary, "train", "tiny.toml", cwd=cls.reference)
         assert result.returncode == 0, result.stderr
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.holder.cleanup()
-
-    @classmethod
-    def fresh(cls, name):
-        folder = pathlib.Path(cls.holder.name) / name
-        folder.mkdir()
-        tiny_run.write_inputs(folder, DATA)
-        return folder
 
     def committed(self, folder):
         return sorted(path.name for path in (folder / "runs/tiny/checkpoints").iterdir() if path.name != ".lock")
 
     def check_stop_and_resume(self, name, fault, steps):
         folder = self.fresh(name)
-        result = tiny_run.run(BINARY, "train", "tiny.toml", cwd=folder, fault=fault)
+        result = tiny_run.run(self.binary, "train", "tiny.toml", cwd=folder, fault=fault)
         self.assertEqual(result.returncode, 1, result.stderr)
         last = result.stderr.splitlines()[-1]
         self.assertRegex(last, r"^unigrpo: runs/tiny/checkpoints/step_00000\d: no space .* needed, .* free: ")
         self.assertEqual(self.committed(folder), steps)
-        resumed = tiny_run.run(BINARY, "train", "tiny.toml", "--resume", cwd=folder)
+        resumed = tiny_run.run(self.binary, "train", "tiny.toml", "--resume", cwd=folder)
         self.assertEqual(resumed.returncode, 0, resumed.stderr)
         self.assertEqual(list(tiny_run.differences(folder / "runs/tiny", self.reference / "runs/tiny")), [])
 
@@ -60,7 +47,7 @@ class DiskFull(unittest.TestCase):
 
     def test_a_full_disk_may_cost_a_checkpoint_instead_of_the_run(self):
         folder = self.fresh("continue")
-        result = tiny_run.run(BINARY, "train", "tiny.toml", *KEEP_GOING, cwd=folder, fault="save.manifest:2=enospc")
+        result = tiny_run.run(self.binary, "train", "tiny.toml", *KEEP_GOING, cwd=folder, fault="save.manifest:2=enospc")
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertIn("checkpoint.on_disk_full = continue", result.stderr)
         self.assertEqual((folder / "runs/tiny/final/ema.safetensors").read_bytes(),
@@ -68,13 +55,13 @@ class DiskFull(unittest.TestCase):
 
     def test_a_failing_disk_is_a_failure_that_names_the_file(self):
         folder = self.fresh("eio")
-        result = tiny_run.run(BINARY, "train", "tiny.toml", cwd=folder, fault="save.fsync:9=eio")
+        result = tiny_run.run(self.binary, "train", "tiny.toml", cwd=folder, fault="save.fsync:9=eio")
         self.assertEqual(result.returncode, 1, result.stderr)
         self.assertRegex(result.stderr.splitlines()[-1], r"^unigrpo: runs/tiny/.*: cannot fsync: ")
 
     def test_a_short_write_is_written_on(self):
         folder = self.fresh("short")
-        result = tiny_run.run(BINARY, "train", "tiny.toml", cwd=folder, fault="save.write:9=short,save.write:14=short")
+        result = tiny_run.run(self.binary, "train", "tiny.toml", cwd=folder, fault="save.write:9=short,save.write:14=short")
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertEqual(list(tiny_run.differences(folder / "runs/tiny", self.reference / "runs/tiny")), [])
 
@@ -88,12 +75,12 @@ class DiskFull(unittest.TestCase):
         if mounted is None or mounted.returncode != 0:
             self.skipTest("no disk can be mounted here")
         try:
-            result = tiny_run.run(BINARY, "train", "tiny.toml", "--set", "run.dir=small/run", cwd=folder)
+            result = tiny_run.run(self.binary, "train", "tiny.toml", "--set", "run.dir=small/run", cwd=folder)
             self.assertEqual(result.returncode, 1, result.stderr)
             self.assertRegex(result.stderr.splitlines()[-1],
                              r"^unigrpo: small/run/checkpoints/step_000002: no space .* needed, .* free: ")
             kept = small / "run/checkpoints/step_000001"
-            exported = tiny_run.run(BINARY, "export", "--run", "small/run", "--out", "model", cwd=folder)
+            exported = tiny_run.run(self.binary, "export", "--run", "small/run", "--out", "model", cwd=folder)
             self.assertEqual(exported.returncode, 0, exported.stderr)
             self.assertTrue(kept.is_dir())
         finally:
@@ -101,5 +88,4 @@ class DiskFull(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    BINARY, DATA = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
-    unittest.main(argv=[sys.argv[0], *sys.argv[3:]], verbosity=1)
+    tiny_case.main()

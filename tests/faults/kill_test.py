@@ -11,15 +11,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
+import tiny_case  # noqa: E402
 import tiny_run  # noqa: E402
 
-BINARY = DATA = ""
-NUM_STEPS = 4
 SEED = int(os.environ.get("UNIGRPO_TEST_SEED", "0"))
 
 # Every kind of place, early and late. The numbers are passes through the point.
@@ -30,32 +27,19 @@ POINTS = ["save.open:1", "save.write:1", "save.rename:1", "save.dirsync:1",  # r
           "rollout.begin:1", "rollout.begin:3", "rollout.end:2", "advantage:2", "optim.before:2", "optim.after:3"]
 
 
-class Base(unittest.TestCase):
-    extra = ""  # of the recipe
-
+class Base(tiny_case.TinyCase):
     @classmethod
     def setUpClass(cls):
-        cls.holder = tempfile.TemporaryDirectory(prefix="unigrpo-kill-")
+        super().setUpClass()
         cls.reference = cls.fresh("reference")
         start = time.monotonic()
-        result = tiny_run.run(BINARY, "train", "tiny.toml", cwd=cls.reference)
+        result = tiny_run.run(cls.binary, "train", "tiny.toml", cwd=cls.reference)
         cls.length_s = time.monotonic() - start
         assert result.returncode == 0, result.stderr
 
-    @classmethod
-    def tearDownClass(cls):
-        cls.holder.cleanup()
-
-    @classmethod
-    def fresh(cls, name):
-        folder = pathlib.Path(cls.holder.name) / name
-        folder.mkdir()
-        tiny_run.write_inputs(folder, DATA, num_steps=NUM_STEPS, extra=cls.extra)
-        return folder
-
     def problems_after_resuming(self, folder):
         """Resumes to the end and compares with the run that was left alone."""
-        result = tiny_run.run(BINARY, "train", "tiny.toml", "--resume", cwd=folder)
+        result = tiny_run.run(self.binary, "train", "tiny.toml", "--resume", cwd=folder)
         if result.returncode != 0:
             return [f"--resume ended with {result.returncode}: {result.stderr[-500:]}"]
         problems = list(tiny_run.differences(folder / "runs/tiny", self.reference / "runs/tiny"))
@@ -74,7 +58,7 @@ class Base(unittest.TestCase):
     def check_points(self, points):
         def check(point):
             folder = self.fresh("point-" + point.replace(":", "-"))
-            killed = tiny_run.run(BINARY, "train", "tiny.toml", cwd=folder, fault=f"{point}=kill")
+            killed = tiny_run.run(self.binary, "train", "tiny.toml", cwd=folder, fault=f"{point}=kill")
             if killed.returncode != -signal.SIGKILL:
                 return [f"was not killed but ended with {killed.returncode}: {killed.stderr[-500:]}"]
             return self.problems_after_resuming(folder)
@@ -87,7 +71,7 @@ class Killed(Base):
         def check(number):
             folder = self.fresh(f"moment-{number}")
             delay_s = random.Random(f"{SEED}/{number}").uniform(0, self.length_s)
-            process = subprocess.Popen(tiny_run.command(BINARY, "train", "tiny.toml"), cwd=folder,
+            process = subprocess.Popen(tiny_run.command(self.binary, "train", "tiny.toml"), cwd=folder,
                                        env=tiny_run.environment(), stdin=subprocess.DEVNULL,
                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             try:
@@ -109,7 +93,7 @@ class Killed(Base):
         arguments = ["train", "tiny.toml"]
         for fault in ["advantage:2=kill", "load.file:2=kill", "optim.after:2=kill", "save.trash:1=kill",
                       "save.dirsync:8=kill"]:
-            killed = tiny_run.run(BINARY, *arguments, cwd=folder, fault=fault)
+            killed = tiny_run.run(self.binary, *arguments, cwd=folder, fault=fault)
             self.assertEqual(killed.returncode, -signal.SIGKILL, f"{fault}: {killed.stderr}")
             arguments = ["train", "tiny.toml", "--resume"]
         self.assertEqual(self.problems_after_resuming(folder), [])
@@ -122,7 +106,7 @@ class KilledAroundEvaluations(Base):
 
     def test_rows_are_those_of_the_run_left_alone(self):
         rows = tiny_run.metrics_of(self.reference / "runs/tiny")
-        self.assertEqual([row["step"] for row in rows], list(range(NUM_STEPS + 1)))
+        self.assertEqual([row["step"] for row in rows], list(range(self.num_steps + 1)))
         self.assertTrue(all("eval/strict" in row for row in rows))
         # In an evaluation, right before the step that follows one (its file is there, its row is not always), and in
         # writing the file, the best model and the checkpoint.
@@ -131,5 +115,4 @@ class KilledAroundEvaluations(Base):
 
 
 if __name__ == "__main__":
-    BINARY, DATA = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
-    unittest.main(argv=[sys.argv[0], *sys.argv[3:]], verbosity=1)
+    tiny_case.main()

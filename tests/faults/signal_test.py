@@ -8,40 +8,31 @@ import pathlib
 import signal
 import subprocess
 import sys
-import tempfile
-import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
+import tiny_case  # noqa: E402
 import tiny_run  # noqa: E402
 
-BINARY = DATA = ""
 
-
-class Signals(unittest.TestCase):
+class Signals(tiny_case.TinyCase):
     @classmethod
     def setUpClass(cls):
-        cls.holder = tempfile.TemporaryDirectory(prefix="unigrpo-signal-")
+        super().setUpClass()
         cls.reference = cls.fresh("reference")
-        result = tiny_run.run(BINARY, "train", "tiny.toml", cwd=cls.reference)
+        result = tiny_run.run(cls.binary, "train", "tiny.toml", cwd=cls.reference)
         assert result.returncode == 0, result.stderr
 
     @classmethod
-    def tearDownClass(cls):
-        cls.holder.cleanup()
-
-    @classmethod
     def fresh(cls, name):
-        folder = pathlib.Path(cls.holder.name) / name
-        folder.mkdir()
+        folder = super().fresh(name)
         # Checkpoints only at the end, so that the one found is the signal's.
-        tiny_run.write_inputs(folder, DATA)
         recipe = (folder / "tiny.toml").read_text()
         (folder / "tiny.toml").write_text(recipe.replace("every = 1\nkeep_last = 2", "every = 0\nkeep_last = 1"))
         return folder
 
     def interrupted(self, folder, point, signals, also=""):
         """Stands still at `point`, gets `signals` and goes on. `also`: a further fault. Returns (exit code, stderr)."""
-        process = subprocess.Popen(tiny_run.command(BINARY, "train", "tiny.toml"), cwd=folder,
+        process = subprocess.Popen(tiny_run.command(self.binary, "train", "tiny.toml"), cwd=folder,
                                    env=tiny_run.environment(",".join(filter(None, [f"{point}=stop", also]))), stdin=subprocess.DEVNULL,
                                    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         _, status = os.waitpid(process.pid, os.WUNTRACED)
@@ -62,7 +53,7 @@ class Signals(unittest.TestCase):
         self.assertEqual([row["step"] for row in tiny_run.metrics_of(folder / "runs/tiny")],
                          list(range(1, finished_steps + 1)))
         self.assertFalse((folder / "runs/tiny/final").exists())
-        resumed = tiny_run.run(BINARY, "train", "tiny.toml", "--resume", cwd=folder)
+        resumed = tiny_run.run(self.binary, "train", "tiny.toml", "--resume", cwd=folder)
         self.assertEqual(resumed.returncode, 0, resumed.stderr)
         self.assertEqual(list(tiny_run.differences(folder / "runs/tiny", self.reference / "runs/tiny")), [])
 
@@ -79,13 +70,13 @@ class Signals(unittest.TestCase):
             recipe = folders[-1] / "tiny.toml"
             recipe.write_text(change(recipe.read_text()))
         reference, folder = folders
-        result = tiny_run.run(BINARY, "train", "tiny.toml", cwd=reference)
+        result = tiny_run.run(self.binary, "train", "tiny.toml", cwd=reference)
         self.assertEqual(result.returncode, 0, result.stderr)
         code, stderr = self.interrupted(folder, f"{point}:{hit}", [signal.SIGTERM], f"{point}:{hit + 1}=kill")
         self.assertEqual(code, 130, stderr)
         steps = [path.name for path in (folder / "runs/tiny/checkpoints").iterdir() if path.name != ".lock"]
         self.assertEqual(steps, [f"step_{finished_steps:06}"])
-        resumed = tiny_run.run(BINARY, "train", "tiny.toml", "--resume", cwd=folder)
+        resumed = tiny_run.run(self.binary, "train", "tiny.toml", "--resume", cwd=folder)
         self.assertEqual(resumed.returncode, 0, resumed.stderr)
         self.assertEqual(list(tiny_run.differences(folder / "runs/tiny", reference / "runs/tiny")), [])
 
@@ -100,7 +91,7 @@ class Signals(unittest.TestCase):
 
     def cut_short(self, arguments, point, folder, number=signal.SIGTERM):
         """The stderr of a command that is asked to stop at `point`."""
-        process = subprocess.Popen(tiny_run.command(BINARY, *arguments), cwd=folder, env=tiny_run.environment(f"{point}=stop"),
+        process = subprocess.Popen(tiny_run.command(self.binary, *arguments), cwd=folder, env=tiny_run.environment(f"{point}=stop"),
                                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         _, status = os.waitpid(process.pid, os.WUNTRACED)
         self.assertTrue(os.WIFSTOPPED(status), f"{point} was not reached")
@@ -112,7 +103,7 @@ class Signals(unittest.TestCase):
 
     def test_commands_that_sample_end_with_one_line_and_leave_nothing(self):
         folder = self.fresh("commands")
-        model = f"{DATA}/bagel_tiny"
+        model = f"{self.data}/bagel_tiny"
         evaluate = ["eval", "--model", model, "--prompts", "prompts.jsonl", "--num-steps", 3, "--max-tokens", 4, "--json", "e.json",
                     "--out", "out"]
         sample = ["sample", "--model", model, "--prompt", "a", "--num-steps", 3, "--max-tokens", 4, "--image-size", 64, "--out", "out"]
@@ -162,7 +153,7 @@ class Signals(unittest.TestCase):
         run = folder / "runs/tiny"
         self.assertTrue((run / "eval_before.json").exists())
         self.assertFalse((run / "eval_after.json").exists() or (run / "final").exists())
-        resumed = tiny_run.run(BINARY, "train", "tiny.toml", "--resume", cwd=folder)
+        resumed = tiny_run.run(self.binary, "train", "tiny.toml", "--resume", cwd=folder)
         self.assertEqual(resumed.returncode, 0, resumed.stderr)
         self.assertTrue((run / "eval_after.json").exists() and (run / "final").exists())
         self.assertEqual((run / "final/ema.safetensors").read_bytes(),
@@ -173,14 +164,14 @@ class Signals(unittest.TestCase):
         folder, whole = self.fresh("waits"), self.fresh("whole")
         for home in (folder, whole):
             (home / "tiny.toml").write_text((home / "tiny.toml").read_text() + evaluation)
-        result = tiny_run.run(BINARY, "train", "tiny.toml", cwd=whole)
+        result = tiny_run.run(self.binary, "train", "tiny.toml", cwd=whole)
         self.assertEqual(result.returncode, 0, result.stderr)
         code, stderr = self.interrupted(folder, "eval.batch:2", [signal.SIGTERM])  # after step 2
         self.assertEqual(code, 130, stderr)
         run = folder / "runs/tiny"
         self.assertEqual([row["step"] for row in tiny_run.metrics_of(run)], [0, 1])
         self.assertTrue((run / "checkpoints/step_000002").exists())
-        resumed = tiny_run.run(BINARY, "train", "tiny.toml", "--resume", cwd=folder)
+        resumed = tiny_run.run(self.binary, "train", "tiny.toml", "--resume", cwd=folder)
         self.assertEqual(resumed.returncode, 0, resumed.stderr)
         self.assertEqual(list(tiny_run.differences(run, whole / "runs/tiny")), [])
         self.assertIn("eval/strict", tiny_run.metrics_of(run)[2])
@@ -193,7 +184,7 @@ class Signals(unittest.TestCase):
         code, stderr = self.interrupted(folder, "eval.batch:3", [signal.SIGTERM])  # after step 4
         self.assertEqual(code, 130, stderr)
         for home, arguments in ((folder, ["--resume"]), (folder, ["--resume", *more]), (whole, more)):
-            result = tiny_run.run(BINARY, "train", "tiny.toml", *arguments, cwd=home)
+            result = tiny_run.run(self.binary, "train", "tiny.toml", *arguments, cwd=home)
             self.assertEqual(result.returncode, 0, result.stderr)
         self.assertEqual(list(tiny_run.differences(folder / "runs/tiny", whole / "runs/tiny")), [])
 
@@ -204,11 +195,10 @@ class Signals(unittest.TestCase):
         folder = self.fresh("twice")
         code, stderr = self.interrupted(folder, "rollout.begin:2", [signal.SIGTERM, signal.SIGINT])
         self.assertEqual(code, 130, stderr)
-        resumed = tiny_run.run(BINARY, "train", "tiny.toml", "--resume", cwd=folder)
+        resumed = tiny_run.run(self.binary, "train", "tiny.toml", "--resume", cwd=folder)
         self.assertEqual(resumed.returncode, 0, resumed.stderr)
         self.assertEqual(list(tiny_run.differences(folder / "runs/tiny", self.reference / "runs/tiny")), [])
 
 
 if __name__ == "__main__":
-    BINARY, DATA = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
-    unittest.main(argv=[sys.argv[0], *sys.argv[3:]], verbosity=1)
+    tiny_case.main()

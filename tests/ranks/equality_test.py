@@ -6,11 +6,10 @@ usage: equality_test.py UNIGRPO DATA [TEST ...]    UNIGRPO: the binary; DATA: te
 import json
 import math
 import pathlib
-import struct
+import shutil
 import sys
 import tempfile
 import unittest
-import zlib
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
 import ranks_run  # noqa: E402
@@ -38,20 +37,13 @@ SPREAD = ("parallel/", "time/", "throughput/", "memory/", "optim/micro_batches")
 ONE_PROCESS = 0
 
 
-def red_square(size=64):
-    """A PNG."""
-    def chunk(kind, body):
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-    rows = b"".join(b"\0" + bytes((200, 40, 40)) * size for _ in range(size))
-    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", size, size, 8, 2, 0, 0, 0)) +
-            chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
-
-
-PNG = red_square()
+PNG = tiny_run.red_square()
 
 
 class Equality(unittest.TestCase):
     """Each test runs one recipe in one process and on ranks, and compares all that the runs say of themselves."""
+
+    rewards = REWARDS
 
     @classmethod
     def setUpClass(cls):
@@ -68,7 +60,7 @@ class Equality(unittest.TestCase):
         folder.mkdir()
         tiny_run.write_inputs(folder, DATA)
         recipe = (folder / "tiny.toml").read_text()
-        (folder / "tiny.toml").write_text(recipe.replace('kind = "saturation"\n', REWARDS))
+        (folder / "tiny.toml").write_text(recipe.replace('kind = "saturation"\n', self.rewards))
         with (folder / "prompts.jsonl").open("a") as file:
             file.write(json.dumps(FIFTH) + "\n")
         return folder
@@ -137,6 +129,17 @@ class Equality(unittest.TestCase):
 
     def test_frozen_experts(self):
         self.same({"policy.freeze": '["*_moe_gen*"]'}, sizes=(2,))
+
+    def test_tied_embeddings(self):
+        self.rewards = REWARDS.partition('[[rewards]]\nkind = "saturation"')[0]
+        self.same({"policy.model": f"{DATA}/qwen2_tiny_tied", "rollout.episode": '["text"]'}, sizes=(2, 4))
+
+    def test_paired_policy(self):
+        pair = pathlib.Path(self.holder.name) / "pair"
+        shutil.copytree(f"{DATA}/qwen2_tiny", pair / "text")
+        shutil.copytree(f"{DATA}/bagel_tiny", pair / "image")
+        (pair / "config.json").write_text('{"model_type": "unigrpo_pair", "text": "text/", "image": "image/"}')
+        self.same({"policy.model": pair}, sizes=(2,))
 
     def test_several_optimizer_steps(self):
         self.same({"grpo.num_minibatches": 2})

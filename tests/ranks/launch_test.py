@@ -3,7 +3,6 @@
 usage: launch_test.py UNIGRPO DATA    UNIGRPO: the binary; DATA: tests/data
 """
 
-import importlib.util
 import json
 import os
 import pathlib
@@ -12,37 +11,24 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
-import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
 import launch_run  # noqa: E402
+import tiny_case  # noqa: E402
 import tiny_run  # noqa: E402
 
-BINARY = DATA = ""
 SLOW = "rollout.begin:2=delay:1500"  # long enough to look at a run that has begun
 
 
-class Launch(unittest.TestCase):
+class Launch(tiny_case.TinyCase):
     @classmethod
     def setUpClass(cls):
-        cls.holder = tempfile.TemporaryDirectory(prefix="unigrpo-launch-")
+        super().setUpClass()
         cls.reference = cls.fresh("reference")
-        code, _, err = launch_run.run(BINARY, 2, "train", "tiny.toml", cwd=cls.reference)
+        code, _, err = launch_run.run(cls.binary, 2, "train", "tiny.toml", cwd=cls.reference)
         assert code == 0, err
         cls.stderr = err
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.holder.cleanup()
-
-    @classmethod
-    def fresh(cls, name):
-        folder = pathlib.Path(cls.holder.name) / name
-        folder.mkdir()
-        tiny_run.write_inputs(folder, DATA)
-        return folder
 
     def setUp(self):
         self.folder = None
@@ -85,9 +71,9 @@ class Launch(unittest.TestCase):
 
     def test_one_rank_is_one_process(self):
         alone = self.fresh("alone")
-        self.assertEqual(tiny_run.run(BINARY, "train", "tiny.toml", cwd=alone).returncode, 0)
+        self.assertEqual(tiny_run.run(self.binary, "train", "tiny.toml", cwd=alone).returncode, 0)
         folder = self.new()
-        code, _, err = launch_run.run(BINARY, 1, "train", "tiny.toml", cwd=folder)
+        code, _, err = launch_run.run(self.binary, 1, "train", "tiny.toml", cwd=folder)
         self.assertEqual(code, 0, err)
         self.assertEqual(launch_run.ranks_of(self.run_folder())["world_size"], 1)
         (self.run_folder() / "ranks.json").unlink()
@@ -99,14 +85,14 @@ class Launch(unittest.TestCase):
                                 (["train", "tiny.toml", "--set", "grpo.group_size=0"], "grpo.group_size"),
                                 (["train", "tiny.toml", "--set", "data.prompts=none.jsonl"], "none.jsonl"),
                                 (["train", "tiny.toml", "--no-such-option"], "--no-such-option")):
-            code, out, err = launch_run.run(BINARY, 2, *arguments, cwd=folder)
+            code, out, err = launch_run.run(self.binary, 2, *arguments, cwd=folder)
             self.assertEqual((code, out), (2, ""), err)
             self.assertIn(line, err)
             self.assertFalse((folder / "runs").exists())
 
     def test_listens_on_loopback_alone_and_minds_no_garbage(self):
         folder = self.new()
-        job = launch_run.start(BINARY, 2, "train", "tiny.toml", cwd=folder, fault=SLOW)
+        job = launch_run.start(self.binary, 2, "train", "tiny.toml", cwd=folder, fault=SLOW)
         launch_run.ranks_of(self.run_folder())
         found = launch_run.listening({job.pid} | launch_run.descendants(job.pid))
         self.assertEqual({address for address, _ in found}, {"0100007F"})  # 127.0.0.1
@@ -120,7 +106,7 @@ class Launch(unittest.TestCase):
 
     def test_stderr_goes_to_files_too(self):
         folder = self.new()
-        code, _, err = launch_run.run(BINARY, 2, "train", "tiny.toml", cwd=folder, options=["--log-dir", "a/b"])
+        code, _, err = launch_run.run(self.binary, 2, "train", "tiny.toml", cwd=folder, options=["--log-dir", "a/b"])
         self.assertEqual(code, 0, err)
         for rank in range(2):
             told = [line[4:] for line in err.splitlines() if line.startswith(f"[{rank}] ")]
@@ -128,13 +114,13 @@ class Launch(unittest.TestCase):
 
     def test_a_folder_for_logs_that_cannot_be_made(self):
         folder = self.new()
-        code, _, err = launch_run.run(BINARY, 2, "train", "tiny.toml", cwd=folder, options=["--log-dir", "tiny.toml/x"])
+        code, _, err = launch_run.run(self.binary, 2, "train", "tiny.toml", cwd=folder, options=["--log-dir", "tiny.toml/x"])
         self.assertEqual(code, 2, err)
         self.assertIn("--log-dir: tiny.toml/x: cannot be made", err)
 
     def test_starts_again_where_it_stood(self):
         folder = self.new()
-        code, _, err = launch_run.run(BINARY, 2, "train", "tiny.toml", cwd=folder, fault="optim.after@1:3=kill",
+        code, _, err = launch_run.run(self.binary, 2, "train", "tiny.toml", cwd=folder, fault="optim.after@1:3=kill",
                                       options=["--max-restarts", 2])
         self.assertEqual(code, 0, err)
         self.assertIn("launch: rank 1 was killed by SIGKILL\n", err)
@@ -145,14 +131,14 @@ class Launch(unittest.TestCase):
 
     def test_gives_up_after_so_many_restarts(self):
         folder = self.new()
-        code, _, err = launch_run.run(BINARY, 2, "train", "tiny.toml", cwd=folder, fault="rollout.begin@0:1=kill",
+        code, _, err = launch_run.run(self.binary, 2, "train", "tiny.toml", cwd=folder, fault="rollout.begin@0:1=kill",
                                       options=["--max-restarts", 1])
         self.assertEqual(code, 75, err)
         self.assertEqual(err.count("launch: rank 0 was killed by SIGKILL"), 2)
 
     def test_a_failure_that_would_repeat_is_not_tried_again(self):
         folder = self.new()
-        code, _, err = launch_run.run(BINARY, 2, "train", "tiny.toml", cwd=folder, fault="advantage@1:2=throw",
+        code, _, err = launch_run.run(self.binary, 2, "train", "tiny.toml", cwd=folder, fault="advantage@1:2=throw",
                                       options=["--max-restarts", 3])
         self.assertEqual(code, 1, err)
         self.assertNotIn("starting the ranks again", err)
@@ -161,7 +147,7 @@ class Launch(unittest.TestCase):
 
     def stop(self, send, again=False):
         folder = self.new()
-        job = launch_run.start(BINARY, 2, "train", "tiny.toml", cwd=folder, fault=SLOW)
+        job = launch_run.start(self.binary, 2, "train", "tiny.toml", cwd=folder, fault=SLOW)
         launch_run.wait_for_step(self.run_folder(), 1)
         send(job)
         if again:
@@ -169,7 +155,7 @@ class Launch(unittest.TestCase):
             send(job)
         _, err = job.communicate(timeout=tiny_run.TIMEOUT_S)
         self.assertEqual(job.returncode, 130, err)
-        code, _, err = launch_run.run(BINARY, 2, "train", "tiny.toml", "--resume", cwd=folder)
+        code, _, err = launch_run.run(self.binary, 2, "train", "tiny.toml", "--resume", cwd=folder)
         self.assertEqual(code, 0, err)
         self.same_as_reference()
 
@@ -187,7 +173,7 @@ class Launch(unittest.TestCase):
 
     def test_ranks_end_with_a_launcher_that_is_killed(self):
         folder = self.new()
-        job = launch_run.start(BINARY, 2, "train", "tiny.toml", cwd=folder, fault="rollout.begin:2=delay:60000")
+        job = launch_run.start(self.binary, 2, "train", "tiny.toml", cwd=folder, fault="rollout.begin:2=delay:60000")
         launch_run.wait_for_step(self.run_folder(), 1)
         pids = launch_run.descendants(job.pid)
         self.assertGreaterEqual(len(pids), 2)
@@ -198,15 +184,15 @@ class Launch(unittest.TestCase):
 
     def test_samples_and_scores_on_ranks(self):
         folder = self.new()
-        model = f"{DATA}/bagel_tiny"
-        code, out, err = launch_run.run(BINARY, 2, "sample", "--model", model, "--prompt", "a star", "--count", 3,
+        model = f"{self.data}/bagel_tiny"
+        code, out, err = launch_run.run(self.binary, 2, "sample", "--model", model, "--prompt", "a star", "--count", 3,
                                         "--out", "samples", "--max-tokens", 4, "--num-steps", 2, cwd=folder)
         self.assertEqual(code, 0, err)
         self.assertEqual(len((folder / "samples/samples.jsonl").read_text().splitlines()), 3)
-        code, out, err = launch_run.run(BINARY, 2, "eval", "--model", model, "--prompts", "prompts.jsonl", "--reward",
+        code, out, err = launch_run.run(self.binary, 2, "eval", "--model", model, "--prompts", "prompts.jsonl", "--reward",
                                         "saturation", "--json", "eval.json", "--max-tokens", 4, "--num-steps", 2, cwd=folder)
         self.assertEqual(code, 0, err)
-        alone = tiny_run.run(BINARY, "eval", "--model", model, "--prompts", "prompts.jsonl", "--reward", "saturation",
+        alone = tiny_run.run(self.binary, "eval", "--model", model, "--prompts", "prompts.jsonl", "--reward", "saturation",
                              "--json", "alone.json", "--max-tokens", 4, "--num-steps", 2, cwd=folder)
         self.assertEqual(alone.returncode, 0, alone.stderr)
         self.assertEqual(out, alone.stdout)
@@ -216,32 +202,32 @@ class Launch(unittest.TestCase):
         self.assertEqual(*scores)
 
     def torchrun(self, *options, fault=""):
-        if importlib.util.find_spec("torch") is None:
-            self.skipTest("no torchrun")
-        return subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--no-python",
-                               "--nproc-per-node", "2", *options, BINARY, "train", "tiny.toml", "--resume"],
-                              cwd=self.folder, env=tiny_run.environment(fault), stdin=subprocess.DEVNULL,
-                              capture_output=True, text=True, timeout=tiny_run.TIMEOUT_S)
+        """(exit code, stderr)."""
+        launch_run.require_torchrun(self)
+        job = launch_run.start_torchrun(2, self.binary, "train", "tiny.toml", "--resume", cwd=self.folder, fault=fault,
+                                        options=options)
+        _, err = job.communicate(timeout=tiny_run.TIMEOUT_S)
+        return job.returncode, err
 
     def test_under_torchrun(self):
         self.new()
-        result = self.torchrun()
-        self.assertEqual(result.returncode, 0, result.stderr)
+        code, err = self.torchrun()
+        self.assertEqual(code, 0, err)
         self.same_as_reference()
 
     def test_torchrun_starts_again(self):
         self.new()
-        result = self.torchrun("--max-restarts", "1", fault="optim.after@1:3=kill")
-        self.assertEqual(result.returncode, 0, result.stderr)
+        code, err = self.torchrun("--max-restarts", "1", fault="optim.after@1:3=kill")
+        self.assertEqual(code, 0, err)
         self.assertEqual(launch_run.ranks_of(self.run_folder())["restart"], 1)
         self.same_as_reference()
 
     def test_torchrun_blames_the_rank_that_was_killed(self):
         self.new()
         for fault, exit_code in (("optim.after@1:1=kill", -9), ("advantage@1:1=throw", 1)):
-            result = self.torchrun(fault=fault)
-            self.assertEqual(result.returncode, 1, result.stderr)
-            cause = result.stderr.partition("Root Cause")[2]
+            code, err = self.torchrun(fault=fault)
+            self.assertEqual(code, 1, err)
+            cause = err.partition("Root Cause")[2]
             self.assertRegex(cause, r"rank +: 1 \(local_rank: 1\)")
             self.assertRegex(cause, rf"exitcode +: {exit_code} ")
             if exit_code == 1:
@@ -258,7 +244,7 @@ class Launch(unittest.TestCase):
             env = {**tiny_run.environment(), "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "SLURM_NTASKS": "2",
                    "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "localhost", "SLURM_JOB_ID": str(job),
                    "SLURM_STEP_ID": "0", "SLURM_RESTART_COUNT": "3"}
-            ranks.append(subprocess.Popen([BINARY, "train", "tiny.toml"], cwd=folder, env=env, stdin=subprocess.DEVNULL,
+            ranks.append(subprocess.Popen([self.binary, "train", "tiny.toml"], cwd=folder, env=env, stdin=subprocess.DEVNULL,
                                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
         for rank in ranks:
             _, err = rank.communicate(timeout=tiny_run.TIMEOUT_S)
@@ -270,7 +256,7 @@ class Launch(unittest.TestCase):
         folder = self.new()
         env = {**tiny_run.environment(), "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "8",
                "SLURM_JOB_ID": "5", "SLURM_STEP_NODELIST": "node[1-2]"}
-        result = subprocess.run([BINARY, "train", "tiny.toml"], cwd=folder, env=env, capture_output=True, text=True)
+        result = subprocess.run([self.binary, "train", "tiny.toml"], cwd=folder, env=env, capture_output=True, text=True)
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertFalse((self.run_folder() / "ranks.json").exists())
 
@@ -280,8 +266,8 @@ class Launch(unittest.TestCase):
                                 ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK=2, WORLD_SIZE=2"),
                                 ({"RANK": "one", "WORLD_SIZE": "2"}, "RANK='one'"),
                                 ({"RANK": "1", "WORLD_SIZE": "2"}, "MASTER_ADDR is not set")):
-            for command in (["train", "tiny.toml"], ["sample", "--model", f"{DATA}/bagel_tiny", "--prompt", "x", "--out", "x"]):
-                result = subprocess.run([BINARY, *command], cwd=folder, env={**tiny_run.environment(), **variables},
+            for command in (["train", "tiny.toml"], ["sample", "--model", f"{self.data}/bagel_tiny", "--prompt", "x", "--out", "x"]):
+                result = subprocess.run([self.binary, *command], cwd=folder, env={**tiny_run.environment(), **variables},
                                         capture_output=True, text=True)
                 self.assertEqual((result.returncode, result.stdout), (2, ""), result.stderr)
                 self.assertIn(line, result.stderr)
@@ -291,10 +277,9 @@ class Launch(unittest.TestCase):
     def test_other_commands_ignore_the_variables(self):
         env = {**tiny_run.environment(), "RANK": "7", "WORLD_SIZE": "2"}
         for arguments in (["report", "runs/tiny"], ["recipe", "tiny.toml"], ["inspect", "runs/tiny"]):
-            result = subprocess.run([BINARY, *arguments], cwd=self.reference, env=env, capture_output=True, text=True)
+            result = subprocess.run([self.binary, *arguments], cwd=self.reference, env=env, capture_output=True, text=True)
             self.assertEqual(result.returncode, 0, result.stderr)
 
 
 if __name__ == "__main__":
-    BINARY, DATA = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
-    unittest.main(argv=[sys.argv[0], *sys.argv[3:]], verbosity=1)
+    tiny_case.main()

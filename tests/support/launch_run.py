@@ -1,10 +1,12 @@
 """Starts the binary under `unigrpo launch`, and looks at what its processes do."""
 
+import importlib.util
 import json
 import os
 import pathlib
 import signal
 import subprocess
+import sys
 import time
 
 import tiny_run
@@ -26,6 +28,19 @@ def run(binary, size, *arguments, **options):
     finally:
         job.kill()
     return job.returncode, out, err
+
+
+def require_torchrun(test):
+    if importlib.util.find_spec("torch") is None:
+        test.skipTest("no torchrun")
+
+
+def start_torchrun(size, *arguments, cwd, fault="", options=()):
+    """`torchrun --standalone --nproc-per-node size [options] arguments`."""
+    return subprocess.Popen([sys.executable, "-m", "torch.distributed.run", "--standalone", "--no-python",
+                             "--nproc-per-node", str(size), *options, *map(str, arguments)], cwd=cwd,
+                            env=tiny_run.environment(fault), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True, errors="replace")
 
 
 def ranks_of(run_folder, patience_s=60):
@@ -62,6 +77,13 @@ def state_of(pid):
 def is_alive(pid):
     """Zombies are not."""
     return state_of(pid) not in "ZX"
+
+
+def command_of(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def descendants(pid):
@@ -110,7 +132,7 @@ def listening(pids):
             fields = line.split()
             if fields[3] == "0A" and fields[9] in inodes:  # LISTEN
                 address, _, port = fields[1].partition(":")
-            found.add((address, int(port, 16)))
+                found.add((address, int(port, 16)))
     return found
 
 

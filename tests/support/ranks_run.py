@@ -17,17 +17,18 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def start(binary, size, *arguments, cwd, fault=""):
-    """One process a rank; rank 0 comes first. cwd: of all, or a list of one each."""
-    port = free_port()
+def start(binary, size, *arguments, cwd, fault="", port=None, env=None):
+    """One process a rank; rank 0 comes first. cwd: of all, or a list of one each. env: variables beside a launcher's, a
+    table for each rank."""
+    port = port or free_port()
     folders = cwd if isinstance(cwd, list) else [cwd] * size
     ranks = []
     for rank in range(size):
-        env = {**tiny_run.environment(fault), "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size),
-               "LOCAL_WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-               "OMP_WAIT_POLICY": "PASSIVE"}
-        ranks.append(subprocess.Popen(tiny_run.command(binary, *arguments), cwd=folders[rank], env=env, stdin=subprocess.DEVNULL,
-                                      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"))
+        variables = {**tiny_run.environment(fault), "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size),
+                     "LOCAL_WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+                     "OMP_WAIT_POLICY": "PASSIVE", **(env[rank] if env else {})}
+        ranks.append(subprocess.Popen(tiny_run.command(binary, *arguments), cwd=folders[rank], env=variables,
+                                      stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"))
     return ranks
 
 

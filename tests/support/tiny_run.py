@@ -107,6 +107,15 @@ def differences(run_folder, reference):
         yield "metrics.jsonl differs"
 
 
+def red_square(size=64):
+    """A PNG."""
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    rows = b"".join(b"\0" + bytes((200, 40, 40)) * size for _ in range(size))
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", size, size, 8, 2, 0, 0, 0)) +
+            chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+
+
 def read_png(path):
     """(width, height, RGB bytes) of an 8-bit RGB PNG."""
     data = pathlib.Path(path).read_bytes()
