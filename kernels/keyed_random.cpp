@@ -55,6 +55,31 @@ void uniform_cpu_(const at::Tensor& out, int64_t key, int64_t stream) {
   });
 }
 
+void uniform_rows_cpu_(const at::Tensor& out, const at::Tensor& rows, int64_t key, int64_t stream) {
+  float* data = out.mutable_data_ptr<float>();
+  const int64_t* row_streams = rows.const_data_ptr<int64_t>();
+  const int64_t width = out.size(1), blocks = (width + 3) / 4;
+  at::parallel_for(0, out.size(0), std::max<int64_t>(1, kGrain / std::max<int64_t>(1, blocks)),
+                   [&](int64_t begin, int64_t end) {
+                     for (int64_t r = begin; r < end; ++r) {
+                       const auto own = std::bit_cast<uint64_t>(stream ^ row_streams[r]);
+                       for (int64_t b = 0; b < blocks; ++b) {
+                         const auto w = words(std::bit_cast<uint64_t>(key), own, static_cast<uint64_t>(b));
+                         float* to = data + r * width + 4 * b;
+                         for (int64_t i = 0; i < std::min<int64_t>(4, width - 4 * b); ++i) {
+                           to[i] = static_cast<float>(w[i] >> 8) * 0x1.0p-24F;
+                         }
+                       }
+                     }
+                   });
+}
+
+void uniform_rows_reference_(const at::Tensor& out, const at::Tensor& rows, int64_t key, int64_t stream) {
+  const at::Tensor made = at::empty(out.sizes(), at::kFloat);
+  uniform_rows_cpu_(made, rows.cpu(), key, stream);
+  out.copy_(made);
+}
+
 using Fill = void (*)(const at::Tensor&, int64_t, int64_t);
 
 /// Made on the CPU and sent over, in one copy.
@@ -77,14 +102,17 @@ void call_fill(const c10::TypedOperatorHandle<void(const at::Tensor&, int64_t, i
 TORCH_LIBRARY_FRAGMENT(unigrpo, m) {
   m.def("keyed_normal_(Tensor(a!) out, int key, int stream) -> ()");
   m.def("keyed_uniform_(Tensor(a!) out, int key, int stream) -> ()");
+  m.def("keyed_uniform_rows_(Tensor(a!) out, Tensor rows, int key, int stream) -> ()");
 }
 TORCH_LIBRARY_IMPL(unigrpo, CompositeImplicitAutograd, m) {
   m.impl("keyed_normal_", &reference_<normal_cpu_>);
   m.impl("keyed_uniform_", &reference_<uniform_cpu_>);
+  m.impl("keyed_uniform_rows_", &uniform_rows_reference_);
 }
 TORCH_LIBRARY_IMPL(unigrpo, CPU, m) {
   m.impl("keyed_normal_", &normal_cpu_);
   m.impl("keyed_uniform_", &uniform_cpu_);
+  m.impl("keyed_uniform_rows_", &uniform_rows_cpu_);
 }
 
 void keyed_normal_(const at::Tensor& out, const RandomKey& key) {
@@ -95,6 +123,17 @@ void keyed_normal_(const at::Tensor& out, const RandomKey& key) {
 void keyed_uniform_(const at::Tensor& out, const RandomKey& key) {
   static const auto op = find_op("keyed_uniform_", &uniform_cpu_);
   call_fill(op, out, key);
+}
+
+void keyed_uniform_rows_(const at::Tensor& out, const at::Tensor& rows, const RandomKey& key) {
+  static const auto op = find_op("keyed_uniform_rows_", &uniform_rows_cpu_);
+  TORCH_CHECK(out.scalar_type() == at::kFloat && out.is_contiguous() && out.dim() == 2,
+              "what is filled must be a contiguous float32 matrix");
+  TORCH_CHECK(rows.scalar_type() == at::kLong && rows.is_contiguous() && rows.dim() == 1 &&
+                  rows.size(0) == out.size(0) && rows.device() == out.device(),
+              "one int64 a row, on the device of what is filled");
+  const at::NoGradGuard no_grad;
+  call(op, out, rows, std::bit_cast<int64_t>(key.key), std::bit_cast<int64_t>(key.stream));
 }
 
 }  // namespace unigrpo::kernels

@@ -21,5 +21,8 @@ struct RandomKey {
 void keyed_normal_(const at::Tensor& out, const RandomKey& key);
 /// Uniforms in [0, 1) of 24 bits: element 4b + i is wi of block b. The same bits on all devices.
 void keyed_uniform_(const at::Tensor& out, const RandomKey& key);
+/// The same, each row of `out` [R, n] from a stream of its own, the key's xor the row's number (`rows` [R], int64, on
+/// the same device). Element 4b + i of a row is wi of its block b.
+void keyed_uniform_rows_(const at::Tensor& out, const at::Tensor& rows, const RandomKey& key);
 
 }  // namespace unigrpo::kernels

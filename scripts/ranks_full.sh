@@ -6,11 +6,15 @@
 # ended in time with 75 and named the lost rank, and each resumed run has the bytes of one left alone.
 #   scripts/ranks_full.sh --equality [--steps N] [--ranks N,N] [--only NAME]
 # runs the demo recipe and its variants on ranks and in one process, and prints what differs (about half an hour).
+#   scripts/ranks_full.sh --shards
+# runs the long form of tests/ranks/shards_test.py.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=python3
 [[ -x .venv/bin/python ]] && python=.venv/bin/python
 if [[ ${1:-} == --equality ]]; then
   exec "$python" tests/ranks/demo_equality.py build/bin/unigrpo "${@:2}"
+elif [[ ${1:-} == --shards ]]; then
+  UNIGRPO_RANKS_FULL=1 exec "$python" tests/ranks/shards_test.py build/bin/unigrpo tests/data
 fi
 exec "$python" tests/faults/ranks_kills.py build/bin/unigrpo tests/data "$@"

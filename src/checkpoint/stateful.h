@@ -8,10 +8,16 @@
 #include "checkpoint/save.h"
 #include "runtime/stateful.h"
 
+namespace unigrpo::parallel {
+class Comm;
+}
+
 namespace unigrpo::checkpoint {
 
 /// What a checkpoint at `step` (steps done) holds: each component's tensors as a part, its values as "<name>.<key>".
-Snapshot take_snapshot(int64_t step, const std::string& recipe_toml, std::span<Stateful* const> components);
+/// On several ranks (`ranks`; all of them call it) whole tensors are put together from their pieces, on rank 0 alone.
+Snapshot take_snapshot(int64_t step, const std::string& recipe_toml, std::span<Stateful* const> components,
+                       parallel::Comm* ranks = nullptr);
 
 /// The values of one component.
 std::map<std::string, std::string> values_of(const LoadedCheckpoint& loaded, const std::string& component);

@@ -19,6 +19,7 @@
 #include "cli/model_commands.h"
 #include "io/step_folder.h"
 #include "policy/load.h"
+#include "policy/sharded.h"
 #include "recipe/parse.h"
 #include "train/build.h"
 #include "train/inputs.h"
@@ -97,7 +98,7 @@ int run(const ExportOptions& options) {
   require_possible(options, recipe, family);
   const auto policy = policy::load(recipe.policy, runtime);
   const bool averaged = recipe.optim.ema.enabled && !options.raw;
-  checkpoint::assign_converted(train::trained_parameters(*policy), loaded->tensors(averaged ? "ema" : "policy"),
+  checkpoint::assign_converted(policy::trained_parameters(*policy), loaded->tensors(averaged ? "ema" : "policy"),
                                loaded->folder.string());
   const auto generation = generation_of(options, recipe);
   if (options.to == "peft") {
@@ -107,7 +108,7 @@ int run(const ExportOptions& options) {
                                     .base_model = options.base_name.empty()
                                                       ? fs::absolute(recipe.policy.model).lexically_normal().string()
                                                       : options.base_name,
-                                    .tensors = train::trained_parameters(*policy)};
+                                    .tensors = policy::trained_parameters(*policy)};
     checkpoint::export_peft(options.out, adapter,
                             {.task_type = family.generates_images ? "" : "CAUSAL_LM", .generation_config = generation});
   } else {

@@ -77,6 +77,10 @@ void stay_in_its_folder(const std::string& path, const std::vector<std::string>&
   }
 }
 
+parallel::GroupShape shape_of(const parallel::ParallelConfig& config) {
+  return {.shard_ranks = config.shard == parallel::Shard::none ? 1 : config.shard_ranks};
+}
+
 parallel::Deadlines deadlines_of(const parallel::ParallelConfig& config) {
   return {.meeting_s = static_cast<double>(config.meeting_timeout_s),
           .first_step_s = static_cast<double>(config.first_step_timeout_s),
@@ -100,6 +104,7 @@ int run_training(const Options& options, recipe::Command command) {
                                      .signals = true}),
             .terms = {.same = {{"the recipe", recipe::to_toml(recipe)}}},
             .deadlines = deadlines_of(recipe.parallel),
+            .shape = shape_of(recipe.parallel),
             .backend = recipe.parallel.backend,
             .run_folder = recipe.run_dir()};
   };

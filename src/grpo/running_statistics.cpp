@@ -35,7 +35,7 @@ State RunningStatistics::state() const {
 
 void RunningStatistics::load_state(const State& state, const std::string& where) {
   std::map<std::string, Moments> moments;
-  for (const auto& [name, tensor] : state.tensors) {
+  for (const auto& [name, tensor, piece] : state.tensors) {
     if (tensor.scalar_type() != at::kDouble || tensor.sizes() != at::IntArrayRef({2})) {
       throw BadInput("{}: '{}': expected a mean and a variance, float64 [2]", where, name);
     }

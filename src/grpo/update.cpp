@@ -15,6 +15,7 @@
 #include "grpo/pack.h"
 #include "grpo/recompute.h"
 #include "optim/clipped_step.h"
+#include "policy/sharded.h"
 #include "runtime/ranks.h"
 #include "runtime/workers.h"
 
@@ -25,21 +26,32 @@ using rollout::Trajectory;
 
 PackedBatch pack_for(const UpdateSetup& setup, std::span<const Trajectory> trajectories,
                      std::span<const int64_t> rows) {
-  return pack(setup.policy, trajectories, rows, setup.config.image.context_gradient == ContextGradient::detached,
-              setup.rollout.rollout_cfg_scale != 1.0);
+  PackedBatch packed =
+      pack(setup.policy, trajectories, rows, setup.config.image.context_gradient == ContextGradient::detached,
+           setup.rollout.rollout_cfg_scale != 1.0);
+  packed.batch.update = static_cast<uint64_t>(setup.optimizer.num_updates());
+  return packed;
 }
 
-/// What the reference says of the same actions; nothing where no term compares with it.
+/// What the reference says of the same actions.
 Recomputed of_reference(const UpdateSetup& setup, const PackedBatch& packed) {
-  if (!needs_reference(setup.config)) return {};
   const at::NoGradGuard no_grad;
   if (setup.reference) return recompute(*setup.reference, setup.rollout, packed);
   const policy::AdaptersOff off(setup.policy);
   return recompute(setup.policy, setup.rollout, packed);
 }
 
+/// Whether ranks meet within micro-batches, so that all need as many of them.
+bool meets_within(const policy::UnifiedPolicy& policy) {
+  return policy.sharded() && policy.sharded()->passes_together();
+}
+bool meets_within(const UpdateSetup& setup) {
+  return meets_within(setup.policy) || (setup.reference && meets_within(*setup.reference));
+}
+
 /// Micro-batches at once; each on a thread of its own where there are several.
 int64_t num_workers(const UpdateSetup& setup) {
+  if (meets_within(setup)) return 1;
   const bool small = policy::is_small(setup.policy) && (!setup.reference || policy::is_small(*setup.reference));
   return small && !setup.policy.recomputes() ? num_threads(setup.runtime) : 1;
 }
@@ -87,19 +99,68 @@ std::vector<int64_t> held_of(std::span<const Trajectory> trajectories, std::vect
   return rows;
 }
 
+/// Forward and backward of a micro-batch, after the reference's forward where one is needed. `rows`: none where other
+/// ranks have more micro-batches; it joins them in both passes nevertheless, as it does where a stop ends its own work,
+/// which it tells once they are through.
+void pass_over(const Batch& batch, const MinibatchLoss& minibatch, const std::vector<int64_t>& rows, Numbers& numbers) {
+  const UpdateSetup& setup = batch.setup;
+  std::optional<PackedBatch> packed;
+  Recomputed reference;
+  bool interrupted = false;
+  if (needs_reference(setup.config)) {
+    interrupted = !completed([&] {
+      policy::in_pass(setup.reference ? *setup.reference : setup.policy, /*with_backward=*/false, [&] {
+        if (rows.empty()) return;
+        packed = pack_for(setup, batch.trajectories, rows);
+        reference = of_reference(setup, *packed);
+      });
+      return true;
+    });
+  }
+  policy::in_pass(setup.policy, /*with_backward=*/true, [&] {
+    if (interrupted) throw Interrupted("a micro-batch");
+    if (rows.empty()) return;
+    if (!packed) packed = pack_for(setup, batch.trajectories, rows);
+    const at::Tensor loss = loss_of(batch, minibatch, *packed, reference, numbers);
+    if (loss.defined() && loss.requires_grad()) loss.backward();
+  });
+}
+
 /// Leaves the mini-batch's gradients in the parameters. False: a stop came. Throws Interrupted where one came within a
 /// micro-batch.
 bool one_by_one(const Batch& batch, const MinibatchLoss& minibatch, const MicroBatches& micro_batches,
                 UpdateStats& stats, UpdateStats& differences) {
+  const Runtime& runtime = batch.setup.runtime;
   Numbers numbers;
   for (const auto& rows : micro_batches) {
-    if (batch.setup.runtime.stop.requested()) return false;
+    if (runtime.stop.requested()) return false;
     fault::point("update.micro_batch");
-    const PackedBatch packed = pack_for(batch.setup, batch.trajectories, rows);
-    const Recomputed reference = of_reference(batch.setup, packed);
-    const at::Tensor loss = loss_of(batch, minibatch, packed, reference, numbers);
-    if (loss.defined() && loss.requires_grad()) loss.backward();
+    pass_over(batch, minibatch, rows, numbers);
   }
+  numbers.read_into(stats, differences);
+  return true;
+}
+
+/// The same where ranks meet within passes: each makes as many as any.
+bool one_by_one_together(const Batch& batch, const MinibatchLoss& minibatch, const MicroBatches& micro_batches,
+                         UpdateStats& stats, UpdateStats& differences) {
+  const Runtime& runtime = batch.setup.runtime;
+  Numbers numbers;
+  size_t turns = 0;
+  for (const uint64_t count : gather(runtime, static_cast<uint64_t>(micro_batches.size()), "micro-batches")) {
+    turns = std::max<size_t>(turns, count);
+  }
+  for (size_t turn = 0; turn < turns; ++turn) {
+    if (stop_asked(runtime)) return false;
+    const bool has_rows = turn < micro_batches.size();
+    if (has_rows) fault::point("update.micro_batch");
+    const auto pass = [&] {
+      pass_over(batch, minibatch, has_rows ? micro_batches[turn] : std::vector<int64_t>(), numbers);
+      return true;
+    };
+    completed(pass);  // or a stop is asked for, which all see before the next turn
+  }
+  if (stop_asked(runtime)) return false;
   numbers.read_into(stats, differences);
   return true;
 }
@@ -181,9 +242,14 @@ bool on_workers(const Batch& batch, const MinibatchLoss& minibatch, const MicroB
       references[i] = recompute(reference, setup.rollout, pack_for(setup, batch.trajectories, micro_batches[i]));
     });
   }
+  NamedTensors trained;  // whole ones, whatever the optimizer has
   std::vector<at::Tensor> leaves;
-  for (const NamedTensor& parameter : setup.optimizer.parameters()) leaves.push_back(parameter.tensor);
-  OrderedSum sum(setup.optimizer.parameters(), 2 * batch.workers);
+  for (const NamedTensor& parameter : setup.policy.parameters()) {
+    if (!parameter.tensor.requires_grad()) continue;
+    trained.push_back(parameter);
+    leaves.push_back(parameter.tensor);
+  }
+  OrderedSum sum(trained, 2 * batch.workers);
   sum.stats = std::move(stats);
   run_tasks(batch.workers, count, [&](int64_t i, int64_t /*worker*/) {
     if (setup.runtime.stop.requested()) sum.end();
@@ -248,11 +314,13 @@ LogProbNoise measure_log_prob_noise(const UpdateSetup& setup, std::span<const Tr
   const auto batches = plan_micro_batches(trajectories, held_of(trajectories, all), setup.config.micro_batch_tokens);
   tensor::Readings differences;
   const bool measured = uninterrupted(setup.runtime, [&] {
-    if (batches.empty()) return true;
-    const PackedBatch packed = pack_for(setup, trajectories, batches.front());
-    const Recomputed now = recompute(setup.policy, setup.rollout, packed);
-    require_same_fingerprint(setup.policy, setup.rollout, trajectories, packed, now, setup.policy.weights_version());
-    note_log_prob_diff(packed, now, differences);
+    policy::in_pass(setup.policy, /*with_backward=*/false, [&] {
+      if (batches.empty()) return;
+      const PackedBatch packed = pack_for(setup, trajectories, batches.front());
+      const Recomputed now = recompute(setup.policy, setup.rollout, packed);
+      require_same_fingerprint(setup.policy, setup.rollout, trajectories, packed, now, setup.policy.weights_version());
+      note_log_prob_diff(packed, now, differences);
+    });
     return true;
   });
   if (!measured) throw Interrupted("the log-prob noise was being measured");
@@ -276,21 +344,23 @@ std::optional<UpdateStats> update(const UpdateSetup& setup, std::span<const Traj
   UpdateStats stats, noise;  // of the rows held here
   UpdateStats steps;         // of the optimizer
   double micro_batches = 0;
+  const auto run = batch.workers > 1 ? on_workers : meets_within(setup) ? one_by_one_together : one_by_one;
   for (size_t u = 0; u < plan.size(); ++u) {
     const MinibatchLoss minibatch(setup.config, setup.rollout, advantages,
                                   count_turns(setup.config, trajectories, plan[u].rows));
-    setup.optimizer.zero_grad();
+    optim::drop_gradients(setup.optimizer, setup.policy.sharded());
     UpdateStats differences;
-    const bool complete = uninterrupted(setup.runtime, [&] {
-      return (batch.workers > 1 ? on_workers : one_by_one)(batch, minibatch, plan[u].micro_batches, stats, differences);
-    });
+    std::optional<policy::Gathered> whole;  // as all ranks' pieces are now
+    if (!meets_within(setup)) whole.emplace(setup.policy);
+    const bool complete =
+        uninterrupted(setup.runtime, [&] { return run(batch, minibatch, plan[u].micro_batches, stats, differences); });
     if (!complete) {
-      setup.optimizer.zero_grad();
+      optim::drop_gradients(setup.optimizer, setup.policy.sharded());
       return std::nullopt;
     }
     if (u == 0) noise = std::move(differences);  // the weights were still the rollout's
     micro_batches += static_cast<double>(plan[u].micro_batches.size());
-    optim::clipped_step(setup.optimizer, setup.clip, setup.runtime, lr_factor, steps);
+    optim::clipped_step(setup.optimizer, setup.clip, setup.runtime, lr_factor, steps, setup.policy.sharded());
   }
   stats = summed(setup.runtime, stats, "losses");
   stats.merge(steps);

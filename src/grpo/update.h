@@ -36,6 +36,8 @@ struct UpdateSetup {
 /// On several ranks all have the same batch and each trains on the trajectories that it holds, the others being
 /// outlines: gradients are summed once a mini-batch, and what it returns is of all ranks.
 ///
+/// Where weights or gradients are spread over ranks, the ranks meet within micro-batches, of which all make as many.
+///
 /// Micro-batches of a small model (policy::is_small) that keeps its activations run on workers, one a thread of the
 /// runtime; their gradients are added in the order of the plan, so that the bits are those of one thread.
 std::optional<UpdateStats> update(const UpdateSetup& setup, std::span<const rollout::Trajectory> trajectories,

@@ -17,7 +17,7 @@ at::Tensor Linear::operator()(const at::Tensor& x, const std::optional<LoraDropo
   if (dropout) {
     StreamKey key = dropout->key;
     key.prompt = fnv1a64(name);
-    const at::Tensor kept = tensor::uniform(x.sizes(), key, x.device()).ge(dropout->rate).to(x.options());
+    const at::Tensor kept = tensor::uniform_rows(dropout->rows, x.size(-1), key).ge(dropout->rate).to(x.options());
     read = x * kept / (1.0 - dropout->rate);
   }
   return y + kernels::linear(kernels::linear(read, lora->a, at::Tensor()), lora->b, at::Tensor()) * lora->scale;

@@ -18,11 +18,16 @@ struct LoraAdapter {
   double scale = 1.0;
 };
 
-/// Dropout of adapters' inputs in one forward pass: a layer's mask is a function of the key and the layer's name, so
-/// that a layer that runs again in the backward pass drops the same.
+/// Dropout of adapters' inputs in one forward pass: the mask of a row is a function of the key, the layer's name and
+/// the row's number, so that a layer that runs again in the backward pass drops the same, whatever other rows there
+/// are.
 struct LoraDropout {
   double rate = 0;
   StreamKey key;
+  at::Tensor rows = {};  // [T] int64, of x's rows
+
+  /// Of some of the rows.
+  LoraDropout narrowed(int64_t first, int64_t count) const { return {rate, key, rows.narrow(0, first, count)}; }
 };
 
 /// y = x W^T + b, with an optional adapter that a switch shared by the whole model turns off. Copies share all three.
@@ -33,7 +38,7 @@ struct Linear {
   std::shared_ptr<LoraAdapter> lora;
   const bool* lora_enabled = nullptr;
 
-  /// x: [..., in] -> [..., out].
+  /// x: [..., in] -> [..., out]; with dropout [T, in].
   at::Tensor operator()(const at::Tensor& x, const std::optional<LoraDropout>& dropout = std::nullopt) const;
 };
 

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <map>
 #include <stdexcept>
 #include <tuple>
@@ -52,7 +53,7 @@ AdamW::AdamW(const OptimConfig& config, NamedParameters parameters)
     const at::Tensor& tensor = parameter.tensor;
     const auto options = tensor.options().dtype(at::kFloat).requires_grad(false);
     Slot slot{.group = group_of(groups_, parameter.name),
-              .decays = tensor.dim() >= 2,
+              .decays = parameter.shape().size() >= 2,
               .exp_avg = at::zeros(tensor.sizes(), options),
               .exp_avg_sq = at::zeros(tensor.sizes(), options),
               .master = {},
@@ -62,7 +63,7 @@ AdamW::AdamW(const OptimConfig& config, NamedParameters parameters)
       tensor.set_grad_dtype(at::kFloat);  // or a sum of many micro-batches' gradients loses what bf16 rounds away
     }
     groups_[slot.group].num_parameters += 1;
-    groups_[slot.group].num_elements += tensor.numel();
+    groups_[slot.group].num_elements += c10::multiply_integers(parameter.shape());
     slots_.push_back(std::move(slot));
   }
   for (size_t index = 0; index + 1 < groups_.size(); ++index) {
@@ -77,6 +78,7 @@ StepStats AdamW::step(double lr_factor, double grad_scale) {
   const at::NoGradGuard no_grad;
   fault::point("optim.before");
   StepStats stats;
+  bool moves = false;
   // One call for all parameters that share a learning rate, a decay and a step count.
   std::map<std::tuple<size_t, bool, int64_t>, kernels::AdamWTensors> calls;
   for (size_t index = 0; index < parameters_.size(); ++index) {
@@ -84,6 +86,8 @@ StepStats AdamW::step(double lr_factor, double grad_scale) {
     if (!tensor.grad().defined()) continue;
     Slot& slot = slots_[index];
     const int64_t step = ++*slot.step.mutable_data_ptr<int64_t>();
+    moves = true;
+    if (tensor.numel() == 0) continue;  // another rank's
     kernels::AdamWTensors& list = calls[{slot.group, slot.decays, step}];
     list.masters.push_back(slot.master.defined() ? slot.master : tensor);
     list.exp_avgs.push_back(slot.exp_avg);
@@ -103,9 +107,15 @@ StepStats AdamW::step(double lr_factor, double grad_scale) {
                                                 .grad_scale = grad_scale,
                                                 .step = step});
   }
-  if (stats.num_updated > 0) ++num_steps_;
+  if (moves) ++num_steps_;
   fault::point("optim.after");
   return stats;
+}
+
+int64_t AdamW::num_updates() const {
+  int64_t most = 0;
+  for (const Slot& slot : slots_) most = std::max(most, *slot.step.const_data_ptr<int64_t>());
+  return most;
 }
 
 void AdamW::zero_grad() {
@@ -116,7 +126,8 @@ NamedParameters AdamW::masters() const {
   NamedParameters result;
   for (size_t index = 0; index < parameters_.size(); ++index) {
     const at::Tensor& master = slots_[index].master;
-    result.push_back({parameters_[index].name, master.defined() ? master : parameters_[index].tensor});
+    const NamedParameter& parameter = parameters_[index];
+    result.push_back({parameter.name, master.defined() ? master : parameter.tensor, parameter.piece});
   }
   return result;
 }
@@ -124,11 +135,11 @@ NamedParameters AdamW::masters() const {
 State AdamW::state() const {
   State result;
   for (size_t index = 0; index < parameters_.size(); ++index) {
-    const std::string& name = parameters_[index].name;
+    const auto& [name, tensor, piece] = parameters_[index];
     const Slot& slot = slots_[index];
-    result.tensors.push_back({name + ".exp_avg", slot.exp_avg});
-    result.tensors.push_back({name + ".exp_avg_sq", slot.exp_avg_sq});
-    if (slot.master.defined()) result.tensors.push_back({name + ".master", slot.master});
+    result.tensors.push_back({name + ".exp_avg", slot.exp_avg, piece});
+    result.tensors.push_back({name + ".exp_avg_sq", slot.exp_avg_sq, piece});
+    if (slot.master.defined()) result.tensors.push_back({name + ".master", slot.master, piece});
     result.tensors.push_back({name + ".step", slot.step});
   }
   return result;

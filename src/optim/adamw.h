@@ -37,9 +37,9 @@ struct GroupSummary {
 /// AdamW over a fixed list of parameters, with float32 masters for bf16 ones (a float32 parameter is its own).
 ///
 /// The first group whose pattern fits a name gives its learning rate and weight decay, else `optim.lr` and
-/// `optim.weight_decay`; tensors of fewer than two dimensions (norms, biases) are never decayed. A parameter
-/// without a gradient is left alone, its step count too. The bits of a step do not depend on the number of
-/// threads. Source: arXiv 1711.05101, with the bias correction of torch.optim.AdamW.
+/// `optim.weight_decay`; tensors of fewer than two dimensions (norms, biases) are never decayed. Of pieces, the whole
+/// tensor counts. A parameter without a gradient is left alone, its step count too. The bits of a step do not depend on
+/// the number of threads. Source: arXiv 1711.05101, with the bias correction of torch.optim.AdamW.
 class AdamW : public Stateful {
  public:
   /// Throws BadInput where a group's pattern fits no name or a name occurs twice, std::invalid_argument
@@ -60,6 +60,8 @@ class AdamW : public Stateful {
   const std::vector<GroupSummary>& groups() const { return groups_; }
   /// Updates that moved anything, since this object was made.
   int64_t num_steps() const { return num_steps_; }
+  /// The same since the run began: the most of any parameter.
+  int64_t num_updates() const;
 
   /// "<name>.exp_avg", "<name>.exp_avg_sq", "<name>.master" (bf16 only) and "<name>.step" (int64 [1]), sharing
   /// memory with the optimizer.

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "kernels/ema_update.h"
 
@@ -32,7 +33,8 @@ Ema::Ema(const EmaConfig& config, const NamedParameters& values) : decay_(config
   if (!config.enabled) return;
   const at::NoGradGuard no_grad;
   for (const NamedParameter& value : values) {
-    averages_.push_back({value.name, value.tensor.detach().to(at::kFloat, /*non_blocking=*/false, /*copy=*/true)});
+    averages_.push_back(
+        {value.name, value.tensor.detach().to(at::kFloat, /*non_blocking=*/false, /*copy=*/true), value.piece});
   }
   check_same(averages_, values);
 }
@@ -58,16 +60,19 @@ void Ema::load_state(const State& state, const std::string& where) {
   num_updates_ = integer_value(state, "num_updates", where);
 }
 
-EmaScope::EmaScope(const Ema& ema, const NamedParameters& parameters) : parameters_(parameters) {
+EmaScope::EmaScope(const Ema& ema, const NamedParameters& parameters, std::function<void()> wrote)
+    : parameters_(parameters), wrote_(std::move(wrote)) {
   const at::NoGradGuard no_grad;
   check_same(ema.averages(), parameters_);
   for (const NamedParameter& parameter : parameters_) own_values_.push_back(parameter.tensor.detach().clone());
   for (size_t i = 0; i < parameters_.size(); ++i) parameters_[i].tensor.copy_(ema.averages()[i].tensor);
+  wrote_();
 }
 
 EmaScope::~EmaScope() {
   const at::NoGradGuard no_grad;
   for (size_t i = 0; i < parameters_.size(); ++i) parameters_[i].tensor.copy_(own_values_[i]);
+  wrote_();
 }
 
 }  // namespace unigrpo::optim

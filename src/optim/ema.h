@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string_view>
 #include <vector>
 
@@ -40,10 +41,11 @@ class Ema : public Stateful {
 };
 
 /// While it lives, the parameters hold the averages, rounded to their dtype; then their own values, to the bit.
+/// `wrote`: called each time that they have changed.
 class EmaScope {
  public:
   /// `parameters`: what `ema` was made from, in the same order.
-  EmaScope(const Ema& ema, const NamedParameters& parameters);
+  EmaScope(const Ema& ema, const NamedParameters& parameters, std::function<void()> wrote = [] {});
   ~EmaScope();
   EmaScope(const EmaScope&) = delete;
   EmaScope& operator=(const EmaScope&) = delete;
@@ -51,6 +53,7 @@ class EmaScope {
  private:
   NamedParameters parameters_;
   std::vector<at::Tensor> own_values_;
+  std::function<void()> wrote_;
 };
 
 }  // namespace unigrpo::optim

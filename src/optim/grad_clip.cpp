@@ -10,39 +10,58 @@
 
 #include "base/error.h"
 #include "kernels/sum_of_squares.h"
+#include "parallel/sharded_model.h"
 #include "runtime/ranks.h"
 #include "tensor/spoil.h"
 
 namespace unigrpo::optim {
 
-GradNorm GradClip::check(const NamedParameters& parameters, const Runtime& runtime) {
-  const at::NoGradGuard no_grad;
-  std::vector<std::string> names;
+namespace {
+
+struct Measured {
+  double sum = 0;          // of squares
+  int64_t nonfinite = -1;  // the first parameter of the list with a gradient that is not finite
+};
+
+Measured measured(const NamedParameters& parameters, const parallel::ShardedModel* sharded) {
+  std::vector<int64_t> places;
   std::vector<at::Tensor> grads;
-  for (const NamedParameter& parameter : parameters) {
+  for (size_t index = 0; index < parameters.size(); ++index) {
+    const NamedParameter& parameter = parameters[index];
     const at::Tensor& grad = parameter.tensor.grad();
-    if (!grad.defined()) continue;
+    if (!grad.defined() || (parameter.piece && grad.numel() == 0)) continue;
     if (grad.scalar_type() != at::kFloat && grad.scalar_type() != at::kBFloat16) {
       throw std::invalid_argument("GradClip: the gradient of '" + parameter.name + "' must be float32 or bf16");
     }
-    names.push_back(parameter.name);
+    places.push_back(static_cast<int64_t>(index));
     grads.push_back(grad.contiguous());
   }
   if (!grads.empty()) tensor::spoil("grad.reduced", grads.front());
   const at::Tensor squares = kernels::sum_of_squares(grads);
-  GradNorm result;
-  double sum = 0;
-  for (size_t index = 0; index < names.size(); ++index) {
-    const double square = squares.const_data_ptr<double>()[index];
-    sum += square;
-    if (result.nonfinite.empty() && !std::isfinite(square)) result.nonfinite = names[index];
+  Measured result;
+  for (size_t i = 0; i < places.size(); ++i) {
+    const double square = squares.const_data_ptr<double>()[i];
+    if (!parameters[places[i]].piece) result.sum += square;  // of pieces: by cells, which ranks do not cut
+    if (result.nonfinite < 0 && !std::isfinite(square)) result.nonfinite = places[i];
   }
+  if (sharded) result.sum += sharded->square_of_gradients();
+  return result;
+}
+
+}  // namespace
+
+GradNorm GradClip::check(const NamedParameters& parameters, const Runtime& runtime,
+                         const parallel::ShardedModel* sharded) {
+  const at::NoGradGuard no_grad;
+  auto [sum, first] = measured(parameters, sharded);
+  GradNorm result;
   // What all ranks do follows from what each of them has seen, though their sums should be the same.
-  for (const std::string& name : gather(runtime, result.nonfinite, "gradient norm")) {
-    if (name.empty()) continue;
+  for (const int64_t place : gather(runtime, first, "gradient norm")) {
+    if (place >= 0 && (first < 0 || place < first)) first = place;
+  }
+  if (first >= 0) {
     if (std::isfinite(sum)) sum = std::numeric_limits<double>::quiet_NaN();
-    result.nonfinite = name;
-    break;
+    result.nonfinite = parameters[static_cast<size_t>(first)].name;
   }
   result.norm = std::sqrt(sum);
   if (std::isfinite(result.norm)) {

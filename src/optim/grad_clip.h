@@ -8,6 +8,10 @@
 #include "runtime/runtime.h"
 #include "runtime/stateful.h"
 
+namespace unigrpo::parallel {
+class ShardedModel;
+}
+
 namespace unigrpo::optim {
 
 /// The gradients' global norm and what it asks for.
@@ -26,8 +30,10 @@ class GradClip : public Stateful {
   /// Global L2 norm over all gradients, accumulated in double and in one order whatever the thread count. The
   /// gradients stay as they are. A norm that is not finite, on any rank, asks to skip the step and counts; throws
   /// RuntimeFailure, naming the parameter, with `on_nonfinite = stop` or after `max_skipped` in a row.
-  /// Fault point: grad.reduced (nan goes into the first gradient).
-  GradNorm check(const NamedParameters& parameters, const Runtime& runtime = {});
+  /// `sharded`: what the pieces among the parameters are of. Fault point: grad.reduced (nan goes into the first
+  /// gradient).
+  GradNorm check(const NamedParameters& parameters, const Runtime& runtime = {},
+                 const parallel::ShardedModel* sharded = nullptr);
 
   int64_t skipped() const { return skipped_; }
   int64_t skipped_in_a_row() const { return skipped_in_a_row_; }

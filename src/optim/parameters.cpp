@@ -3,23 +3,29 @@
 #include <ATen/ATen.h>
 #include <fmt/ranges.h>
 
+#include <stdexcept>
 #include <string_view>
 #include <unordered_map>
+#include <vector>
 
 #include "base/error.h"
 
 namespace unigrpo::optim {
 
 void assign(const NamedParameters& destination, const NamedParameters& source, std::string_view where) {
-  std::unordered_map<std::string_view, const at::Tensor*> by_name;
-  for (const NamedParameter& entry : source) by_name.emplace(entry.name, &entry.tensor);
+  std::unordered_map<std::string_view, const NamedParameter*> by_name;
+  for (const NamedParameter& entry : source) by_name.emplace(entry.name, &entry);
   for (const NamedParameter& entry : destination) {
     const auto found = by_name.find(entry.name);
     if (found == by_name.end()) throw BadInput("{}: tensor '{}' is missing", where, entry.name);
-    const at::Tensor& tensor = *found->second;
-    if (tensor.sizes() != entry.tensor.sizes()) {
-      throw BadInput("{}: tensor '{}' has shape [{}], expected [{}]", where, entry.name,
-                     fmt::join(tensor.sizes(), ", "), fmt::join(entry.tensor.sizes(), ", "));
+    const at::Tensor& tensor = found->second->tensor;
+    const std::vector<int64_t> shape = found->second->shape(), expected = entry.shape();
+    if (shape != expected) {
+      throw BadInput("{}: tensor '{}' has shape [{}], expected [{}]", where, entry.name, fmt::join(shape, ", "),
+                     fmt::join(expected, ", "));
+    }
+    if (found->second->piece && (found->second->piece != entry.piece || tensor.numel() != entry.tensor.numel())) {
+      throw std::logic_error("assign: another piece of '" + entry.name + "'");
     }
     if (tensor.scalar_type() != entry.tensor.scalar_type()) {
       throw BadInput("{}: tensor '{}' has dtype {}, expected {}", where, entry.name,
@@ -35,8 +41,10 @@ void assign(const NamedParameters& destination, const NamedParameters& source, s
   }
   const at::NoGradGuard no_grad;
   for (const NamedParameter& entry : destination) {
+    const NamedParameter& from = *by_name.at(entry.name);
     at::Tensor target = entry.tensor;
-    target.copy_(*by_name.at(entry.name));
+    const bool is_part = entry.piece && !from.piece;
+    target.copy_(is_part ? from.tensor.flatten().narrow(0, entry.piece->first, target.numel()) : from.tensor);
   }
 }
 

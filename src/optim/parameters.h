@@ -10,7 +10,8 @@ namespace unigrpo::optim {
 using NamedParameter = NamedTensor;
 using NamedParameters = NamedTensors;
 
-/// Copies `source` into the tensors of `destination`, by name and bit for bit.
+/// Copies `source` into the tensors of `destination`, by name and bit for bit. A piece takes its part of a whole
+/// tensor, or the same piece.
 ///
 /// Throws BadInput (naming `where` and the tensor) unless both hold the same names, each with the same
 /// shape and dtype; nothing is copied then.

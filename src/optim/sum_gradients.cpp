@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+#include <iterator>
 #include <vector>
 
 #include "runtime/ranks.h"
@@ -37,7 +39,9 @@ void sum_bucket(const Runtime& runtime, const std::vector<at::Tensor>& parameter
 
 }  // namespace
 
-void sum_gradients(const Runtime& runtime, const NamedParameters& parameters) {
+void sum_gradients(const Runtime& runtime, const NamedParameters& all) {
+  NamedParameters parameters;
+  std::ranges::copy_if(all, std::back_inserter(parameters), [](const NamedParameter& one) { return !one.piece; });
   if (!runtime.comm || parameters.empty()) return;
   const at::NoGradGuard no_grad;
   std::vector<int32_t> here;

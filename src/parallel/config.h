@@ -7,9 +7,17 @@
 namespace unigrpo::parallel {
 
 UNIGRPO_ENUM(Backend, UNIGRPO_SPELLED(automatic, "auto"), gloo, nccl);
+/// What of a model a rank holds a share of alone, the rest being whole on all: nothing; the optimizer's state;
+/// gradients too; weights too. Each level is ZeRO's of that number, 0 to 3 (Rajbhandari et al., arXiv 1910.02054).
+UNIGRPO_ENUM(Shard, none, optimizer, gradients, weights);
+/// When gradients are summed over ranks: after each micro-batch, or once after the last one of an optimizer step.
+UNIGRPO_ENUM(Reduce, each, last);
 
 struct ParallelConfig {  // recipe: [parallel]
   Backend backend = Backend::automatic;
+  Shard shard = Shard::none;
+  int64_t shard_ranks = 0;  // that share; 0: all
+  Reduce reduce = Reduce::each;
   int64_t meeting_timeout_s = 300;     // until all ranks have met
   int64_t first_step_timeout_s = 300;  // of a call among ranks, up to the end of the first step
   int64_t step_timeout_s = 120;        // of one in a later step

@@ -10,6 +10,7 @@
 #include "base/hash.h"
 #include "base/text.h"
 #include "io/model_folder.h"
+#include "parallel/sharded_model.h"
 #include "policy/family.h"
 #include "policy/patterns.h"
 #include "tensor/convert.h"
@@ -93,18 +94,14 @@ void MotPolicy::prepare(const PolicyConfig& config, const Runtime& runtime) {
   llm_->set_stop(runtime.stop);
 }
 
-PackedTokens MotPolicy::packed(const Placement& placed, const std::vector<at::Tensor*>& more) const {
+PackedTokens MotPolicy::packed(const Placement& placed, uint64_t update, const std::vector<at::Tensor*>& more) const {
   PackedTokens tokens = placed.packed(llm_->options());
-  tokens.send(device(), more);
-  if (dropout_.rate == 0 || !at::GradMode::is_enabled()) return tokens;
-  tokens.dropout = dropout_;
-  uint64_t& content = tokens.dropout->key.sample;
-  for (const auto& sequence : placed.digests) {
-    for (const ContextDigest& read : sequence) {
-      for (const uint64_t part : {read.token_ids, read.latents, read.pixels}) content = fnv1a64(part, content);
-    }
+  if (dropout_.rate > 0 && at::GradMode::is_enabled()) {
+    tokens.dropout = dropout_;
+    tokens.dropout->key.step = update;
+    tokens.dropout->rows = index_tensor(placed.row_numbers());
   }
-  for (const NoisyBlock* states : placed.noisy) content = hash_tensor(states->latents, content);
+  tokens.send(device(), more);
   return tokens;
 }
 
@@ -157,8 +154,18 @@ uint64_t MotPolicy::adapter_state() const {
   return 2 * adapters + (*adapters_on_ ? 1 : 0);
 }
 
+std::vector<NamedTensors> MotPolicy::units() const {
+  std::vector<NamedTensors> units(static_cast<size_t>(llm_->config().num_layers) + 1);
+  for (const NamedTensor& parameter : parameters_) {
+    if (!is_adapter(parameter.name))
+      units[static_cast<size_t>(llm_->layer_of(parameter.name) + 1)].push_back(parameter);
+  }
+  return units;
+}
+
 uint64_t MotPolicy::weights_version() const {
   uint64_t version = kFnvStart;
+  if (sharded()) version = fnv1a64(sharded()->version(), version);
   for (const NamedTensor& parameter : parameters_) {
     version = fnv1a64(static_cast<uint64_t>(parameter.tensor._version()), version);
   }

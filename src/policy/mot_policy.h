@@ -34,6 +34,11 @@ class MotPolicy : public UnifiedPolicy {
   uint64_t weights_version() const override;
   bool recomputes() const override { return llm_->recomputes(); }
   at::Device device() const override { return llm_->options().device(); }
+  std::vector<NamedTensors> units() const override;
+  void set_sharded(const std::shared_ptr<parallel::ShardedModel>& model, size_t first) override {
+    llm_->set_sharded(model, first);
+  }
+  parallel::ShardedModel* sharded() const override { return llm_->sharded(); }
 
  protected:
   /// Takes the language model's weights. Throws BadInput naming the folder where the tokenizer has no block tokens, or
@@ -50,8 +55,8 @@ class MotPolicy : public UnifiedPolicy {
   /// stop. Throws BadInput where no weight matches a LoRA target.
   void prepare(const PolicyConfig& config, const Runtime& runtime);
   /// The batch for MotTransformer::forward without a cache, sent to the device together with `more`; with dropout where
-  /// gradients are recorded, keyed by what the batch holds.
-  PackedTokens packed(const Placement& placed, const std::vector<at::Tensor*>& more) const;
+  /// gradients are recorded, keyed by the update and, row by row, by sequence and place in it.
+  PackedTokens packed(const Placement& placed, uint64_t update, const std::vector<at::Tensor*>& more) const;
   /// The id of a special token. Throws BadInput naming the folder.
   int64_t special_id(const std::string& token) const;
   const std::filesystem::path& folder() const { return folder_; }

@@ -10,12 +10,14 @@
 #include "kernels/linear.h"
 #include "kernels/rms_norm.h"
 #include "nn/recompute.h"
+#include "parallel/sharded_model.h"
 #include "tensor/device.h"
 
 namespace unigrpo::policy {
 
 void PackedTokens::send(at::Device device, std::vector<at::Tensor*> more) {
   more.insert(more.end(), {&position_ids, &cache_slots});
+  if (dropout) more.push_back(&dropout->rows);
   const std::vector<at::Tensor*> seen = layout->tensors();
   more.insert(more.end(), seen.begin(), seen.end());
   tensor::send_together(more, device);
@@ -119,9 +121,14 @@ MotTransformer::Streams MotTransformer::run_layer(size_t index, const Streams& x
   auto each = [&](const Streams& s, const auto& f) { return s.each(layer.und, layer.gen, f); };
   const Streams h =
       each(x, [&](const Expert& e, const at::Tensor& rows) { return kernels::rms_norm(rows, e.input_norm, eps); });
+  const auto dropout = [&](const Expert& e) -> std::optional<nn::LoraDropout> {
+    if (!tokens.dropout) return std::nullopt;
+    const int64_t first = &e == &layer.und ? 0 : tokens.num_und;
+    return tokens.dropout->narrowed(first, &e == &layer.und ? tokens.num_und : tokens.dropout->rows.size(0) - first);
+  };
   auto heads = [&](nn::Linear Expert::*projection, int64_t num_heads) {
     return each(h, [&](const Expert& e, const at::Tensor& rows) {
-      return (e.*projection)(rows, tokens.dropout).view({rows.size(0), num_heads, dh});
+      return (e.*projection)(rows, dropout(e)).view({rows.size(0), num_heads, dh});
     });
   };
   auto normed = [&](const Streams& s, at::Tensor Expert::*weight) {
@@ -145,12 +152,12 @@ MotTransformer::Streams MotTransformer::run_layer(size_t index, const Streams& x
   const at::Tensor mixed = until_stopped(tokens.layout->attend(q, k, v).flatten(1));  // [T, H * Dh]
   point_in_backward(mixed, index);
   const Streams attended = each(Streams::split(mixed, tokens.num_und),
-                                [&](const Expert& e, const at::Tensor& rows) { return e.o(rows, tokens.dropout); });
+                                [&](const Expert& e, const at::Tensor& rows) { return e.o(rows, dropout(e)); });
   const Streams y = {until_stopped(x.und + attended.und), x.gen + attended.gen};
   const Streams fed = each(y, [&](const Expert& e, const at::Tensor& rows) {
     const at::Tensor n = kernels::rms_norm(rows, e.post_attention_norm, eps);
-    const at::Tensor gate = until_stopped(at::silu(e.gate(n, tokens.dropout)));
-    return e.down(until_stopped(gate * e.up(n, tokens.dropout)), tokens.dropout);
+    const at::Tensor gate = until_stopped(at::silu(e.gate(n, dropout(e))));
+    return e.down(until_stopped(gate * e.up(n, dropout(e))), dropout(e));
   });
   return {y.und + fed.und, y.gen + fed.gen};
 }
@@ -167,7 +174,8 @@ at::Tensor MotTransformer::forward(const at::Tensor& embeds, const PackedTokens&
       const Streams y = run_layer(i, {und, gen}, tokens, rotary, nullptr);
       return std::pair(y.und, y.gen);
     };
-    std::tie(x.und, x.gen) = nn::recompute(again, x.und, x.gen);
+    const parallel::UnitOf unit{.model = sharded_.get(), .unit = first_unit_ + i};
+    std::tie(x.und, x.gen) = nn::recompute(again, x.und, x.gen, unit);
   }
   return x
       .each(norm_, norm_gen_,
@@ -175,6 +183,17 @@ at::Tensor MotTransformer::forward(const at::Tensor& embeds, const PackedTokens&
               return kernels::rms_norm(rows, weight, config_.rms_norm_eps);
             })
       .join();
+}
+
+void MotTransformer::set_sharded(std::shared_ptr<parallel::ShardedModel> model, size_t first) {
+  sharded_ = std::move(model);
+  first_unit_ = first;
+  recompute_ = recompute_ || sharded_->shard() == parallel::Shard::weights;
+}
+
+int64_t MotTransformer::layer_of(const std::string& name) const {
+  const std::string base = config_.prefix + "model.layers.";
+  return name.starts_with(base) ? std::stoll(name.substr(base.size())) : -1;
 }
 
 void MotTransformer::for_each_linear(const std::function<void(nn::Linear&)>& visit) {

@@ -17,6 +17,10 @@
 #include "policy/kv_cache.h"
 #include "policy/mot_config.h"
 
+namespace unigrpo::parallel {
+class ShardedModel;
+}
+
 namespace unigrpo::policy {
 
 /// Tokens of many sequences in one row order: understanding tokens first, then generation (latent) tokens.
@@ -57,6 +61,12 @@ class MotTransformer {
   /// Layers keep their inputs alone for the backward pass and run again there.
   void set_recompute(bool on) { recompute_ = on; }
   bool recomputes() const { return recompute_; }
+  /// The layers are the units from `first` on of a model that is spread over ranks; they run as recomputed ones where
+  /// its weights are.
+  void set_sharded(std::shared_ptr<parallel::ShardedModel> model, size_t first);
+  parallel::ShardedModel* sharded() const { return sharded_.get(); }
+  /// Which layer a weight belongs to by its name, from 0; -1: none.
+  int64_t layer_of(const std::string& name) const;
   /// Forward and backward throw Interrupted within a part of a layer once a stop is asked for: with billions of weights
   /// a pass takes minutes on a CPU.
   void set_stop(StopToken stop) { stop_ = stop; }
@@ -84,6 +94,8 @@ class MotTransformer {
   at::Tensor embed_tokens_, lm_head_, norm_, norm_gen_;
   std::vector<Layer> layers_;
   bool recompute_ = false;
+  std::shared_ptr<parallel::ShardedModel> sharded_;
+  size_t first_unit_ = 0;
   StopToken stop_;
 };
 

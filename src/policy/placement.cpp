@@ -2,9 +2,11 @@
 
 #include <ATen/ATen.h>
 
+#include <bit>
 #include <memory>
 #include <utility>
 
+#include "base/hash.h"
 #include "tensor/convert.h"
 
 namespace unigrpo::policy {
@@ -23,12 +25,15 @@ Placement::Placement(const TrainBatch& batch, int64_t image_start, int64_t image
   std::vector<Reader> prefixes;
   for (const auto& prefix : batch.prefixes) {
     Reader reader;
+    owners_.emplace_back();
     for (size_t k = 0; k < prefix.size(); ++k) place(prefix[k], reader, {0, k, prefix[k].index()});
+    owners_.back().digest = reader.digest;
     prefixes.push_back(std::move(reader));
   }
   for (const TrainSequence& sequence : batch.sequences) {
     Reader reader = prefixes.at(sequence.prefix);
     auto& read = digests.emplace_back();
+    owners_.emplace_back();
     for (size_t k = 0; k < sequence.blocks.size(); ++k) {
       const Block& block = sequence.blocks[k];
       const size_t first = und_ids.size();
@@ -37,6 +42,7 @@ Placement::Placement(const TrainBatch& batch, int64_t image_start, int64_t image
       if (!std::holds_alternative<TextBlock>(block)) continue;
       for (size_t row = first; row < und_ids.size(); ++row) text_rows.push_back(static_cast<int64_t>(row));
     }
+    owners_.back().digest = reader.digest;
   }
   num_und = static_cast<int64_t>(und_ids.size());
   num_noisy = static_cast<int64_t>(positions_[kNoisy].size());
@@ -58,6 +64,22 @@ Placement::Placement(const TrainBatch& batch, int64_t image_start, int64_t image
   for (const auto& part : positions_) position_ids_.insert(position_ids_.end(), part.begin(), part.end());
 }
 
+std::vector<int64_t> Placement::row_numbers() const {
+  std::vector<int64_t> numbers(static_cast<size_t>(num_rows));
+  for (const Owner& owner : owners_) {
+    uint64_t content = kFnvStart;
+    for (const uint64_t part : {owner.digest.token_ids, owner.digest.latents, owner.digest.pixels}) {
+      content = fnv1a64(part, content);
+    }
+    for (const NoisyBlock* states : owner.drawn) content = hash_tensor(states->latents, content);
+    for (size_t place = 0; place < owner.rows.size(); ++place) {
+      const auto [part, index] = owner.rows[place];
+      numbers[static_cast<size_t>(resolve(part * kPart + index))] = std::bit_cast<int64_t>(fnv1a64(place, content));
+    }
+  }
+  return numbers;
+}
+
 PackedTokens Placement::packed(const at::TensorOptions& options) const {
   return {.num_und = num_und,
           .position_ids = tensor::index_tensor(position_ids_),
@@ -68,7 +90,9 @@ PackedTokens Placement::packed(const at::TensorOptions& options) const {
 
 int64_t Placement::add(int64_t part, int64_t position) {
   positions_[part].push_back(position);
-  return part * kPart + static_cast<int64_t>(positions_[part].size()) - 1;
+  const int64_t index = static_cast<int64_t>(positions_[part].size()) - 1;
+  owners_.back().rows.emplace_back(part, index);
+  return part * kPart + index;
 }
 
 int64_t Placement::add_und(int64_t id, int64_t position) {
@@ -119,6 +143,7 @@ void Placement::place(const VisionBlock& image, Reader& reader, const Group& gro
 
 void Placement::place(const NoisyBlock& states, Reader& reader, const Group& group) {
   noisy.push_back(&states);
+  owners_.back().drawn.push_back(&states);
   const int64_t count = states.latents.size(0);
   std::vector<int64_t> boundary;
   for (int64_t s = 0; s < count; ++s) {

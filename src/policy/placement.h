@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "nn/attention.h"
@@ -19,6 +20,9 @@ class Placement {
  public:
   /// image_start, image_end: ids of an image's boundary tokens. `batch` must outlive the placement.
   Placement(const TrainBatch& batch, int64_t image_start, int64_t image_end);
+
+  /// A number for each row, of what its sequence holds and its place in it: not of the batch. [num_rows]
+  std::vector<int64_t> row_numbers() const;
 
   /// For MotTransformer::forward without a cache; on the host still. options: of the transformer.
   PackedTokens packed(const at::TensorOptions& options) const;
@@ -43,6 +47,12 @@ class Placement {
   /// (Block's index).
   using Group = std::tuple<int, size_t, size_t>;
 
+  /// What a row belongs to: a prefix, or a sequence after its prefix.
+  struct Owner {
+    ContextDigest digest = {};                           // once all of it was placed
+    std::vector<const NoisyBlock*> drawn = {};           // which digests leave out
+    std::vector<std::pair<int64_t, int64_t>> rows = {};  // part and index
+  };
   int64_t add(int64_t part, int64_t position);
   int64_t add_und(int64_t id, int64_t position);
   int64_t resolve(int64_t row) const;
@@ -58,6 +68,7 @@ class Placement {
   int64_t image_start_, image_end_;
   bool detach_context_;
   std::vector<int64_t> positions_[3];
+  std::vector<Owner> owners_;  // prefixes first; the last one is being placed
   std::map<Group, std::vector<nn::QueryBlock>> groups_;
   std::vector<nn::QueryBlock> blocks_;
   std::vector<int64_t> part_sizes_, position_ids_;

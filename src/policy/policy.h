@@ -14,6 +14,10 @@
 #include "policy/kv_cache.h"
 #include "tensor/named_tensor.h"
 
+namespace unigrpo::parallel {
+class ShardedModel;
+}
+
 namespace unigrpo::policy {
 
 /// Decodes text: contexts and token ids in, logits out. No gradients.
@@ -74,6 +78,7 @@ struct TrainBatch {
   std::vector<std::vector<Block>> prefixes;  // a prefix may be empty; no noisy images
   std::vector<TrainSequence> sequences;
   bool detach_context = false;  // no gradient from noisy images into the keys and values of their context
+  uint64_t update = 0;          // of the run: part of the key of dropout
 };
 
 struct TrainOutput {
@@ -103,6 +108,14 @@ class UnifiedPolicy : public TextPolicy, public ImagePolicy {
 
   /// Whether the backward pass runs the layers again instead of keeping their activations.
   virtual bool recomputes() const = 0;
+
+  /// What its weights are gathered by where they are spread over ranks: those of no layer first, then layer by layer in
+  /// the order of a forward pass. Adapters are in none: every rank has them whole.
+  virtual std::vector<NamedTensors> units() const { return {}; }
+  /// The layers are the model's units from `first` on.
+  virtual void set_sharded(const std::shared_ptr<parallel::ShardedModel>& /*model*/, size_t /*first*/) {}
+  /// Null: every rank has all weights whole.
+  virtual parallel::ShardedModel* sharded() const { return nullptr; }
 
   /// This model again, with a cache of its own: the same weights, and one switch of the adapters for both. Each may be
   /// used in a thread of its own at the same time, while nobody writes weights or turns the switch.

@@ -58,6 +58,8 @@ class RolloutEngine {
   RolloutEngine(policy::UnifiedPolicy& policy, const RolloutConfig& config, const Runtime& runtime,
                 const std::string& system_prompt);
 
+  /// Where weights are spread over ranks, all call it, and have them whole until it returns.
+  ///
   /// P x G trajectories (of the ranges, where there are some), group by group, images decoded. Empty where the
   /// runtime's stop token came meanwhile: it is asked before each decode step and each denoising step. Throws BadInput
   /// naming the file of a prompt's image that cannot be read.

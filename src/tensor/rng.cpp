@@ -26,4 +26,10 @@ at::Tensor uniform(at::IntArrayRef shape, const StreamKey& key, at::Device devic
   return out;
 }
 
+at::Tensor uniform_rows(const at::Tensor& rows, int64_t width, const StreamKey& key) {
+  at::Tensor out = at::empty({rows.size(0), width}, at::TensorOptions(at::kFloat).device(rows.device()));
+  kernels::keyed_uniform_rows_(out, rows, random_key(key));
+  return out;
+}
+
 }  // namespace unigrpo::tensor

@@ -14,4 +14,7 @@ at::Tensor normal(at::IntArrayRef shape, const StreamKey& key, at::Device device
 /// Uniform in [0, 1), float32 (24 random bits, so never 1); the same bits on every device.
 at::Tensor uniform(at::IntArrayRef shape, const StreamKey& key, at::Device device = at::kCPU);
 
+/// [R, width] of the same, where `rows` is: each row a function of the key and the row's number, rows [R] int64.
+at::Tensor uniform_rows(const at::Tensor& rows, int64_t width, const StreamKey& key);
+
 }  // namespace unigrpo::tensor

@@ -9,6 +9,7 @@
 #include "grpo/update.h"
 #include "monitor/drift_monitor.h"
 #include "policy/load.h"
+#include "policy/sharded.h"
 #include "rollout/rules.h"
 #include "scorers/scorer.h"
 
@@ -20,7 +21,9 @@ Policies build_policies(const recipe::Recipe& recipe, const Runtime& runtime) {
     policy::PolicyConfig frozen = recipe.policy;
     frozen.freeze = {"*"};
     policies.reference = policy::load(frozen, runtime);
+    policy::shard(*policies.reference, recipe.parallel, runtime);
   }
+  policy::shard(*policies.policy, recipe.parallel, runtime);
   return policies;
 }
 
@@ -72,14 +75,6 @@ std::optional<std::string> sft_written_generation(const recipe::Recipe& recipe) 
     return std::nullopt;
   }
   return to_json(config, recipe.policy.model);
-}
-
-NamedTensors trained_parameters(const policy::UnifiedPolicy& policy) {
-  NamedTensors trained;
-  for (const NamedTensor& parameter : policy.parameters()) {
-    if (parameter.tensor.requires_grad()) trained.push_back(parameter);
-  }
-  return trained;
 }
 
 std::string describe_step(const recipe::Recipe& recipe, const policy::UnifiedPolicy& policy, int64_t prefix_tokens) {

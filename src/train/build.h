@@ -39,9 +39,6 @@ std::string written_generation(const recipe::Recipe& recipe);
 /// Of those that `sft` writes; empty: the one of the folder that it began with.
 std::optional<std::string> sft_written_generation(const recipe::Recipe& recipe);
 
-/// The parameters that move: those that require a gradient.
-NamedTensors trained_parameters(const policy::UnifiedPolicy& policy);
-
 /// What a step is, in numbers, as the table that a run starts with.
 std::string describe_step(const recipe::Recipe& recipe, const policy::UnifiedPolicy& policy, int64_t prefix_tokens);
 

@@ -14,6 +14,7 @@
 #include "data/prompt_file.h"
 #include "data/worlds/shapes_world.h"
 #include "io/json.h"
+#include "policy/sharded.h"
 #include "reward/rewarder.h"
 #include "rollout/engine.h"
 #include "runtime/ranks.h"
@@ -240,6 +241,7 @@ Evaluator::Evaluator(const EvalOptions& options, const Runtime& runtime)
 
 EvalResult Evaluator::evaluate(policy::UnifiedPolicy& policy, const EvalOptions& options) {
   const Stopwatch watch;
+  const policy::Gathered whole(policy);
   Runtime own = runtime_;
   own.seed = options.seed;
   rollout::RolloutEngine engine(policy, to_rollout_config(options.generation), own, options.generation.system_prompt);

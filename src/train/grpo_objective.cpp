@@ -13,6 +13,7 @@
 #include "data/prompt_sampler.h"
 #include "grpo/update.h"
 #include "monitor/failures_file.h"
+#include "policy/sharded.h"
 #include "runtime/ranks.h"
 #include "train/build.h"
 #include "train/draw.h"
@@ -108,7 +109,7 @@ class GrpoObjective : public Objective {
     }
   }
 
-  NamedTensors parameters() const override { return trained_parameters(*policies_.policy); }
+  NamedTensors parameters() const override { return policy::trained_parameters(*policies_.policy); }
   policy::UnifiedPolicy* policy() override { return policies_.policy.get(); }
   rollout::RolloutEngine* engine() override { return &engine_; }
   std::span<const data::Prompt> prompts() const override { return prompts_; }

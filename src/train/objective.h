@@ -13,6 +13,7 @@
 #include "grpo/advantages.h"
 #include "optim/adamw.h"
 #include "optim/grad_clip.h"
+#include "parallel/sharded_model.h"
 #include "policy/policy.h"
 #include "recipe/parse.h"
 #include "reward/score.h"
@@ -62,6 +63,12 @@ class Objective {
 
   /// The model behind it; null where there is none that could be sampled.
   virtual policy::UnifiedPolicy* policy() { return nullptr; }
+  /// What its weights are spread over ranks by; null: they are not.
+  parallel::ShardedModel* sharded() { return policy() ? policy()->sharded() : nullptr; }
+  /// After pieces of the weights were written: what is whole of them is no longer right.
+  void wrote_weights() {
+    if (sharded()) sharded()->wrote();
+  }
   /// What its steps sample with; null where they do not.
   virtual rollout::RolloutEngine* engine() { return nullptr; }
   /// What is sampled for; empty where nothing is.

@@ -19,13 +19,13 @@ int64_t bytes_sent(const parallel::Comm& comm) {
 
 /// What a rank says of its step.
 struct Seen {
-  double peak_bytes = 0, bytes_sent = 0;
+  double peak_bytes = 0, state_bytes = 0, bytes_sent = 0;
   std::map<uint64_t, double> calls = {};  // number -> seconds in it
 };
 
 template <typename Bytes, SameAs<Seen> T>
 void fields(Bytes& bytes, T& seen) {
-  bytes(seen.peak_bytes, seen.bytes_sent, seen.calls);
+  bytes(seen.peak_bytes, seen.state_bytes, seen.bytes_sent, seen.calls);
 }
 
 }  // namespace
@@ -36,17 +36,18 @@ void RankMeter::begin() {
   bytes_before_ = bytes_sent(*runtime_.comm);
 }
 
-void RankMeter::measure(double seconds, Metrics& out) {
-  Seen own{.peak_bytes = peak_bytes(runtime_.device)};
+void RankMeter::measure(double seconds, int64_t state_bytes, Metrics& out) {
+  Seen own{.peak_bytes = peak_bytes(runtime_.device), .state_bytes = static_cast<double>(state_bytes)};
   if (runtime_.comm) {
     own.bytes_sent = static_cast<double>(bytes_sent(*runtime_.comm) - bytes_before_);
     own.calls = runtime_.comm->calls().take_seconds();
   }
   const std::vector<Seen> all = gather(runtime_, own, "metrics");
-  double peak = 0, sent = 0, working = 0;
+  double peak = 0, state = 0, sent = 0, working = 0;
   std::vector<double> waited(all.size(), 0.0);
   for (const Seen& seen : all) {
     peak = std::max(peak, seen.peak_bytes);
+    state = std::max(state, seen.state_bytes);
     sent += seen.bytes_sent;
   }
   for (const auto& [number, in_it] : own.calls) {
@@ -57,6 +58,7 @@ void RankMeter::measure(double seconds, Metrics& out) {
     for (size_t rank = 0; rank < all.size(); ++rank) waited[rank] += all[rank].calls.at(number) - shortest;
   }
   out["memory/peak_bytes"] = peak;
+  out["memory/state_bytes"] = state;
   if (!runtime_.comm || seconds <= 0) return;
   const auto [least, most] = std::ranges::minmax_element(waited);
   out["parallel/bytes_sent"] = sent;

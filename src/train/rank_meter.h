@@ -7,8 +7,8 @@
 
 namespace unigrpo::train {
 
-/// What a step's ranks took and gave: memory/peak_bytes, the most that any of them has held, and where there are
-/// several
+/// What a step's ranks took and gave: memory/peak_bytes, the most that any of them has held, memory/state_bytes, and
+/// where there are several
 ///
 ///   parallel/bytes_sent       by all ranks together
 ///   parallel/comm_share       of the step: in calls among ranks while none of them kept the others waiting
@@ -24,8 +24,9 @@ class RankMeter {
 
   /// A step begins.
   void begin();
-  /// It is done but for what follows its update, after so many seconds. All ranks call it.
-  void measure(double seconds, Metrics& out);
+  /// It is done but for what follows its update, after so many seconds. `state_bytes`: what this rank holds from step
+  /// to step. All ranks call it.
+  void measure(double seconds, int64_t state_bytes, Metrics& out);
 
  private:
   const Runtime& runtime_;

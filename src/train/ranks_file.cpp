@@ -4,6 +4,7 @@
 
 #include "io/atomic_file.h"
 #include "parallel/comm.h"
+#include "parallel/groups.h"
 #include "parallel/meeting.h"
 
 namespace unigrpo::train {
@@ -16,10 +17,12 @@ void write_ranks_file(const std::filesystem::path& run_folder, const Runtime& ru
   for (const parallel::Peer& peer : runtime.comm ? runtime.comm->peers() : alone) {
     ranks.push_back({{"rank", peer.rank}, {"pid", peer.pid}, {"host", peer.host}, {"device", peer.device}});
   }
-  const Json file = {{"world_size", runtime.mesh.world_size},
-                     {"mesh", {{"data", runtime.mesh.world_size}, {"shard", 1}, {"sequence", 1}, {"tensor", 1}}},
-                     {"restart", *runtime.mesh.restart},
-                     {"ranks", ranks}};
+  const int64_t shard_ranks = runtime.groups ? runtime.groups->shape.shard_ranks : 1;
+  const Json file = {
+      {"world_size", runtime.mesh.world_size},
+      {"mesh", {{"data", runtime.mesh.world_size}, {"shard", shard_ranks}, {"sequence", 1}, {"tensor", 1}}},
+      {"restart", *runtime.mesh.restart},
+      {"ranks", ranks}};
   io::write_file_atomic(run_folder / "ranks.json", file.dump(2) + "\n");
 }
 

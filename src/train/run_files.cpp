@@ -40,8 +40,9 @@ int64_t RunFiles::restore(std::span<Stateful* const> components) {
 }
 
 void RunFiles::save(int64_t step, std::span<Stateful* const> components) {
-  on_root(runtime_, step, kCheckpoint,
-          [&] { store_->save(checkpoint::take_snapshot(step, recipe::to_toml(recipe_), components)); });
+  enter(runtime_, step, "save");
+  const auto snapshot = checkpoint::take_snapshot(step, recipe::to_toml(recipe_), components, runtime_.comm.get());
+  on_root(runtime_, step, kCheckpoint, [&] { store_->save(snapshot); });
 }
 
 }  // namespace unigrpo::train

@@ -24,7 +24,7 @@ class RunFiles {
   /// Gives the components the state of the newest checkpoint that verifies: the root finds and verifies it, and all
   /// read the same files. Returns its step, 0 where there is none.
   int64_t restore(std::span<Stateful* const> components);
-  /// Commits the components' state, which is the same on all ranks, at `step`.
+  /// Commits the components' state at `step`: what is the same on all ranks, and pieces, which the root puts together.
   void save(int64_t step, std::span<Stateful* const> components);
 
  private:

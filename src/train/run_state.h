@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <cstdlib>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -38,19 +39,22 @@ class OpenRow : public Stateful {
   Metrics values;  // empty: every step done has its row
 };
 
-/// The trained parameters as a part of checkpoints.
+/// The trained parameters as a part of checkpoints. `wrote`: called once they were loaded.
 class Weights : public Stateful {
  public:
-  explicit Weights(const NamedTensors& parameters) : parameters_(parameters) {}
+  Weights(const NamedTensors& parameters, std::function<void()> wrote)
+      : parameters_(parameters), wrote_(std::move(wrote)) {}
   std::string name() const override { return "policy"; }
   State state() const override { return {.tensors = parameters_}; }
   void load_state(const State& state, const std::string& where) override {
     const at::NoGradGuard no_grad;
     optim::assign(parameters_, state.tensors, where);
+    wrote_();
   }
 
  private:
   const NamedTensors& parameters_;
+  std::function<void()> wrote_;
 };
 
 /// Whether work was done: false where it says that a stop came, or was ended by one in the middle of a pass.

@@ -24,6 +24,7 @@
 #include "optim/clipped_step.h"
 #include "policy/bagel/bagel.h"
 #include "policy/load.h"
+#include "policy/sharded.h"
 #include "runtime/ranks.h"
 #include "tensor/convert.h"
 #include "tensor/device.h"
@@ -80,9 +81,10 @@ class SftObjective : public Objective {
         policy_(open_policy(recipe.policy, runtime)),
         generation_(sft_generation_of(recipe)) {
     check_rows();
+    policy::shard(*policy_, recipe.parallel, runtime);
   }
 
-  NamedTensors parameters() const override { return trained_parameters(*policy_); }
+  NamedTensors parameters() const override { return policy::trained_parameters(*policy_); }
   policy::UnifiedPolicy* policy() override { return policy_.get(); }
   const GenerationConfig& generation() const override { return generation_; }
 
@@ -90,6 +92,7 @@ class SftObjective : public Objective {
     run.enter(step.number(), "data");
     const at::NoGradGuard no_grad;
     rows_.clear();
+    step_ = static_cast<uint64_t>(step.index);
     RandomStream stream(
         {.seed = runtime_.seed, .step = static_cast<uint64_t>(step.index), .purpose = Purpose::sft_timestep});
     uint64_t num_images = 0;
@@ -148,20 +151,19 @@ class SftObjective : public Objective {
   bool update(Step& step, const Optimization& optimization, const RunContext& /*run*/) override {
     const Counts counts = count();
     tensor::Readings losses;
-    optimization.optimizer.zero_grad();
-    const bool complete = uninterrupted(runtime_, [&] {
-      for (const std::span<const SftRow> rows : micro_batches(rows_, recipe_.grpo.micro_batch_tokens)) {
-        runtime_.stop.throw_if_requested();
-        fault::point("sft.micro_batch");
-        add_gradients(rows, counts, losses);
-      }
-      return true;
-    });
+    parallel::ShardedModel* sharded = policy_->sharded();
+    const bool together = sharded && sharded->passes_together();
+    optim::drop_gradients(optimization.optimizer, sharded);
+    std::optional<policy::Gathered> whole;  // as all ranks' pieces are now
+    if (!together) whole.emplace(*policy_);
+    const bool complete =
+        uninterrupted(runtime_, [&] { return together ? add_all_together(counts, losses) : add_all(counts, losses); });
     if (!complete) {
-      optimization.optimizer.zero_grad();
+      optim::drop_gradients(optimization.optimizer, sharded);
       return false;
     }
-    optim::clipped_step(optimization.optimizer, optimization.clip, runtime_, optimization.lr_factor, step.metrics);
+    optim::clipped_step(optimization.optimizer, optimization.clip, runtime_, optimization.lr_factor, step.metrics,
+                        sharded);
     Values own = {{"text", 0.0}, {"image", 0.0}};
     for (const auto& [name, value] : losses.read()) own[name] += value;
     const Values sums = summed(runtime_, own, "losses");
@@ -200,9 +202,41 @@ class SftObjective : public Objective {
     return {.targets = all["targets"], .copies = all["copies"], .images = all["images"]};
   }
 
+  bool add_all(const Counts& counts, tensor::Readings& losses) {
+    for (const std::span<const SftRow> rows : micro_batches(rows_, recipe_.grpo.micro_batch_tokens)) {
+      runtime_.stop.throw_if_requested();
+      fault::point("sft.micro_batch");
+      add_gradients(rows, counts, losses);
+    }
+    return true;
+  }
+
+  /// The same where ranks meet within passes: each makes as many as any.
+  bool add_all_together(const Counts& counts, tensor::Readings& losses) {
+    const auto batches = micro_batches(rows_, recipe_.grpo.micro_batch_tokens);
+    size_t turns = 0;
+    for (const uint64_t count : gather(runtime_, static_cast<uint64_t>(batches.size()), "micro-batches")) {
+      turns = std::max<size_t>(turns, count);
+    }
+    for (size_t turn = 0; turn < turns; ++turn) {
+      if (stop_asked(runtime_)) return false;
+      const auto pass = [&] {
+        policy::in_pass(*policy_, /*with_backward=*/true, [&] {
+          if (turn >= batches.size()) return;
+          fault::point("sft.micro_batch");
+          add_gradients(batches[turn], counts, losses);
+        });
+        return true;
+      };
+      completed(pass);  // or a stop is asked for, which all see before the next turn
+    }
+    return !stop_asked(runtime_);
+  }
+
   /// Forward and backward of some rows; adds their share of both parts of the loss.
   void add_gradients(std::span<const SftRow> rows, const Counts& counts, tensor::Readings& losses) {
-    const PackedRows packed = pack(rows);
+    PackedRows packed = pack(rows);
+    packed.batch.update = step_;
     const policy::TrainOutput out = policy_->forward_train(packed.batch);
     std::vector<at::Tensor> terms;
     if (!packed.targets.empty()) {
@@ -290,6 +324,7 @@ class SftObjective : public Objective {
   std::map<int64_t, std::shared_ptr<const EncodedExample>> cache_;
   uint64_t cached_bytes_ = 0;
   std::vector<SftRow> rows_;  // of the step under way
+  uint64_t step_ = 0;         // its index
 };
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include "monitor/monitor.h"
 #include "monitor/run_folder.h"
 #include "optim/ema.h"
+#include "policy/sharded.h"
 #include "recipe/recipe.h"
 #include "runtime/ranks.h"
 #include "train/objective.h"
@@ -56,6 +57,17 @@ class StepHook {
 
 /// The weights' averages in place of the weights while it lives, where the recipe has EMA on.
 std::optional<optim::EmaScope> averaged(const RunContext& run);
+
+/// While it lives, the root has what a model is written from: the averages, where the recipe has EMA on, and all of
+/// them. All ranks make and drop it alike.
+class ShownWeights {
+ public:
+  explicit ShownWeights(const RunContext& run);
+
+ private:
+  std::optional<optim::EmaScope> averages_;
+  policy::Gathered whole_;
+};
 
 /// Drift monitor, silence watch, sample writer, evaluation, keep-best: in this order.
 std::vector<std::unique_ptr<StepHook>> make_hooks(const RunContext& run);

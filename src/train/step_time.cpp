@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "data/prompt_file.h"
 #include "grpo/update.h"
+#include "policy/sharded.h"
 #include "runtime/runtime.h"
 #include "train/build.h"
 
@@ -66,7 +67,7 @@ StepTime trial(const Recipe& recipe, const StepWork& work, const Recipe& small) 
   const auto prompts = data::spread_over(data::read_prompt_file(recipe.data.prompts), small.grpo.prompts_per_step);
   const Policies policies = build_policies(small, runtime);
   rollout::RolloutEngine engine(*policies.policy, small.rollout, runtime, generation_of(small).system_prompt);
-  NamedTensors trained = trained_parameters(*policies.policy);
+  NamedTensors trained = policy::trained_parameters(*policies.policy);
   optim::AdamW optimizer(small.optim, trained);
   optim::GradClip clip(small.optim);
   const grpo::UpdateSetup setup{.policy = *policies.policy,

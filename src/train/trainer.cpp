@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <iterator>
+
 #include "base/signals.h"
 #include "optim/schedule.h"
 #include "runtime/ranks.h"
@@ -42,7 +45,7 @@ class Trainer {
         optimizer_(recipe.optim, trained_),
         clip_(recipe.optim),
         ema_(recipe.optim.ema, trained_),
-        weights_(trained_),
+        weights_(trained_, [this] { objective_.wrote_weights(); }),
         schedule_(recipe.optim, recipe.run.num_steps),
         inputs_(parts.inputs, recipe.run_dir()),
         meter_(runtime),
@@ -90,6 +93,7 @@ class Trainer {
     const bool finished = completed([&] {
       for (const auto& hook : hooks_) hook->after_run(steps_done_);
       if (stop_asked(runtime_)) return false;
+      const ShownWeights shown(context());
       on_root(runtime_, steps_done_, "final model", [&] { finish(); });
       return true;
     });
@@ -182,8 +186,32 @@ class Trainer {
     step.metrics["time/update"] = watch.seconds();
     step.metrics["time/step"] = step.watch.seconds();
     step.metrics["optim/lr"] = recipe_.optim.lr * lr_factor;
-    meter_.measure(step.watch.seconds(), step.metrics);
+    meter_.measure(step.watch.seconds(), state_bytes(), step.metrics);
     return true;
+  }
+
+  /// Weights, gradients, the optimizer's state and averages that this rank holds from step to step.
+  int64_t state_bytes() {
+    int64_t bytes = 0;
+    const auto add = [&](const NamedTensors& tensors, auto size_of) {
+      for (const NamedTensor& one : tensors) bytes += size_of(one.tensor);
+    };
+    const auto whole = [](const at::Tensor& tensor) { return static_cast<int64_t>(tensor.nbytes()); };
+    const auto gradient = [](const at::Tensor& tensor) { return tensor.numel() * static_cast<int64_t>(sizeof(float)); };
+    NamedTensors whole_ones;  // that train
+    std::ranges::copy_if(trained_, std::back_inserter(whole_ones), [](const NamedTensor& one) { return !one.piece; });
+    parallel::ShardedModel* sharded = objective_.sharded();
+    if (sharded) bytes += sharded->gradient_bytes();
+    add(whole_ones, gradient);
+    if (sharded && sharded->shard() == parallel::Shard::weights) {
+      bytes += sharded->weight_bytes();
+      add(whole_ones, whole);
+    } else {
+      add(objective_.policy() ? objective_.policy()->parameters() : trained_, whole);
+    }
+    add(optimizer_.state().tensors, whole);
+    add(ema_.averages(), whole);
+    return bytes;
   }
 
   void save() {
@@ -209,7 +237,6 @@ class Trainer {
     const auto folder = files_.folder().path(), output = objective_.output(folder);
     if (!std::filesystem::exists(output) || std::filesystem::is_empty(output)) {
       inputs_.require_same_model(recipe_.policy.model, runtime_);
-      const auto scope = averaged(context());
       objective_.write_model(output, steps_done_);
     }
     monitor_.finish();

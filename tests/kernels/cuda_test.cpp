@@ -49,6 +49,16 @@ TEST_F(CudaKernels, KeyedRandomNumbersAreTheCpus) {
   }
 }
 
+TEST_F(CudaKernels, KeyedRowsAreTheCpus) {
+  const at::Tensor rows = at::randint(-1000000, 1000000, {37}, at::kLong);
+  for (const int64_t width : {1, 3, 8, 1001}) {
+    const at::Tensor cpu = at::empty({37, width}, at::kFloat), gpu = cpu.cuda();
+    keyed_uniform_rows_(cpu, rows, {.key = 7, .stream = 9});
+    keyed_uniform_rows_(gpu, rows.cuda(), {.key = 7, .stream = 9});
+    EXPECT_TRUE(at::equal(gpu.cpu(), cpu)) << width;
+  }
+}
+
 TEST_F(CudaKernels, SampledTokensAreTheCpus) {
   for (const int64_t vocabulary : {1, 33, 256, 257, 50001, 151936}) {
     at::Tensor logits = at::randn({64, vocabulary}) * 4;

@@ -35,6 +35,22 @@ TEST(KeyedRandom, UniformsAreThoseOfTheStream) {
   }
 }
 
+TEST(KeyedRandom, ARowIsAFunctionOfItsNumberAndBeginsAsAShorterOne) {
+  const RandomKey key{.key = 11, .stream = 12};
+  const at::Tensor rows = at::tensor({5, -3, 0, 5}, at::kLong);
+  for (const int64_t width : {1, 4, 7, 1000}) {
+    const at::Tensor out = at::empty({4, width}, at::kFloat);
+    keyed_uniform_rows_(out, rows, key);
+    EXPECT_TRUE(at::equal(out[0], out[3]));
+    for (int64_t r = 0; r < 4; ++r) {
+      const at::Tensor alone = at::empty({width}, at::kFloat);
+      keyed_uniform_(alone, {.key = 11, .stream = 12 ^ static_cast<uint64_t>(rows[r].item<int64_t>())});
+      EXPECT_TRUE(at::equal(out[r], alone)) << width << ", " << r;
+    }
+  }
+  EXPECT_THROW(keyed_uniform_rows_(at::empty({3, 2}), rows, key), c10::Error);
+}
+
 TEST(KeyedRandom, OtherThanContiguousFloat32IsRefused) {
   EXPECT_THROW(keyed_normal_(at::empty({4}, at::kDouble), {}), c10::Error);
   EXPECT_THROW(keyed_uniform_(at::empty({4, 2}, at::kFloat).t(), {}), c10::Error);

@@ -59,7 +59,8 @@ TEST_F(LoraLinear, WithBZeroItIsTheBaseAndOnlyBHasAGradient) {
 TEST_F(LoraLinear, DropoutTakesFromTheAdaptersInputAloneAndKeepsItsMean) {
   layer.name = "q_proj";
   const at::Tensor wide = tensor::normal({20000, 8}, {.seed = 14});
-  const LoraDropout dropout{.rate = 0.25, .key = {.seed = 3, .purpose = Purpose::dropout}};
+  const LoraDropout dropout{
+      .rate = 0.25, .key = {.seed = 3, .purpose = Purpose::dropout}, .rows = at::arange(20000, at::kLong) * 7919};
   const at::Tensor whole = layer(wide), dropped = layer(wide, dropout);
   EXPECT_TRUE(close(layer(wide, dropout), dropped, 0));
   // Each element of the input is kept with probability 3/4 and scaled by 4/3: the mean update stays.
@@ -70,6 +71,11 @@ TEST_F(LoraLinear, DropoutTakesFromTheAdaptersInputAloneAndKeepsItsMean) {
   LoraDropout other = dropout;
   other.key.sample = 1;
   EXPECT_GT((layer(wide, other) - dropped).abs().max().item<double>(), 0.1);
+  // A row's mask is its own, wherever it stands.
+  const at::Tensor order = at::randperm(20000, at::kLong).narrow(0, 0, 100);
+  LoraDropout some = dropout;
+  some.rows = dropout.rows.index_select(0, order);
+  EXPECT_TRUE(close(layer(wide.index_select(0, order), some), dropped.index_select(0, order), 1e-5));
   layer.name = "k_proj";
   EXPECT_GT((layer(wide, dropout) - dropped).abs().max().item<double>(), 0.1);
   enabled = false;

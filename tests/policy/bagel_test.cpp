@@ -421,6 +421,32 @@ TEST_F(Lora, DropoutActsWhereGradientsAreRecordedAndIsAFunctionOfTheBatch) {
   EXPECT_GT((moved - first_velocity).abs().max().item<double>(), 1e-3);
 }
 
+TEST_F(Lora, DropoutBelongsToASequenceAndATokenWhateverElseIsInTheBatch) {
+  PolicyConfig config;
+  config.model = UNIGRPO_TEST_DATA "/bagel_tiny";
+  config.train = TrainMode::lora;
+  config.lora = {.rank = 4, .alpha = 8, .dropout = 0.25};
+  const auto model = Bagel::load(config, {.seed = 5});
+  testing::randomize_adapters(*model);
+  const TrainBatch batch = ragged_batch();
+  const TrainOutput whole = model->forward_train(batch);
+  std::vector<at::Tensor> texts, velocities;
+  for (const TrainSequence& sequence : batch.sequences) {
+    TrainBatch alone = batch;
+    alone.prefixes = {batch.prefixes[static_cast<size_t>(sequence.prefix)]};
+    alone.sequences = {sequence};
+    alone.sequences.front().prefix = 0;
+    const TrainOutput out = model->forward_train(alone);
+    if (out.text_hidden.defined()) texts.push_back(out.text_hidden);
+    if (out.velocity.defined()) velocities.push_back(out.velocity);
+  }
+  EXPECT_TRUE(close(at::cat(texts), whole.text_hidden, kSame * whole.text_hidden.abs().max().item<double>()));
+  EXPECT_TRUE(close(at::cat(velocities), whole.velocity, kSame * whole.velocity.abs().max().item<double>()));
+  TrainBatch later = batch;
+  later.update = 1;
+  EXPECT_GT((model->forward_train(later).velocity - whole.velocity).abs().max().item<double>(), 1e-3);
+}
+
 TEST(Bagel, GridsFitTheModel) {
   const auto model = tiny_bagel();
   EXPECT_EQ(model->grid_for(64), kGrid);

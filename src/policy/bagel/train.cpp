@@ -23,7 +23,7 @@ TrainOutput Bagel::forward_train(const TrainBatch& batch) {
     noisy = at::cat(latents, 0);
     noisy_t = at::cat(times, 0);
   }
-  const PackedTokens tokens = packed(placed, {&ids, &vision_rows, &text_rows, &noisy, &noisy_t});
+  const PackedTokens tokens = packed(placed, batch.update, {&ids, &vision_rows, &text_rows, &noisy, &noisy_t});
   at::Tensor und = llm_->embed(ids);
   if (!placed.vision.empty()) {
     und = und.index_copy(0, vision_rows, embed_vision(placed.vision).to(und.scalar_type()));

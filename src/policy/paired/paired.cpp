@@ -123,6 +123,7 @@ TrainBatch texts_of(const TrainBatch& batch) {
     return read;
   };
   TrainBatch result;
+  result.update = batch.update;
   for (const auto& prefix : batch.prefixes) result.prefixes.push_back(texts(prefix));
   for (const TrainSequence& sequence : batch.sequences) {
     result.sequences.push_back({.prefix = sequence.prefix, .blocks = texts(sequence.blocks)});
@@ -280,6 +281,19 @@ TrainOutput Paired::forward_train(const TrainBatch& batch) {
 NamedTensors Paired::parameters() const { return joined(text_->parameters(), image_->parameters()); }
 
 NamedTensors Paired::merged() const { return joined(text_->merged(), image_->merged()); }
+
+std::vector<NamedTensors> Paired::units() const {
+  const std::vector<NamedTensors> text = text_->units(), image = image_->units();
+  std::vector<NamedTensors> units = {joined(text.front(), image.front())};
+  for (size_t i = 1; i < text.size(); ++i) units.push_back(joined(text[i], {}));
+  for (size_t i = 1; i < image.size(); ++i) units.push_back(joined({}, image[i]));
+  return units;
+}
+
+void Paired::set_sharded(const std::shared_ptr<parallel::ShardedModel>& model, size_t first) {
+  text_->set_sharded(model, first);
+  image_->set_sharded(model, first + text_->units().size() - 1);
+}
 
 void Paired::enable_adapters(bool on) {
   text_->enable_adapters(on);

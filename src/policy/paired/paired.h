@@ -73,6 +73,9 @@ class Paired final : public UnifiedPolicy {
   uint64_t adapter_state() const override;
   uint64_t weights_version() const override;
   bool recomputes() const override { return text_->recomputes(); }
+  std::vector<NamedTensors> units() const override;
+  void set_sharded(const std::shared_ptr<parallel::ShardedModel>& model, size_t first) override;
+  parallel::ShardedModel* sharded() const override { return text_->sharded(); }
   std::unique_ptr<UnifiedPolicy> share() const override {
     return std::unique_ptr<Paired>(new Paired(text_->another(), image_->another(), folder_));
   }

@@ -13,6 +13,12 @@ Section parallel_section() {
                  [](Recipe& r, size_t) -> auto& { return r.parallel; })
       .row("backend", &ParallelConfig::backend,
            "what ranks talk over: gloo between CPUs, nccl between GPUs, auto as policy.device asks")
+      .row("shard", &ParallelConfig::shard,
+           "what a rank holds a share of alone: nothing | the optimizer's state | gradients too | weights too")
+      .row("shard_ranks", &ParallelConfig::shard_ranks,
+           "neighbours that share, each block of them holding all; 0: all ranks are one block", between(0, kMany))
+      .row("reduce", &ParallelConfig::reduce,
+           "with shared gradients or weights: summed after each micro-batch, or once a step (whole gradients are kept)")
       .row("meeting_timeout_s", &ParallelConfig::meeting_timeout_s, "seconds until all ranks must have come",
            between(1, kOneDay))
       .row("first_step_timeout_s", &ParallelConfig::first_step_timeout_s,

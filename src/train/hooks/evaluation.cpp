@@ -101,34 +101,43 @@ class KeepBestHook : public StepHook {
 
   bool after_update(Step& step) override {
     if (!is_due(run_.recipe, step.number())) return true;
-    on_root(run_.runtime, step.number(), "best model", [&] { keep_best(step); });
+    bool best = false;
+    on_root(run_.runtime, step.number(), "best model", [&] { best = is_best(step); });
+    if (!from_root(run_.runtime, best, "best model")) return true;
+    const ShownWeights shown(run_);
+    on_root(run_.runtime, step.number(), "best model", [&] { keep(step); });
     return true;
   }
 
  private:
-  void keep_best(const Step& step) {
-    const fs::path file = run_.folder.eval_file(io::step_name(step.number()));
-    if (!fs::exists(file)) return;
-    const std::optional<double> score = scores_in(file).score;
+  std::optional<double> score_after(int64_t step) const {
+    const fs::path file = run_.folder.eval_file(io::step_name(step));
+    return fs::exists(file) ? scores_in(file).score : std::nullopt;
+  }
+
+  bool is_best(const Step& step) {
+    if (!fs::exists(run_.folder.eval_file(io::step_name(step.number())))) return false;
+    const std::optional<double> score = score_after(step.number());
     if (!score) {
       run_.monitor.note(
           fmt::format("warning: the evaluation after step {} has no score: it cannot be the best one "
                       "(reward.max_dropped = {})",
                       step.number(), run_.recipe.reward.max_dropped));
-      return;
+      return false;
     }
     const int64_t every = run_.recipe.eval.every;
     for (int64_t earlier = every; earlier < step.number(); earlier += every) {
-      const fs::path other = run_.folder.eval_file(io::step_name(earlier));
-      if (fs::exists(other) && scores_in(other).score >= score) return;  // none is less than any
+      if (score_after(earlier) >= score) return false;  // none is less than any
     }
+    return true;
+  }
+
+  void keep(const Step& step) {
     const fs::path fresh = run_.folder.path() / ".best.tmp-fresh";  // gone at the next start, should this process die
-    {
-      const auto scope = averaged(run_);
-      run_.objective.write_model(fresh, step.number());
-    }
+    run_.objective.write_model(fresh, step.number());
     io::replace_folder(fresh, run_.folder.best_model());
-    run_.monitor.note(fmt::format("best score so far: {:.3f}, kept as {}", *score, run_.folder.best_model().string()));
+    run_.monitor.note(fmt::format("best score so far: {:.3f}, kept as {}", *score_after(step.number()),
+                                  run_.folder.best_model().string()));
   }
 
   RunContext run_;

@@ -4,8 +4,13 @@ namespace unigrpo::train {
 
 std::optional<optim::EmaScope> averaged(const RunContext& run) {
   if (!run.recipe.optim.ema.enabled) return std::nullopt;
-  return std::make_optional<optim::EmaScope>(run.ema, run.trained);
+  return std::make_optional<optim::EmaScope>(run.ema, run.trained,
+                                             [&objective = run.objective] { objective.wrote_weights(); });
 }
+
+ShownWeights::ShownWeights(const RunContext& run)
+    : averages_(is_root(run.runtime) || run.objective.sharded() ? averaged(run) : std::nullopt),
+      whole_(run.objective.sharded()) {}
 
 std::vector<std::unique_ptr<StepHook>> make_hooks(const RunContext& run) {
   std::vector<std::unique_ptr<StepHook>> hooks;

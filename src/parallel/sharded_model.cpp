@@ -1,0 +1,295 @@
+#include "parallel/sharded_model.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <stdexcept>
+#include <utility>
+
+#include "base/bytes.h"
+#include "base/fault.h"
+#include "kernels/sum_of_squares.h"
+#include "parallel/unit_of.h"
+
+namespace unigrpo::parallel {
+
+ShardedModel::ShardedModel(const std::vector<NamedTensors>& units, Ranks ranks, Shard shard, Reduce reduce)
+    : ranks_(std::move(ranks)),
+      shard_(shard),
+      reduces_each_((shard == Shard::weights || shard == Shard::gradients) && reduce == Reduce::each) {
+  for (const NamedTensors& parameters : units) units_.emplace_back(parameters, ranks_.shard.get(), shard);
+}
+
+NamedTensors ShardedModel::pieces() const {
+  NamedTensors all;
+  for (const ShardedUnit& unit : units_) {
+    for (const FlatParameters& flat : unit.flats()) {
+      for (size_t i = 0; i < flat.pieces().size(); ++i) {
+        if (flat.parameters()[i].tensor.requires_grad()) all.push_back(flat.pieces()[i]);
+      }
+    }
+  }
+  return all;
+}
+
+void ShardedModel::begin(bool with_backward) {
+  if (in_pass_) throw std::logic_error("a pass within a pass");
+  refresh();
+  in_pass_ = true;
+  gathers_ = shard_ == Shard::weights && held_ == 0;
+  with_backward_ = with_backward;
+  is_forward_done_ = false;
+  next_ = 1;
+  left_ = units_.size();
+  if (gathers_) units_.front().gather();
+}
+
+void ShardedModel::enter(size_t unit, bool again) {
+  if (!in_pass_) {
+    if (held_ > 0 || shard_ != Shard::weights) return;
+    throw std::logic_error("weights are used that are not gathered");
+  }
+  if (gathers_) fault::point("unit.gather");
+  if (again) {
+    finish_forward();
+    while (left_ > unit + 1) skip_backward(left_ - 1);
+    if (gathers_) units_[unit].gather();
+    return;
+  }
+  if (!gathers_) return;
+  for (; next_ < unit; ++next_) {
+    units_[next_].gather();
+    units_[next_].release();
+  }
+  units_[unit].gather();
+  next_ = unit + 1;
+}
+
+void ShardedModel::leave(size_t unit, bool again) {
+  if (!in_pass_) return;
+  if (again) {
+    if (reduces_each_) units_[unit].reduce_gradients();
+    left_ = unit;
+  }
+  // The last layer is the first to run backward.
+  const bool stays = !again && with_backward_ && unit + 1 == units_.size();
+  if (gathers_ && !stays) units_[unit].release();
+}
+
+void ShardedModel::finish_forward() {
+  if (!gathers_ || std::exchange(is_forward_done_, true)) return;
+  for (; next_ < units_.size(); ++next_) {
+    units_[next_].gather();
+    if (next_ + 1 < units_.size()) units_[next_].release();
+  }
+  // One that an Interrupted left behind is released as well: the backward pass gathers it anew on all ranks.
+  for (size_t unit = 1; unit + (with_backward_ ? 1 : 0) < units_.size(); ++unit) units_[unit].release();
+}
+
+void ShardedModel::skip_backward(size_t unit) {
+  if (gathers_) units_[unit].gather();
+  if (reduces_each_) units_[unit].reduce_gradients();
+  if (gathers_) units_[unit].release();
+  left_ = unit;
+}
+
+void ShardedModel::end() {
+  if (!in_pass_) return;
+  finish_forward();
+  if (with_backward_) {
+    while (left_ > 1) skip_backward(left_ - 1);
+    if (reduces_each_) units_.front().reduce_gradients();
+  }
+  if (gathers_) {
+    for (ShardedUnit& unit : units_) unit.release();
+  }
+  in_pass_ = false;
+}
+
+void ShardedModel::hold() {
+  refresh();
+  if (held_++ > 0) return;
+  for (ShardedUnit& unit : units_) unit.gather();
+}
+
+void ShardedModel::let_go() {
+  if (--held_ > 0) return;
+  for (ShardedUnit& unit : units_) unit.release();
+}
+
+void ShardedModel::wrote() {
+  ++version_;
+  stale_ = true;
+}
+
+void ShardedModel::refresh() {
+  if (!std::exchange(stale_, false)) return;
+  for (ShardedUnit& unit : units_) {
+    if (FlatParameters* flat = unit.trained()) flat->refresh();
+  }
+}
+
+void ShardedModel::finish_gradients() {
+  std::vector<int32_t> had;
+  for (ShardedUnit& unit : units_) {
+    FlatParameters* flat = unit.trained();
+    if (!flat) continue;
+    if (!reduces_each_) flat->reduce_gradients();
+    if (ranks_.replica && flat->gradient().defined()) ranks_.replica->all_reduce(flat->gradient(), "gradients");
+    had.insert(had.end(), flat->had_gradient().begin(), flat->had_gradient().end());
+  }
+  at::Tensor flags = at::tensor(had, at::kInt);
+  for (const auto& ranks : {ranks_.shard, ranks_.replica}) {
+    if (ranks && flags.numel() > 0) ranks->all_reduce(flags, "gradients");
+  }
+  const int32_t* flag = flags.const_data_ptr<int32_t>();
+  for (ShardedUnit& unit : units_) {
+    FlatParameters* flat = unit.trained();
+    if (!flat) continue;
+    for (int32_t& each : flat->had_gradient()) each = *flag++;
+    flat->show_gradients();
+  }
+}
+
+void ShardedModel::drop_gradients() {
+  for (ShardedUnit& unit : units_) {
+    if (FlatParameters* flat = unit.trained()) flat->drop_gradients();
+  }
+}
+
+double ShardedModel::square_of_gradients() const {
+  std::vector<at::Tensor> cells;
+  std::vector<int64_t> counts;  // of the own cells of each unit
+  for (const ShardedUnit& unit : units_) {
+    const FlatParameters* flat = unit.trained();
+    if (!flat || !flat->gradient().defined()) continue;
+    const std::vector<at::Tensor> own = flat->gradient().split(kCell);
+    cells.insert(cells.end(), own.begin(), own.end());
+    counts.push_back(static_cast<int64_t>(own.size()));
+  }
+  at::Tensor all = kernels::sum_of_squares(cells);
+  const int64_t num_own = all.numel(), num_ranks = ranks_.shard ? ranks_.shard->size() : 1;
+  if (num_own == 0) return 0;
+  if (ranks_.shard) {
+    const at::Tensor own = all;
+    all = at::empty({num_ranks * num_own}, at::kDouble);
+    ranks_.shard->all_gather(all, own, "gradient norm");
+  }
+  const double* square = all.const_data_ptr<double>();
+  double sum = 0;
+  int64_t first = 0;
+  for (const int64_t count : counts) {
+    for (int64_t r = 0; r < num_ranks; ++r) {
+      for (int64_t c = 0; c < count; ++c) sum += square[r * num_own + first + c];
+    }
+    first += count;
+  }
+  return sum;
+}
+
+int64_t ShardedModel::weight_bytes() const {
+  int64_t bytes = 0;
+  for (const ShardedUnit& unit : units_) {
+    for (const FlatParameters& flat : unit.flats()) bytes += flat.weight_bytes();
+  }
+  return bytes;
+}
+
+int64_t ShardedModel::gradient_bytes() const {
+  int64_t elements = 0;
+  for (const ShardedUnit& unit : units_) {
+    if (const FlatParameters* flat = unit.trained()) elements += reduces_each_ ? flat->own_size() : flat->size();
+  }
+  return elements * static_cast<int64_t>(sizeof(float));
+}
+
+void UnitOf::enter(bool again) const {
+  if (model) model->enter(unit, again);
+}
+
+void UnitOf::leave(bool again) const {
+  if (model) model->leave(unit, again);
+}
+
+namespace {
+
+constexpr int64_t kBucket_bytes = int64_t{64} << 20;
+
+/// Where a rank's pieces stand in their tensors: first element and count of each, in the order of the list.
+using Ranges = std::vector<std::pair<int64_t, int64_t>>;
+
+/// By rank, what it sends of each piece: all of it, or nothing where a rank before it has the same.
+std::vector<Ranges> shares_of(Comm& ranks, const NamedTensors& pieces) {
+  std::vector<int64_t> own;
+  for (const NamedTensor& piece : pieces) {
+    own.push_back(piece.piece ? piece.piece->first : 0);
+    own.push_back(piece.piece ? piece.tensor.numel() : 0);
+  }
+  std::vector<Ranges> all;
+  for (const std::string& bytes : ranks.gather_bytes(to_bytes(own), "checkpoint")) {
+    std::vector<int64_t> told;
+    from_bytes(bytes, told);
+    if (told.size() != own.size()) throw std::logic_error("the ranks hold pieces of unlike tensors");
+    Ranges& ranges = all.emplace_back();
+    for (size_t i = 0; i < pieces.size(); ++i) {
+      const std::pair range(told[2 * i], told[2 * i + 1]);
+      const bool is_sent =
+          std::any_of(all.begin(), all.end() - 1, [&](const Ranges& other) { return other[i] == range; });
+      ranges.push_back(is_sent ? std::pair<int64_t, int64_t>(range.first, 0) : range);
+    }
+  }
+  return all;
+}
+
+}  // namespace
+
+NamedTensors whole_on_root(Comm& ranks, const NamedTensors& pieces) {
+  const at::NoGradGuard no_grad;
+  const std::vector<Ranges> shares = shares_of(ranks, pieces);
+  const bool is_root = ranks.rank() == 0;
+  NamedTensors whole;
+  if (is_root) {
+    for (const NamedTensor& piece : pieces) {
+      whole.push_back({piece.name, piece.piece ? at::empty(piece.piece->shape, piece.tensor.options().device(at::kCPU))
+                                               : piece.tensor});
+    }
+  }
+  const auto bytes_of = [&](size_t rank, size_t i) {
+    return shares[rank][i].second * static_cast<int64_t>(pieces[i].tensor.element_size());
+  };
+  for (size_t begin = 0, end = 0; begin < pieces.size(); begin = end) {
+    std::vector<int64_t> counts(static_cast<size_t>(ranks.size()), 0);  // bytes that each rank sends
+    for (int64_t total = 0; end < pieces.size() && total < kBucket_bytes; ++end) {
+      for (size_t r = 0; r < counts.size(); ++r) {
+        counts[r] += bytes_of(r, end);
+        total += bytes_of(r, end);
+      }
+    }
+    const auto own = static_cast<size_t>(ranks.rank());
+    std::vector<at::Tensor> sent = {at::empty({0}, at::kByte)};
+    for (size_t i = begin; i < end; ++i) {
+      if (bytes_of(own, i) > 0) sent.push_back(pieces[i].tensor.detach().cpu().contiguous().view(at::kByte));
+    }
+    std::vector<int64_t> out_counts(counts.size(), 0), in_counts(counts.size(), 0);
+    in_counts.front() = counts[own];
+    if (is_root) out_counts = counts;
+    int64_t total = 0;
+    for (const int64_t count : out_counts) total += count;
+    at::Tensor received = at::empty({total}, at::kByte);
+    ranks.all_to_all(received, at::cat(sent), out_counts, in_counts, "checkpoint");
+    if (!is_root) continue;
+    int64_t first = 0;
+    for (size_t r = 0; r < counts.size(); ++r) {
+      for (size_t i = begin; i < end; ++i) {
+        const auto& [place, count] = shares[r][i];
+        if (count == 0) continue;
+        const at::Tensor values = received.narrow(0, first, bytes_of(r, i)).clone().view(whole[i].tensor.scalar_type());
+        whole[i].tensor.view({-1}).narrow(0, place, count).copy_(values);
+        first += bytes_of(r, i);
+      }
+    }
+  }
+  return whole;
+}
+
+}  // namespace unigrpo::parallel

@@ -1,0 +1,87 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "parallel/comm.h"
+#include "parallel/config.h"
+#include "parallel/sharded_unit.h"
+#include "tensor/named_tensor.h"
+
+namespace unigrpo::parallel {
+
+/// A model of which each rank holds a share (ZeRO, arXiv 1910.02054): its units in the order in which a forward pass
+/// runs them, the first being what belongs to no layer and is whole for as long as a pass lasts.
+///
+/// All ranks make the same passes. Which units one of them runs may depend on its data, and a pass may do nothing at
+/// all: what a rank passes over, it gathers and reduces all the same, in the order of units, so that the calls among
+/// ranks are the same everywhere.
+class ShardedModel {
+ public:
+  struct Ranks {
+    std::shared_ptr<Comm> shard;    // those that together hold a model; null: one rank holds it
+    std::shared_ptr<Comm> replica;  // those that hold the same share; null: this one alone
+  };
+  ShardedModel(const std::vector<NamedTensors>& units, Ranks ranks, Shard shard, Reduce reduce);
+
+  Shard shard() const { return shard_; }
+  /// Whether ranks meet within passes, so that all need as many of them.
+  bool passes_together() const { return shard_ == Shard::weights || reduces_each_; }
+
+  /// This rank's pieces of what trains.
+  NamedTensors pieces() const;
+
+  // A pass: forward, and backward with it or not. Passes over whole weights (see hold) gather nothing.
+  void begin(bool with_backward);
+  /// Whatever was left out of it: also after an Interrupted, when its gradients are worth nothing.
+  void end();
+  /// Around a unit's forward, and around its second forward and backward (`again`).
+  void enter(size_t unit, bool again);
+  void leave(size_t unit, bool again);
+
+  /// All weights are whole until let_go() was called as often.
+  void hold();
+  void let_go();
+  /// Pieces were written: what is whole is gathered anew before it is used again.
+  void wrote();
+  /// How often.
+  uint64_t version() const { return version_; }
+
+  /// After the last pass of an optimizer step: pieces have their gradients, those of parameters that had one on any
+  /// rank.
+  void finish_gradients();
+  void drop_gradients();
+  /// The sum of the squares of all gradients, the same bits on all ranks and for any number of them.
+  double square_of_gradients() const;
+
+  /// What this rank keeps between passes: of weights, and of gradients from one to the next.
+  int64_t weight_bytes() const;
+  int64_t gradient_bytes() const;
+
+ private:
+  void skip_backward(size_t unit);
+  void finish_forward();
+  void refresh();
+
+  std::vector<ShardedUnit> units_;
+  const Ranks ranks_;
+  const Shard shard_;
+  const bool reduces_each_;
+  int64_t held_ = 0;
+  bool stale_ = false;
+  uint64_t version_ = 0;
+  // Of the pass under way.
+  bool in_pass_ = false, gathers_ = false, with_backward_ = false, is_forward_done_ = false;
+  size_t next_ = 0;  // units before it have been run or passed over
+  size_t left_ = 0;  // units from it on have been run backward
+};
+
+/// Whole tensors of all ranks' pieces, on rank 0 and in host memory; the others get nothing. What is no piece stays as
+/// it is. All ranks give the same list of names; of ranks that hold the same piece the first one sends it.
+NamedTensors whole_on_root(Comm& ranks, const NamedTensors& pieces);
+
+}  // namespace unigrpo::parallel

@@ -1,0 +1,147 @@
+#include "parallel/sharded_unit.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+namespace unigrpo::parallel {
+namespace {
+
+constexpr int64_t kAligned = 32;  // elements: a parameter begins at 64 bytes, as one with memory of its own
+
+int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
+
+}  // namespace
+
+FlatParameters::FlatParameters(NamedTensors parameters, Comm* ranks, bool stays_whole)
+    : parameters_(std::move(parameters)), ranks_(ranks), stays_whole_(stays_whole) {
+  const at::NoGradGuard no_grad;
+  const int64_t num_ranks = ranks ? ranks->size() : 1, rank = ranks ? ranks->rank() : 0;
+  for (const NamedTensor& parameter : parameters_) {
+    firsts_.push_back(size_);
+    size_ = round_up(size_ + parameter.tensor.numel(), kAligned);
+  }
+  size_ = round_up(size_, num_ranks * kCell);
+  own_size_ = size_ / num_ranks;
+  own_first_ = rank * own_size_;
+  const auto options = parameters_.front().tensor.options().requires_grad(false);
+  nothing_ = at::full({}, std::numeric_limits<double>::quiet_NaN(), options);
+  whole_ = at::zeros({size_}, options);
+  for (size_t i = 0; i < parameters_.size(); ++i) view_of(i).copy_(parameters_[i].tensor);
+  own_ = whole_.narrow(0, own_first_, own_size_);
+  if (!stays_whole_) own_ = own_.clone();
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const NamedTensor& parameter = parameters_[i];
+    parameter.tensor.set_data(view_of(i));
+    const int64_t last = firsts_[i] + parameter.tensor.numel();
+    const int64_t begin = std::clamp(firsts_[i], own_first_, own_first_ + own_size_);
+    const int64_t end = std::clamp(last, begin, own_first_ + own_size_);
+    const PieceOf piece{.shape = parameter.tensor.sizes().vec(),
+                        .first = std::clamp<int64_t>(begin - firsts_[i], 0, parameter.tensor.numel())};
+    pieces_.push_back({parameter.name, own_.narrow(0, begin - own_first_, end - begin).detach(), piece});
+    // Or a sum of many micro-batches' gradients loses what bf16 rounds away.
+    if (parameter.tensor.requires_grad()) parameter.tensor.set_grad_dtype(at::kFloat);
+  }
+  had_gradient_.assign(parameters_.size(), 0);
+  release();
+}
+
+at::Tensor FlatParameters::view_of(size_t parameter) const {
+  const at::Tensor& tensor = parameters_[parameter].tensor;
+  return whole_.narrow(0, firsts_[parameter], tensor.numel()).view(tensor.sizes());
+}
+
+void FlatParameters::gather() {
+  if (is_whole()) return;
+  const at::NoGradGuard no_grad;
+  if (ranks_) {
+    whole_ = at::empty({size_}, own_.options());
+    ranks_->all_gather(whole_, own_, "weights");
+  } else {
+    whole_ = own_;
+  }
+  for (size_t i = 0; i < parameters_.size(); ++i) parameters_[i].tensor.set_data(view_of(i));
+}
+
+void FlatParameters::release() {
+  if (stays_whole_ || !is_whole()) return;
+  const at::NoGradGuard no_grad;
+  for (const NamedTensor& parameter : parameters_) {
+    parameter.tensor.set_data(nothing_.expand(parameter.tensor.sizes()));
+  }
+  whole_.reset();
+}
+
+void FlatParameters::refresh() {
+  if (!ranks_ || !is_whole()) return;
+  ranks_->all_gather(whole_, own_, "weights");
+}
+
+void FlatParameters::reduce_gradients() {
+  const at::NoGradGuard no_grad;
+  at::Tensor all = at::zeros({size_}, own_.options().dtype(at::kFloat));
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    at::Tensor& grad = parameters_[i].tensor.mutable_grad();
+    if (!grad.defined()) continue;
+    all.narrow(0, firsts_[i], grad.numel()).view(grad.sizes()).copy_(grad);
+    grad.reset();
+    had_gradient_[i] = 1;
+  }
+  at::Tensor own = all;
+  if (ranks_) {
+    own = at::empty({own_size_}, all.options());
+    ranks_->reduce_scatter(own, all, "gradients");
+  }
+  if (gradient_.defined()) {
+    gradient_.add_(own);
+  } else {
+    gradient_ = own;
+  }
+}
+
+void FlatParameters::show_gradients() {
+  for (size_t i = 0; i < pieces_.size(); ++i) {
+    at::Tensor& grad = pieces_[i].tensor.mutable_grad();
+    grad.reset();
+    if (had_gradient_[i] == 0 || !gradient_.defined()) continue;
+    grad = gradient_.narrow(0, pieces_[i].tensor.storage_offset() - own_.storage_offset(), pieces_[i].tensor.numel());
+  }
+}
+
+void FlatParameters::drop_gradients() {
+  gradient_.reset();
+  for (NamedTensor& piece : pieces_) piece.tensor.mutable_grad().reset();
+  for (NamedTensor& parameter : parameters_) parameter.tensor.mutable_grad().reset();
+  had_gradient_.assign(parameters_.size(), 0);
+}
+
+ShardedUnit::ShardedUnit(const NamedTensors& parameters, Comm* ranks, Shard shard) {
+  NamedTensors trained, frozen;
+  for (const NamedTensor& parameter : parameters) {
+    (parameter.tensor.requires_grad() ? trained : frozen).push_back(parameter);
+  }
+  trains_ = !trained.empty();
+  const bool shares_weights = shard == Shard::weights;
+  if (trains_) flats_.emplace_back(std::move(trained), ranks, !shares_weights);
+  if (shares_weights && !frozen.empty()) flats_.emplace_back(std::move(frozen), ranks, false);
+}
+
+bool ShardedUnit::is_whole() const {
+  return std::ranges::all_of(flats_, [](const FlatParameters& flat) { return flat.is_whole(); });
+}
+
+void ShardedUnit::gather() {
+  for (FlatParameters& flat : flats_) flat.gather();
+}
+
+void ShardedUnit::release() {
+  for (FlatParameters& flat : flats_) flat.release();
+}
+
+void ShardedUnit::reduce_gradients() {
+  if (FlatParameters* flat = trained()) flat->reduce_gradients();
+}
+
+}  // namespace unigrpo::parallel

@@ -1,0 +1,90 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "parallel/comm.h"
+#include "parallel/config.h"
+#include "tensor/named_tensor.h"
+
+namespace unigrpo::parallel {
+
+/// Elements of a flat buffer that no rank's share cuts: a sum over cells, each summed by itself, has the same bits
+/// however many ranks hold them.
+inline constexpr int64_t kCell = 4096;
+
+/// Parameters as one buffer, one after another in the order given, aligned, and padded to ranks x kCell elements, of
+/// which each rank owns an equal share: a 1-D piece of each parameter, often an empty one. The parameters keep their
+/// identity: wherever a layer holds one, it sees the buffer, or nothing (NaN) while the buffer is released.
+class FlatParameters {
+ public:
+  /// `ranks`: null where one rank owns all. `stays_whole`: the buffer is never released.
+  FlatParameters(NamedTensors parameters, Comm* ranks, bool stays_whole);
+
+  /// The own pieces, by their parameters' names; they share memory with the own share.
+  const NamedTensors& pieces() const { return pieces_; }
+  const NamedTensors& parameters() const { return parameters_; }
+
+  bool is_whole() const { return whole_.defined(); }
+  /// Makes the parameters whole, from all ranks' shares.
+  void gather();
+  /// Drops the buffer, where it does not stay.
+  void release();
+  /// The own share was written: a buffer that is whole takes those of the other ranks.
+  void refresh();
+
+  /// Sums over ranks what the parameters' gradients hold, in float32, adds the own share of it to the own gradient, and
+  /// drops the parameters' gradients. All ranks call it, with or without gradients.
+  void reduce_gradients();
+  /// The own share of the gradients, float32; undefined before the first reduce_gradients().
+  at::Tensor& gradient() { return gradient_; }
+  const at::Tensor& gradient() const { return gradient_; }
+  /// By parameter: whether it had a gradient here.
+  std::vector<int32_t>& had_gradient() { return had_gradient_; }
+  /// The pieces' gradients are those parts of the own one whose parameters had one on any rank.
+  void show_gradients();
+  void drop_gradients();
+
+  int64_t own_size() const { return own_size_; }
+  /// Of the weights, what this rank keeps between passes.
+  int64_t weight_bytes() const { return (stays_whole_ ? size_ : own_size_) * own_.element_size(); }
+  int64_t size() const { return size_; }
+
+ private:
+  at::Tensor view_of(size_t parameter) const;
+
+  NamedTensors parameters_, pieces_;
+  std::vector<int64_t> firsts_;  // of the parameters, in the buffer
+  Comm* const ranks_;
+  const bool stays_whole_;
+  int64_t size_ = 0, own_size_ = 0, own_first_ = 0;
+  at::Tensor whole_, own_, gradient_;
+  at::Tensor nothing_;  // what released parameters show
+  std::vector<int32_t> had_gradient_;
+};
+
+/// What is gathered and reduced at once: a layer, or all that belongs to none. What trains and what is frozen are
+/// buffers of their own, since the latter has no gradients.
+class ShardedUnit {
+ public:
+  ShardedUnit(const NamedTensors& parameters, Comm* ranks, Shard shard);
+
+  bool is_whole() const;
+  void gather();
+  void release();
+  void reduce_gradients();
+
+  /// One or none for what trains, and with shared weights another for what is frozen.
+  const std::vector<FlatParameters>& flats() const { return flats_; }
+  /// What trains; null: nothing does.
+  FlatParameters* trained() { return trains_ ? &flats_.front() : nullptr; }
+  const FlatParameters* trained() const { return trains_ ? &flats_.front() : nullptr; }
+
+ private:
+  std::vector<FlatParameters> flats_;
+  bool trains_ = false;
+};
+
+}  // namespace unigrpo::parallel

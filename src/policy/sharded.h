@@ -1,0 +1,56 @@
+#pragma once
+
+#include <exception>
+#include <memory>
+
+#include "base/signals.h"
+#include "parallel/config.h"
+#include "parallel/sharded_model.h"
+#include "policy/policy.h"
+#include "runtime/runtime.h"
+
+namespace unigrpo::policy {
+
+/// Spreads a policy's weights, gradients and their like over the runtime's ranks as the config says; nothing in one
+/// process. All ranks have the same policy.
+void shard(UnifiedPolicy& policy, const parallel::ParallelConfig& config, const Runtime& runtime);
+
+/// While it lives, all ranks have all weights whole, for what is no pass: rollouts, exports. All ranks make and drop it
+/// alike.
+class Gathered {
+ public:
+  explicit Gathered(const UnifiedPolicy& policy) : Gathered(policy.sharded()) {}
+  explicit Gathered(parallel::ShardedModel* model) : model_(model) {
+    if (model_) model_->hold();
+  }
+  ~Gathered() {
+    if (model_) model_->let_go();
+  }
+  Gathered(const Gathered&) = delete;
+  Gathered& operator=(const Gathered&) = delete;
+
+ private:
+  parallel::ShardedModel* model_;
+};
+
+/// A packed forward, its backward with it or not, in which sharded weights are gathered as they are needed. All ranks
+/// make the same passes; `work` may do nothing. Where it throws Interrupted, the other ranks have the whole pass.
+template <typename Work>
+void in_pass(const UnifiedPolicy& policy, bool with_backward, const Work& work) {
+  parallel::ShardedModel* model = policy.sharded();
+  if (!model) return work();
+  std::exception_ptr interrupted;
+  model->begin(with_backward);
+  try {
+    work();
+  } catch (const Interrupted&) {
+    interrupted = std::current_exception();
+  }
+  model->end();
+  if (interrupted) std::rethrow_exception(interrupted);
+}
+
+/// The parameters that move: those that require a gradient, of which this rank may hold a piece.
+NamedTensors trained_parameters(const UnifiedPolicy& policy);
+
+}  // namespace unigrpo::policy
