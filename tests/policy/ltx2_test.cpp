@@ -38,7 +38,7 @@ TEST_P(Ltx2Layouts, VelocitiesAreDiffusers) {
   }
 }
 
-TEST_P(Ltx2Layouts, ARowDoesNotDependOnThoseBesideIt) {
+TEST_P(Ltx2Layouts, ARowDependsOnThoseBesideItByRoundingAlone) {
   const at::NoGradGuard no_grad;
   const TinyLtx2 tiny(GetParam());
   const auto places = tiny.model->transformer().positions(kTinyClip);
@@ -48,8 +48,8 @@ TEST_P(Ltx2Layouts, ARowDoesNotDependOnThoseBesideIt) {
     *t = t->narrow(0, 1, 1);
   }
   const auto alone = tiny.model->transformer()(one, places);
-  EXPECT_TRUE(at::equal(alone.video, both.video.narrow(0, 1, 1)));
-  EXPECT_TRUE(at::equal(alone.audio, both.audio.narrow(0, 1, 1)));
+  EXPECT_TRUE(close(alone.video, both.video.narrow(0, 1, 1), 1e-5));  // values of a few units, another order of sums
+  EXPECT_TRUE(close(alone.audio, both.audio.narrow(0, 1, 1), 1e-5));
 }
 
 TEST_P(Ltx2Layouts, Bfloat16StaysNear) {
