@@ -80,6 +80,6 @@ def distance(path, other):
 
 def main(unittest, module):
     """usage: X_test.py UNIGRPO DATA [TEST ...]"""
-    module.BINARY, module.DATA = sys.argv[1], sys.argv[2]
+    module.BINARY, module.DATA = map(os.path.abspath, sys.argv[1:3])
     os.environ.pop("UNIGRPO_FAULT", None)
     unittest.main(argv=[sys.argv[0], *sys.argv[3:]])
