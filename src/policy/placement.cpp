@@ -67,11 +67,8 @@ Placement::Placement(const TrainBatch& batch, int64_t image_start, int64_t image
 std::vector<int64_t> Placement::row_numbers() const {
   std::vector<int64_t> numbers(static_cast<size_t>(num_rows));
   for (const Owner& owner : owners_) {
-    uint64_t content = kFnvStart;
-    for (const uint64_t part : {owner.digest.token_ids, owner.digest.latents, owner.digest.pixels}) {
-      content = fnv1a64(part, content);
-    }
-    for (const NoisyBlock* states : owner.drawn) content = hash_tensor(states->latents, content);
+    uint64_t content = owner.digest.token_ids;
+    for (const NoisyBlock* states : owner.drawn) content = hash_tensor(states->t, content);
     for (size_t place = 0; place < owner.rows.size(); ++place) {
       const auto [part, index] = owner.rows[place];
       numbers[static_cast<size_t>(resolve(part * kPart + index))] = std::bit_cast<int64_t>(fnv1a64(place, content));

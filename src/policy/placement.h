@@ -21,7 +21,8 @@ class Placement {
   /// image_start, image_end: ids of an image's boundary tokens. `batch` must outlive the placement.
   Placement(const TrainBatch& batch, int64_t image_start, int64_t image_end);
 
-  /// A number for each row, of what its sequence holds and its place in it: not of the batch. [num_rows]
+  /// A number for each row, of its sequence and its place in it, not of the batch. [num_rows] Of the sequence count its
+  /// tokens and the times of its noisy states; latents do not, which rounding may change.
   std::vector<int64_t> row_numbers() const;
 
   /// For MotTransformer::forward without a cache; on the host still. options: of the transformer.
