@@ -225,7 +225,8 @@ TEST(ShardedModel, WhatWasWrittenIsSeenByAllBeforeItIsUsed) {
       model.wrote();
       EXPECT_NE(model.version(), before);
       model.hold();
-      for (const NamedTensor& parameter : make_units()[0]) {
+      const auto before_it = make_units();
+      for (const NamedTensor& parameter : before_it[0]) {
         const at::Tensor now = units[0][parameter.name == "norm" ? 1 : 0].tensor;
         EXPECT_TRUE(at::equal(now, parameter.tensor + 1)) << parameter.name;
       }

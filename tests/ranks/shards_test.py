@@ -144,6 +144,16 @@ class Shards(resume_test.Resume):
                 self.check_metrics(run, reference)
                 self.assertLess(ranks_run.distance(run / name, reference / name), 1e-5)
 
+    def test_what_a_rank_holds_is_its_share(self):
+        def held(size, shard):
+            folder = self.fresh()
+            recipe = (folder / "tiny.toml").read_text()
+            model = pathlib.Path(DATA).parent.parent / "assets/shapes-base"
+            (folder / "tiny.toml").write_text(recipe.replace(f"{DATA}/bagel_tiny", str(model)))
+            run = self.train(size, {**EMA, "run.num_steps": 1, "parallel.shard": shard}, folder=folder)
+            return tiny_run.metrics_of(run, steady=False)[-1]["memory/state_bytes"]
+        self.assertLessEqual(held(4, "weights"), 0.27 * held(ONE_PROCESS, "none"))
+
     def test_a_weight_in_bf16_follows_its_master(self):
         """Rounding decides, so that runs are near each other, no more; the same ranks give the same bytes."""
         settings = {"policy.dtype": "bfloat16", "parallel.shard": "weights", "run.num_steps": 3}
