@@ -464,7 +464,9 @@ class Selftest : private SelftestReport {
     const json norms = facts_.get<json>(train, "grad_norm", "train");
     double squares = 0;
     std::vector<std::string> without;
-    for (const auto& [name, tensor] : parameters) {
+    for (const NamedTensor& parameter : parameters) {
+      const std::string& name = parameter.name;
+      const at::Tensor& tensor = parameter.tensor;
       const at::Tensor grad = tensor.grad().defined() ? tensor.grad().cpu() : at::zeros(tensor.sizes());
       if (!tensor.grad().defined()) without.push_back(name);
       const double norm = grad.to(at::kDouble).norm().item<double>();

@@ -2,9 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <iterator>
-
 #include "base/signals.h"
 #include "optim/schedule.h"
 #include "runtime/ranks.h"
@@ -16,6 +13,7 @@
 #include "train/resume.h"
 #include "train/run_files.h"
 #include "train/run_state.h"
+#include "train/state_bytes.h"
 #include "train/step_hook.h"
 
 namespace unigrpo::train {
@@ -186,32 +184,8 @@ class Trainer {
     step.metrics["time/update"] = watch.seconds();
     step.metrics["time/step"] = step.watch.seconds();
     step.metrics["optim/lr"] = recipe_.optim.lr * lr_factor;
-    meter_.measure(step.watch.seconds(), state_bytes(), step.metrics);
+    meter_.measure(step.watch.seconds(), state_bytes(objective_, trained_, optimizer_, ema_), step.metrics);
     return true;
-  }
-
-  /// Weights, gradients, the optimizer's state and averages that this rank holds from step to step.
-  int64_t state_bytes() {
-    int64_t bytes = 0;
-    const auto add = [&](const NamedTensors& tensors, auto size_of) {
-      for (const NamedTensor& one : tensors) bytes += size_of(one.tensor);
-    };
-    const auto whole = [](const at::Tensor& tensor) { return static_cast<int64_t>(tensor.nbytes()); };
-    const auto gradient = [](const at::Tensor& tensor) { return tensor.numel() * static_cast<int64_t>(sizeof(float)); };
-    NamedTensors whole_ones;  // that train
-    std::ranges::copy_if(trained_, std::back_inserter(whole_ones), [](const NamedTensor& one) { return !one.piece; });
-    parallel::ShardedModel* sharded = objective_.sharded();
-    if (sharded) bytes += sharded->gradient_bytes();
-    add(whole_ones, gradient);
-    if (sharded && sharded->shard() == parallel::Shard::weights) {
-      bytes += sharded->weight_bytes();
-      add(whole_ones, whole);
-    } else {
-      add(objective_.policy() ? objective_.policy()->parameters() : trained_, whole);
-    }
-    add(optimizer_.state().tensors, whole);
-    add(ema_.averages(), whole);
-    return bytes;
   }
 
   void save() {

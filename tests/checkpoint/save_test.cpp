@@ -192,9 +192,9 @@ TEST_F(CheckpointStoreTest, AResumedRunContinuesToTheBit) {
     optim::GradClip clip{{}};
 
     void step(int64_t index) {
-      for (const auto& [name, tensor] : parameters) {
-        at::Tensor handle = tensor;
-        handle.mutable_grad() = (tensor.detach() * static_cast<double>(index + 1) + 0.25);
+      for (const NamedTensor& parameter : parameters) {
+        at::Tensor handle = parameter.tensor;
+        handle.mutable_grad() = (parameter.tensor.detach() * static_cast<double>(index + 1) + 0.25);
       }
       optimizer.step(1.0);
       ema.update(optimizer.masters());

@@ -262,7 +262,9 @@ TEST(ShardedModel, ReplicasOfShardsSumTheirGradientsAsWell) {
     for (const NamedTensor& tensor : whole) {
       for (const auto& unit : make_units()) {
         for (const NamedTensor& one : unit) {
-          if (one.name == tensor.name) EXPECT_TRUE(at::equal(one.tensor, tensor.tensor)) << one.name;
+          if (one.name == tensor.name) {
+            EXPECT_TRUE(at::equal(one.tensor, tensor.tensor)) << one.name;
+          }
         }
       }
     }

@@ -23,7 +23,8 @@ SftRow example_row() {
 
 TEST(SftPack, AnImageIsReadAfterAllBeforeIt) {
   const PackedRows packed = pack(std::vector{example_row()});
-  const auto& [prefixes, sequences, detach] = packed.batch;
+  const auto& prefixes = packed.batch.prefixes;
+  const auto& sequences = packed.batch.sequences;
   ASSERT_EQ(prefixes.at(0).size(), 2U);
   EXPECT_EQ(ids_of(prefixes[0][0]), (std::vector<int64_t>{1, 2}));
   EXPECT_EQ(ids_of(prefixes[0][1]), (std::vector<int64_t>{1, 5, 2}));
