@@ -8,6 +8,8 @@
 # runs the demo recipe and its variants on ranks and in one process, and prints what differs (about half an hour).
 #   scripts/ranks_full.sh --shards
 # runs the long form of tests/ranks/shards_test.py.
+#   scripts/ranks_full.sh --faults
+# runs that of tests/faults/ranks*_test.py: each event in each phase, at 2 and at 4 ranks.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=python3
@@ -16,5 +18,11 @@ if [[ ${1:-} == --equality ]]; then
   exec "$python" tests/ranks/demo_equality.py build/bin/unigrpo "${@:2}"
 elif [[ ${1:-} == --shards ]]; then
   UNIGRPO_RANKS_FULL=1 exec "$python" tests/ranks/shards_test.py build/bin/unigrpo tests/data
+elif [[ ${1:-} == --faults ]]; then
+  export UNIGRPO_RANKS_FULL=1
+  for test in ranks ranks_signals ranks_errors; do
+    "$python" "tests/faults/${test}_test.py" build/bin/unigrpo tests/data
+  done
+  exit
 fi
 exec "$python" tests/faults/ranks_kills.py build/bin/unigrpo tests/data "$@"
