@@ -19,6 +19,7 @@ import ranks_case  # noqa: E402
 import ranks_run  # noqa: E402
 import tiny_case  # noqa: E402
 import tiny_run  # noqa: E402
+from ranks_case import some  # noqa: E402
 
 NO_EVALUATION = ("--set", "eval.prompts=", "--set", "eval.every=0")  # a pass of a point is one of the training's
 PLUGIN = """
@@ -43,6 +44,7 @@ class Errors(ranks_case.RanksCase):
                   "backward.block_1:2", "optim.before:2", "collective.checkpoint:3", "eval.batch:2")
         cases = [(2, number % 2, point) for number, point in enumerate(points)]
         cases += [(4, number % 4, point) for number, point in enumerate(points[1::2], start=1)]
+        cases = some(cases, 3)
 
         def outcome(case):
             size, victim, point = case
@@ -134,6 +136,7 @@ class Errors(ranks_case.RanksCase):
     def test_what_is_not_finite_on_one_rank_makes_all_skip_the_step(self):
         cases = [(size, point, action) for size in (2, 4) for action in ("nan", "inf")
                  for point in ("grad.reduced:2", "update.loss:2", "rollout.latent:1", "rollout.log_prob:1")]
+        cases = some(cases, 3)  # each point, both actions and both sizes among them
 
         def outcome(case):
             size, point, action = case
@@ -192,8 +195,8 @@ class Errors(ranks_case.RanksCase):
 
         for size in (2, 4):
             self.reference(size)
-        self.in_parallel(outcome, [(2, "save.write:12", "enospc"), (2, "save.fsync:12", "eio"), (2, "save.open:12", "eio"),
-                                   (2, "save.manifest:2", "enospc"), (4, "save.commit:2", "enospc"), (4, "save.rename:12", "eio")])
+        self.in_parallel(outcome, some([(2, "save.write:12", "enospc"), (2, "save.fsync:12", "eio"), (2, "save.open:12", "eio"),
+                                   (2, "save.manifest:2", "enospc"), (4, "save.commit:2", "enospc"), (4, "save.rename:12", "eio")], 2))
 
     def test_a_full_disk_may_cost_a_checkpoint_instead_of_the_run(self):
         for size in (2, 4):
