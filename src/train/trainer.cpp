@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include "base/signals.h"
 #include "optim/schedule.h"
 #include "runtime/ranks.h"
 #include "train/evaluator.h"
