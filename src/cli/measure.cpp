@@ -2,7 +2,6 @@
 
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -10,30 +9,25 @@
 
 #include "base/error.h"
 #include "cli/model_commands.h"
+#include "cli/profile.h"
 #include "cli/ranks.h"
-#include "io/atomic_file.h"
 #include "parallel/comm.h"
-#include "policy/load.h"
 
 namespace unigrpo::cli {
 namespace {
 
 using nlohmann::json;
 
-void write_about(const ProfileOptions& options, json about, const Samples& samples) {
-  about["format"] = "unigrpo-profile/1";
-  about["measured"] = true;
+void tell(const ProfileOptions& options, json about, const Samples& samples) {
   about["threads"] = at::get_num_threads();
   about["commit"] = this_build().commit;
   about["samples_ms"] = samples.ms;
   about["noisy"] = samples.noisy;
-  const char* const file = options.hardware ? "unigrpo_profile_hardware.json" : "unigrpo_profile.json";
-  io::write_file_atomic(std::filesystem::path(options.out) / file, std::string_view(about.dump(1) + "\n"));
   if (!samples.noisy.empty()) {
     fmt::print("{} of {} times vary by more than a tenth (`noisy` in {})\n", samples.noisy.size(), samples.ms.size(),
-               file);
+               about_file(options));
   }
-  fmt::print("{}\n", options.out);
+  tell_profile(options, /*measured=*/true, std::move(about));
 }
 
 int profile_links(const ProfileOptions& options) {
@@ -54,7 +48,7 @@ int profile_links(const ProfileOptions& options) {
     for (const parallel::Peer& peer : runtime.comm->peers()) hosts.insert(peer.host);
     const auto nodes = static_cast<int64_t>(hosts.size());
     planner::write_hardware_profile(links, nodes, runtime.mesh.world_size / nodes, options.out);
-    write_about(options, {{"hosts", hosts}, {"ranks", runtime.mesh.world_size}}, samples);
+    tell(options, {{"hosts", hosts}, {"ranks", runtime.mesh.world_size}}, samples);
     return 0;
   });
 }
@@ -79,14 +73,17 @@ int profile_model(const ProfileOptions& options) {
   planner::MeasuredModel model = measure_model(question, runtime, samples);
   model.name = std::filesystem::path(options.model).stem().string();
   planner::write_model_profile(model, options.out);
-  write_about(options, {{"recipe", options.model}, {"device", runtime.device.str()}, {"tokens", sample.tokens}},
-              samples);
+  tell(options, {{"recipe", options.model}, {"device", runtime.device.str()}, {"tokens", sample.tokens}}, samples);
   return 0;
 }
 
 }  // namespace
 
-double Samples::median_of(const std::string& name, std::vector<double> values) {
+double Samples::median_of(const std::string& name, const std::function<double()>& once) {
+  constexpr int kWarmUps = 2, kRepeats = 5;
+  std::vector<double> values;
+  for (int i = 0; i < kWarmUps; ++i) once();
+  for (int i = 0; i < kRepeats; ++i) values.push_back(once());
   ms[name] = values;
   std::ranges::sort(values);
   const double median = values[values.size() / 2];

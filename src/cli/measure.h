@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
@@ -16,8 +17,8 @@ struct Samples {
   nlohmann::json& ms;
   std::vector<std::string> noisy = {};
 
-  /// The median. ms: of each repetition.
-  double median_of(const std::string& name, std::vector<double> ms);
+  /// The median of 5 repetitions after 2 to warm up. `once`: makes one, and returns its milliseconds.
+  double median_of(const std::string& name, const std::function<double()>& once);
 };
 
 /// Measured among the ranks of a launch, all groups of one size at once; the slowest rank's time counts. Messages of 1

@@ -11,43 +11,37 @@
 #include "base/clock.h"
 #include "cli/measure.h"
 #include "parallel/comm.h"
+#include "parallel/groups.h"
 #include "runtime/ranks.h"
 
 namespace unigrpo::cli {
 namespace {
 
 using parallel::Comm;
-using planner::Latencies;
-
-constexpr int kWarmUps = 2, kRepeats = 5;
 
 at::Tensor message(int64_t mb) { return at::ones({mb << 18}); }
 
-/// A group of this rank's among those of `size` ranks, `stride` apart.
+/// This rank's group among those of `size` ranks, `stride` apart.
 std::shared_ptr<Comm> group_of(const Runtime& runtime, int64_t size, int64_t stride) {
   const int64_t rank = runtime.mesh.rank, block = size * stride;
   const int64_t first = rank / block * block + rank % stride;
-  std::vector<int64_t> ranks;
-  for (int64_t i = 0; i < size; ++i) ranks.push_back(first + i * stride);
-  return runtime.comm->subgroup(ranks, fmt::format("{}x{}", size, stride));
+  return runtime.comm->subgroup(parallel::ranks_from(first, size, stride), fmt::format("{}x{}", size, stride));
 }
 
-/// Milliseconds of each repetition by the slowest rank.
-std::vector<double> timed(const Runtime& runtime, const std::function<void()>& call) {
-  std::vector<double> all;
-  for (int i = 0; i < kWarmUps + kRepeats; ++i) {
+/// One repetition: milliseconds of a call by the slowest rank.
+std::function<double()> slowest(const Runtime& runtime, std::function<void()> call) {
+  return [&runtime, call = std::move(call)] {
     runtime.comm->barrier("profile");
     const Stopwatch watch;
     call();
     const std::vector<double> ms = gather(runtime, watch.seconds() * 1e3, "profile times");
-    if (i >= kWarmUps) all.push_back(*std::ranges::max_element(ms));
-  }
-  return all;
+    return *std::ranges::max_element(ms);
+  };
 }
 
 double all_reduce_ms(const Runtime& runtime, Comm& group, int64_t mb, const std::string& name, Samples& samples) {
   at::Tensor tensor = message(mb);
-  return samples.median_of(name, timed(runtime, [&] { group.all_reduce(tensor, "profile"); }));
+  return samples.median_of(name, slowest(runtime, [&] { group.all_reduce(tensor, "profile"); }));
 }
 
 double all_to_all_ms(const Runtime& runtime, Comm& group, int64_t mb, const std::string& name, Samples& samples) {
@@ -55,7 +49,7 @@ double all_to_all_ms(const Runtime& runtime, Comm& group, int64_t mb, const std:
   const at::Tensor in = at::ones({n * share});
   at::Tensor out = at::empty_like(in);
   const std::vector<int64_t> counts(static_cast<size_t>(n), share);
-  return samples.median_of(name, timed(runtime, [&] { group.all_to_all(out, in, counts, counts, "profile"); }));
+  return samples.median_of(name, slowest(runtime, [&] { group.all_to_all(out, in, counts, counts, "profile"); }));
 }
 
 /// Each rank of the group sends to the next one, as the stages of a pipeline do.
@@ -66,7 +60,8 @@ double p2p_ms(const Runtime& runtime, Comm& group, int64_t mb, const std::string
   if (rank > 0) out_counts[rank - 1] = mb << 18;
   const at::Tensor in = at::ones({std::reduce(in_counts.begin(), in_counts.end())});
   at::Tensor out = at::empty({std::reduce(out_counts.begin(), out_counts.end())});
-  return samples.median_of(name, timed(runtime, [&] { group.all_to_all(out, in, out_counts, in_counts, "profile"); }));
+  return samples.median_of(name,
+                           slowest(runtime, [&] { group.all_to_all(out, in, out_counts, in_counts, "profile"); }));
 }
 
 /// How much slower products or sums become where both run at once: the larger of the two slowdowns.
@@ -74,10 +69,10 @@ double measure_overlap(const Runtime& runtime, Samples& samples) {
   constexpr int64_t kMegabytes = 16, kSide = 512;
   const at::Tensor a = at::ones({kSide, kSide});
   const auto product = [&] { at::mm(a, a); };
-  const double product_ms = samples.median_of("overlap: product alone", timed(runtime, product));
+  const double product_ms = samples.median_of("overlap: product alone", slowest(runtime, product));
   at::Tensor sum = message(kMegabytes);
   const double sum_ms =
-      samples.median_of("overlap: sum alone", timed(runtime, [&] { runtime.comm->all_reduce(sum, "profile"); }));
+      samples.median_of("overlap: sum alone", slowest(runtime, [&] { runtime.comm->all_reduce(sum, "profile"); }));
   const int64_t sums = std::clamp<int64_t>(static_cast<int64_t>(20 * product_ms / sum_ms), 5, 50);
   std::atomic<bool> done{false};
   double sums_ms = 0;
@@ -105,7 +100,7 @@ planner::HardwareProfile measure_links(const Runtime& runtime, int64_t max_mb, S
   planner::HardwareProfile out;
   for (int64_t n = 2; n <= world; n = n < world ? std::min(2 * n, world) : world + 1) {
     if (world % n != 0) continue;
-    const auto near = group_of(runtime, n, 1), far = group_of(runtime, n, world / n);
+    const auto near = group_of(runtime, n, 1), far = n < world ? group_of(runtime, n, world / n) : near;
     for (int64_t mb = 1; mb <= max_mb; mb *= 2) {
       const auto name = [&](const char* kind) { return fmt::format("{} of {} ranks, {} MB", kind, n, mb); };
       out.allreduce[n].by_mb[static_cast<double>(mb)] = all_reduce_ms(runtime, *near, mb, name("all_reduce"), samples);

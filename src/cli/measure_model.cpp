@@ -17,7 +17,6 @@
 namespace unigrpo::cli {
 namespace {
 
-constexpr int kWarmUps = 2, kRepeats = 5;
 constexpr int64_t kFew = 1, kMany = 3;  // layers
 constexpr double kMib = 1024.0 * 1024.0;
 
@@ -132,6 +131,9 @@ planner::MeasuredModel measure_model(const ModelQuestion& question, const Runtim
   out.few = kFew;
   out.many = kMany;
   out.seq = sample.tokens;
+  const auto width = static_cast<double>(config.hidden_size);
+  out.embed_parameter_mb = 4 * width * static_cast<double>(config.vocab_size) / kMib;
+  out.embed_activation_mb = width * static_cast<double>(sample.tokens) * (sample.half ? 2 : 4) / kMib;
   for (const int64_t layers : {kFew, kMany}) {
     const Model model = make_model(config, layers, sample.half, runtime);
     const auto batch_of = [&](int64_t count, int64_t seq) {
@@ -140,16 +142,15 @@ planner::MeasuredModel measure_model(const ModelQuestion& question, const Runtim
     };
     const auto time = [&](int64_t count, int64_t seq) {
       const Batch batch = batch_of(count, seq);
-      std::vector<double> ms;
-      for (int i = 0; i < kWarmUps + kRepeats; ++i) {
+      const auto once = [&] {
         finish(runtime.device);
         const Stopwatch watch;
         forward(*model.transformer, batch);
         finish(runtime.device);
-        if (i >= kWarmUps) ms.push_back(watch.seconds() * 1e3);
-      }
+        return watch.seconds() * 1e3;
+      };
       const std::string name = fmt::format("forward of {} layers, {} x {} tokens", layers, count, seq);
-      out.times.push_back({layers, count, seq, samples.median_of(name, ms)});
+      out.times.push_back({layers, count, seq, samples.median_of(name, once)});
     };
     for (const int64_t count : question.batches) time(count, sample.tokens);
     for (const int64_t seq : question.lengths) {
@@ -157,9 +158,6 @@ planner::MeasuredModel measure_model(const ModelQuestion& question, const Runtim
     }
     const Batch one = batch_of(1, sample.tokens);
     (layers == kFew ? out.with_few : out.with_many) = memory_of(model, one);
-    const auto width = static_cast<double>(config.hidden_size);
-    out.embed_parameter_mb = 4 * width * static_cast<double>(config.vocab_size) / kMib;
-    out.embed_activation_mb = width * static_cast<double>(sample.tokens) * (sample.half ? 2 : 4) / kMib;
   }
   return out;
 }

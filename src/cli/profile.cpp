@@ -1,3 +1,5 @@
+#include "cli/profile.h"
+
 #include <fmt/core.h>
 
 #include <CLI/CLI.hpp>
@@ -28,8 +30,6 @@ struct Counted {
 /// The files of a profile that is counted and not measured; `unigrpo_profile.json` beside them says so.
 int count_profile(const ProfileOptions& options, const Counted& counted) {
   nlohmann::json about;
-  about["format"] = "unigrpo-profile/1";
-  about["measured"] = false;
   if (options.hardware) {
     const planner::Cluster cluster = read_cluster(counted.cluster);
     planner::write_hardware_profile(planner::counted_hardware(cluster, counted.overlap), cluster.nodes,
@@ -46,9 +46,7 @@ int count_profile(const ProfileOptions& options, const Counted& counted) {
     about["tflops"] = *counted.tflops;
     about["tokens"] = workload.sample.tokens;
   }
-  const std::string file = options.hardware ? "unigrpo_profile_hardware.json" : "unigrpo_profile.json";
-  io::write_file_atomic(std::filesystem::path(options.out) / file, std::string_view(about.dump(1) + "\n"));
-  fmt::print("{}\n", options.out);
+  tell_profile(options, /*measured=*/false, std::move(about));
   return 0;
 }
 
@@ -65,6 +63,18 @@ int run_profile(const ProfileOptions& options, const Counted& counted) {
 }
 
 }  // namespace
+
+const char* about_file(const ProfileOptions& options) {
+  return options.hardware ? "unigrpo_profile_hardware.json" : "unigrpo_profile.json";
+}
+
+void tell_profile(const ProfileOptions& options, bool measured, nlohmann::json about) {
+  about["format"] = "unigrpo-profile/1";
+  about["measured"] = measured;
+  io::write_file_atomic(std::filesystem::path(options.out) / about_file(options),
+                        std::string_view(about.dump(1) + "\n"));
+  fmt::print("{}\n", options.out);
+}
 
 Run declare_profile(CLI::App& app) {
   const auto o = std::make_shared<ProfileOptions>();

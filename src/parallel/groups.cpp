@@ -19,14 +19,13 @@ std::vector<int64_t> divisors(int64_t n) {
   return all;
 }
 
-/// `count` ranks, `step` apart.
+}  // namespace
+
 std::vector<int64_t> ranks_from(int64_t first, int64_t count, int64_t step) {
   std::vector<int64_t> ranks;
   for (int64_t i = 0; i < count; ++i) ranks.push_back(first + i * step);
   return ranks;
 }
-
-}  // namespace
 
 void check_shape(const GroupShape& shape, int64_t world_size) {
   const int64_t model = shape.tp * shape.sp;

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "parallel/comm.h"
 
@@ -27,6 +28,9 @@ struct Groups {
   int64_t tp_rank = 0, sp_rank = 0, data_rank = 0, shard_rank = 0, replica_rank = 0;
   int64_t data_ranks = 1, replicas = 1;
 };
+
+/// `count` ranks from `first` on, `step` apart.
+std::vector<int64_t> ranks_from(int64_t first, int64_t count, int64_t step);
 
 /// Throws BadInput naming a key of [parallel] where the ranks cannot be spread so, with what would do.
 void check_shape(const GroupShape& shape, int64_t world_size);

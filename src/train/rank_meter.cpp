@@ -36,8 +36,8 @@ void RankMeter::begin() {
   bytes_before_ = bytes_sent(*runtime_.comm);
 }
 
-void RankMeter::measure(double seconds, int64_t state_bytes, Metrics& out) {
-  Seen own{.peak_bytes = peak_bytes(runtime_.device), .state_bytes = static_cast<double>(state_bytes)};
+void RankMeter::measure(double seconds, Metrics& out) {
+  Seen own{.peak_bytes = peak_bytes(runtime_.device), .state_bytes = static_cast<double>(state_bytes_)};
   if (runtime_.comm) {
     own.bytes_sent = static_cast<double>(bytes_sent(*runtime_.comm) - bytes_before_);
     own.calls = runtime_.comm->calls().take_seconds();

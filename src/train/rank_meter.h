@@ -20,16 +20,17 @@ namespace unigrpo::train {
 /// A call's own time is taken to be that of the rank that came last: the shortest of all ranks'.
 class RankMeter {
  public:
-  explicit RankMeter(const Runtime& runtime) : runtime_(runtime) {}
+  /// `state_bytes`: what this rank holds from step to step.
+  RankMeter(const Runtime& runtime, int64_t state_bytes) : runtime_(runtime), state_bytes_(state_bytes) {}
 
   /// A step begins.
   void begin();
-  /// It is done but for what follows its update, after so many seconds. `state_bytes`: what this rank holds from step
-  /// to step. All ranks call it.
-  void measure(double seconds, int64_t state_bytes, Metrics& out);
+  /// It is done but for what follows its update, after so many seconds. All ranks call it.
+  void measure(double seconds, Metrics& out);
 
  private:
   const Runtime& runtime_;
+  const int64_t state_bytes_;
   int64_t bytes_before_ = 0;
 };
 

@@ -9,7 +9,6 @@
 #include <utility>
 #include <vector>
 
-#include "base/signals.h"
 #include "optim/parameters.h"
 #include "runtime/stateful.h"
 #include "train/step_metrics.h"
@@ -56,16 +55,6 @@ class Weights : public Stateful {
   const NamedTensors& parameters_;
   std::function<void()> wrote_;
 };
-
-/// Whether work was done: false where it says that a stop came, or was ended by one in the middle of a pass.
-template <typename Work>
-bool completed(const Work& work) {
-  try {
-    return work();
-  } catch (const Interrupted&) {
-    return false;
-  }
-}
 
 /// How components stood before a step, for one that is dropped.
 class StateBefore {

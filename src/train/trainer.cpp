@@ -45,7 +45,7 @@ class Trainer {
         weights_(trained_, [this] { objective_.wrote_weights(); }),
         schedule_(recipe.optim, recipe.run.num_steps),
         inputs_(parts.inputs, recipe.run_dir()),
-        meter_(runtime),
+        meter_(runtime, state_bytes(objective_, trained_, optimizer_, ema_)),
         files_(recipe, runtime, parts.resume),
         hooks_(make_hooks(context())),
         steps_done_(parts.resume ? files_.restore(components()) : 0),
@@ -183,7 +183,7 @@ class Trainer {
     step.metrics["time/update"] = watch.seconds();
     step.metrics["time/step"] = step.watch.seconds();
     step.metrics["optim/lr"] = recipe_.optim.lr * lr_factor;
-    meter_.measure(step.watch.seconds(), state_bytes(objective_, trained_, optimizer_, ema_), step.metrics);
+    meter_.measure(step.watch.seconds(), step.metrics);
     return true;
   }
 

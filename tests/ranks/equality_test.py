@@ -21,14 +21,15 @@ BASE = {"grpo.prompts_per_step": 5, "grpo.group_size": 3, "policy.dtype": "float
         "monitor.num_samples": 100, "run.num_steps": 6}
 # Text decides: a reward of 8-bit pixels takes a rounding of latents for a step of its own, in one process with other
 # micro-batches as on ranks (gradient norms 1e-5 apart within 5 steps).
-REWARDS = """kind = "text_rules"
+TEXT_REWARDS = """kind = "text_rules"
 pattern = "[a-f]"
 [[rewards]]
 name = "vowel"
 kind = "text_rules"
 pattern = "[aeiou]"
 weight = 0.5
-[[rewards]]
+"""
+REWARDS = TEXT_REWARDS + """[[rewards]]
 kind = "saturation"
 weight = 0.0
 """
