@@ -14,13 +14,15 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/sha256.h"
 #include "checkpoint/build_folder.h"
+#include "checkpoint/resume.h"
 #include "checkpoint/write_weights.h"
 #include "io/atomic_file.h"
 #include "io/json.h"
 #include "io/mapped_file.h"
 #include "io/model_folder.h"
-#include "io/safetensors.h"
+#include "io/safetensors_stream.h"
 #include "policy/family.h"
 #include "policy/paired/paired.h"
 #include "tensor/convert.h"
@@ -31,66 +33,102 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kAutoencoderFile = "ae.safetensors";
+constexpr size_t kCopiedBytes = size_t{16} << 20;  // at a time
 // Beside io::kModelFiles. Whatever else lies in a model folder (a README, samples, caches) is about the source, not
 // about the export.
 constexpr std::array<std::string_view, 2> kNotices = {"LICENSE", "NOTICE"};
 
 void copy_synced(const fs::path& from, const fs::path& to) {
-  const io::MappedFile file(from);
-  io::write_file_atomic(to, file.bytes());
+  io::AtomicFile file(to, io::InputFile(from).size());
+  for_each_block(from, [&](std::string_view bytes) { file.append(bytes); });
+  file.commit();
 }
-
-// Views to write, and the tensors that some of them look into.
-struct Output {
-  std::vector<io::TensorView> views;
-  std::vector<at::Tensor> owned;
-
-  void add(const std::string& name, const at::Tensor& tensor, at::ScalarType type) {
-    owned.push_back(tensor.detach().to(at::kCPU, type).contiguous());
-    views.push_back(tensor::to_view(owned.back(), name));
-  }
-};
 
 at::ScalarType target_type(at::ScalarType own, const ExportOptions& options) {
   return at::isFloatingType(own) ? options.dtype.value_or(own) : own;
 }
 
+LazyWeight in_memory(const optim::NamedParameter& weight) {
+  return {.name = weight.name,
+          .shape = weight.tensor.sizes().vec(),
+          .dtype = weight.tensor.scalar_type(),
+          .make = [tensor = weight.tensor](const io::TensorView* /*source*/, const LazyWeight::Take& take) {
+            take(tensor);
+          }};
+}
+
+std::vector<LazyWeight> in_memory(const optim::NamedParameters& weights) {
+  std::vector<LazyWeight> lazy;
+  for (const optim::NamedParameter& weight : weights) lazy.push_back(in_memory(weight));
+  return lazy;
+}
+
+// `source`: null, or what the source has under this name.
+io::StreamedTensor streamed(const LazyWeight& weight, const io::TensorView* source, at::ScalarType type) {
+  return {.name = weight.name,
+          .dtype = tensor::to_dtype(type),
+          .shape = weight.shape,
+          .write = [make = weight.make, source, type](const io::StreamedTensor::Put& put) {
+            make(source, [&](const at::Tensor& elements) {
+              const at::Tensor values = elements.detach().to(at::kCPU, type).contiguous();
+              put(tensor::to_view(values, "").bytes);
+            });
+          }};
+}
+
+// Byte for byte.
+io::StreamedTensor copied(const io::TensorView& view) {
+  return {.name = view.name,
+          .dtype = view.dtype,
+          .shape = view.shape,
+          .write = [&view](const io::StreamedTensor::Put& put) {
+            for (size_t at = 0; at < view.bytes.size(); at += kCopiedBytes) {
+              const auto bytes = view.bytes.subspan(at, std::min(kCopiedBytes, view.bytes.size() - at));
+              put(bytes);
+              io::forget_pages(bytes);
+            }
+          }};
+}
+
+using Output = std::vector<io::StreamedTensor>;
+
 // The source's tensors with values from `weights` where given, but for those that `left_out` names; `weights` alone
 // where there is no source.
 Output collect(
-    const io::Checkpoint* source, const optim::NamedParameters& weights, const ExportOptions& options,
+    const io::Checkpoint* source, const std::vector<LazyWeight>& weights, const ExportOptions& options,
     const std::function<bool(const std::string&)>& left_out = [](const std::string&) { return false; }) {
   Output output;
   if (source == nullptr) {
-    for (const optim::NamedParameter& weight : weights) {
-      options.stop.throw_if_requested();
-      output.add(weight.name, weight.tensor, target_type(weight.tensor.scalar_type(), options));
+    for (const LazyWeight& weight : weights) {
+      output.push_back(streamed(weight, nullptr, target_type(weight.dtype, options)));
     }
     return output;
   }
   const std::string where = source->path().string();
-  std::unordered_map<std::string_view, const at::Tensor*> by_name;
-  for (const optim::NamedParameter& weight : weights) {
+  std::unordered_map<std::string_view, const LazyWeight*> by_name;
+  for (const LazyWeight& weight : weights) {
     const io::TensorView* view = source->find(weight.name);
     if (view == nullptr) throw BadInput("{}: has no tensor '{}', which was to be exported", where, weight.name);
-    if (weight.tensor.sizes() != at::IntArrayRef(view->shape)) {
+    if (weight.shape != view->shape) {
       throw BadInput("{}: tensor '{}' has shape [{}], the weight to export has [{}]", where, weight.name,
-                     fmt::join(view->shape, ", "), fmt::join(weight.tensor.sizes(), ", "));
+                     fmt::join(view->shape, ", "), fmt::join(weight.shape, ", "));
     }
-    by_name.emplace(weight.name, &weight.tensor);
+    by_name.emplace(weight.name, &weight);
   }
   for (const io::TensorView* view : source->tensors()) {
     if (left_out(view->name)) continue;
-    options.stop.throw_if_requested();
     const at::ScalarType own = tensor::to_scalar_type(view->dtype);
     const at::ScalarType type = target_type(own, options);
     const auto weight = by_name.find(view->name);
     if (weight != by_name.end()) {
-      output.add(view->name, *weight->second, type);
+      output.push_back(streamed(*weight->second, view, type));
     } else if (type == own) {
-      output.views.push_back(*view);
+      output.push_back(copied(*view));
     } else {
-      output.add(view->name, tensor::to_tensor(*view), type);
+      const auto make = [](const io::TensorView* of_source, const LazyWeight::Take& take) {
+        for_each_run(mapped(*of_source), take);
+      };
+      output.push_back(streamed({.name = view->name, .shape = view->shape, .dtype = own, .make = make}, view, type));
     }
   }
   return output;
@@ -163,7 +201,7 @@ void write_configs(const fs::path& source_folder, const fs::path& folder, const 
 
 // One model, of `family`, into a folder that is there.
 void write_model(const fs::path& source_folder, const policy::Family& family, const fs::path& folder,
-                 const optim::NamedParameters& weights, const ExportOptions& options) {
+                 const std::vector<LazyWeight>& weights, const ExportOptions& options) {
   std::optional<io::Checkpoint> source;
   if (const auto path = io::find_weights(source_folder, family.weights_file)) source = io::Checkpoint::open(*path);
   const io::Checkpoint* source_weights = source ? &*source : nullptr;
@@ -175,16 +213,16 @@ void write_model(const fs::path& source_folder, const policy::Family& family, co
   std::optional<io::Checkpoint> autoencoder;
   if (fs::exists(autoencoder_path)) autoencoder = io::Checkpoint::open(autoencoder_path);
 
-  write_configs(source_folder, folder, options, !output.views.empty());
+  write_configs(source_folder, folder, options, !output.empty());
   if (!options.autoencoder.empty()) {
     const io::Checkpoint* original = autoencoder ? &*autoencoder : nullptr;
-    const Output values = collect(original, options.autoencoder, options);
-    io::write_safetensors(folder / kAutoencoderFile, values.views, joined_metadata(original, options));
+    const Output values = collect(original, in_memory(options.autoencoder), options);
+    io::write_streamed(folder / kAutoencoderFile, values, joined_metadata(original, options));
   } else if (autoencoder) {
     copy_synced(autoencoder_path, folder / kAutoencoderFile);
   }
-  if (!output.views.empty()) {
-    write_weights(folder, output.views,
+  if (!output.empty()) {
+    write_weights(folder, output,
                   {.name = family.weights_file,
                    .shard_bytes = options.shard_bytes,
                    .metadata = joined_metadata(source_weights, options),
@@ -193,19 +231,21 @@ void write_model(const fs::path& source_folder, const policy::Family& family, co
 }
 
 // The weights whose names start with `prefix`, without it.
-optim::NamedParameters of_half(const optim::NamedParameters& weights, std::string_view prefix) {
-  optim::NamedParameters own;
-  for (const optim::NamedParameter& weight : weights) {
-    if (weight.name.starts_with(prefix)) own.push_back({weight.name.substr(prefix.size()), weight.tensor});
+std::vector<LazyWeight> of_half(const std::vector<LazyWeight>& weights, std::string_view prefix) {
+  std::vector<LazyWeight> own;
+  for (const LazyWeight& weight : weights) {
+    if (!weight.name.starts_with(prefix)) continue;
+    own.push_back(weight);
+    own.back().name = weight.name.substr(prefix.size());
   }
   return own;
 }
 
 // Both models of a pair into folders of their own.
-void write_pair(const fs::path& source_folder, const fs::path& folder, const optim::NamedParameters& weights,
+void write_pair(const fs::path& source_folder, const fs::path& folder, const std::vector<LazyWeight>& weights,
                 const ExportOptions& options) {
   const policy::PairFolders halves = policy::read_pair_config(source_folder);
-  for (const optim::NamedParameter& weight : weights) {
+  for (const LazyWeight& weight : weights) {
     if (weight.name.starts_with(policy::kTextPrefix) || weight.name.starts_with(policy::kImagePrefix)) continue;
     throw BadInput("{}: has no tensor '{}', which was to be exported", source_folder.string(), weight.name);
   }
@@ -227,6 +267,11 @@ void write_pair(const fs::path& source_folder, const fs::path& folder, const opt
 
 void export_model(const fs::path& source_model_folder, const fs::path& destination,
                   const optim::NamedParameters& weights, const ExportOptions& options) {
+  export_lazily(source_model_folder, destination, in_memory(weights), options);
+}
+
+void export_lazily(const fs::path& source_model_folder, const fs::path& destination,
+                   const std::vector<LazyWeight>& weights, const ExportOptions& options) {
   const at::NoGradGuard no_grad;
   if (!fs::exists(source_model_folder / "config.json")) {
     throw BadInput("{}: no config.json; not a model folder", source_model_folder.string());

@@ -4,11 +4,14 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/signals.h"
+#include "io/safetensors.h"
 #include "optim/parameters.h"
 
 namespace unigrpo::checkpoint {
@@ -41,5 +44,21 @@ struct ExportOptions {
 /// source does not have or has in another shape. RuntimeFailure where the disk refuses.
 void export_model(const std::filesystem::path& source_model_folder, const std::filesystem::path& destination,
                   const optim::NamedParameters& weights, const ExportOptions& options = {});
+
+/// A weight that is made when the file comes to it, so that a model may be larger than the memory.
+struct LazyWeight {
+  using Take = std::function<void(const at::Tensor& elements)>;
+
+  std::string name = {};
+  std::vector<int64_t> shape = {};
+  at::ScalarType dtype = at::kFloat;
+  /// Hands all of its elements on, in order and of its dtype, some at a time. `source`: what the source's folder has
+  /// under its name, null where it has no weights.
+  std::function<void(const io::TensorView* source, const Take& take)> make = {};
+};
+
+/// The same folder as export_model() makes of these weights.
+void export_lazily(const std::filesystem::path& source_model_folder, const std::filesystem::path& destination,
+                   const std::vector<LazyWeight>& weights, const ExportOptions& options = {});
 
 }  // namespace unigrpo::checkpoint

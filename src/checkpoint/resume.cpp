@@ -2,17 +2,21 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <charconv>
+#include <cstring>
+#include <exception>
 #include <nlohmann/json.hpp>
 #include <utility>
-#include <vector>
 
 #include "base/error.h"
 #include "base/log.h"
 #include "base/text.h"
 #include "io/checkpoint_layout.h"
 #include "io/json.h"
+#include "io/mapped_file.h"
 #include "io/step_folder.h"
+#include "runtime/ranks.h"
 #include "tensor/convert.h"
 
 namespace unigrpo::checkpoint {
@@ -31,9 +35,104 @@ void read_state(const std::filesystem::path& path, const io::Manifest& manifest,
   }
 }
 
+/// Version 1: a file a part, with whole tensors.
+void map_whole_files(const io::Manifest& manifest, LoadedCheckpoint& checkpoint) {
+  for (const io::Manifest::File& file : manifest.files) {
+    const std::filesystem::path name = file.name;
+    if (name.extension() != ".safetensors") continue;
+    checkpoint.files.emplace_back(checkpoint.folder / name);
+    MappedTensors& part = checkpoint.parts[name.stem().string()];
+    for (const io::TensorView& view : checkpoint.files.back().tensors()) part[view.name] = mapped(view);
+  }
+}
+
+/// Version 2: the manifest says where the pieces are.
+void map_pieces(const io::Manifest& manifest, LoadedCheckpoint& checkpoint) {
+  std::map<std::string, size_t> places;  // file -> index
+  for (const io::Manifest::File& file : manifest.files) {
+    if (!file.name.ends_with(".safetensors")) continue;
+    places.emplace(file.name, checkpoint.files.size());
+    checkpoint.files.emplace_back(checkpoint.folder / file.name);
+  }
+  for (const auto& [part, tensors] : manifest.parts) {
+    MappedTensors& of_part = checkpoint.parts[part];
+    for (const auto& [name, stored] : tensors) {
+      MappedTensor& tensor = of_part[name] = {.dtype = stored.dtype, .shape = stored.shape};
+      for (const io::StoredPiece& piece : stored.pieces) {
+        const auto place = places.find(piece.file);
+        const std::string in_file = io::piece_name(name, piece.first);
+        const io::TensorView* view = place == places.end() ? nullptr : checkpoint.files[place->second].find(in_file);
+        if (view == nullptr || view->dtype != stored.dtype || view->shape != std::vector<int64_t>{piece.count}) {
+          throw BadInput("{}: tensor {} is not there as the manifest says, {} elements of {}",
+                         (checkpoint.folder / piece.file).string(), in_quotes(in_file), piece.count,
+                         io::dtype_name(stored.dtype));
+        }
+        tensor.pieces.push_back({.first = piece.first, .count = piece.count, .bytes = view->bytes});
+      }
+    }
+  }
+}
+
+/// What is wrong with a checkpoint, as the first rank that sees it says; "" where nothing is. `take`: opens it.
+std::string damage_of(const Runtime& runtime, const std::function<void()>& take) {
+  std::string damage;
+  std::exception_ptr failure;
+  try {
+    take();
+  } catch (const BadInput& error) {
+    damage = error.what();
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  constexpr const char* kPurpose = "checkpoint's files";
+  if (runtime.comm) agree(runtime, failure, kPurpose);
+  if (failure) std::rethrow_exception(failure);
+  for (std::string& each : gather(runtime, damage, kPurpose)) {
+    if (!each.empty()) return std::move(each);
+  }
+  return "";
+}
+
 }  // namespace
 
-const io::SafetensorsFile& LoadedCheckpoint::part(std::string_view name) const {
+int64_t MappedTensor::num_elements() const {
+  int64_t count = 1;
+  for (const int64_t size : shape) count *= size;
+  return count;
+}
+
+at::Tensor MappedTensor::elements(int64_t first, int64_t count) const {
+  // Booleans come as bytes first: a bool that holds 2 is undefined behaviour.
+  const bool is_bool = dtype == io::DType::boolean;
+  const at::Tensor copy = at::empty({count}, is_bool ? at::kByte : tensor::to_scalar_type(dtype));
+  auto* to = static_cast<std::byte*>(copy.mutable_data_ptr());
+  const auto size = static_cast<int64_t>(io::dtype_size(dtype));
+  for (const Piece& piece : pieces) {
+    const int64_t begin = std::max(first, piece.first), end = std::min(first + count, piece.first + piece.count);
+    if (begin >= end) continue;
+    const auto from = piece.bytes.subspan(static_cast<size_t>((begin - piece.first) * size),
+                                          static_cast<size_t>((end - begin) * size));
+    std::memcpy(to + (begin - first) * size, from.data(), from.size());
+    io::forget_pages(from);
+  }
+  return is_bool ? copy.ne(0) : copy;
+}
+
+at::Tensor MappedTensor::whole() const { return elements(0, num_elements()).view(shape); }
+
+MappedTensor mapped(const io::TensorView& view) {
+  MappedTensor tensor{.dtype = view.dtype, .shape = view.shape};
+  tensor.pieces.push_back({.first = 0, .count = tensor.num_elements(), .bytes = view.bytes});
+  return tensor;
+}
+
+void for_each_run(const MappedTensor& tensor, const std::function<void(const at::Tensor&)>& take) {
+  constexpr int64_t kRun = int64_t{1} << 22;  // elements
+  const int64_t size = tensor.num_elements();
+  for (int64_t first = 0; first < size; first += kRun) take(tensor.elements(first, std::min(kRun, size - first)));
+}
+
+const MappedTensors& LoadedCheckpoint::part(std::string_view name) const {
   const auto found = parts.find(std::string(name));
   if (found == parts.end()) throw BadInput("{}: has no {}", folder.string(), io::part_file_name(name));
   return found->second;
@@ -41,7 +140,7 @@ const io::SafetensorsFile& LoadedCheckpoint::part(std::string_view name) const {
 
 optim::NamedParameters LoadedCheckpoint::tensors(std::string_view name) const {
   optim::NamedParameters result;
-  for (const io::TensorView& view : part(name).tensors()) result.push_back({view.name, tensor::to_tensor(view)});
+  for (const auto& [tensor, stored] : part(name)) result.push_back({tensor, stored.whole()});
   return result;
 }
 
@@ -70,45 +169,49 @@ void assign_converted(const optim::NamedParameters& parameters, optim::NamedPara
   optim::assign(parameters, values, where);
 }
 
-LoadedCheckpoint open_checkpoint(const std::filesystem::path& folder, Verify verify) {
+LoadedCheckpoint open_checkpoint(const std::filesystem::path& folder, const io::Share& share) {
   const io::Manifest manifest = io::read_manifest(folder / io::kManifestFile);
   const auto step = io::parse_step_name(folder.filename().string());
   if (step && *step != manifest.step) {
     throw BadInput("{}: is of step {}, not of the folder's", (folder / io::kManifestFile).string(), manifest.step);
   }
-  if (verify == Verify::yes) io::verify_files(folder, manifest);
+  io::verify_files(folder, manifest, share);
   LoadedCheckpoint checkpoint{.folder = folder, .step = manifest.step};
   read_state(folder / io::kStateFile, manifest, checkpoint);
-  for (const io::Manifest::File& file : manifest.files) {
-    const std::filesystem::path name = file.name;
-    if (name.extension() != ".safetensors") continue;
-    checkpoint.parts.emplace(name.stem().string(), io::SafetensorsFile(folder / name));
+  if (manifest.parts.empty()) {
+    map_whole_files(manifest, checkpoint);
+  } else {
+    map_pieces(manifest, checkpoint);
   }
   return checkpoint;
 }
 
 std::optional<LoadedCheckpoint> newest_checkpoint(const std::filesystem::path& folder,
-                                                  const std::function<void(const std::filesystem::path&)>& on_damaged) {
-  const std::vector<int64_t> steps = io::list_steps(folder);
+                                                  const std::function<void(const std::filesystem::path&)>& on_damaged,
+                                                  const Runtime& runtime) {
+  const std::vector<int64_t> steps = from_root(runtime, io::list_steps(folder), "checkpoints");
+  const io::Share share{.rank = runtime.mesh.rank, .size = runtime.mesh.world_size};
   std::vector<std::filesystem::path> damaged;
   std::string first_damage;
   for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
     const std::filesystem::path path = folder / io::step_name(*step);
-    try {
-      LoadedCheckpoint checkpoint = open_checkpoint(path);
-      if (!damaged.empty()) {
-        log::warn(fmt::format("resuming from step {}, not from the newest checkpoint, which does not verify: {}",
-                              checkpoint.step, first_damage));
-      }
-      for (const std::filesystem::path& other : damaged) {
-        if (on_damaged) on_damaged(other);
-      }
-      return checkpoint;
-    } catch (const BadInput& error) {
-      log::warn(error.what());
-      if (first_damage.empty()) first_damage = error.what();
+    std::optional<LoadedCheckpoint> checkpoint;
+    const std::string damage = damage_of(runtime, [&] { checkpoint = open_checkpoint(path, share); });
+    if (!damage.empty()) {
+      if (is_root(runtime)) log::warn(damage);
+      if (first_damage.empty()) first_damage = damage;
       damaged.push_back(path);
+      continue;
     }
+    if (!damaged.empty() && is_root(runtime)) {
+      log::warn(fmt::format("resuming from step {}, not from the newest checkpoint, which does not verify: {}",
+                            checkpoint->step, first_damage));
+    }
+    together(runtime, "checkpoints", [&] {
+      if (!on_damaged || !is_root(runtime)) return;
+      for (const std::filesystem::path& other : damaged) on_damaged(other);
+    });
+    return checkpoint;
   }
   if (damaged.empty()) return std::nullopt;
   throw BadInput("{}: none of {} checkpoints verifies; the newest: {}", folder.string(), damaged.size(), first_damage);

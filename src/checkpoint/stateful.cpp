@@ -1,20 +1,59 @@
 #include "checkpoint/stateful.h"
 
-#include <algorithm>
+#include <ATen/ATen.h>
+#include <fmt/ranges.h>
 
-#include "parallel/sharded_model.h"
+#include <set>
+#include <utility>
+
+#include "base/error.h"
+#include "tensor/convert.h"
 
 namespace unigrpo::checkpoint {
+namespace {
 
-Snapshot take_snapshot(int64_t step, const std::string& recipe_toml, std::span<Stateful* const> components,
-                       parallel::Comm* ranks) {
+/// A piece that a component holds, with the values that the checkpoint has for it.
+NamedTensor loaded_piece(const NamedTensor& own, const MappedTensors& part, const std::string& where) {
+  const auto found = part.find(own.name);
+  if (found == part.end()) throw BadInput("{}: tensor '{}' is missing", where, own.name);
+  const MappedTensor& stored = found->second;
+  if (stored.shape != own.shape()) {
+    throw BadInput("{}: tensor '{}' has shape [{}], expected [{}]", where, own.name, fmt::join(stored.shape, ", "),
+                   fmt::join(own.shape(), ", "));
+  }
+  const at::ScalarType type = tensor::to_scalar_type(stored.dtype);
+  if (type != own.tensor.scalar_type()) {
+    throw BadInput("{}: tensor '{}' has dtype {}, expected {}", where, own.name, c10::toString(type),
+                   c10::toString(own.tensor.scalar_type()));
+  }
+  return {own.name, stored.elements(own.piece->first, own.tensor.numel()), own.piece};
+}
+
+/// Of the tensors that the component has in pieces its own pieces, the others whole.
+State loaded_state(const Stateful& component, const LoadedCheckpoint& loaded, const std::string& where) {
+  State state{.values = values_of(loaded, component.name())};
+  const auto found = loaded.parts.find(component.name());
+  if (found == loaded.parts.end()) return state;
+  std::set<std::string> in_pieces;
+  const State own = component.state();
+  for (const NamedTensor& each : own.tensors) {
+    if (!each.piece) continue;
+    in_pieces.insert(each.name);
+    state.tensors.push_back(loaded_piece(each, found->second, where));
+  }
+  for (const auto& [name, stored] : found->second) {
+    if (!in_pieces.contains(name)) state.tensors.push_back({name, stored.whole()});
+  }
+  return state;
+}
+
+}  // namespace
+
+Snapshot take_snapshot(int64_t step, const std::string& recipe_toml, std::span<Stateful* const> components) {
   Snapshot snapshot{.step = step, .recipe_toml = recipe_toml};
   for (const Stateful* component : components) {
     State state = component->state();
     const std::string name = component->name();
-    const bool has_pieces =
-        std::ranges::any_of(state.tensors, [](const NamedTensor& one) { return one.piece.has_value(); });
-    if (has_pieces) state.tensors = parallel::whole_on_root(*ranks, state.tensors);
     if (!state.tensors.empty()) snapshot.parts[name] = std::move(state.tensors);
     for (auto& [key, value] : state.values) snapshot.counters[name + "." + key] = std::move(value);
   }
@@ -32,12 +71,9 @@ std::map<std::string, std::string> values_of(const LoadedCheckpoint& loaded, con
 
 void restore(std::span<Stateful* const> components, const LoadedCheckpoint& loaded) {
   for (Stateful* component : components) {
-    const std::string name = component->name();
-    State state{.values = values_of(loaded, name)};
-    if (loaded.parts.contains(name)) state.tensors = loaded.tensors(name);
-    if (!state.tensors.empty() || !state.values.empty()) {
-      component->load_state(state, loaded.folder.string() + ": " + name);
-    }
+    const std::string where = loaded.folder.string() + ": " + component->name();
+    const State state = loaded_state(*component, loaded, where);
+    if (!state.tensors.empty() || !state.values.empty()) component->load_state(state, where);
   }
 }
 

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "base/signals.h"
-#include "io/safetensors.h"
+#include "io/safetensors_stream.h"
 
 namespace unigrpo::checkpoint {
 
@@ -20,6 +20,9 @@ struct WeightsFile {
 };
 
 /// Writes a model's weights into `folder`: one file, or shards with their index.
+void write_weights(const std::filesystem::path& folder, const std::vector<io::StreamedTensor>& weights,
+                   const WeightsFile& file);
+/// The same of weights that are all in memory.
 void write_weights(const std::filesystem::path& folder, const std::vector<io::TensorView>& views,
                    const WeightsFile& file);
 

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/paths.h"
 #include "base/text.h"
+#include "checkpoint/checkpoint_weights.h"
 #include "checkpoint/export_model.h"
 #include "checkpoint/export_peft.h"
 #include "checkpoint/resume.h"
@@ -96,19 +97,24 @@ int run(const ExportOptions& options) {
   require_same_model(recipe, *loaded, options.run, runtime);
   const policy::Family& family = policy::family_of(recipe.policy.model);
   require_possible(options, recipe, family);
-  const auto policy = policy::load(recipe.policy, runtime);
+  // Names, shapes and types of the weights are enough: their values come one by one as they are written.
+  Runtime without_memory = runtime;
+  without_memory.device = at::kMeta;
+  const auto policy = policy::load(recipe.policy, without_memory);
+  NamedTensors trained = policy::trained_parameters(*policy);
   const bool averaged = recipe.optim.ema.enabled && !options.raw;
-  checkpoint::assign_converted(policy::trained_parameters(*policy), loaded->tensors(averaged ? "ema" : "policy"),
-                               loaded->folder.string());
+  const std::string part = averaged ? "ema" : "policy", where = loaded->folder.string();
   const auto generation = generation_of(options, recipe);
   if (options.to == "peft") {
+    for (NamedTensor& each : trained) each.tensor = at::empty_like(each.tensor, at::TensorOptions(at::kCPU));
+    checkpoint::assign_converted(trained, loaded->tensors(part), where);
     checkpoint::LoraAdapter adapter{.rank = recipe.policy.lora.rank,
                                     .alpha = recipe.policy.lora.alpha,
                                     .dropout = recipe.policy.lora.dropout,
                                     .base_model = options.base_name.empty()
                                                       ? fs::absolute(recipe.policy.model).lexically_normal().string()
                                                       : options.base_name,
-                                    .tensors = policy::trained_parameters(*policy)};
+                                    .tensors = trained};
     checkpoint::export_peft(options.out, adapter,
                             {.task_type = family.generates_images ? "" : "CAUSAL_LM", .generation_config = generation});
   } else {
@@ -118,7 +124,9 @@ int run(const ExportOptions& options) {
     settings.generation_config = generation;
     settings.stop = runtime.stop;
     settings.metadata = {{"unigrpo_run", recipe.run.name}, {"unigrpo_step", std::to_string(loaded->step)}};
-    checkpoint::export_model(recipe.policy.model, options.out, policy->merged(), settings);
+    const auto weights =
+        checkpoint::checkpoint_weights(*policy, trained, recipe.policy.lora, loaded->part(part), where);
+    checkpoint::export_lazily(recipe.policy.model, options.out, weights, settings);
   }
   std::printf("step %lld of %s (%s weights) in %s\n", static_cast<long long>(loaded->step), options.run.c_str(),
               averaged ? "averaged" : "raw", options.out.c_str());

@@ -46,7 +46,7 @@ struct Part {
   std::string name;  // "policy"
   size_t tensors = 0;
   uint64_t bytes = 0;
-  std::map<std::string, size_t> dtypes;  // name -> tensors
+  std::map<std::string, size_t> dtypes = {};  // name -> tensors
 };
 
 Part read_part(const fs::path& file) {
@@ -57,6 +57,19 @@ Part read_part(const fs::path& file) {
     ++part.tensors;
     part.bytes += tensor.bytes.size();
     ++part.dtypes[std::string(io::dtype_name(tensor.dtype))];
+  }
+  return part;
+}
+
+/// What several ranks wrote, as their manifest tells.
+Part spread_part(const std::string& name, const io::StoredTensors& tensors) {
+  Part part{.name = name};
+  for (const auto& [tensor, stored] : tensors) {
+    ++part.tensors;
+    for (const io::StoredPiece& piece : stored.pieces) {
+      part.bytes += static_cast<uint64_t>(piece.count) * io::dtype_size(stored.dtype);
+    }
+    ++part.dtypes[std::string(io::dtype_name(stored.dtype))];
   }
   return part;
 }
@@ -108,20 +121,25 @@ std::string inspect_checkpoint(const fs::path& folder, bool json) {
   uint64_t bytes = 0;
   for (const io::Manifest::File& file : manifest.files) {
     bytes += file.size;
-    if (fs::path(file.name).extension() == ".safetensors") parts.push_back(read_part(folder / file.name));
+    if (!file.name.ends_with(".safetensors")) continue;
+    Part part = read_part(folder / file.name);  // pieces too: their headers must be sound
+    if (manifest.parts.empty()) parts.push_back(std::move(part));
   }
+  for (const auto& [name, tensors] : manifest.parts) parts.push_back(spread_part(name, tensors));
   if (json) {
     Json object{{"kind", "checkpoint"}, {"step", manifest.step}, {"bytes", bytes}, {"parts", Json::array()}};
     for (const Part& part : parts) {
       object["parts"].push_back(
           Json{{"name", part.name}, {"tensors", part.tensors}, {"bytes", part.bytes}, {"dtypes", part.dtypes}});
     }
+    if (manifest.world_size > 1) object["ranks"] = manifest.world_size;
     object["counters"] = counters;
     object["recipe"] = recipe;
     return object.dump();
   }
-  std::string text = fmt::format("{}: checkpoint after {}, {}, all files as its manifest says", folder.string(),
-                                 counted(manifest.step, "step"), human_bytes(bytes));
+  std::string text = fmt::format("{}: checkpoint after {}, {}{}, all files as its manifest says", folder.string(),
+                                 counted(manifest.step, "step"), human_bytes(bytes),
+                                 manifest.world_size > 1 ? fmt::format(" of {} ranks", manifest.world_size) : "");
   text += row("recipe", recipe_line(recipe, state_file.string()));
   auto values = by_component(counters);
   for (const Part& part : parts) {

@@ -42,4 +42,7 @@ class MappedFile {
   std::span<const std::byte> bytes_;
 };
 
+/// Of a mapped file: what was read of these bytes need not stay in memory; it can be read again.
+void forget_pages(std::span<const std::byte> bytes);
+
 }  // namespace unigrpo::io

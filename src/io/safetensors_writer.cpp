@@ -8,6 +8,7 @@
 #include "io/atomic_file.h"
 #include "io/safetensors.h"
 #include "io/safetensors_header.h"
+#include "io/safetensors_stream.h"
 
 namespace unigrpo::io {
 namespace {
@@ -21,19 +22,19 @@ std::string quote_json(const std::string& text, const std::filesystem::path& pat
   return nlohmann::json(text).dump();
 }
 
-std::vector<const TensorView*> in_file_order(std::span<const TensorView> tensors) {
-  std::vector<const TensorView*> order;
-  for (const TensorView& view : tensors) order.push_back(&view);
-  std::ranges::sort(order, [](const TensorView* a, const TensorView* b) {
+std::vector<const StreamedTensor*> in_file_order(std::span<const StreamedTensor> tensors) {
+  std::vector<const StreamedTensor*> order;
+  for (const StreamedTensor& tensor : tensors) order.push_back(&tensor);
+  std::ranges::sort(order, [](const StreamedTensor* a, const StreamedTensor* b) {
     return std::tuple(dtype_size(b->dtype), std::string_view(a->name)) <
            std::tuple(dtype_size(a->dtype), std::string_view(b->name));
   });
   return order;
 }
 
-void check_names(const std::vector<const TensorView*>& tensors, const std::filesystem::path& path) {
+void check_names(const std::vector<const StreamedTensor*>& tensors, const std::filesystem::path& path) {
   std::vector<std::string_view> names;
-  for (const TensorView* view : tensors) names.push_back(view->name);
+  for (const StreamedTensor* tensor : tensors) names.push_back(tensor->name);
   std::ranges::sort(names);
   const auto twice = std::ranges::adjacent_find(names);
   if (twice != names.end()) {
@@ -44,7 +45,7 @@ void check_names(const std::vector<const TensorView*>& tensors, const std::files
   }
 }
 
-std::string header_text(const std::vector<const TensorView*>& tensors,
+std::string header_text(const std::vector<const StreamedTensor*>& tensors,
                         const std::map<std::string, std::string>& metadata, const std::filesystem::path& path) {
   std::vector<std::string> members;
   if (!metadata.empty()) {
@@ -55,18 +56,11 @@ std::string header_text(const std::vector<const TensorView*>& tensors,
     members.push_back(fmt::format("\"{}\":{{{}}}", kMetadataKey, join(pairs, ",")));
   }
   uint64_t offset = 0;
-  for (const TensorView* view : tensors) {
-    const bool counted = std::ranges::none_of(view->shape, [](int64_t d) { return d < 0; });
-    const auto needed = counted ? tensor_bytes(view->shape, view->dtype) : std::nullopt;
-    if (!needed || *needed != view->bytes.size()) {
-      throw RuntimeFailure("{}: tensor {} has {} bytes, which shape [{}] of {} does not take", path.string(),
-                           in_quotes(view->name), view->bytes.size(), fmt::join(view->shape, ", "),
-                           dtype_name(view->dtype));
-    }
-    const uint64_t end = offset + view->bytes.size();
+  for (const StreamedTensor* tensor : tensors) {
+    const uint64_t end = offset + tensor->num_bytes();
     members.push_back(fmt::format("{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}",
-                                  quote_json(view->name, path), dtype_name(view->dtype), fmt::join(view->shape, ","),
-                                  offset, end));
+                                  quote_json(tensor->name, path), dtype_name(tensor->dtype),
+                                  fmt::join(tensor->shape, ","), offset, end));
     offset = end;
   }
   std::string text = fmt::format("{{{}}}", join(members, ","));
@@ -77,11 +71,22 @@ std::string header_text(const std::vector<const TensorView*>& tensors,
   return text;
 }
 
+void require_whole(const StreamedTensor& tensor, uint64_t num_bytes, const std::filesystem::path& path) {
+  const bool counted = std::ranges::none_of(tensor.shape, [](int64_t d) { return d < 0; });
+  const auto needed = counted ? tensor_bytes(tensor.shape, tensor.dtype) : std::nullopt;
+  if (!needed || *needed != num_bytes) {
+    throw RuntimeFailure("{}: tensor {} has {} bytes, which shape [{}] of {} does not take", path.string(),
+                         in_quotes(tensor.name), num_bytes, fmt::join(tensor.shape, ", "), dtype_name(tensor.dtype));
+  }
+}
+
 }  // namespace
 
-void write_safetensors(const std::filesystem::path& path, std::span<const TensorView> tensors,
-                       const std::map<std::string, std::string>& metadata, StopToken stop) {
-  const std::vector<const TensorView*> order = in_file_order(tensors);
+uint64_t StreamedTensor::num_bytes() const { return tensor_bytes(shape, dtype).value_or(0); }
+
+void write_streamed(const std::filesystem::path& path, std::span<const StreamedTensor> tensors,
+                    const std::map<std::string, std::string>& metadata, StopToken stop) {
+  const std::vector<const StreamedTensor*> order = in_file_order(tensors);
   check_names(order, path);
   const std::string header = header_text(order, metadata, path);
   std::array<std::byte, kLengthBytes> length;
@@ -89,19 +94,37 @@ void write_safetensors(const std::filesystem::path& path, std::span<const Tensor
     length[i] = static_cast<std::byte>(header.size() >> (8 * i) & 0xFF);
   }
   uint64_t num_bytes = length.size() + header.size();
-  for (const TensorView* view : order) num_bytes += view->bytes.size();
+  for (const StreamedTensor* tensor : order) num_bytes += tensor->num_bytes();
 
   AtomicFile file(path, num_bytes);
   file.append(length);
   file.append(header);
-  for (const TensorView* view : order) {
-    for (size_t at = 0; at < view->bytes.size(); at += kPieceBytes) {
-      stop.throw_if_requested();
-      file.append(view->bytes.subspan(at, std::min(kPieceBytes, view->bytes.size() - at)));
-    }
+  for (const StreamedTensor* tensor : order) {
+    uint64_t written = 0;
+    tensor->write([&](std::span<const std::byte> bytes) {
+      for (size_t at = 0; at < bytes.size(); at += kPieceBytes) {
+        stop.throw_if_requested();
+        file.append(bytes.subspan(at, std::min(kPieceBytes, bytes.size() - at)));
+      }
+      written += bytes.size();
+    });
+    require_whole(*tensor, written, path);
   }
   stop.throw_if_requested();
   file.commit();
+}
+
+void write_safetensors(const std::filesystem::path& path, std::span<const TensorView> tensors,
+                       const std::map<std::string, std::string>& metadata, StopToken stop) {
+  std::vector<StreamedTensor> streamed;
+  for (const TensorView& view : tensors) {
+    streamed.push_back(
+        {.name = view.name, .dtype = view.dtype, .shape = view.shape, .write = [&view](const StreamedTensor::Put& put) {
+           put(view.bytes);
+         }});
+    require_whole(streamed.back(), view.bytes.size(), path);  // before anything is written
+  }
+  write_streamed(path, streamed, metadata, stop);
 }
 
 }  // namespace unigrpo::io

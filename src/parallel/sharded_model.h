@@ -80,8 +80,4 @@ class ShardedModel {
   size_t left_ = 0;  // units from it on have been run backward
 };
 
-/// Whole tensors of all ranks' pieces, on rank 0 and in host memory; the others get nothing. What is no piece stays as
-/// it is. All ranks give the same list of names; of ranks that hold the same piece the first one sends it.
-NamedTensors whole_on_root(Comm& ranks, const NamedTensors& pieces);
-
 }  // namespace unigrpo::parallel

@@ -12,6 +12,7 @@
 #include "io/model_folder.h"
 #include "parallel/sharded_model.h"
 #include "policy/family.h"
+#include "policy/merge_lora.h"
 #include "policy/patterns.h"
 #include "tensor/convert.h"
 #include "tensor/rng.h"
@@ -136,8 +137,7 @@ NamedTensors MotPolicy::merged() const {
   llm_->for_each_linear([&](const nn::Linear& linear) {
     if (!linear.lora) return;
     llm_->stop().throw_if_requested();
-    const at::Tensor update = at::mm(linear.lora->b.to(at::kFloat), linear.lora->a.to(at::kFloat));
-    changed[linear.name + ".weight"] = (linear.weight.to(at::kFloat) + linear.lora->scale * update);
+    changed[linear.name + ".weight"] = merge_lora(linear.weight, linear.lora->a, linear.lora->b, linear.lora->scale);
   });
   NamedTensors weights;
   for (const NamedTensor& parameter : parameters_) {

@@ -58,6 +58,7 @@ at::Tensor to_tensor(const io::TensorView& view, at::ScalarType target, at::Devi
     throw std::invalid_argument(fmt::format("tensor '{}' of shape {} needs {} bytes, got {}", view.name,
                                             shape_text(view.shape), needed, view.bytes.size()));
   }
+  if (device.is_meta()) return at::empty(view.shape, at::TensorOptions(target).device(device));  // nothing is read
   // Converted where they lie: copies made and freed between the results would leave holes in the heap, a fifth of a
   // model.
   const bool aligned = reinterpret_cast<uintptr_t>(view.bytes.data()) % element == 0;

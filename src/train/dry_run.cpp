@@ -364,7 +364,10 @@ std::string memory_table(const Facts& facts) {
   memory(facts.bf16 ? "optimizer, float32 masters" : "optimizer", trained * (8.0 + (facts.bf16 ? 4.0 : 0.0)), true);
   memory("weights and optimizer before a step",
          recipe.grpo.num_minibatches > 1 ? trained * (8.0 + facts.bytes() + (facts.bf16 ? 4.0 : 0.0)) : 0, true);
-  memory("EMA", recipe.optim.ema.enabled ? trained * 4.0 : 0, true);
+  const double ema = recipe.optim.ema.enabled ? trained * 4.0 : 0;
+  memory("EMA", ema, true);
+  const double saved = trained * (facts.bytes() + 8.0 + (facts.bf16 ? 4.0 : 0.0)) + ema;
+  memory("copy that a checkpoint is written from", recipe.checkpoint.async && !gpus ? saved : 0, true);
   memory("autoencoder (float32)", count.all[kAutoencoder] * 4.0 * copies, false);
   memory(
       "key/value cache",

@@ -10,8 +10,8 @@
 
 namespace unigrpo::train {
 
-/// What `work` returns. Where the machine or a device has no memory left for it, throws RuntimeFailure with the phase and the key that
-/// makes it need less.
+/// What `work` returns. Where the machine or a device has no memory left for it, throws RuntimeFailure with the phase
+/// and the key that makes it need less.
 template <typename Work>
 auto within_memory(std::string_view phase, std::string_view key, int64_t value, const Work& work) {
   try {

@@ -20,29 +20,32 @@ RunFiles::RunFiles(const recipe::Recipe& recipe, const Runtime& runtime, bool re
                                 : monitor::RunFolder::of_another_rank(recipe.run_dir());
       })) {
   together(runtime_, kFolder, [&] {
-    if (!is_root(runtime_)) return;
-    store_ = std::make_unique<checkpoint::CheckpointStore>(folder_.checkpoints(), recipe.checkpoint);
+    store_ = std::make_unique<checkpoint::CheckpointStore>(folder_.checkpoints(), recipe.checkpoint, runtime);
   });
 }
 
 int64_t RunFiles::restore(std::span<Stateful* const> components) {
-  std::optional<checkpoint::LoadedCheckpoint> loaded;
-  together(runtime_, kCheckpoint, [&] {
-    if (store_) loaded = store_->newest();
-  });
-  const std::string newest = from_root(runtime_, loaded ? loaded->folder.string() : std::string(), kCheckpoint);
-  if (newest.empty()) return 0;
-  together(runtime_, kCheckpoint, [&] {
-    if (!loaded) loaded = checkpoint::open_checkpoint(newest, checkpoint::Verify::no);
-    checkpoint::restore(components, *loaded);
-  });
+  const std::optional<checkpoint::LoadedCheckpoint> loaded = store_->newest();
+  if (!loaded) return 0;
+  together(runtime_, kCheckpoint, [&] { checkpoint::restore(components, *loaded); });
   return loaded->step;
 }
 
-void RunFiles::save(int64_t step, std::span<Stateful* const> components) {
+bool RunFiles::is_due(int64_t step) const {
+  const int64_t every = recipe_.checkpoint.every;
+  return every > 0 && step % every == 0 && step < recipe_.run.num_steps;
+}
+
+void RunFiles::save(int64_t step, std::span<Stateful* const> components, WaitFor until) {
   enter(runtime_, step, "save");
-  const auto snapshot = checkpoint::take_snapshot(step, recipe::to_toml(recipe_), components, runtime_.comm.get());
-  on_root(runtime_, step, kCheckpoint, [&] { store_->save(snapshot); });
+  store_->save(checkpoint::take_snapshot(step, recipe::to_toml(recipe_), components));
+  if (until == WaitFor::commit) store_->finish();
+}
+
+void RunFiles::poll(int64_t step) {
+  if (!store_->is_saving()) return;
+  enter(runtime_, step, "save");
+  store_->poll();
 }
 
 }  // namespace unigrpo::train

@@ -67,6 +67,7 @@ class Trainer {
     }
     while (steps_done_ < recipe_.run.num_steps) {
       if (stop_asked(runtime_)) return interrupted();
+      files_.poll(steps_done_);
       meter_.begin();
       Step step{.index = steps_done_};
       if (!completed([&] { return objective_.sample(step, context()); })) return interrupted();
@@ -83,10 +84,9 @@ class Trainer {
       for (const auto& hook : hooks_) {
         if (const auto reason = hook->stop_reason()) stop(*reason);
       }
-      const int64_t every = recipe_.checkpoint.every;
-      if (every > 0 && steps_done_ % every == 0 && steps_done_ < recipe_.run.num_steps) save();
+      if (files_.is_due(steps_done_)) save(WaitFor::copy);
     }
-    save();
+    save(WaitFor::commit);
     const bool finished = completed([&] {
       for (const auto& hook : hooks_) hook->after_run(steps_done_);
       if (stop_asked(runtime_)) return false;
@@ -149,7 +149,7 @@ class Trainer {
   bool finish_step(Step& step) {
     for (const auto& hook : hooks_) {
       if (completed([&] { return hook->after_update(step); })) continue;
-      open_row_.values = step.metrics;
+      open_row_.values = from_root(runtime_, step.metrics, "open row");  // of ranks, whose clocks differ, one row
       return false;
     }
     open_row_.values.clear();
@@ -187,13 +187,13 @@ class Trainer {
     return true;
   }
 
-  void save() {
+  void save(WaitFor until) {
     monitor_.phase("save");
-    files_.save(steps_done_, components());
+    files_.save(steps_done_, components(), until);
   }
 
   ExitCode interrupted() {
-    save();
+    save(WaitFor::commit);
     monitor_.note(
         fmt::format("{}: stopped after step {}; --resume goes on from here", runtime_.stop.signal(), steps_done_));
     monitor_.finish();
@@ -201,7 +201,7 @@ class Trainer {
   }
 
   [[noreturn]] void stop(const std::string& reason) {
-    save();
+    save(WaitFor::commit);
     monitor_.finish();
     throw RuntimeFailure("{}; --resume goes on from step {}", reason, steps_done_);
   }

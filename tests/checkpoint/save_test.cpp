@@ -48,7 +48,7 @@ class CheckpointStoreTest : public ::testing::Test {
     for (const auto& entry : std::filesystem::directory_iterator(folder_.path())) {
       std::filesystem::remove_all(entry.path());
     }
-    CheckpointStore({folder_.path(), {}}).save(snapshot_of(1));
+    CheckpointStore(folder_.path(), {}).save(snapshot_of(1));
   }
 
   testing::TempFolder folder_{testing::fast_folder()};

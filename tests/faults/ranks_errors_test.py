@@ -151,7 +151,7 @@ class Errors(ranks_case.RanksCase):
             skipped = [row["optim/skipped"] for row in tiny_run.metrics_of(run) if row["step"] > 0]
             if skipped != [float(number >= step) for number in (1, 2, 3)]:
                 problems.append(f"skipped: {skipped}")
-            weights = [(run / f"checkpoints/step_{number:06}/policy.safetensors").read_bytes() for number in (1, 2, 3)]
+            weights = [ranks_run.part_of(run / f"checkpoints/step_{number:06}", "policy") for number in (1, 2, 3)]
             before = weights[0] if step == 2 else None  # of step 1: those that the run began with
             if before is not None and weights[1] != before:
                 problems.append("the weights have moved")

@@ -108,7 +108,8 @@ class Equality(unittest.TestCase):
         (last,) = (reference / "checkpoints").glob("step_*")
         for part in last.glob("*.safetensors"):
             if part.stem in ("policy", "ema"):
-                self.assertLess(ranks_run.distance(run / "checkpoints" / last.name / part.name, part), 1e-5, part.stem)
+                weights = ranks_run.part_of(run / "checkpoints" / last.name, part.stem)
+                self.assertLess(ranks_run.distance(weights, part), 1e-5, part.stem)
         self.assertEqual(tiny_run.files_in(run / "final"), tiny_run.files_in(reference / "final"))
 
     def same(self, settings, sizes=(2, 3)):
@@ -186,8 +187,8 @@ class Equality(unittest.TestCase):
             runs.append(self.train(size, settings, folder=folder, command="sft", base=base))
         for run in runs[1:]:
             self.check_metrics(run, runs[0])
-            name = "checkpoints/step_000005/policy.safetensors"
-            self.assertLess(ranks_run.distance(run / name, runs[0] / name), 1e-5)
+            weights, wanted = (ranks_run.part_of(folder / "checkpoints/step_000005", "policy") for folder in (run, runs[0]))
+            self.assertLess(ranks_run.distance(weights, wanted), 1e-5)
             self.assertEqual(tiny_run.files_in(run.parent.parent / "trained"),
                              tiny_run.files_in(runs[0].parent.parent / "trained"))
 

@@ -98,7 +98,7 @@ class Resume(equality_test.Equality):
         rows = tiny_run.metrics_of(run)
         self.assertEqual([row["optim/skipped"] for row in rows], [0, 1, 1, 1, 1, 1])
         self.assertIsNone(rows[1]["optim/grad_norm"])
-        weights = [(run / f"checkpoints/step_{step:06}/policy.safetensors").read_bytes() for step in (1, 2, 3)]
+        weights = [ranks_run.part_of(run / f"checkpoints/step_{step:06}", "policy") for step in (1, 2, 3)]
         self.assertEqual(weights[0], weights[1])
         self.assertNotEqual(weights[1], weights[2])
 

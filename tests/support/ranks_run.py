@@ -66,9 +66,25 @@ def tensors_in(path):
     return tensors
 
 
+def part_of(checkpoint, part):
+    """{name: array of floats} of a part of a checkpoint, whether one process wrote it or several ranks, in pieces."""
+    checkpoint = pathlib.Path(checkpoint)
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
+    if manifest["version"] == 1:
+        return tensors_in(checkpoint / f"{part}.safetensors")
+    files, tensors = {}, {}
+    for name, stored in manifest["parts"][part].items():
+        for piece in stored["pieces"]:
+            if piece["file"] not in files:
+                files[piece["file"]] = tensors_in(checkpoint / piece["file"])
+            values = files[piece["file"]][f"{name}@{piece['first']}"]
+            tensors[name] = tensors[name] + values if name in tensors else values
+    return tensors
+
+
 def distance(path, other):
-    """|a - b| / |b| over all tensors of two files of one layout."""
-    a, b = tensors_in(path), tensors_in(other)
+    """|a - b| / |b| over all tensors of two files of one layout, or of two dictionaries of tensors."""
+    a, b = (each if isinstance(each, dict) else tensors_in(each) for each in (path, other))
     assert a.keys() == b.keys(), (path, other)
     apart = size = 0.0
     for name, values in b.items():
