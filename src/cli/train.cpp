@@ -78,7 +78,8 @@ void stay_in_its_folder(const std::string& path, const std::vector<std::string>&
 }
 
 parallel::GroupShape shape_of(const parallel::ParallelConfig& config) {
-  return {.shard_ranks = config.shard == parallel::Shard::none ? 1 : config.shard_ranks};
+  const bool shares = config.exact_reduction || config.shard != parallel::Shard::none;
+  return {.shard_ranks = shares ? config.shard_ranks : 1, .in_pairs = config.exact_reduction};
 }
 
 parallel::Deadlines deadlines_of(const parallel::ParallelConfig& config) {

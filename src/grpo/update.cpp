@@ -49,6 +49,11 @@ bool meets_within(const UpdateSetup& setup) {
   return meets_within(setup.policy) || (setup.reference && meets_within(*setup.reference));
 }
 
+/// Whether sums have the same bits on any power of two of ranks.
+bool sums_in_pairs(const UpdateSetup& setup) {
+  return setup.policy.sharded() && setup.policy.sharded()->sum() == parallel::Sum::pairwise;
+}
+
 /// Micro-batches at once; each on a thread of its own where there are several.
 int64_t num_workers(const UpdateSetup& setup) {
   if (meets_within(setup)) return 1;
@@ -99,6 +104,17 @@ std::vector<int64_t> held_of(std::span<const Trajectory> trajectories, std::vect
   return rows;
 }
 
+/// A turn for each block of as many groups as there are ranks: of the rows, those of this rank's group in it.
+MicroBatches group_by_turns(const Runtime& runtime, std::span<const Trajectory> trajectories,
+                            const std::vector<int64_t>& rows) {
+  const int64_t num_ranks = runtime.mesh.world_size, num_groups = trajectories.back().prompt_index + 1;
+  MicroBatches turns(static_cast<size_t>((num_groups + num_ranks - 1) / num_ranks));
+  for (const int64_t row : held_of(trajectories, rows)) {
+    turns[static_cast<size_t>(trajectories[row].prompt_index / num_ranks)].push_back(row);
+  }
+  return turns;
+}
+
 /// Forward and backward of a micro-batch, after the reference's forward where one is needed. `rows`: none where other
 /// ranks have more micro-batches; it joins them in both passes nevertheless, as it does where a stop ends its own work,
 /// which it tells once they are through.
@@ -141,6 +157,16 @@ bool one_by_one(const Batch& batch, const MinibatchLoss& minibatch, const MicroB
   return true;
 }
 
+/// Adds up the numbers of all ranks' micro-batches, turn by turn, in the order of the groups.
+void add_by_turns(const Runtime& runtime, const std::vector<UpdateStats>& own, UpdateStats& sums) {
+  const auto of_ranks = gather(runtime, own, "losses");
+  for (size_t turn = 0; turn < own.size(); ++turn) {
+    for (const std::vector<UpdateStats>& of_rank : of_ranks) {
+      for (const auto& [name, value] : of_rank[turn]) sums[name] += value;
+    }
+  }
+}
+
 /// The same where ranks meet within passes: each makes as many as any.
 bool one_by_one_together(const Batch& batch, const MinibatchLoss& minibatch, const MicroBatches& micro_batches,
                          UpdateStats& stats, UpdateStats& differences) {
@@ -150,18 +176,24 @@ bool one_by_one_together(const Batch& batch, const MinibatchLoss& minibatch, con
   for (const uint64_t count : gather(runtime, static_cast<uint64_t>(micro_batches.size()), "micro-batches")) {
     turns = std::max<size_t>(turns, count);
   }
+  std::vector<UpdateStats> of_turns;
   for (size_t turn = 0; turn < turns; ++turn) {
     if (stop_asked(runtime)) return false;
-    const bool has_rows = turn < micro_batches.size();
-    if (has_rows) fault::point("update.micro_batch");
+    const auto rows = turn < micro_batches.size() ? micro_batches[turn] : std::vector<int64_t>();
+    if (!rows.empty()) fault::point("update.micro_batch");
     const auto pass = [&] {
-      pass_over(batch, minibatch, has_rows ? micro_batches[turn] : std::vector<int64_t>(), numbers);
+      pass_over(batch, minibatch, rows, numbers);
       return true;
     };
     completed(pass);  // or a stop is asked for, which all see before the next turn
+    if (sums_in_pairs(batch.setup)) numbers.read_into(of_turns.emplace_back(), differences);
   }
   if (stop_asked(runtime)) return false;
-  numbers.read_into(stats, differences);
+  if (sums_in_pairs(batch.setup)) {
+    add_by_turns(runtime, of_turns, stats);
+  } else {
+    numbers.read_into(stats, differences);
+  }
   return true;
 }
 
@@ -336,7 +368,8 @@ LogProbNoise measure_log_prob_noise(const UpdateSetup& setup, std::span<const Tr
 
 std::optional<UpdateStats> update(const UpdateSetup& setup, std::span<const Trajectory> trajectories,
                                   const Advantages& advantages, double lr_factor) {
-  const auto plan = plan_update(setup.config, trajectories, advantages.keep);
+  auto plan = plan_update(setup.config, trajectories, advantages.keep);
+  const bool in_pairs = sums_in_pairs(setup);
   const Batch batch{.setup = setup,
                     .trajectories = trajectories,
                     .weights_version = setup.policy.weights_version(),
@@ -346,6 +379,7 @@ std::optional<UpdateStats> update(const UpdateSetup& setup, std::span<const Traj
   double micro_batches = 0;
   const auto run = batch.workers > 1 ? on_workers : meets_within(setup) ? one_by_one_together : one_by_one;
   for (size_t u = 0; u < plan.size(); ++u) {
+    if (in_pairs) plan[u].micro_batches = group_by_turns(setup.runtime, trajectories, plan[u].rows);
     const MinibatchLoss minibatch(setup.config, setup.rollout, advantages,
                                   count_turns(setup.config, trajectories, plan[u].rows));
     optim::drop_gradients(setup.optimizer, setup.policy.sharded());
@@ -359,10 +393,11 @@ std::optional<UpdateStats> update(const UpdateSetup& setup, std::span<const Traj
       return std::nullopt;
     }
     if (u == 0) noise = std::move(differences);  // the weights were still the rollout's
-    micro_batches += static_cast<double>(plan[u].micro_batches.size());
+    micro_batches += static_cast<double>(
+        std::ranges::count_if(plan[u].micro_batches, [](const auto& rows) { return !rows.empty(); }));
     optim::clipped_step(setup.optimizer, setup.clip, setup.runtime, lr_factor, steps, setup.policy.sharded());
   }
-  stats = summed(setup.runtime, stats, "losses");
+  if (!in_pairs) stats = summed(setup.runtime, stats, "losses");
   stats.merge(steps);
   if (!plan.empty()) {
     for (auto& [name, value] : stats) value /= static_cast<double>(plan.size());

@@ -18,6 +18,7 @@ struct ParallelConfig {  // recipe: [parallel]
   Shard shard = Shard::none;
   int64_t shard_ranks = 0;  // that share; 0: all
   Reduce reduce = Reduce::each;
+  bool exact_reduction = false;
   int64_t meeting_timeout_s = 300;     // until all ranks have met
   int64_t first_step_timeout_s = 300;  // of a call among ranks, up to the end of the first step
   int64_t step_timeout_s = 120;        // of one in a later step

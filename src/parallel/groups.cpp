@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <bit>
 #include <map>
 #include <vector>
 
@@ -29,6 +30,13 @@ std::vector<int64_t> ranks_from(int64_t first, int64_t count, int64_t step) {
 
 void check_shape(const GroupShape& shape, int64_t world_size) {
   const int64_t model = shape.tp * shape.sp;
+  if (shape.in_pairs && !std::has_single_bit(static_cast<uint64_t>(world_size))) {
+    throw BadInput("parallel.exact_reduction: expected 1, 2, 4, 8, ... ranks, got {}", world_size);
+  }
+  if (shape.in_pairs && (model != 1 || (shape.shard_ranks > 0 && shape.shard_ranks != world_size))) {
+    throw BadInput("parallel.exact_reduction: expected tp = 1, sp = 1 and shard_ranks = 0, got {}, {} and {}", shape.tp,
+                   shape.sp, shape.shard_ranks);
+  }
   if (model < 1 || shape.tp < 1 || world_size % model != 0) {
     throw BadInput("parallel: tp = {} x sp = {} does not divide {} ranks; their product may be {}", shape.tp, shape.sp,
                    world_size, fmt::join(divisors(world_size), ", "));

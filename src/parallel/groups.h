@@ -12,6 +12,7 @@ namespace unigrpo::parallel {
 struct GroupShape {
   int64_t tp = 1, sp = 1;   // ranks that share each layer's weights, and each sequence's tokens
   int64_t shard_ranks = 0;  // that share optimizer state, gradients or weights; 0: all that hold the same weights
+  bool in_pairs = false;    // sums over ranks are taken in pairs (Sum::pairwise)
 };
 
 /// The groups that a rank belongs to: rank = (data_rank * sp + sp_rank) * tp + tp_rank, so that those who talk most are

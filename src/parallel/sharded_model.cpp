@@ -13,11 +13,13 @@
 
 namespace unigrpo::parallel {
 
-ShardedModel::ShardedModel(const std::vector<NamedTensors>& units, Ranks ranks, Shard shard, Reduce reduce)
+ShardedModel::ShardedModel(const std::vector<NamedTensors>& units, Ranks ranks, Shard shard, Reduce reduce, Sum sum)
     : ranks_(std::move(ranks)),
       shard_(shard),
-      reduces_each_((shard == Shard::weights || shard == Shard::gradients) && reduce == Reduce::each) {
-  for (const NamedTensors& parameters : units) units_.emplace_back(parameters, ranks_.shard.get(), shard);
+      sum_(sum),
+      reduces_each_(sum == Sum::pairwise ||
+                    ((shard == Shard::weights || shard == Shard::gradients) && reduce == Reduce::each)) {
+  for (const NamedTensors& parameters : units) units_.emplace_back(parameters, ranks_.shard.get(), shard, sum);
 }
 
 NamedTensors ShardedModel::pieces() const {
@@ -135,6 +137,7 @@ void ShardedModel::finish_gradients() {
     FlatParameters* flat = unit.trained();
     if (!flat) continue;
     if (!reduces_each_) flat->reduce_gradients();
+    flat->finish_gradients();
     if (ranks_.replica && flat->gradient().defined()) ranks_.replica->all_reduce(flat->gradient(), "gradients");
     had.insert(had.end(), flat->had_gradient().begin(), flat->had_gradient().end());
   }

@@ -26,10 +26,13 @@ class ShardedModel {
     std::shared_ptr<Comm> shard;    // those that together hold a model; null: one rank holds it
     std::shared_ptr<Comm> replica;  // those that hold the same share; null: this one alone
   };
-  ShardedModel(const std::vector<NamedTensors>& units, Ranks ranks, Shard shard, Reduce reduce);
+  /// Pairwise sums are made after each micro-batch.
+  ShardedModel(const std::vector<NamedTensors>& units, Ranks ranks, Shard shard, Reduce reduce,
+               Sum sum = Sum::one_by_one);
 
   Shard shard() const { return shard_; }
-  /// Whether ranks meet within passes, so that all need as many of them.
+  Sum sum() const { return sum_; }
+  /// Whether ranks meet within passes, so that all need as many of them, in the same turns.
   bool passes_together() const { return shard_ == Shard::weights || reduces_each_; }
 
   /// This rank's pieces of what trains.
@@ -70,6 +73,7 @@ class ShardedModel {
   std::vector<ShardedUnit> units_;
   const Ranks ranks_;
   const Shard shard_;
+  const Sum sum_;
   const bool reduces_each_;
   int64_t held_ = 0;
   bool stale_ = false;

@@ -13,10 +13,23 @@ constexpr int64_t kAligned = 32;  // elements: a parameter begins at 64 bytes, a
 
 int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
+/// The own share of what ranks, a power of two of them, hold. all: [ranks x n]. Returns [n].
+at::Tensor sum_in_pairs(Comm& ranks, const at::Tensor& all) {
+  const int64_t num_ranks = ranks.size();
+  const at::Tensor shares = all.view({num_ranks, -1});
+  at::Tensor own = at::empty_like(shares);
+  const std::vector<int64_t> one_each(static_cast<size_t>(num_ranks), 1);
+  ranks.all_to_all(own, shares, one_each, one_each, "gradients");
+  for (int64_t step = 1; step < num_ranks; step *= 2) {
+    for (int64_t r = 0; r < num_ranks; r += 2 * step) own[r].add_(own[r + step]);
+  }
+  return own[0].clone();
+}
+
 }  // namespace
 
-FlatParameters::FlatParameters(NamedTensors parameters, Comm* ranks, bool stays_whole)
-    : parameters_(std::move(parameters)), ranks_(ranks), stays_whole_(stays_whole) {
+FlatParameters::FlatParameters(NamedTensors parameters, Comm* ranks, bool stays_whole, Sum sum)
+    : parameters_(std::move(parameters)), ranks_(ranks), stays_whole_(stays_whole), sum_(sum) {
   const at::NoGradGuard no_grad;
   const int64_t num_ranks = ranks ? ranks->size() : 1, rank = ranks ? ranks->rank() : 0;
   for (const NamedTensor& parameter : parameters_) {
@@ -89,6 +102,11 @@ void FlatParameters::reduce_gradients() {
     grad.reset();
     had_gradient_[i] = 1;
   }
+  const int64_t turn = turns_++;
+  if (sum_ == Sum::pairwise) {
+    pairs_.add(turn, ranks_ ? sum_in_pairs(*ranks_, all) : all);
+    return;
+  }
   at::Tensor own = all;
   if (ranks_) {
     own = at::empty({own_size_}, all.options());
@@ -99,6 +117,10 @@ void FlatParameters::reduce_gradients() {
   } else {
     gradient_ = own;
   }
+}
+
+void FlatParameters::finish_gradients() {
+  if (sum_ == Sum::pairwise) gradient_ = pairs_.take();
 }
 
 void FlatParameters::show_gradients() {
@@ -112,20 +134,22 @@ void FlatParameters::show_gradients() {
 
 void FlatParameters::drop_gradients() {
   gradient_.reset();
+  pairs_ = {};
+  turns_ = 0;
   for (NamedTensor& piece : pieces_) piece.tensor.mutable_grad().reset();
   for (NamedTensor& parameter : parameters_) parameter.tensor.mutable_grad().reset();
   had_gradient_.assign(parameters_.size(), 0);
 }
 
-ShardedUnit::ShardedUnit(const NamedTensors& parameters, Comm* ranks, Shard shard) {
+ShardedUnit::ShardedUnit(const NamedTensors& parameters, Comm* ranks, Shard shard, Sum sum) {
   NamedTensors trained, frozen;
   for (const NamedTensor& parameter : parameters) {
     (parameter.tensor.requires_grad() ? trained : frozen).push_back(parameter);
   }
   trains_ = !trained.empty();
   const bool shares_weights = shard == Shard::weights;
-  if (trains_) flats_.emplace_back(std::move(trained), ranks, !shares_weights);
-  if (shares_weights && !frozen.empty()) flats_.emplace_back(std::move(frozen), ranks, false);
+  if (trains_) flats_.emplace_back(std::move(trained), ranks, !shares_weights, sum);
+  if (shares_weights && !frozen.empty()) flats_.emplace_back(std::move(frozen), ranks, false, sum);
 }
 
 bool ShardedUnit::is_whole() const {

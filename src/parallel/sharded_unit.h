@@ -7,6 +7,7 @@
 
 #include "parallel/comm.h"
 #include "parallel/config.h"
+#include "parallel/pairwise_sum.h"
 #include "tensor/named_tensor.h"
 
 namespace unigrpo::parallel {
@@ -15,13 +16,18 @@ namespace unigrpo::parallel {
 /// however many ranks hold them.
 inline constexpr int64_t kCell = 4096;
 
+/// How the gradients of several micro-batches and ranks are added: each to what there is, those of a turn in the order
+/// of ranks; or in pairs, that of rank r of D in turn j at place j x D + r, which gives the same bits for any power of
+/// two D.
+enum class Sum { one_by_one, pairwise };
+
 /// Parameters as one buffer, one after another in the order given, aligned, and padded to ranks x kCell elements, of
 /// which each rank owns an equal share: a 1-D piece of each parameter, often an empty one. The parameters keep their
 /// identity: wherever a layer holds one, it sees the buffer, or nothing (NaN) while the buffer is released.
 class FlatParameters {
  public:
-  /// `ranks`: null where one rank owns all. `stays_whole`: the buffer is never released.
-  FlatParameters(NamedTensors parameters, Comm* ranks, bool stays_whole);
+  /// `ranks`: null where one rank owns all. `stays_whole`: the buffer is never released. `sum`: of gradients.
+  FlatParameters(NamedTensors parameters, Comm* ranks, bool stays_whole, Sum sum);
 
   /// The own pieces, by their parameters' names; they share memory with the own share.
   const NamedTensors& pieces() const { return pieces_; }
@@ -38,7 +44,10 @@ class FlatParameters {
   /// Sums over ranks what the parameters' gradients hold, in float32, adds the own share of it to the own gradient, and
   /// drops the parameters' gradients. All ranks call it, with or without gradients.
   void reduce_gradients();
-  /// The own share of the gradients, float32; undefined before the first reduce_gradients().
+  /// After the last of them.
+  void finish_gradients();
+  /// The own share of the gradients, float32; undefined before the first reduce_gradients(), and where sums are
+  /// pairwise before finish_gradients().
   at::Tensor& gradient() { return gradient_; }
   const at::Tensor& gradient() const { return gradient_; }
   /// By parameter: whether it had a gradient here.
@@ -59,6 +68,9 @@ class FlatParameters {
   std::vector<int64_t> firsts_;  // of the parameters, in the buffer
   Comm* const ranks_;
   const bool stays_whole_;
+  const Sum sum_;
+  PairwiseSum pairs_;
+  int64_t turns_ = 0;  // reduce_gradients() since the gradients were dropped
   int64_t size_ = 0, own_size_ = 0, own_first_ = 0;
   at::Tensor whole_, own_, gradient_;
   at::Tensor nothing_;  // what released parameters show
@@ -69,7 +81,7 @@ class FlatParameters {
 /// buffers of their own, since the latter has no gradients.
 class ShardedUnit {
  public:
-  ShardedUnit(const NamedTensors& parameters, Comm* ranks, Shard shard);
+  ShardedUnit(const NamedTensors& parameters, Comm* ranks, Shard shard, Sum sum);
 
   bool is_whole() const;
   void gather();

@@ -9,11 +9,14 @@
 namespace unigrpo::policy {
 
 void shard(UnifiedPolicy& policy, const parallel::ParallelConfig& config, const Runtime& runtime) {
-  if (!runtime.comm || config.shard == parallel::Shard::none) return;
+  using parallel::Shard;
+  const Shard shard = config.exact_reduction && config.shard == Shard::none ? Shard::gradients : config.shard;
+  if (!config.exact_reduction && (!runtime.comm || shard == Shard::none)) return;
   parallel::ShardedModel::Ranks ranks{.shard = runtime.comm, .replica = nullptr};
   if (runtime.groups) ranks = {.shard = runtime.groups->shard, .replica = runtime.groups->replica};
-  const auto model =
-      std::make_shared<parallel::ShardedModel>(policy.units(), std::move(ranks), config.shard, config.reduce);
+  const auto model = std::make_shared<parallel::ShardedModel>(
+      policy.units(), std::move(ranks), shard, config.reduce,
+      config.exact_reduction ? parallel::Sum::pairwise : parallel::Sum::one_by_one);
   policy.set_sharded(model, 1);
 }
 

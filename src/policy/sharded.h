@@ -11,8 +11,8 @@
 
 namespace unigrpo::policy {
 
-/// Spreads a policy's weights, gradients and their like over the runtime's ranks as the config says; nothing in one
-/// process. All ranks have the same policy.
+/// Spreads a policy's weights, gradients and their like over the runtime's ranks as the config says; in one process
+/// only where sums are to have the bits of several. All ranks have the same policy.
 void shard(UnifiedPolicy& policy, const parallel::ParallelConfig& config, const Runtime& runtime);
 
 /// While it lives, all ranks have all weights whole, for what is no pass: rollouts, exports. All ranks make and drop it

@@ -48,11 +48,28 @@ Finding check_eval(const Recipe& recipe, Command) {
   return Conflict{{"eval.keep_best", "eval.every", "eval.prompts"}, "expected eval.every > 0 and eval.prompts with it"};
 }
 
+Finding check_parallel(const Recipe& recipe, Command command) {
+  const parallel::ParallelConfig& parallel = recipe.parallel;
+  if (!parallel.exact_reduction) return {};
+  if (command == Command::sft) {
+    return Conflict{{"parallel.exact_reduction"}, "expected false: `unigrpo sft` sums in the order of ranks"};
+  }
+  if (parallel.reduce == parallel::Reduce::last) {
+    return Conflict{{"parallel.exact_reduction", "parallel.reduce"},
+                    "expected reduce = \"each\" with it: the sum of a rank's micro-batches is no pair's"};
+  }
+  if (recipe.grpo.advantage.zero_std == grpo::ZeroStd::resample) {
+    return Conflict{{"parallel.exact_reduction", "grpo.advantage.zero_std"},
+                    "expected another zero_std than \"resample\" with it: groups that are drawn anew change ranks"};
+  }
+  return {};
+}
+
 }  // namespace
 
 std::optional<Conflict> find_conflict(const Recipe& recipe, Command command) {
   for (const auto check : {check_policy, check_rollout, check_something_is_trained, check_prompt_dropout, check_grpo,
-                           check_rewards, check_eval}) {
+                           check_rewards, check_eval, check_parallel}) {
     if (Finding found = check(recipe, command)) return found;
   }
   return {};

@@ -146,7 +146,8 @@ std::optional<Batch> draw(rollout::RolloutEngine& engine, reward::Rewarder& rewa
   const rollout::Deal deal{.num_prompts = static_cast<int64_t>(request.rollout.prompts.size()),
                            .group_size = request.rollout.group_size,
                            .rank = runtime.mesh.rank,
-                           .num_ranks = runtime.mesh.world_size};
+                           .num_ranks = runtime.mesh.world_size,
+                           .keeps_groups = request.keeps_groups};
   const bool united = rollout::cuts_groups(deal) && rewarder.wants_groups();
   request.rollout.ranges = rollout::ranges_of(deal);
   Judging judging(rewarder, request.rollout.ranges, request.judge_at_once && !united);

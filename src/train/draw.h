@@ -26,6 +26,7 @@ struct Batch {
 struct DrawRequest {
   rollout::RolloutRequest rollout;        // of the whole step; its ranges and on_group are set here
   bool judge_at_once = true;              // a group as soon as it is sampled; else all in one call at the end
+  bool keeps_groups = false;              // none is cut, also where ranks outnumber them
   std::function<void()> on_sampled = {};  // between rollout and reward
 };
 

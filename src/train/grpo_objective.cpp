@@ -184,6 +184,7 @@ class GrpoObjective : public Objective {
   std::optional<Batch> draw_groups(const Step& step, std::span<const data::Prompt> prompts, int64_t first_sample,
                                    const RunContext& run, std::function<void()> on_sampled) {
     DrawRequest request{.rollout = request_for(prompts, recipe_.grpo.group_size), .on_sampled = std::move(on_sampled)};
+    request.keeps_groups = recipe_.parallel.exact_reduction;
     request.rollout.guidance.text_scale = recipe_.rollout.rollout_cfg_scale;
     request.rollout.first_sample = first_sample;
     request.rollout.step = static_cast<uint64_t>(step.index) + 1;

@@ -98,5 +98,15 @@ TEST(Groups, ShapesThatDoNotDivideAreBadInput) {
             "parallel.shard_ranks: 3 does not divide the 4 ranks with the same weights; expected 0 (all), 1, 2, 4");
 }
 
+TEST(Groups, PairsNeedAPowerOfTwoOfRanksThatAllShareAlike) {
+  EXPECT_EQ(refused({.in_pairs = true}, 4), "");
+  EXPECT_EQ(refused({.shard_ranks = 4, .in_pairs = true}, 4), "");
+  EXPECT_EQ(refused({.in_pairs = true}, 3), "parallel.exact_reduction: expected 1, 2, 4, 8, ... ranks, got 3");
+  const std::string wanted = "parallel.exact_reduction: expected tp = 1, sp = 1 and shard_ranks = 0, got ";
+  EXPECT_EQ(refused({.sp = 2, .in_pairs = true}, 4), wanted + "1, 2 and 0");
+  EXPECT_EQ(refused({.tp = 2, .in_pairs = true}, 4), wanted + "2, 1 and 0");
+  EXPECT_EQ(refused({.shard_ranks = 2, .in_pairs = true}, 4), wanted + "1, 1 and 2");
+}
+
 }  // namespace
 }  // namespace unigrpo::parallel

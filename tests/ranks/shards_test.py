@@ -23,6 +23,7 @@ LEVELS = ("optimizer", "gradients", "weights")
 EMA = {"optim.ema.enabled": "true"}
 FULL = os.environ.get("UNIGRPO_RANKS_FULL") == "1"
 ONE_PROCESS = equality_test.ONE_PROCESS
+NOT_ALIKE = ("time/", "throughput/", "memory/", "parallel/")
 
 
 class Shards(resume_test.Resume):
@@ -195,6 +196,37 @@ class Shards(resume_test.Resume):
 
     def test_a_gradient_that_is_not_finite_on_one_rank_makes_all_skip(self):
         self.all_skip({**resume_test.BASE, "parallel.shard": "weights"})
+
+    def test_exact_reduction_gives_the_same_bytes(self):
+        exact = {**EMA, "parallel.exact_reduction": "true"}
+        cases = [(2, "none"), (2, "weights"), (4, "none"), (4, "weights")] + ([(1, "none"), (8, "gradients")] if FULL else [])
+        variants = [{}, {"grpo.num_minibatches": 2, "grpo.text.kl_beta": 0.1}] if FULL else [{"grpo.num_minibatches": 2}]
+        for settings in variants:
+            one = self.train(ONE_PROCESS, {**exact, **settings})
+            for size, level in cases:
+                with self.subTest(ranks=size, shard=level, **settings):
+                    run = self.train(size, {**exact, **settings, "parallel.shard": level})
+                    for file in tiny_run.files_in(one):
+                        if file.startswith(("final/", "samples/")):
+                            self.assertEqual((run / file).read_bytes(), (one / file).read_bytes(), file)
+                    self.assertEqual(*([{key: value for key, value in row.items() if not key.startswith(NOT_ALIKE)}
+                                        for row in tiny_run.metrics_of(folder, steady=False)] for folder in (run, one)))
+        self.check(one, self.train(ONE_PROCESS, {**EMA, **settings}))
+
+    def test_exact_reduction_says_what_it_needs(self):
+        for size, settings, wanted in (
+                (3, {}, "expected 1, 2, 4, 8, ... ranks, got 3"),
+                (2, {"parallel.shard": "weights", "parallel.shard_ranks": 1}, "tp = 1, sp = 1 and shard_ranks = 0, got 1, 1 and 1"),
+                (2, {"parallel.reduce": "last"}, 'expected reduce = "each" with it'),
+                (2, {"grpo.advantage.zero_std": "resample"}, 'expected another zero_std than "resample"')):
+            folder = self.fresh()
+            sets = [part for key, value in {"parallel.exact_reduction": "true", **settings}.items()
+                    for part in ("--set", f"{key}={value}")]
+            for code, _, stderr in ranks_run.run(BINARY, size, "train", "tiny.toml", *sets, cwd=folder):
+                self.assertEqual(code, 2, stderr)
+                self.assertIn("parallel.exact_reduction", stderr)
+                self.assertIn(wanted, stderr)
+            self.assertFalse((folder / "runs").exists())
 
     def test_shard_ranks_that_do_not_divide_are_refused(self):
         folder = self.fresh()

@@ -19,6 +19,9 @@ Section parallel_section() {
            "neighbours that share, each block of them holding all; 0: all ranks are one block", between(0, kMany))
       .row("reduce", &ParallelConfig::reduce,
            "with shared gradients or weights: summed after each micro-batch, or once a step (whole gradients are kept)")
+      .row("exact_reduction", &ParallelConfig::exact_reduction,
+           "the bits of any other power of two of ranks, one process too: a micro-batch is one prompt's group, and "
+           "gradients are summed in pairs; with shard = none gradients are shared all the same")
       .row("meeting_timeout_s", &ParallelConfig::meeting_timeout_s, "seconds until all ranks must have come",
            between(1, kOneDay))
       .row("first_step_timeout_s", &ParallelConfig::first_step_timeout_s,
