@@ -346,8 +346,8 @@ std::string memory_table(const Facts& facts) {
                                         fmt::format("sharded over {}", machine.num_gpus))
                           : "\nmemory, GiB\n";
   const auto line = [&](const std::string& what, double size, double share) {
-    text += fmt::format("  {:<40} {:>16.2f}", what, size / kGiB);
-    text += gpus ? fmt::format(" {:>20.2f}\n", share / kGiB) : "\n";
+    text += fmt::format("  {:<40} {:>16.3f}", what, size / kGiB);
+    text += gpus ? fmt::format(" {:>20.3f}\n", share / kGiB) : "\n";
   };
   double whole = 0, sharded = 0;
   const auto memory = [&](const std::string& what, double size, bool divides) {
