@@ -335,6 +335,40 @@ void Comm::all_gather(at::Tensor& all, const at::Tensor& mine, const char* purpo
        [&](double deadline_s) { exchange(all, mine, deadline_s); });
 }
 
+class Comm::Gathering {
+ public:
+  at::Tensor mine;
+  const char* purpose = "";
+  std::unique_ptr<Group::Exchange> exchange;
+  std::exception_ptr failure = nullptr;  // of its start
+};
+
+std::shared_ptr<Comm::Gathering> Comm::start_all_gather(const at::Tensor& all, const at::Tensor& mine,
+                                                        const char* purpose) {
+  require_gathered(all, mine, size(), purpose);
+  const at::NoGradGuard no_grad;
+  auto gathering = std::make_shared<Gathering>();
+  gathering->mine = mine;
+  gathering->purpose = purpose;
+  const at::Tensor bytes = bytes_of(mine);
+  const std::vector<int64_t> counts(static_cast<size_t>(size()), bytes.numel());
+  try {
+    gathering->exchange = group_->start_all_to_all(bytes_of(all), bytes.repeat({size()}), counts, counts,
+                                                   shared_->current_place().deadline_s);
+  } catch (const std::exception&) {
+    gathering->failure = std::current_exception();
+  }
+  return gathering;
+}
+
+void Comm::finish(Gathering& gathering) {
+  const at::Tensor& mine = gathering.mine;
+  call("all_gather", gathering.purpose, mine, (size() - 1) * mine.numel() * mine.element_size(), [&](double) {
+    if (gathering.failure) std::rethrow_exception(gathering.failure);
+    gathering.exchange->wait();
+  });
+}
+
 void Comm::reduce_scatter(at::Tensor& mine, const at::Tensor& all, const char* purpose) {
   require_gathered(all, mine, size(), purpose);
   require_summable(all, purpose);

@@ -80,7 +80,12 @@ class Comm {
 
   void all_reduce(at::Tensor& tensor, const char* purpose);
   void broadcast(at::Tensor& tensor, int64_t root, const char* purpose);
-  void all_gather(at::Tensor& all, const at::Tensor& mine, const char* purpose);      // all: [size x n], mine: [n]
+  void all_gather(at::Tensor& all, const at::Tensor& mine, const char* purpose);  // all: [size x n], mine: [n]
+  /// all_gather while this rank goes on: `all` is filled once finish() is back, which counts as the call and is made by
+  /// all ranks in one order, as start_all_gather is. Neither tensor may change meanwhile.
+  class Gathering;
+  std::shared_ptr<Gathering> start_all_gather(const at::Tensor& all, const at::Tensor& mine, const char* purpose);
+  void finish(Gathering& gathering);
   void reduce_scatter(at::Tensor& mine, const at::Tensor& all, const char* purpose);  // all: [size x n], mine: [n]
   /// in_counts[r] rows of `in` go to rank r, out_counts[r] rows of `out` come from it, in rank order.
   void all_to_all(at::Tensor& out, const at::Tensor& in, const std::vector<int64_t>& out_counts,

@@ -43,7 +43,9 @@ void ShardedModel::begin(bool with_backward) {
   is_forward_done_ = false;
   next_ = 1;
   left_ = units_.size();
-  if (gathers_) units_.front().gather();
+  if (!gathers_) return;
+  units_.front().gather();
+  if (units_.size() > 1) units_[1].start_gather();
 }
 
 void ShardedModel::enter(size_t unit, bool again) {
@@ -55,16 +57,23 @@ void ShardedModel::enter(size_t unit, bool again) {
   if (again) {
     finish_forward();
     while (left_ > unit + 1) skip_backward(left_ - 1);
-    if (gathers_) units_[unit].gather();
+    if (gathers_) gather_with_next(unit, -1);
     return;
   }
   if (!gathers_) return;
   for (; next_ < unit; ++next_) {
-    units_[next_].gather();
+    gather_with_next(next_, 1);
     units_[next_].release();
   }
-  units_[unit].gather();
+  gather_with_next(unit, 1);
   next_ = unit + 1;
+}
+
+/// The layer that runs after it in the pass is gathered while it runs.
+void ShardedModel::gather_with_next(size_t unit, int direction) {
+  units_[unit].gather();
+  const size_t next = unit + static_cast<size_t>(direction);
+  if (next > 0 && next < units_.size()) units_[next].start_gather();
 }
 
 void ShardedModel::leave(size_t unit, bool again) {
@@ -81,7 +90,7 @@ void ShardedModel::leave(size_t unit, bool again) {
 void ShardedModel::finish_forward() {
   if (!gathers_ || std::exchange(is_forward_done_, true)) return;
   for (; next_ < units_.size(); ++next_) {
-    units_[next_].gather();
+    gather_with_next(next_, 1);
     if (next_ + 1 < units_.size()) units_[next_].release();
   }
   // One that an Interrupted left behind is released as well: the backward pass gathers it anew on all ranks.
@@ -89,7 +98,7 @@ void ShardedModel::finish_forward() {
 }
 
 void ShardedModel::skip_backward(size_t unit) {
-  if (gathers_) units_[unit].gather();
+  if (gathers_) gather_with_next(unit, -1);
   if (reduces_each_) units_[unit].reduce_gradients();
   if (gathers_) units_[unit].release();
   left_ = unit;

@@ -66,6 +66,7 @@ class ShardedModel {
   int64_t gradient_bytes() const;
 
  private:
+  void gather_with_next(size_t unit, int direction);
   void skip_backward(size_t unit);
   void finish_forward();
   void refresh();

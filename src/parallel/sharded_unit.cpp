@@ -66,12 +66,19 @@ at::Tensor FlatParameters::view_of(size_t parameter) const {
   return whole_.narrow(0, firsts_[parameter], tensor.numel()).view(tensor.sizes());
 }
 
+void FlatParameters::start_gather() {
+  if (is_whole() || gathering_ || !ranks_) return;
+  coming_ = at::empty({size_}, own_.options());
+  gathering_ = ranks_->start_all_gather(coming_, own_, "weights");
+}
+
 void FlatParameters::gather() {
   if (is_whole()) return;
   const at::NoGradGuard no_grad;
+  start_gather();
   if (ranks_) {
-    whole_ = at::empty({size_}, own_.options());
-    ranks_->all_gather(whole_, own_, "weights");
+    ranks_->finish(*std::exchange(gathering_, nullptr));
+    whole_ = std::exchange(coming_, {});
   } else {
     whole_ = own_;
   }
@@ -158,6 +165,10 @@ bool ShardedUnit::is_whole() const {
 
 void ShardedUnit::gather() {
   for (FlatParameters& flat : flats_) flat.gather();
+}
+
+void ShardedUnit::start_gather() {
+  for (FlatParameters& flat : flats_) flat.start_gather();
 }
 
 void ShardedUnit::release() {

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "parallel/comm.h"
@@ -36,6 +37,8 @@ class FlatParameters {
   bool is_whole() const { return whole_.defined(); }
   /// Makes the parameters whole, from all ranks' shares.
   void gather();
+  /// Begins to: gather() will wait for less. The own share must not change meanwhile.
+  void start_gather();
   /// Drops the buffer, where it does not stay.
   void release();
   /// The own share was written: a buffer that is whole takes those of the other ranks.
@@ -73,6 +76,8 @@ class FlatParameters {
   int64_t turns_ = 0;  // reduce_gradients() since the gradients were dropped
   int64_t size_ = 0, own_size_ = 0, own_first_ = 0;
   at::Tensor whole_, own_, gradient_;
+  at::Tensor coming_;  // the buffer that is being gathered
+  std::shared_ptr<Comm::Gathering> gathering_;
   at::Tensor nothing_;  // what released parameters show
   std::vector<int32_t> had_gradient_;
 };
@@ -85,6 +90,7 @@ class ShardedUnit {
 
   bool is_whole() const;
   void gather();
+  void start_gather();
   void release();
   void reduce_gradients();
 

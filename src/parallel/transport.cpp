@@ -72,10 +72,23 @@ Group::~Group() = default;
 
 void Group::all_to_all(at::Tensor& out, const at::Tensor& in, std::vector<int64_t> out_counts,
                        std::vector<int64_t> in_counts, double timeout_s) {
+  start_all_to_all(out, in, std::move(out_counts), std::move(in_counts), timeout_s)->wait();
+}
+
+std::unique_ptr<Group::Exchange> Group::start_all_to_all(at::Tensor out, at::Tensor in, std::vector<int64_t> out_counts,
+                                                         std::vector<int64_t> in_counts, double timeout_s) {
+  struct Started : Exchange {
+    at::Tensor out, in;
+    c10::intrusive_ptr<c10d::Work> work;
+    void wait() override { work->wait(); }
+  };
   c10d::AllToAllOptions options;
   options.timeout = milliseconds(timeout_s);
-  at::Tensor input = in;  // c10d takes it by reference and leaves it as it is
-  impl_->gloo->alltoall_base(out, input, out_counts, in_counts, options)->wait();
+  auto started = std::make_unique<Started>();
+  started->out = std::move(out);
+  started->in = std::move(in);
+  started->work = impl_->gloo->alltoall_base(started->out, started->in, out_counts, in_counts, options);
+  return started;
 }
 
 void Group::broadcast(at::Tensor& bytes, int64_t root, double timeout_s) {

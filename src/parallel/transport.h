@@ -35,8 +35,8 @@ class Store {
   std::unique_ptr<Impl> impl_;
 };
 
-/// A group of ranks that exchange bytes over Gloo. Blocking calls, made by all ranks in one order; tensors are
-/// contiguous and on the CPU.
+/// A group of ranks that exchange bytes over Gloo. Calls, blocking where it is not said otherwise, are made by all
+/// ranks in one order; tensors are contiguous and on the CPU.
 class Group {
  public:
   struct Options {
@@ -57,6 +57,16 @@ class Group {
   void all_to_all(at::Tensor& out, const at::Tensor& in, std::vector<int64_t> out_counts,
                   std::vector<int64_t> in_counts, double timeout_s);
   void broadcast(at::Tensor& bytes, int64_t root, double timeout_s);
+
+  /// An exchange under way; it keeps the tensors.
+  class Exchange {
+   public:
+    virtual ~Exchange() = default;
+    virtual void wait() = 0;
+  };
+  /// all_to_all without waiting; further calls may be made meanwhile, in the same order on all ranks.
+  std::unique_ptr<Exchange> start_all_to_all(at::Tensor out, at::Tensor in, std::vector<int64_t> out_counts,
+                                             std::vector<int64_t> in_counts, double timeout_s);
 
  private:
   struct Impl;

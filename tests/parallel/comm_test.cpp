@@ -87,6 +87,30 @@ TEST_P(CommOf, WhatIsGatheredLiesInRankOrder) {
   }));
 }
 
+TEST_P(CommOf, OtherCallsMayBeMadeWhileSomethingIsGathered) {
+  const int64_t size = GetParam();
+  expect_none(run_ranks(size, [&](Comm& comm) {
+    constexpr int64_t kRows = 20'000;
+    const auto wanted = [&](double of_turn) {
+      return at::arange(size).repeat_interleave(kRows).to(at::kFloat) + of_turn;
+    };
+    for (int turn = 0; turn < 20; ++turn) {
+      const at::Tensor first = at::empty({size * kRows}), second = at::empty({size * kRows});
+      const auto mine = [&](double more) { return at::full({kRows}, static_cast<double>(comm.rank()) + turn + more); };
+      const auto one = comm.start_all_gather(first, mine(0.5), "one");
+      const auto other = comm.start_all_gather(second, mine(0.25), "other");
+      at::Tensor sum = at::ones({1000});
+      comm.all_reduce(sum, "between");
+      EXPECT_TRUE(sum.eq(static_cast<double>(size)).all().item<bool>());
+      comm.finish(*one);
+      EXPECT_TRUE(at::equal(first, wanted(turn + 0.5)));
+      comm.finish(*other);
+      EXPECT_TRUE(at::equal(second, wanted(turn + 0.25)));
+    }
+    EXPECT_EQ(comm.calls().totals().at("one").bytes, 20 * (size - 1) * kRows * 4);
+  }));
+}
+
 TEST_P(CommOf, PiecesOfDifferentLengthsAndNoneArrive) {
   const int64_t size = GetParam();
   expect_none(run_ranks(size, [&](Comm& comm) {
