@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Installs what build and tests need, where it is missing: Debian packages, and under .venv LibTorch (the
 # torch wheel), CMake and the Python packages of some tests. Says what it installs; a second run does nothing.
+#
+#   --optional   also what is used where it is there: Cbc (tighter bounds of `unigrpo plan` for sequences)
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -11,6 +13,7 @@ fail() { say "$*"; exit 1; }
 packages=(git g++ ninja-build ccache pkg-config python3 python3-venv
           libopencv-dev libcurl4-openssl-dev openssl libssl-dev libxxhash-dev libsentencepiece-dev
           libpcre2-dev libutf8proc-dev libtomlplusplus-dev nlohmann-json3-dev libcli11-dev libspdlog-dev libfmt-dev libgtest-dev)
+[[ ${1-} != --optional ]] || packages+=(coinor-libcbc-dev)
 
 command -v dpkg-query >/dev/null ||
   fail "this is no Debian or Ubuntu system; install by hand what these packages hold: ${packages[*]}"

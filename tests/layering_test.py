@@ -49,6 +49,7 @@ THIRD_PARTY = [
     ("tesseract/", ["reward/"], False),
     ("opencv2/", ["io/", "data/", "reward/"], False),
     ("curl/", ["io/http_client.cpp"], False),
+    ("coin/", ["planner/milp.cpp"], False),
     ("nlohmann/json_fwd.hpp", [""], True),
     ("nlohmann/", [""], False),
     ("torch/csrc/distributed/", ["parallel/transport.cpp"], False),

@@ -54,49 +54,8 @@ double group_ms(const SequenceCost& cost, const std::vector<Sequence>& sequences
   return ms;
 }
 
-double sequence_lower_bound(const SequenceCost& cost, const std::vector<Sequence>& sequences, int64_t ranks) {
-  const SequenceTable table(cost, sequences, ranks);
-  const size_t count = sequences.size();
-  double low = 0;  // the slowest of sequences alone, each at its best degree
-  for (size_t j = 0; j < count; ++j) {
-    double least = kInfinity;
-    for (size_t p = 0; p < table.degrees.size(); ++p) {
-      if (table.lengths[j] <= table.capacity(p)) least = std::min(least, table.beta + table.work[p][j]);
-    }
-    low = std::max(low, least);
-  }
-  if (low == kInfinity || count == 0) return low;
-  const auto needed = [&](double limit) {
-    double most = 0;
-    for (int step = 0; step <= 16; ++step) {
-      const double x = step / 16.0;
-      double sum = 0;
-      for (size_t j = 0; j < count; ++j) {
-        double least = kInfinity;
-        for (size_t p = 0; p < table.degrees.size(); ++p) {
-          if (table.lengths[j] > table.capacity(p) || table.beta + table.work[p][j] > limit) continue;
-          least = std::min(least, static_cast<double>(table.degrees[p]) * table.work[p][j]);
-        }
-        sum += x * least / (limit - table.beta) +
-               (1 - x) * static_cast<double>(table.lengths[j]) / static_cast<double>(table.tokens_per_rank);
-      }
-      most = std::max(most, sum);
-    }
-    return most;
-  };
-  const double all = static_cast<double>(ranks) * (1 + 1e-12);
-  if (needed(low) <= all) return low;
-  double high = low;
-  for (int round = 0; round < 60 && needed(high) > all; ++round) high *= 2;
-  for (int round = 0; round < 30; ++round) {
-    const double middle = (low + high) / 2;
-    (needed(middle) > all ? low : high) = middle;
-  }
-  return low;
-}
-
 std::optional<Assignment> assign_sequences(const SequenceCost& cost, const std::vector<Sequence>& sequences,
-                                           int64_t ranks, int64_t regroupings) {
+                                           int64_t ranks, const AssignEffort& effort) {
   check(cost, sequences, ranks);
   if (sequences.empty()) return Assignment{};
   const SequenceTable table(cost, sequences, ranks);
@@ -110,15 +69,15 @@ std::optional<Assignment> assign_sequences(const SequenceCost& cost, const std::
   }
   const double bound = sequence_lower_bound(cost, sequences, ranks);
   if (bound == kInfinity) return std::nullopt;
-  const auto bins = best_packing(table, bound, regroupings);
+  const auto bins = best_packing(table, bound, effort.regroupings);
   if (!bins) return std::nullopt;
   Assignment out = assignment_of(table, *bins);
-  out.lower_bound = bound;
+  out.lower_bound = effort.solver ? solver_lower_bound(cost, sequences, ranks, bound, out.milliseconds) : bound;
   return out;
 }
 
 std::optional<std::vector<Assignment>> assign_step(const SequenceCost& cost, const std::vector<Sequence>& sequences,
-                                                   int64_t ranks) {
+                                                   int64_t ranks, int64_t regroupings) {
   check(cost, sequences, ranks);
   std::vector<int64_t> order(sequences.size());
   std::iota(order.begin(), order.end(), 0);
@@ -126,30 +85,44 @@ std::optional<std::vector<Assignment>> assign_step(const SequenceCost& cost, con
   std::vector<int64_t> lengths;
   int64_t tokens = 0;
   for (const int64_t j : order) lengths.push_back(sequences[j].length), tokens += sequences[j].length;
-  const int64_t capacity = ranks * cost.tokens_per_rank;
-  std::optional<std::vector<Assignment>> best;
-  double best_ms = kInfinity;
-  const int64_t least = std::max<int64_t>(1, (tokens + capacity - 1) / capacity);
-  for (int64_t parts = least; parts < least + 5 && parts <= std::ssize(sequences); ++parts) {
+  int64_t widest = 0;
+  for (const auto& [degree, comm] : cost.comm_ms_per_token) widest = degree <= ranks ? degree : widest;
+  if (!lengths.empty() && lengths.front() > widest * cost.tokens_per_rank) return std::nullopt;
+  const auto cut_in = [&](int64_t parts, int64_t effort) -> std::optional<std::vector<Assignment>> {
     std::vector<Assignment> step;
-    double ms = 0;
     int64_t first = 0;
     for (const int64_t size : split_tokens(lengths, parts).sizes) {
       std::vector<Sequence> part;
       for (int64_t i = first; i < first + size; ++i) part.push_back(sequences[order[i]]);
-      auto assigned = assign_sequences(cost, part, ranks);
-      if (!assigned) break;
+      auto assigned = assign_sequences(cost, part, ranks, {.regroupings = effort, .solver = false});
+      if (!assigned) return std::nullopt;
       for (SequenceGroup& group : assigned->groups) {
         for (int64_t& j : group.sequences) j = order[first + j];
         std::ranges::sort(group.sequences);
       }
-      ms += assigned->milliseconds;
       step.push_back(std::move(*assigned));
       first += size;
     }
-    if (first == std::ssize(sequences) && ms < best_ms) best = std::move(step), best_ms = ms;
+    return step;
+  };
+  const auto total_ms = [](const std::vector<Assignment>& step) {
+    return std::accumulate(step.begin(), step.end(), 0.0,
+                           [](double ms, const Assignment& a) { return ms + a.milliseconds; });
+  };
+  // Counts are compared with little effort, the best is made again with all.
+  std::optional<std::vector<Assignment>> best;
+  int64_t best_parts = 0;
+  const int64_t capacity = ranks * cost.tokens_per_rank;
+  int64_t parts = std::max<int64_t>(1, (tokens + capacity - 1) / capacity);
+  for (int64_t tried = 0; tried < 5 && parts <= std::ssize(sequences); ++parts) {
+    auto step = cut_in(parts, regroupings / 8);
+    if (!step) continue;
+    ++tried;
+    if (!best || total_ms(*step) < total_ms(*best)) best = std::move(step), best_parts = parts;
   }
-  return best;
+  if (!best) return std::nullopt;
+  auto again = cut_in(best_parts, regroupings);
+  return again && total_ms(*again) < total_ms(*best) ? again : best;
 }
 
 }  // namespace unigrpo::planner

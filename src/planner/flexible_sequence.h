@@ -39,26 +39,34 @@ struct Assignment {
 
 double group_ms(const SequenceCost& cost, const std::vector<Sequence>& sequences, const SequenceGroup& group);
 
+/// What an assignment may take. `regroupings`: attempts to pack a few groups anew, some microseconds each; annealing
+/// takes as long. `solver`: whether a mixed program tightens the bound, where there is a solver; never the groups, so
+/// that they are the same without one.
+inline constexpr int64_t kRegroupings = 4000;
+struct AssignEffort {
+  int64_t regroupings = kRegroupings;
+  bool solver = true;
+};
+
 /// Groups of at most `ranks` ranks in sum, every sequence in exactly one, none empty, none over its memory, such that
 /// the slowest is as quick as may be found; nothing where no assignment was found. Exact up to kExactSequences
-/// sequences. A function of its input alone. `regroupings`: attempts to pack a few groups anew, some microseconds each.
-inline constexpr int64_t kRegroupings = 4000;
+/// sequences. A function of its input alone.
 std::optional<Assignment> assign_sequences(const SequenceCost& cost, const std::vector<Sequence>& sequences,
-                                           int64_t ranks, int64_t regroupings = kRegroupings);
+                                           int64_t ranks, const AssignEffort& effort = {});
 inline constexpr int64_t kExactSequences = 10;
 
-/// No assignment is quicker. By one price of time against memory: for a time T within which every sequence fits a group
-/// of some degree, the ranks needed are at least
-///
-///   max over x in [0, 1] of sum_j min_P [ x P w_jP / (T - beta) + (1 - x) s_j / tokens_per_rank ]
-///
-/// w_jP the sequence's time at degree P without beta; T is a bound where that exceeds the ranks.
+/// No assignment is quicker: T is a bound where the ranks that it takes are proven to be more than there are, by prices
+/// of time and of memory at each degree. Infinite where a sequence fits no degree.
 double sequence_lower_bound(const SequenceCost& cost, const std::vector<Sequence>& sequences, int64_t ranks);
+/// The same between `low`, a bound, and `high`, a time that is reached, with whole numbers of groups a degree; `low`
+/// without a solver.
+double solver_lower_bound(const SequenceCost& cost, const std::vector<Sequence>& sequences, int64_t ranks, double low,
+                          double high);
 
-/// A step in several micro-batches: longest first, cut into contiguous parts of the least largest token sum; five
-/// counts from the least that fits on are tried, the best total time wins. Indices are those of `sequences`.
+/// A step in several micro-batches: longest first, cut into contiguous parts of the least largest token sum; the five
+/// least counts for which assignments are found are tried, the best total time wins. Indices are those of `sequences`.
 std::optional<std::vector<Assignment>> assign_step(const SequenceCost& cost, const std::vector<Sequence>& sequences,
-                                                   int64_t ranks);
+                                                   int64_t ranks, int64_t regroupings = kRegroupings);
 
 /// Least padding of `buckets` contiguous buckets of sorted lengths, each priced at its longest member.
 int64_t least_padding(std::vector<int64_t> lengths, int64_t buckets);

@@ -179,10 +179,13 @@ class Improver {
   SequenceBins& bins_;
 };
 
+constexpr int64_t kSequencesPerRegrouping = 50;
+
 /// Packs the slowest group and a few others anew on their ranks and the idle ones, with other degrees perhaps, until
 /// that no longer helps.
 void regroup(const SequenceTable& table, SequenceBins& bins, RandomStream& random, int64_t attempts) {
-  for (int64_t attempt = 0; attempt < attempts; ++attempt) {
+  int64_t sequences = attempts * kSequencesPerRegrouping;  // wide groups that hold many make fewer attempts
+  for (int64_t attempt = 0; attempt < attempts && sequences > 0; ++attempt) {
     std::erase_if(bins, [](const SequenceBin& bin) { return bin.items.empty(); });
     std::ranges::stable_sort(bins, [](const SequenceBin& a, const SequenceBin& b) { return a.ms > b.ms; });
     int64_t ranks = table.num_ranks;
@@ -199,6 +202,7 @@ void regroup(const SequenceTable& table, SequenceBins& bins, RandomStream& rando
       for (const int64_t j : bins[at].items)
         keyed.emplace_back(-table.work.front()[j] * std::exp(0.1 * random.normal()), j);
     }
+    sequences -= std::ssize(keyed);
     std::ranges::sort(keyed);
     std::vector<int64_t> order;
     for (const auto& [key, j] : keyed) order.push_back(j);
@@ -211,7 +215,8 @@ void regroup(const SequenceTable& table, SequenceBins& bins, RandomStream& rando
   }
 }
 
-constexpr int kOrders = 6;  // longest first, and that with growing disorder
+constexpr int64_t kTrialsPerRegrouping = 300;  // which takes about as long
+constexpr int kOrders = 6;                     // longest first, and that with growing disorder
 
 }  // namespace
 
@@ -326,7 +331,8 @@ std::optional<SequenceBins> best_packing(const SequenceTable& table, double lowe
     regroup(table, bins, random, regroupings);
     Improver(table, bins).run(400);
   }
-  return *std::ranges::min_element(found, {}, slowest);
+  const SequenceBins& best = *std::ranges::min_element(found, {}, slowest);
+  return anneal_packing(table, best, random, regroupings * kTrialsPerRegrouping);
 }
 
 }  // namespace unigrpo::planner

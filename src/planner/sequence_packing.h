@@ -4,6 +4,7 @@
 #include <optional>
 #include <vector>
 
+#include "base/rng.h"
 #include "planner/flexible_sequence.h"
 
 namespace unigrpo::planner {
@@ -34,7 +35,10 @@ double slowest(const SequenceBins& bins);
 std::optional<SequenceBins> exact_packing(const SequenceTable& table);
 
 /// The best of several styles of packing and orders, each with the least limit that it manages, improved by moves,
-/// swaps and by packing a few groups anew (`regroupings` attempts). Nothing where none fits.
+/// swaps, by packing a few groups anew (`regroupings` attempts) and by annealing. Nothing where none fits.
 std::optional<SequenceBins> best_packing(const SequenceTable& table, double lower_bound, int64_t regroupings);
+
+/// A packing that is at least as quick, by annealing.
+SequenceBins anneal_packing(const SequenceTable& table, const SequenceBins& bins, RandomStream& random, int64_t trials);
 
 }  // namespace unigrpo::planner

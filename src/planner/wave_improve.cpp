@@ -6,6 +6,7 @@ namespace unigrpo::planner {
 namespace {
 
 constexpr int64_t kWindows = 100;  // that are planned anew at most
+constexpr int64_t kWindowSteps = 100'000;
 
 double real(int64_t value) { return static_cast<double>(value); }
 
@@ -124,8 +125,8 @@ class WindowRefiner {
       }
     }
     const WaveShape part(ops, s_.num_ranks);
-    std::vector<Wave> fresh =
-        exact_waves_feasible(part) ? exact_waves(part) : beam_waves(part, {.width = 7, .tries = 2, .most_lengths = 8});
+    std::optional<std::vector<Wave>> exact = exact_waves(part, kWindowSteps);
+    std::vector<Wave> fresh = exact ? std::move(*exact) : beam_waves(part, {.width = 7, .tries = 2, .most_lengths = 8});
     merge_repeats(fresh);
     Shifter(part, fresh).run();
     std::erase_if(fresh, [](const Wave& wave) { return wave.empty(); });

@@ -23,22 +23,26 @@ bool ready(const WaveShape& shape, const RemainingLayers& left, size_t m) {
 
 // ---- exact, for tiny graphs ----
 
-/// Every wave from every state, shortest paths over what is left.
+constexpr double kExactStates = 200'000;
+
+/// Every wave from every state that may still be the best, shortest paths over what is left.
 class Exact {
  public:
-  explicit Exact(const WaveShape& shape) : s_(shape) {
+  Exact(const WaveShape& shape, int64_t most_steps) : s_(shape), steps_(most_steps) {
     for (const MetaOp& op : s_.ops) {
       stride_.push_back(states_);
       states_ *= op.layers + 1;
     }
   }
 
-  std::vector<Wave> run() {
+  /// Nothing where the steps do not suffice.
+  std::optional<std::vector<Wave>> run() {
     best_.assign(states_, kInfinity);
     step_.resize(states_);
     best_[0] = 0;
     RemainingLayers left(s_.ops.size(), 0);
     for (int64_t state = 1; state < states_; ++state) {
+      if (steps_ < 0) return std::nullopt;
       int64_t rest = state;
       for (size_t m = 0; m < left.size(); ++m) {
         left[m] = rest % (s_.ops[m].layers + 1);
@@ -48,6 +52,7 @@ class Exact {
       Wave wave;
       extend(left, 0, s_.num_ranks, 0, state, wave);
     }
+    if (steps_ < 0) return std::nullopt;
     std::vector<Wave> waves;
     for (int64_t state = states_ - 1; state != 0;) {
       waves.push_back(step_[state]);
@@ -58,7 +63,7 @@ class Exact {
 
  private:
   void extend(const RemainingLayers& left, size_t m, int64_t ranks, double ms, int64_t target, Wave& wave) {
-    if (ms >= best_[state_]) return;
+    if (ms >= best_[state_] || --steps_ < 0) return;
     if (m == left.size()) {
       if (target != state_ && ms + best_[target] < best_[state_]) {
         best_[state_] = ms + best_[target];
@@ -80,7 +85,7 @@ class Exact {
   }
 
   const WaveShape& s_;
-  int64_t states_ = 1, state_ = 0;
+  int64_t steps_, states_ = 1, state_ = 0;
   std::vector<int64_t> stride_;
   std::vector<double> best_;
   std::vector<Wave> step_;
@@ -326,16 +331,12 @@ double rest_bound(const WaveShape& shape, const RemainingLayers& left) {
   return low;
 }
 
-bool exact_waves_feasible(const WaveShape& shape) {
-  double states = 1, waves = 1;
-  for (size_t m = 0; m < shape.ops.size(); ++m) {
-    states *= real(shape.ops[m].layers + 1);
-    waves *= 1 + real(shape.ops[m].layers) * real(std::ssize(shape.sizes[m])) / 2;
-  }
-  return states <= 20000 && states * waves <= 4e6;
+std::optional<std::vector<Wave>> exact_waves(const WaveShape& shape, int64_t most_steps) {
+  double states = 1;
+  for (const MetaOp& op : shape.ops) states *= real(op.layers + 1);
+  return states <= kExactStates ? Exact(shape, most_steps).run() : std::nullopt;
 }
 
-std::vector<Wave> exact_waves(const WaveShape& shape) { return Exact(shape).run(); }
 std::vector<Wave> beam_waves(const WaveShape& shape, const BeamEffort& effort) { return Beam(shape, effort).run(); }
 
 }  // namespace unigrpo::planner

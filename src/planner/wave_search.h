@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "planner/waves.h"
@@ -27,10 +28,12 @@ using RemainingLayers = std::vector<int64_t>;  // of each op
 
 /// No schedule of what is left is quicker: the longest path, and C* without any order.
 double rest_bound(const WaveShape& shape, const RemainingLayers& left);
+/// No schedule of all is quicker: longest path and ranks together, each op at the size that serves both best.
+double allotment_bound(const WaveShape& shape);
 
-/// Whether all waves of all states are few enough to look at; then the least sum of wave times.
-bool exact_waves_feasible(const WaveShape& shape);
-std::vector<Wave> exact_waves(const WaveShape& shape);
+/// The least sum of wave times, by looking at all waves of all states; nothing where that takes more than `most_steps`,
+/// some 10 ns each.
+std::optional<std::vector<Wave>> exact_waves(const WaveShape& shape, int64_t most_steps);
 
 struct BeamEffort {
   size_t width;         // states kept a wave

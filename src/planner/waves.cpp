@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -9,6 +10,8 @@
 
 namespace unigrpo::planner {
 namespace {
+
+constexpr int64_t kExactSteps = 20'000'000;
 
 double real(int64_t value) { return static_cast<double>(value); }
 
@@ -109,17 +112,23 @@ WaveSchedule schedule_waves(const std::vector<MetaOp>& ops, int64_t ranks) {
   WaveSchedule out;
   RemainingLayers all;
   for (const MetaOp& op : ops) all.push_back(op.layers);
-  out.lower_bound = rest_bound(shape, all);
+  out.lower_bound = std::max(rest_bound(shape, all), allotment_bound(shape));
   out.level_ideal = level_ideal(ops, ranks);
-  if (exact_waves_feasible(shape)) {
-    out.waves = exact_waves(shape);
+  if (auto exact = exact_waves(shape, kExactSteps)) {
+    out.waves = std::move(*exact);
     merge_repeats(out.waves);
   } else {
     const double size = real(ranks) * real(std::ssize(ops));  // of one knapsack
     const size_t width = size > 1000 ? 4 : size > 300 ? 16 : 40;
-    out.waves = beam_waves(
-        shape, {.width = width, .tries = size > 20000 ? 1 : 2, .most_lengths = size > 1000 ? size_t{10} : size_t{14}});
-    improve_waves(shape, out.waves);
+    double least = std::numeric_limits<double>::infinity();
+    // Small graphs have the time for a second beam, of other lengths and draws.
+    for (const BeamEffort& effort : {BeamEffort{width, size > 20000 ? 1 : 2, size > 1000 ? size_t{10} : size_t{14}},
+                                     BeamEffort{width, 4, size_t{8}}}) {
+      std::vector<Wave> waves = beam_waves(shape, effort);
+      improve_waves(shape, waves);
+      if (const double ms = total_ms(ops, waves); ms < least) least = ms, out.waves = std::move(waves);
+      if (size > 1000) break;
+    }
   }
   out.milliseconds = total_ms(ops, out.waves);
   return out;

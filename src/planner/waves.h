@@ -69,7 +69,7 @@ using Wave = std::vector<WavePiece>;
 struct WaveSchedule {
   std::vector<Wave> waves;
   double milliseconds = 0;
-  double lower_bound = 0;  // proven: the longest path at the best ranks, and C* of all ops without their order
+  double lower_bound = 0;  // proven: paths and ranks at once, each op of the size that serves both best
   double level_ideal = 0;  // sum of C* over levels, which is no bound
 };
 

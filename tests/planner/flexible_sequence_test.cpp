@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/rng.h"
+#include "planner/milp.h"
 
 namespace unigrpo::planner {
 namespace {
@@ -95,7 +96,11 @@ TEST(FlexibleSequence, FewSequencesAreOptimal) {
     if (!got) continue;
     EXPECT_NEAR(got->milliseconds, want, 1e-9 * want);
     EXPECT_EQ(fault_of(cost_7b(), sequences, 8, got->groups, got->milliseconds), "");
-    EXPECT_LE(sequence_lower_bound(cost_7b(), sequences, 8), want * (1 + 1e-9));
+    const double bound = sequence_lower_bound(cost_7b(), sequences, 8);
+    EXPECT_LE(bound, want * (1 + 1e-9));
+    const double tighter = solver_lower_bound(cost_7b(), sequences, 8, bound, 2 * want);
+    EXPECT_LE(tighter, want * (1 + 1e-9));
+    EXPECT_GE(tighter, bound);
   }
 }
 
@@ -104,13 +109,69 @@ TEST(FlexibleSequence, KeepsItsRulesOnRandomInstances) {
   for (int round = 0; round < 2000; ++round) {
     const auto count = static_cast<int64_t>(11 + random.below(20));
     const auto sequences = full_attention(random_lengths(random, count, random.uniform(2, 16)));
-    const auto got = assign_sequences(cost_7b(), sequences, 16, 20);
+    const auto got = assign_sequences(cost_7b(), sequences, 16, {.regroupings = 20, .solver = false});
     if (!got) continue;
     ASSERT_EQ(fault_of(cost_7b(), sequences, 16, got->groups, got->milliseconds), "") << round;
     ASSERT_LE(got->lower_bound, got->milliseconds * (1 + 1e-9)) << round;
     if (round % 8 != 0) continue;
-    const auto again = assign_sequences(cost_7b(), sequences, 16, 20);
+    const auto again = assign_sequences(cost_7b(), sequences, 16, {.regroupings = 20, .solver = false});
     for (size_t g = 0; g < got->groups.size(); ++g) ASSERT_EQ(again->groups[g].sequences, got->groups[g].sequences);
+  }
+}
+
+TEST(FlexibleSequence, StaysNearTheBoundWhereMemoryIsNearlyFull) {
+  SequenceCost cost = cost_7b();
+  cost.beta = 629.3563;
+  cost.comm_ms_per_token[32] = 0.0105;
+  cost.comm_ms_per_token[64] = 0.0064;
+  for (const uint64_t seed : {1, 2, 3, 4}) {
+    for (const double fill : {0.6, 0.9, 0.95}) {
+      RandomStream random({.seed = seed});
+      const std::vector<int64_t> lengths = random_lengths(random, 512, 5);
+      const auto tokens = std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
+      cost.tokens_per_rank = static_cast<int64_t>(static_cast<double>(tokens) / fill / 64);
+      const auto sequences = full_attention(lengths);
+      const auto got = assign_sequences(cost, sequences, 64);
+      ASSERT_TRUE(got) << seed << " " << fill;
+      EXPECT_EQ(fault_of(cost, sequences, 64, got->groups, got->milliseconds), "");
+      EXPECT_LE(got->milliseconds, (fill < 0.95 ? 1.03 : 1.06) * got->lower_bound) << seed << " " << fill;
+      if (seed > 2 || fill < 0.95) continue;
+      const auto best_known = assign_sequences(cost, sequences, 64, {.regroupings = 8 * kRegroupings, .solver = false});
+      EXPECT_LE(got->milliseconds, 1.02 * best_known->milliseconds) << seed;
+    }
+  }
+}
+
+TEST(FlexibleSequence, TheGroupsDoNotDependOnTheSolver) {
+  RandomStream random({.seed = 12});
+  const auto sequences = full_attention(random_lengths(random, 60, 4));
+  const auto with = assign_sequences(cost_7b(), sequences, 16),
+             without = assign_sequences(cost_7b(), sequences, 16, {.solver = false});
+  ASSERT_TRUE(with && without);
+  ASSERT_EQ(with->groups.size(), without->groups.size());
+  for (size_t g = 0; g < with->groups.size(); ++g) EXPECT_EQ(with->groups[g].sequences, without->groups[g].sequences);
+  EXPECT_GE(with->lower_bound, without->lower_bound);
+}
+
+TEST(FlexibleSequence, DegreesNeedNotBePowersOfTwo) {
+  RandomStream random({.seed = 13});
+  SequenceCost cost = cost_7b();
+  cost.comm_ms_per_token = {{1, 0.0}, {3, 0.007}, {5, 0.004}, {7, 0.003}};
+  for (const int64_t ranks : {5, 7, 11}) {
+    for (int round = 0; round < 5; ++round) {
+      const auto few = full_attention(random_lengths(random, 5, 20));
+      const double want = brute_force(cost, few, ranks);
+      const auto exact = assign_sequences(cost, few, ranks);
+      ASSERT_EQ(exact.has_value(), std::isfinite(want));
+      if (exact) {
+        EXPECT_NEAR(exact->milliseconds, want, 1e-9 * want);
+      }
+      const auto many = full_attention(random_lengths(random, 24, static_cast<double>(ranks) / 2));
+      const auto got = assign_sequences(cost, many, ranks);
+      if (got) {
+        EXPECT_EQ(fault_of(cost, many, ranks, got->groups, got->milliseconds), "");
+      }
+    }
   }
 }
 
