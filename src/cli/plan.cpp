@@ -20,6 +20,7 @@
 #include "planner/phases.h"
 #include "planner/plan_page.h"
 #include "planner/profile_folder.h"
+#include "planner/scalability.h"
 #include "planner/search.h"
 #include "planner/search_galvatron.h"
 #include "planner/simulate.h"
@@ -33,7 +34,7 @@ using nlohmann::json;
 struct Options {
   std::string graph, recipe, profile, cluster, json_file, galvatron, trace, html, import_file, cost = "unified", batch;
   std::vector<std::string> overrides, space;
-  int64_t top = 3, world = 0, micro_batches = 0, max_tp = 0, max_pp = 0, max_sp = 0, seq = 0;
+  int64_t top = 3, world = 0, micro_batches = 0, max_tp = 0, max_pp = 0, max_sp = 0, seq = 0, prompt_tokens = 256;
   double tflops = 400, memory_gib = 0, memory_gbps = 3000, reward_ms = 0;
   bool simulate = false, uniform = false;
 };
@@ -130,20 +131,45 @@ void print_plan(size_t rank, const JudgedPlan& judged) {
   }
 }
 
-/// The whole RL step: its rollout's modules on the same ranks, and its updates.
-void print_phases(const Options& options, const Inputs& in, const Plan& plan) {
+/// Of an optimizer step on all ranks as planned; on fewer, where several steps might run beside the rollout, by uniform
+/// plans of their own.
+std::map<int64_t, double> update_times(const Inputs& in, const SearchQuery& asked, const Plan& plan) {
+  std::map<int64_t, double> out = {{in.cluster.world(), plan.predicted.step_ms}};
+  if (in.workload.rollout.minibatches == 1) return out;
+  SearchQuery query = asked;
+  query.global_batch = plan.global_batch;
+  query.micro_batches = plan.micro_batches;
+  query.uniform = true;
+  query.top = 1;
+  for (Cluster part = in.cluster; part.world() > std::max<int64_t>(1, in.cluster.world() / 8);) {
+    (part.nodes > 1 ? part.nodes : part.gpus_per_node) /= 2;
+    try {
+      const SearchResult found = search_plans(in.model, part, query);
+      if (found.plans.empty()) break;
+      out[part.world()] = found.plans.front().plan.predicted.step_ms;
+    } catch (const BadInput&) {
+      break;  // nothing divides so few ranks
+    }
+  }
+  return out;
+}
+
+/// The whole RL step: its modules on the same ranks.
+void print_phases(const Options& options, const Inputs& in, const SearchQuery& query, const Plan& plan) {
   RolloutShape rollout = in.workload.rollout;
   rollout.tflops = options.tflops;
   rollout.memory_gbps = options.memory_gbps;
   rollout.reward_ms = options.reward_ms;
+  rollout.prompt_tokens = options.prompt_tokens;
+  rollout.update_ms = update_times(in, query, plan);
   const PhasePlan phases = plan_phases(in.shape, rollout, in.cluster);
-  const double update = plan.predicted.step_ms * static_cast<double>(in.workload.minibatches);
   fmt::print("an RL step of {} samples:", rollout.samples);
-  for (const PhasePlan::Phase& phase : phases.phases) fmt::print(" {} {:.1f} s,", phase.name, phase.alone_ms / 1000);
-  fmt::print(" update {:.1f} s; {:.2f} samples/s\n", update / 1000,
-             1000 * static_cast<double>(rollout.samples) / (phases.rollout_ms() + update));
-  if (phases.waves.waves.empty()) return;
-  if (phases.waves.milliseconds >= phases.colocated_ms) {
+  for (const PhasePlan::Phase& phase : phases.phases) {
+    fmt::print(" {} {:.1f} s{}", phase.name, phase.alone_ms / 1000, &phase == &phases.phases.back() ? "" : ",");
+  }
+  fmt::print("; {:.1f} s, {:.2f} samples/s\n", phases.step_ms() / 1000,
+             1000 * static_cast<double>(rollout.samples) / phases.step_ms());
+  if (!phases.in_waves()) {
     fmt::print("   placement: every module on all ranks, one after the other\n");
     return;
   }
@@ -216,9 +242,27 @@ int plan_unified(const Options& options, Inputs in) {
   fmt::print("{} ranks in {} nodes, {} layers of width {}, {} tokens a sample\n", in.cluster.world(), in.cluster.nodes,
              in.shape.layers, in.shape.hidden, in.workload.sample.tokens);
   for (size_t i = 0; i < best.plans.size(); ++i) print_plan(i + 1, best.plans[i]);
-  print_phases(options, in, best.plans.front().plan);
+  print_phases(options, in, query, best.plans.front().plan);
   deliver(options, in, best);
   return 0;
+}
+
+/// Says what would do: memory is doubled until a plan fits, then narrowed down.
+[[noreturn]] void refuse_memory(const LoadedProfile& profile, GalvatronQuery query) {
+  const double asked = query.memory_gib;
+  double low = asked, high = asked;
+  std::optional<GalvatronPlan> least;
+  for (int round = 0; round < 40 && (!least || high - low > 0.05); ++round) {
+    query.memory_gib = least ? (low + high) / 2 : 2 * high;
+    auto found = search_galvatron(profile.model, profile.hardware, query);
+    (found ? high : low) = query.memory_gib;
+    if (!found && !least) high = low;
+    if (found) least = std::move(found);
+  }
+  if (!least) throw BadInput("no plan fits any memory under Galvatron's model");
+  const auto stage = std::ranges::max_element(least->stage_mb) - least->stage_mb.begin();
+  throw BadInput("no plan fits {:.1f} GiB a rank under Galvatron's model: stage {} needs {:.1f} GiB of it", asked,
+                 stage, high);
 }
 
 int plan_galvatron(const Options& options) {
@@ -233,7 +277,7 @@ int plan_galvatron(const Options& options) {
   query.setting.micro_batches = options.micro_batches;
   const LoadedProfile profile = load_profile(folder, {.types = query.setting.types});
   const auto found = search_galvatron(profile.model, profile.hardware, query);
-  if (!found) throw BadInput("no plan fits {:.1f} GiB a rank under Galvatron's model", query.memory_gib);
+  if (!found) refuse_memory(profile, query);
   Plan plan;
   plan.world = query.setting.world;
   plan.global_batch = query.setting.global_batch;
@@ -301,6 +345,10 @@ int plan_graph(const Options& options) {
   const WaveSchedule schedule = schedule_waves(graph.ops, graph.ranks);
   fmt::print("{:.1f} ms in {} waves on {} ranks; no schedule is quicker than {:.1f} ms\n", schedule.milliseconds,
              schedule.waves.size(), graph.ranks, schedule.lower_bound);
+  if (graph.worst) {
+    fmt::print("times held out: at most {:.1f}% off ({} on {} ranks){}\n", 100 * graph.worst->error, graph.worst->op,
+               graph.worst->ranks, graph.worst->error > kHeldOutError ? "; profile more numbers of ranks there" : "");
+  }
   for (const Wave& wave : schedule.waves) {
     std::string text;
     for (const WavePiece& piece : wave) {
@@ -364,6 +412,9 @@ Run declare_plan(CLI::App& app) {
       ->check(CLI::PositiveNumber);
   app.add_option("--reward-ms", o->reward_ms, "Of a judge on a rank, a sample (default: judged elsewhere)")
       ->check(CLI::NonNegativeNumber);
+  app.add_option("--prompt-tokens", o->prompt_tokens, "Of a prompt, for the prefill")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t{0}, int64_t{10000000}));
   app.add_option("--memory", o->memory_gib, "GiB a rank (default: the cluster's)")->check(CLI::PositiveNumber);
   app.add_flag("--simulate", o->simulate, "Play the best plan event by event");
   add_overrides(app, o->overrides);

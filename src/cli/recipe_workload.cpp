@@ -20,7 +20,8 @@ Workload recipe_workload(const std::string& file, const std::vector<std::string>
     if (text) out.rollout.text_tokens += recipe.rollout.max_tokens;
     if (!text) out.rollout.image_tokens = side * side, out.rollout.denoise_steps += recipe.rollout.num_steps;
   }
-  out.minibatches = recipe.grpo.num_minibatches;
+  out.rollout.prompts = recipe.grpo.prompts_per_step;
+  out.rollout.minibatches = recipe.grpo.num_minibatches;
   out.batch = std::max<int64_t>(1, recipe.grpo.prompts_per_step * recipe.grpo.group_size / recipe.grpo.num_minibatches);
   if (recipe.policy.train == policy::TrainMode::lora) out.lora_rank = recipe.policy.lora.rank;
   return out;

@@ -13,9 +13,8 @@ namespace unigrpo::cli {
 struct Workload {
   std::filesystem::path model;  // folder
   planner::SampleShape sample;
-  int64_t batch = 1;        // samples of an optimizer step
-  int64_t lora_rank = 0;    // 0: all weights are trained
-  int64_t minibatches = 1;  // optimizer steps of an RL step
+  int64_t batch = 1;      // samples of an optimizer step
+  int64_t lora_rank = 0;  // 0: all weights are trained
   planner::RolloutShape rollout;
 };
 

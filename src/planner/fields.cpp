@@ -1,5 +1,6 @@
 #include "planner/fields.h"
 
+#include <charconv>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -89,6 +90,15 @@ std::vector<double> Fields::numbers(const char* key) const {
   std::vector<double> out;
   for (const json& value : list_of(at(key), where_ + ": " + key)) {
     out.push_back(number_of(value, fmt::format("{}: {}[{}]", where_, key, out.size())));
+  }
+  return out;
+}
+
+int64_t whole_number(const std::string& key, const std::string& where) {
+  int64_t out = 0;
+  const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), out);
+  if (error != std::errc() || end != key.data() + key.size() || out < 1 || out > Fields::kMany) {
+    throw BadInput("{}: {}: must be a number of ranks", where, in_quotes(key));
   }
   return out;
 }

@@ -33,4 +33,7 @@ class Fields {
   std::string where_;
 };
 
+/// A key that is a number of ranks or a degree. Throws BadInput `where: 'key': ...`.
+int64_t whole_number(const std::string& key, const std::string& where);
+
 }  // namespace unigrpo::planner

@@ -63,6 +63,8 @@ void refuse(const Fields& in, const char* key, int64_t allowed, const char* what
 }  // namespace
 
 json galvatron_config(const Plan& plan, int default_zero) {
+  if (plan.flexible_sp) throw BadInput("flexible_sp: groups by lengths cannot be said in Galvatron's form");
+  if (!plan.waves.empty()) throw BadInput("waves: modules that share ranks cannot be said in Galvatron's form");
   for (size_t i = 0; i < plan.layers.size(); ++i) {
     const Strategy& s = plan.layers[i];
     if (s.zero != 3 && s.shard_ranks() > 1 && s.dp > 1 && s.zero != default_zero) {

@@ -1,12 +1,12 @@
 #include "planner/graph_file.h"
 
-#include <charconv>
 #include <map>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "base/text.h"
 #include "planner/fields.h"
+#include "planner/scalability.h"
 
 namespace unigrpo::planner {
 namespace {
@@ -19,16 +19,22 @@ std::map<int64_t, double> read_times(const json& object, const std::string& wher
   const Fields in(object, where);
   std::map<int64_t, double> out;
   for (const auto& [key, value] : object.items()) {
-    int64_t ranks = 0;
-    const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), ranks);
-    if (error != std::errc() || end != key.data() + key.size() || ranks < 1 || ranks > Fields::kMany) {
-      throw BadInput("{}: {}: must be a number of ranks", where, in_quotes(key));
-    }
+    const int64_t ranks = whole_number(key, where);
     const double ms = in.number(key.c_str());
     if (ms == 0) throw BadInput("{}: {}: must be above 0", where, key);
     out[ranks] = ms;
   }
+  if (out.empty()) throw BadInput("{}: must hold at least one time", where);
   return out;
+}
+
+/// Fills in what lies between profiled times.
+void fill_times(const Fields& in, int64_t ranks, MetaOp& op, std::optional<ModuleGraph::HeldOut>& worst) {
+  if (!in.has("batch")) return;
+  const int64_t batch = in.integer("batch", 1), multiple = in.has("multiple") ? in.integer("multiple", 1) : 1;
+  const auto held_out = Scalability(op.ms).worst_held_out();
+  if (held_out && (!worst || held_out->error > worst->error)) worst = {op.name, held_out->ranks, held_out->error};
+  op.ms = all_times(op.ms, batch, multiple, ranks);
 }
 
 }  // namespace
@@ -44,7 +50,7 @@ ModuleGraph graph_from_json(const json& object, const std::string& where) {
   std::map<std::string, size_t> index;
   for (const json& one : list) {
     const Fields op(one, fmt::format("{}: meta_ops[{}]", where, out.ops.size()));
-    op.only({"name", "layers", "times", "deps"});
+    op.only({"name", "layers", "times", "deps", "batch", "multiple"});
     const std::string name = op.text("name");
     if (!index.emplace(name, out.ops.size()).second)
       throw BadInput("{}: name: {} stands twice", op.where(), in_quotes(name));
@@ -52,6 +58,7 @@ ModuleGraph graph_from_json(const json& object, const std::string& where) {
                        .layers = op.integer("layers", 1, 100'000),
                        .ms = read_times(op.at("times"), op.where() + ": times"),
                        .deps = {}});
+    fill_times(op, out.ranks, out.ops.back(), out.worst);
   }
   for (size_t m = 0; m < out.ops.size(); ++m) {
     if (!list[m].contains("deps")) continue;

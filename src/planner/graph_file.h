@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -10,10 +11,17 @@
 namespace unigrpo::planner {
 
 /// Modules that share ranks: {"ranks", "meta_ops": [{"name", "layers", "times": {"ranks": ms a layer}, "deps":
-/// [names]}]}.
+/// [names], "batch"?, "multiple"?}]}. With a batch, times between the given ones are filled in (scalability.h).
 struct ModuleGraph {
   int64_t ranks = 1;
   std::vector<MetaOp> ops;
+  /// The worst time of those held out, and whose it is; nothing where no module has a batch and three times.
+  struct HeldOut {
+    std::string op;
+    int64_t ranks = 0;
+    double error = 0;
+  };
+  std::optional<HeldOut> worst = {};
 };
 
 /// Throws BadInput `where: ...` for an unknown key, a time that is not above 0, a name that stands twice or is needed

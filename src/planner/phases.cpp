@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <limits>
 
 namespace unigrpo::planner {
 namespace {
@@ -21,44 +22,78 @@ double active_parameters(const ModelShape& m) {
          real(m.hidden) * real(m.vocab);
 }
 
+/// Optimizer step u needs the chunks that hold its samples, and step u - 1.
+void add_updates(const RolloutShape& rollout, int64_t ranks, const std::vector<size_t>& ends, PhasePlan& plan) {
+  double least = std::numeric_limits<double>::infinity();
+  for (const auto& [n, ms] : rollout.update_ms) least = n <= ranks ? std::min(least, ms) : least;
+  plan.phases.push_back({"update", least * real(rollout.minibatches)});
+  plan.colocated_ms += plan.phases.back().alone_ms;
+  for (int64_t u = 0; u < rollout.minibatches; ++u) {
+    MetaOp op{.name = fmt::format("update {}", u), .layers = 1, .ms = rollout.update_ms, .deps = {}};
+    const auto chunks = std::ssize(ends);
+    const int64_t first = u * chunks / rollout.minibatches,
+                  last = ((u + 1) * chunks + rollout.minibatches - 1) / rollout.minibatches;
+    for (int64_t c = first; c < last; ++c) op.deps.push_back(ends[static_cast<size_t>(c)]);
+    if (u > 0) op.deps.push_back(plan.ops.size() - 1);
+    plan.ops.push_back(std::move(op));
+  }
+}
+
 }  // namespace
 
 // A module of `samples` on n ranks, b = ceil(samples / n) of them a rank:
 //
-//   decode   tokens * max(weights / memory bandwidth, 2 parameters b / products)      a step reads every weight once
+//   prefill  2 parameters tokens / products                   of each prompt
+//   decode   tokens * max(weights / memory bandwidth, 2 parameters b / products)      a token reads every weight once
 //   denoise  steps * b * 2 parameters tokens / products
 //   reward   b * reward_ms
 PhasePlan plan_phases(const ModelShape& shape, const RolloutShape& rollout, const Cluster& cluster) {
   const double parameters = active_parameters(shape);
   const double read_ms = parameters * (rollout.half ? 2 : 4) / (rollout.memory_gbps * 1e6);
   const auto products_ms = [&](double tokens) { return 2 * parameters * tokens / (rollout.tflops * 1e9); };
-  const auto decode = [&](double b) { return real(rollout.text_tokens) * std::max(read_ms, products_ms(b)); };
-  const auto denoise = [&](double b) {
-    return real(rollout.denoise_steps) * b * products_ms(real(rollout.image_tokens));
-  };
-  const auto reward = [&](double b) { return b * rollout.reward_ms; };
+  using Time = std::function<double(int64_t, int64_t)>;  // of how many samples on how many ranks
+  const auto share = [](int64_t samples, int64_t n) { return std::ceil(real(samples) / real(n)); };
+  const int64_t group = std::max<int64_t>(1, rollout.samples / std::max<int64_t>(1, rollout.prompts));
+  std::vector<std::pair<const char*, Time>> modules;
+  if (rollout.prompt_tokens > 0) {
+    modules.emplace_back("prefill", [&](int64_t samples, int64_t n) {
+      return share((samples + group - 1) / group, n) * products_ms(real(rollout.prompt_tokens));
+    });
+  }
+  if (rollout.text_tokens > 0) {
+    modules.emplace_back("decode", [&](int64_t samples, int64_t n) {
+      return real(rollout.text_tokens) * std::max(read_ms, products_ms(share(samples, n)));
+    });
+  }
+  if (rollout.image_tokens > 0 && rollout.denoise_steps > 0) {
+    modules.emplace_back("denoise", [&](int64_t samples, int64_t n) {
+      return real(rollout.denoise_steps) * share(samples, n) * products_ms(real(rollout.image_tokens));
+    });
+  }
+  if (rollout.reward_ms > 0) {
+    modules.emplace_back("reward", [&](int64_t samples, int64_t n) { return share(samples, n) * rollout.reward_ms; });
+  }
 
   PhasePlan out;
   const int64_t ranks = cluster.world();
-  std::vector<std::pair<const char*, std::function<double(double)>>> modules;
-  if (rollout.text_tokens > 0) modules.emplace_back("decode", decode);
-  if (rollout.image_tokens > 0 && rollout.denoise_steps > 0) modules.emplace_back("denoise", denoise);
-  if (rollout.reward_ms > 0) modules.emplace_back("reward", reward);
-  const auto share = [](int64_t samples, int64_t n) { return std::ceil(real(samples) / real(n)); };
   for (const auto& [name, ms] : modules) {
-    out.phases.push_back({name, ms(share(rollout.samples, ranks))});
+    out.phases.push_back({name, ms(rollout.samples, ranks)});
     out.colocated_ms += out.phases.back().alone_ms;
   }
-  const int64_t chunk = (rollout.samples + kChunks - 1) / kChunks;
-  for (int64_t c = 0; c < kChunks; ++c) {
+  const int64_t chunks = std::min(kChunks, std::max<int64_t>(1, rollout.samples));
+  std::vector<size_t> ends;  // the last module of each chunk
+  for (int64_t c = 0; c < chunks; ++c) {
+    const int64_t samples = rollout.samples * (c + 1) / chunks - rollout.samples * c / chunks;
     for (size_t m = 0; m < modules.size(); ++m) {
       MetaOp op{.name = fmt::format("{} {}", modules[m].first, c), .layers = 1, .ms = {}, .deps = {}};
-      for (int64_t n = 1; n <= ranks; n *= 2) op.ms[n] = modules[m].second(share(chunk, n));
-      if (ranks > 1) op.ms[ranks] = modules[m].second(share(chunk, ranks));
+      for (int64_t n = 1; n <= ranks; n *= 2) op.ms[n] = modules[m].second(samples, n);
+      op.ms[ranks] = modules[m].second(samples, ranks);
       if (m > 0) op.deps.push_back(out.ops.size() - 1);
       out.ops.push_back(std::move(op));
     }
+    if (!modules.empty()) ends.push_back(out.ops.size() - 1);
   }
+  if (!rollout.update_ms.empty()) add_updates(rollout, ranks, ends, out);
   if (!out.ops.empty()) out.waves = schedule_waves(out.ops, ranks);
   return out;
 }

@@ -1,6 +1,7 @@
 #pragma once
 
-#include <algorithm>
+#include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -10,32 +11,40 @@
 
 namespace unigrpo::planner {
 
-/// What an RL step makes before its update, and what a rank's device reaches.
+/// An RL step, and what a rank's device reaches.
 struct RolloutShape {
-  int64_t samples = 0;       // of a step
-  int64_t text_tokens = 0;   // a sample, decoded one by one
-  int64_t image_tokens = 0;  // of a latent; 0: no image
+  int64_t samples = 0;        // of a step
+  int64_t prompts = 0;        // of a step, each read once
+  int64_t prompt_tokens = 0;  // of a prompt; 0: not counted
+  int64_t text_tokens = 0;    // a sample, decoded one by one
+  int64_t image_tokens = 0;   // of a latent; 0: no image
   int64_t denoise_steps = 0;
-  double reward_ms = 0;       // of a judge on one rank, a sample; 0: judged elsewhere
-  double tflops = 400;        // that products reach
-  double memory_gbps = 3000;  // that reading weights reaches
+  double reward_ms = 0;                      // of a judge on one rank, a sample; 0: judged elsewhere
+  int64_t minibatches = 1;                   // optimizer steps, over disjoint groups in their order
+  std::map<int64_t, double> update_ms = {};  // of one optimizer step, by ranks; empty: not counted
+  double tflops = 400;                       // that products reach
+  double memory_gbps = 3000;                 // that reading weights reaches
   bool half = true;
 };
 
-/// The step's modules (decode, denoise, reward, in chunks that follow each other) as one graph on the cluster's ranks:
-/// waves put chunks of different modules next to each other on disjoint ranks where that pays.
+/// The step's modules (prefill, decode, denoise, reward, update) as one graph on the cluster's ranks. Samples come in
+/// chunks that follow each other through the modules; an optimizer step needs the rewards of its own groups and the
+/// step before. Waves put different modules next to each other on disjoint ranks where that pays; a rollout beside an
+/// update goes on with the weights that it began with.
 struct PhasePlan {
   struct Phase {
     std::string name;
     double alone_ms = 0;  // on all ranks, nothing beside it
   };
   std::vector<Phase> phases;
-  double colocated_ms = 0;  // one module after the other, each on all ranks
+  double colocated_ms = 0;  // one module after the other, each on its best number of ranks
   WaveSchedule waves;
   std::vector<MetaOp> ops;
-  double rollout_ms() const { return std::min(colocated_ms, waves.milliseconds); }
+  bool in_waves() const { return waves.milliseconds < colocated_ms * (1 - 1e-9) && !waves.waves.empty(); }
+  double step_ms() const { return in_waves() ? waves.milliseconds : colocated_ms; }
 };
 
+/// Throws BadInput where an update has no time at any number of ranks of the cluster.
 PhasePlan plan_phases(const ModelShape& shape, const RolloutShape& rollout, const Cluster& cluster);
 
 }  // namespace unigrpo::planner

@@ -15,6 +15,7 @@ namespace {
 using nlohmann::json;
 
 constexpr int64_t kMaxLayers = 10'000;
+constexpr size_t kMaxWaves = 100'000;
 
 Strategy read_layer(const Fields& in) {
   return {.pp = in.integer("pp", 1),
@@ -23,6 +24,61 @@ Strategy read_layer(const Fields& in) {
           .dp = in.integer("dp", 1),
           .zero = static_cast<int>(in.integer("zero", 0, 3)),
           .recompute = in.boolean("recompute")};
+}
+
+SequenceCost read_flexible(const Fields& in) {
+  in.only({"alpha1", "alpha2", "beta", "comm_ms_per_token", "tokens_per_rank"});
+  SequenceCost out{.alpha1 = in.number("alpha1"),
+                   .alpha2 = in.number("alpha2"),
+                   .beta = in.number("beta"),
+                   .comm_ms_per_token = {},
+                   .tokens_per_rank = in.integer("tokens_per_rank", 1, int64_t{1} << 40)};
+  const Fields prices(in.at("comm_ms_per_token"), in.where() + ": comm_ms_per_token");
+  for (const auto& [key, value] : in.at("comm_ms_per_token").items()) {
+    out.comm_ms_per_token[whole_number(key, prices.where())] = prices.number(key.c_str());
+  }
+  if (out.comm_ms_per_token.empty()) throw BadInput("{}: must hold at least one degree", prices.where());
+  return out;
+}
+
+json flexible_to_json(const SequenceCost& cost) {
+  json prices = json::object();
+  for (const auto& [degree, ms] : cost.comm_ms_per_token) prices[std::to_string(degree)] = ms;
+  return {{"alpha1", cost.alpha1},
+          {"alpha2", cost.alpha2},
+          {"beta", cost.beta},
+          {"comm_ms_per_token", std::move(prices)},
+          {"tokens_per_rank", cost.tokens_per_rank}};
+}
+
+std::vector<std::vector<Plan::Piece>> read_waves(const json& list, int64_t world, const std::string& where) {
+  std::vector<std::vector<Plan::Piece>> out;
+  if (!list.is_array() || list.size() > kMaxWaves) throw BadInput("{}: must be a list of waves", where);
+  for (const json& wave : list) {
+    const std::string place = fmt::format("{}[{}]", where, out.size());
+    if (!wave.is_array() || wave.empty()) throw BadInput("{}: must be a list of pieces", place);
+    auto& pieces = out.emplace_back();
+    int64_t devices = 0;
+    for (const json& one : wave) {
+      const Fields in(one, fmt::format("{}[{}]", place, pieces.size()));
+      in.only({"op", "layers", "devices"});
+      pieces.push_back({in.text("op"), in.integer("layers", 1), in.integer("devices", 1, world)});
+      devices += pieces.back().devices;
+    }
+    if (devices > world) throw BadInput("{}: {} devices where the world is {}", place, devices, world);
+  }
+  return out;
+}
+
+json waves_json(const std::vector<std::vector<Plan::Piece>>& waves) {
+  json out = json::array();
+  for (const auto& wave : waves) {
+    json& pieces = out.emplace_back(json::array());
+    for (const Plan::Piece& piece : wave) {
+      pieces.push_back({{"op", piece.op}, {"layers", piece.layers}, {"devices", piece.devices}});
+    }
+  }
+  return out;
 }
 
 }  // namespace
@@ -50,19 +106,22 @@ json plan_to_json(const Plan& plan) {
     layers.push_back(std::move(layer));
     i = end;
   }
-  return {{"format", "unigrpo-plan/1"},
-          {"world", plan.world},
-          {"global_batch", plan.global_batch},
-          {"micro_batches", plan.micro_batches},
-          {"schedule", std::string(enum_name(plan.schedule))},
-          {"partition", plan.partition},
-          {"embed", {{"tp", plan.embed.tp}, {"sp", plan.embed.sp}, {"zero", plan.embed.zero}}},
-          {"layers", std::move(layers)},
-          {"predicted",
-           {{"step_ms", plan.predicted.step_ms},
-            {"memory_mb", plan.predicted.memory_mb},
-            {"exposed_communication_ms", plan.predicted.exposed_communication_ms}}},
-          {"profile_hash", plan.profile_hash}};
+  json out = {{"format", "unigrpo-plan/1"},
+              {"world", plan.world},
+              {"global_batch", plan.global_batch},
+              {"micro_batches", plan.micro_batches},
+              {"schedule", std::string(enum_name(plan.schedule))},
+              {"partition", plan.partition},
+              {"embed", {{"tp", plan.embed.tp}, {"sp", plan.embed.sp}, {"zero", plan.embed.zero}}},
+              {"layers", std::move(layers)},
+              {"predicted",
+               {{"step_ms", plan.predicted.step_ms},
+                {"memory_mb", plan.predicted.memory_mb},
+                {"exposed_communication_ms", plan.predicted.exposed_communication_ms}}},
+              {"profile_hash", plan.profile_hash}};
+  if (plan.flexible_sp) out["flexible_sp"] = flexible_to_json(*plan.flexible_sp);
+  if (!plan.waves.empty()) out["waves"] = waves_json(plan.waves);
+  return out;
 }
 
 std::string layers_text(const Plan& plan) {
@@ -109,6 +168,8 @@ Plan plan_from_json(const json& object, const std::string& where) {
     }
     plan.layers.insert(plan.layers.end(), repeat, read_layer(layer));
   }
+  if (in.has("flexible_sp")) plan.flexible_sp = read_flexible({in.at("flexible_sp"), where + ": flexible_sp"});
+  if (in.has("waves")) plan.waves = read_waves(in.at("waves"), plan.world, where + ": waves");
   if (in.has("predicted")) {
     const Fields predicted(in.at("predicted"), where + ": predicted");
     predicted.only({"step_ms", "memory_mb", "exposed_communication_ms"});

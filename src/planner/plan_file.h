@@ -3,9 +3,11 @@
 #include <cstdint>
 #include <filesystem>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "planner/flexible_sequence.h"
 #include "planner/pipeline.h"
 #include "planner/strategy.h"
 
@@ -26,6 +28,12 @@ struct Plan {
   std::vector<int64_t> partition = {};  // layers a stage
   Embed embed = {};
   std::vector<Strategy> layers = {};
+  std::optional<SequenceCost> flexible_sp = {};  // by which a step's lengths are grouped
+  struct Piece {
+    std::string op;
+    int64_t layers = 1, devices = 1;
+  };
+  std::vector<std::vector<Piece>> waves = {};  // of modules that share the ranks
   Predicted predicted = {};
   std::string profile_hash = {};
 };

@@ -192,7 +192,7 @@ class Beam {
                  double length) {
     const auto width = static_cast<size_t>(s_.num_ranks) + 1;
     std::vector<double> best(width, 0), next;
-    std::vector<std::vector<int8_t>> taken(wish.size(), std::vector<int8_t>(width, -1));
+    std::vector<std::vector<int32_t>> taken(wish.size(), std::vector<int32_t>(width, -1));
     for (size_t i = 0; i < wish.size(); ++i) {
       const auto& sizes = s_.sizes[wish[i].op];
       next = best;
@@ -203,7 +203,7 @@ class Beam {
         const auto n = static_cast<size_t>(sizes[at].ranks);
         for (size_t c = n; c < width; ++c) {
           if (best[c - n] + value > next[c] + 1e-12)
-            next[c] = best[c - n] + value, taken[i][c] = static_cast<int8_t>(at);
+            next[c] = best[c - n] + value, taken[i][c] = static_cast<int32_t>(at);
         }
         if (layers == left[wish[i].op]) break;  // more ranks would do no more
       }

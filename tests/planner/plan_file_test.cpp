@@ -50,6 +50,34 @@ TEST(PlanFile, ComesBackAsItWas) {
   EXPECT_EQ(plan_to_json(plan).dump(), written.dump());
 }
 
+TEST(PlanFile, HoldsGroupsByLengthsAndWaves) {
+  Plan plan = sample_plan();
+  plan.flexible_sp = SequenceCost{
+      .alpha1 = 1e-6, .alpha2 = 0.2, .beta = 60, .comm_ms_per_token = {{1, 0.0}, {8, 0.01}}, .tokens_per_rank = 6450};
+  plan.waves = {{{"vit", 3, 8}, {"text", 2, 8}}, {{"lm", 12, 16}}};
+  const json written = plan_to_json(plan);
+  const Plan again = plan_from_json(written, "plan.json");
+  EXPECT_EQ(plan_to_json(again).dump(), written.dump());
+  EXPECT_EQ(again.flexible_sp->comm_ms_per_token, plan.flexible_sp->comm_ms_per_token);
+  EXPECT_EQ(again.waves[1][0].op, "lm");
+  const auto with = [&](const char* pointer, const json& value) {
+    json changed = written;
+    changed[json::json_pointer(pointer)] = value;
+    return refusal(changed);
+  };
+  EXPECT_EQ(with("/flexible_sp/beta", -1),
+            "plan.json: flexible_sp: beta: must be a finite number of at least 0, got '-1'");
+  EXPECT_EQ(with("/flexible_sp/comm_ms_per_token/x", 1),
+            "plan.json: flexible_sp: comm_ms_per_token: 'x': must be a number of ranks");
+  EXPECT_EQ(with("/waves/0/1/devices", 9), "plan.json: waves[0]: 17 devices where the world is 16");
+  EXPECT_EQ(with("/waves/1/0/layers", 0),
+            "plan.json: waves[1][0]: layers: must be a whole number from 1 to 16777216, got '0'");
+  EXPECT_EQ(with("/waves/1", json::object()), "plan.json: waves[1]: must be a list of pieces");
+  EXPECT_THROW(galvatron_config(plan, 2), BadInput);
+  plan.flexible_sp.reset();
+  EXPECT_THROW(galvatron_config(plan, 2), BadInput);
+}
+
 TEST(PlanFile, NamesWhatIsWrong) {
   const auto with = [](const char* pointer, const json& value) {
     json plan = plan_to_json(sample_plan());
@@ -75,7 +103,10 @@ TEST(PlanFile, NamesWhatIsWrong) {
 
 TEST(PlanFile, DamagedFilesAreRefusedOrRead) {
   RandomStream random({.seed = 70});
-  const std::string good = plan_to_json(sample_plan()).dump();
+  Plan whole = sample_plan();
+  whole.flexible_sp = SequenceCost{.comm_ms_per_token = {{1, 0.0}}, .tokens_per_rank = 100};
+  whole.waves = {{{"vit", 3, 8}}};
+  const std::string good = plan_to_json(whole).dump();
   for (int round = 0; round < 4000; ++round) {
     try {
       plan_from_json(io::parse_json(testing::mutate(good, random), "f"), "f");
