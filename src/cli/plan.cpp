@@ -185,7 +185,7 @@ void print_phases(const Options& options, const Inputs& in, const SearchQuery& q
 }
 
 /// Simulates, and writes what the options ask for.
-void deliver(const Options& options, const Inputs& in, const SearchResult& result) {
+void deliver(const Options& options, const Inputs& in, SearchQuery query, const SearchResult& result) {
   const JudgedPlan& best = result.plans.front();
   if (options.simulate || !options.trace.empty() || !options.html.empty()) {
     const Simulation simulation = simulate_plan(in.model, in.cluster, {}, best.plan);
@@ -201,7 +201,10 @@ void deliver(const Options& options, const Inputs& in, const SearchResult& resul
       io::write_file_atomic(options.trace, std::string_view(chrome_trace(simulation).dump() + "\n"));
     if (!options.html.empty()) {
       const std::string title = std::filesystem::path(options.recipe).stem().string();
-      io::write_file_atomic(options.html, std::string_view(plan_page(title, in.cluster, result, simulation)));
+      query.global_batch = best.plan.global_batch;
+      query.micro_batches = best.plan.micro_batches;
+      const std::vector<JudgedPlan> uniform = uniform_plans(in.model, in.cluster, query);
+      io::write_file_atomic(options.html, std::string_view(plan_page(title, in.cluster, result, uniform, simulation)));
     }
   }
   if (!options.galvatron.empty()) {
@@ -243,7 +246,7 @@ int plan_unified(const Options& options, Inputs in) {
              in.shape.layers, in.shape.hidden, in.workload.sample.tokens);
   for (size_t i = 0; i < best.plans.size(); ++i) print_plan(i + 1, best.plans[i]);
   print_phases(options, in, query, best.plans.front().plan);
-  deliver(options, in, best);
+  deliver(options, in, query, best);
   return 0;
 }
 

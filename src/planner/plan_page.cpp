@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <string_view>
 
@@ -16,8 +17,30 @@ using nlohmann::json;
 
 constexpr size_t kMaxEvents = 20'000;  // of the time line; more would be thinner than a pixel
 
+json memory_json(const MemoryView& memory) {
+  return {memory.weights, memory.gradients, memory.moments, memory.activations, memory.buffers};
+}
+
+/// What one strategy for all layers takes: its degrees, step, and memory of the fullest stage.
+json uniform_json(const std::vector<JudgedPlan>& uniform) {
+  json out = json::array();
+  for (const JudgedPlan& judged : uniform) {
+    const Strategy& s = judged.plan.layers.front();
+    const auto fullest =
+        std::ranges::max_element(judged.stages, {}, [](const StageView& stage) { return stage.memory.total(); });
+    out.push_back({{"pp", s.pp},
+                   {"split", s.split() == 1 ? "1" : fmt::format("{} {}", s.sp > 1 ? "sp" : "tp", s.split())},
+                   {"zero", s.zero},
+                   {"recompute", s.recompute},
+                   {"step_ms", judged.plan.predicted.step_ms},
+                   {"stage", fullest - judged.stages.begin()},
+                   {"memory", memory_json(fullest->memory)}});
+  }
+  return out;
+}
+
 json page_data(const std::string& title, const Cluster& cluster, const SearchResult& result,
-               const Simulation& simulation) {
+               const std::vector<JudgedPlan>& uniform, const Simulation& simulation) {
   json plans = json::array(), stages = json::array(), events = json::array();
   for (const JudgedPlan& judged : result.plans) {
     plans.push_back({{"layers", layers_text(judged.plan)},
@@ -29,16 +52,11 @@ json page_data(const std::string& title, const Cluster& cluster, const SearchRes
                      {"reason", judged.reason}});
   }
   for (const StageView& stage : result.plans.front().stages) {
-    const MemoryView& memory = stage.memory;
     stages.push_back({{"compute", stage.compute},
                       {"exchange", stage.exchange},
                       {"exposed", stage.exposed},
                       {"bubble", stage.bubble},
-                      {"weights", memory.weights},
-                      {"gradients", memory.gradients},
-                      {"moments", memory.moments},
-                      {"activations", memory.activations},
-                      {"buffers", memory.buffers}});
+                      {"memory", memory_json(stage.memory)}});
   }
   for (const SimulatedEvent& event : simulation.events) {
     if (events.size() == kMaxEvents) break;
@@ -54,13 +72,14 @@ json page_data(const std::string& title, const Cluster& cluster, const SearchRes
           {"simulated_ms", simulation.step_ms},
           {"plans", std::move(plans)},
           {"stages", std::move(stages)},
+          {"uniform", uniform_json(uniform)},
           {"events", std::move(events)}};
 }
 
 }  // namespace
 
 std::string plan_page(const std::string& title, const Cluster& cluster, const SearchResult& result,
-                      const Simulation& simulation) {
+                      const std::vector<JudgedPlan>& uniform, const Simulation& simulation) {
   constexpr std::string_view kPlaceholder = "@DATA@";
   const std::string_view page = unigrpo_plan_template;
   const size_t place = page.find(kPlaceholder);
@@ -68,7 +87,7 @@ std::string plan_page(const std::string& title, const Cluster& cluster, const Se
   std::string out(page.substr(0, place));
   // No "<", so that no text in it can close the script element.
   for (const char c :
-       page_data(title, cluster, result, simulation).dump(-1, ' ', false, json::error_handler_t::replace)) {
+       page_data(title, cluster, result, uniform, simulation).dump(-1, ' ', false, json::error_handler_t::replace)) {
     if (c == '<') {
       out += "\\u003c";
     } else {

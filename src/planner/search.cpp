@@ -12,6 +12,7 @@ namespace unigrpo::planner {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr int64_t kMostUniformStages = 16;
 constexpr double kUnit = 1024;  // the choice counts whole MB; GiB only in messages
 
 std::vector<int64_t> types_of(const PlannedModel& model) {
@@ -55,6 +56,24 @@ class Searcher {
         types_(types_of(model)),
         budget_(whole_mb((query.memory_gib > 0 ? query.memory_gib : cluster.memory_gib) * kUnit) - 1) {
     result_.least_mb = kInfinity;
+  }
+
+  std::vector<JudgedPlan> uniform() const {
+    std::vector<JudgedPlan> out;
+    const auto layers = std::ssize(types_);
+    for (int64_t pp = 1; pp <= std::min({layers, cluster_.world(), kMostUniformStages}); ++pp) {
+      if (cluster_.world() % pp != 0) continue;
+      for (const Strategy& s : list_of(pp, query_.micro_batches)) {
+        Plan plan{.world = cluster_.world(),
+                  .global_batch = query_.global_batch,
+                  .micro_batches = query_.micro_batches,
+                  .partition = even_partition(layers, pp),
+                  .embed = {s.tp, s.sp, s.zero}};
+        plan.layers.assign(types_.size(), s);
+        out.push_back(judge_plan(model_, cluster_, query_.repairs, plan));
+      }
+    }
+    return out;
   }
 
   SearchResult run() {
@@ -355,6 +374,10 @@ JudgedPlan judge_plan(const PlannedModel& model, const Cluster& cluster, const R
   out.plan.predicted.step_ms = step;
   out.plan.predicted.exposed_communication_ms = exposed;
   return out;
+}
+
+std::vector<JudgedPlan> uniform_plans(const PlannedModel& model, const Cluster& cluster, const SearchQuery& query) {
+  return Searcher(model, cluster, query).uniform();
 }
 
 SearchResult search_plans(const PlannedModel& model, const Cluster& cluster, const SearchQuery& query) {

@@ -46,6 +46,10 @@ struct SearchResult {
 /// BadInput where no strategy divides the world.
 SearchResult search_plans(const PlannedModel& model, const Cluster& cluster, const SearchQuery& query);
 
+/// Every plan of one strategy for all layers at `query.micro_batches`, whatever memory it takes; in the order of their
+/// strategies.
+std::vector<JudgedPlan> uniform_plans(const PlannedModel& model, const Cluster& cluster, const SearchQuery& query);
+
 /// Step, memory and shares of a plan under model U; fills `predicted`.
 JudgedPlan judge_plan(const PlannedModel& model, const Cluster& cluster, const Repairs& repairs, const Plan& plan);
 
