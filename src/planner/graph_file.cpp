@@ -30,8 +30,9 @@ std::map<int64_t, double> read_times(const json& object, const std::string& wher
 
 /// Fills in what lies between profiled times.
 void fill_times(const Fields& in, int64_t ranks, MetaOp& op, std::optional<ModuleGraph::HeldOut>& worst) {
+  const int64_t multiple = in.has("multiple") ? in.integer("multiple", 1) : 1;
   if (!in.has("batch")) return;
-  const int64_t batch = in.integer("batch", 1), multiple = in.has("multiple") ? in.integer("multiple", 1) : 1;
+  const int64_t batch = in.integer("batch", 1);
   const auto held_out = Scalability(op.ms).worst_held_out();
   if (held_out && (!worst || held_out->error > worst->error)) worst = {op.name, held_out->ranks, held_out->error};
   op.ms = all_times(op.ms, batch, multiple, ranks);

@@ -104,6 +104,23 @@ TEST(Profile, DamagedFilesAreRefusedOrRead) {
   }
 }
 
+TEST(Profile, DamagedHardwareFilesAreRefusedOrRead) {
+  RandomStream random({.seed = 74});
+  const json& a = published();
+  const std::string good[] = {a["allreduce_bandwidth"].dump(), a["p2p_bandwidth"].dump(),
+                              a["overlap_coefficient"].dump(), a["sp_time"].dump()};
+  for (int round = 0; round < 2000; ++round) {
+    json files[4];
+    const uint64_t damaged = random.below(4);
+    try {
+      for (size_t i = 0; i < 4; ++i)
+        files[i] = io::parse_json(i == damaged ? testing::mutate(good[i], random) : good[i], "f");
+      read_hardware_profile({files[0], "a"}, {files[1], "p"}, {files[2], "o"}, {files[3], "s"});
+    } catch (const BadInput&) {
+    }
+  }
+}
+
 TEST(ProfileFolder, WhatIsWrittenIsRead) {
   const testing::TempFolder folder;
   const ModelShape shape{
