@@ -12,7 +12,8 @@ fail() { say "$*"; exit 1; }
 # ---- Debian packages
 packages=(git g++ ninja-build ccache pkg-config python3 python3-venv
           libopencv-dev libcurl4-openssl-dev openssl libssl-dev libxxhash-dev libsentencepiece-dev
-          libpcre2-dev libutf8proc-dev libtomlplusplus-dev nlohmann-json3-dev libcli11-dev libspdlog-dev libfmt-dev libgtest-dev)
+          libpcre2-dev libutf8proc-dev libtomlplusplus-dev nlohmann-json3-dev libcli11-dev libspdlog-dev libfmt-dev libgtest-dev
+          libavformat-dev libavcodec-dev libavutil-dev libswresample-dev libswscale-dev ffmpeg)  # ffmpeg: for tests alone
 [[ ${1-} != --optional ]] || packages+=(coinor-libcbc-dev)
 
 command -v dpkg-query >/dev/null ||
