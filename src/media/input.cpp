@@ -174,6 +174,12 @@ void Input::check_streams() {
   check();
 }
 
+bool Input::bytes_at(uint64_t offset, std::span<uint8_t> bytes) const {
+  if (offset > size() || bytes.size() > size() - offset) return false;
+  return pread(source_->descriptor, bytes.data(), bytes.size(), static_cast<off_t>(offset)) ==
+         static_cast<ssize_t>(bytes.size());
+}
+
 const char* Input::container() const { return container_of(context_->iformat)->name; }
 
 AVStream* Input::stream(int media_type) {

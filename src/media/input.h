@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "media/libav.h"
@@ -29,6 +30,8 @@ class Input {
   AVFormatContext& context() { return *context_; }
   const std::string& name() const { return name_; }
   uint64_t size() const { return source_->size; }
+  /// The file's bytes from `offset` on; false where there are not so many.
+  bool bytes_at(uint64_t offset, std::span<uint8_t> bytes) const;
   /// "mp4", "webm" or "wav".
   const char* container() const;
   /// The stream of a kind (AVMediaType), null where there is none; a cover picture is no video.

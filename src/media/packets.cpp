@@ -1,6 +1,7 @@
 #include "media/packets.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "base/error.h"
@@ -58,6 +59,33 @@ bool list_ends_beyond(const AVStream* stream, uint64_t size) {
   return false;
 }
 
+/// MP4 in fragments has no list of all packets; but where it was cut, its last box is longer than what is left.
+bool fragment_ends_beyond(const Input& input) {
+  constexpr int kMaxBoxes = 1'000'000;
+  uint64_t offset = 0;
+  bool fragments = false;
+  for (int i = 0; i < kMaxBoxes && offset < input.size(); ++i) {
+    std::array<uint8_t, 16> head{};  // size of 4 bytes, name; a size of 1 has the true one behind it, 0 is to the end
+    if (!input.bytes_at(offset, std::span(head).first(8))) return fragments;
+    const auto number = [&](size_t from, size_t count) {
+      uint64_t value = 0;
+      for (size_t k = from; k < from + count; ++k) value = value << 8 | head[k];
+      return value;
+    };
+    fragments |= std::memcmp(&head[4], "moof", 4) == 0;
+    uint64_t size = number(0, 4);
+    if (size == 0) return false;
+    if (size == 1) {
+      if (!input.bytes_at(offset, head)) return fragments;
+      size = number(8, 8);
+    }
+    if (size < 8) return false;
+    if (size > input.size() - offset) return fragments;
+    offset += size;
+  }
+  return false;
+}
+
 /// Frames in the order of their times, and the end by the nominal frame: a packet's own duration may be as long as the
 /// pause before it.
 void finish_video(StreamTimes& times, const AVStream& stream) {
@@ -89,15 +117,16 @@ PacketTimes read_packet_times(Input& input, AVStream* video, AVStream* audio) tr
   if (video != nullptr && times.video->frames.empty()) times.video.reset();
   if (audio != nullptr && !times.audio->timed) times.audio.reset();
   if (times.video) finish_video(*times.video, *video);
-  times.truncated |= list_ends_beyond(video, input.size()) || list_ends_beyond(audio, input.size());
+  const bool mp4 = input.container() == std::string_view("mp4");
+  times.truncated |= list_ends_beyond(video, input.size()) || list_ends_beyond(audio, input.size()) ||
+                     (mp4 && fragment_ends_beyond(input));
   // The others have no such list; their headers say how long they are.
   const int64_t told = input.context().duration;
   const double start_s =
       input.context().start_time == AV_NOPTS_VALUE ? 0 : static_cast<double>(input.context().start_time) / AV_TIME_BASE;
   const double end_s = std::max(times.video ? times.video->end_s : 0, times.audio ? times.audio->end_s : 0);
   constexpr double kSlack_s = 0.25;
-  if (input.container() != std::string_view("mp4") && told > 0 &&
-      static_cast<double>(told) / AV_TIME_BASE + std::min(start_s, 0.0) > end_s + kSlack_s) {
+  if (!mp4 && told > 0 && static_cast<double>(told) / AV_TIME_BASE + std::min(start_s, 0.0) > end_s + kSlack_s) {
     times.truncated = true;
   }
   return times;
