@@ -198,6 +198,8 @@ void Muxer::open_video() {
     settings.set("crf", std::to_string(options_.crf));
     settings.set("profile", "high");
     settings.set("bf", "0");
+    // With its look at later pictures x264 gives other bytes by what the process did before, one thread or many.
+    settings.set("x264-params", "mbtree=0");
   } else {
     video_->flags |= AV_CODEC_FLAG_QSCALE;
     video_->global_quality = 2 * FF_QP2LAMBDA;

@@ -28,10 +28,10 @@ size_t headers_end(const std::string& bytes) {
 
 std::string mutated(std::string bytes, RandomStream& stream) {
   const size_t headers = headers_end(bytes);
-  const auto place = [&] {  // three of four in the headers, where a byte decides most
-    return static_cast<size_t>(stream.below(stream.chance(0.75) ? std::min(headers, bytes.size()) : bytes.size()));
+  const auto place = [&] {  // half of them in the headers, where a byte decides most
+    return static_cast<size_t>(stream.below(stream.chance(0.5) ? std::min(headers, bytes.size()) : bytes.size()));
   };
-  const auto changes = 1 + stream.below(8);
+  const auto changes = 1 + stream.below(5);
   for (uint64_t i = 0; i < changes; ++i) {
     const size_t at = place();
     const size_t left = bytes.size() - at;
