@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <array>
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -16,10 +17,12 @@
 #include "data/segment_json.h"
 #include "data/tokenizer/sentencepiece_trainer.h"
 #include "data/worlds/arithmetic.h"
+#include "data/worlds/av_world.h"
 #include "data/worlds/shapes_tasks.h"
 #include "data/worlds/shapes_world.h"
 #include "io/atomic_file.h"
 #include "io/image_codec.h"
+#include "media/wav.h"
 
 namespace unigrpo::cli {
 namespace {
@@ -36,6 +39,12 @@ struct ShapesOptions {
 struct ArithmeticOptions {
   std::string out;
   int64_t largest = 9;
+  uint64_t seed = 0;
+};
+
+struct AvOptions {
+  std::string out;
+  int64_t rows = 2000, examples = 0;
   uint64_t seed = 0;
 };
 
@@ -125,6 +134,47 @@ int run_arithmetic(const ArithmeticOptions& options) {
   return 0;
 }
 
+/// Scene `index` of a part (0: training, 1: validation, 2: test): a function of seed, part and index.
+data::av::Scene av_scene(uint64_t seed, uint64_t part, int64_t index) {
+  RandomStream stream(
+      {.seed = seed, .prompt = part, .sample = static_cast<uint64_t>(index), .purpose = Purpose::world_scene});
+  return data::av::draw_scene(part == 2, stream);
+}
+
+/// A clip as a sheet of its frames and a WAV file.
+void write_av_example(const fs::path& path, const data::av::Scene& scene) {
+  const media::Clip clip = data::av::render(scene);
+  std::vector<Image> frames;
+  for (int64_t k = 0; k < clip.frames.count; ++k) {
+    const uint8_t* pixels = clip.frames.frame(k);
+    frames.push_back({clip.frames.width, clip.frames.height, {pixels, pixels + clip.frames.frame_bytes()}});
+  }
+  io::write_png(path.string() + ".png", io::tile_images(frames, static_cast<int>(frames.size()), 2, 2));
+  media::write_wav(path.string() + ".wav", clip.sound);
+}
+
+int run_av(const AvOptions& options) {
+  make_folder(options.out);
+  const fs::path out = options.out;
+  constexpr std::array kParts = {"train", "validation", "test"};
+  const std::array<int64_t, 3> counts = {options.rows, std::max<int64_t>(options.rows / 20, 1),
+                                         std::max<int64_t>(options.rows / 4, 1)};
+  for (uint64_t part = 0; part < kParts.size(); ++part) {
+    std::string rows;
+    for (int64_t index = 0; index < counts[part]; ++index) {
+      rows +=
+          data::av::row_of(av_scene(options.seed, part, index), fmt::format("{}_{:05}", kParts[part], index)) + "\n";
+    }
+    io::write_file_atomic(out / fmt::format("{}.jsonl", kParts[part]), rows);
+  }
+  fmt::print("{}: {} training, {} validation and {} test prompts\n", options.out, counts[0], counts[1], counts[2]);
+  if (options.examples > 0) make_folder((out / "examples").string());
+  for (int64_t index = 0; index < options.examples; ++index) {
+    write_av_example(out / "examples" / fmt::format("{:05}", index), av_scene(options.seed, 0, index));
+  }
+  return 0;
+}
+
 /// The sentences of SFT with these prompts: each prompt, its plan, a plan with a mistake, and the tasks with images,
 /// so that every word that can come up is among them.
 std::vector<std::string> sentences_of(const std::vector<data::Prompt>& prompts) {
@@ -186,6 +236,19 @@ Run declare_data(CLI::App& app) {
       ->check(CLI::Range(int64_t{1}, int64_t{999}));
   arithmetic_app->add_option("--seed", arithmetic_options->seed, "Of what is for testing (default 0)");
 
+  const auto av_options = std::make_shared<AvOptions>();
+  CLI::App* av_app =
+      app.add_subcommand("av", "Write prompts of the world of pictures with sound, with their exact truth");
+  av_app->add_option("--out", av_options->out, "Folder for train.jsonl, validation.jsonl and test.jsonl")->required();
+  av_app->add_option("--rows", av_options->rows, "Training prompts; a twentieth and a quarter as many of the others")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t{1}, int64_t{1000000}));
+  av_app
+      ->add_option("--examples", av_options->examples,
+                   "Rendered clips of the first training prompts, each a sheet of frames and a WAV file (default 0)")
+      ->check(CLI::Range(int64_t{0}, int64_t{100000}));
+  av_app->add_option("--seed", av_options->seed, "Of the prompts and clips (default 0)");
+
   const auto tokenizer_options = std::make_shared<TokenizerOptions>();
   CLI::App* tokenizer_app = app.add_subcommand("tokenizer", "Train a SentencePiece model on the world's sentences");
   tokenizer_app->add_option("--prompts", tokenizer_options->prompts, "Prompt file of the world; may be given again")
@@ -195,7 +258,8 @@ Run declare_data(CLI::App& app) {
   tokenizer_app->add_option("--vocab-size", tokenizer_options->vocab_size, "Pieces at most")
       ->capture_default_str()
       ->check(CLI::Range(128, 32000));
-  return [shapes_options, arithmetic_options, tokenizer_options, shapes_app, arithmetic_app] {
+  return [shapes_options, arithmetic_options, av_options, tokenizer_options, shapes_app, arithmetic_app, av_app] {
+    if (av_app->parsed()) return run_av(*av_options);
     if (arithmetic_app->parsed()) return run_arithmetic(*arithmetic_options);
     return shapes_app->parsed() ? run_shapes(*shapes_options) : run_tokenizer(*tokenizer_options);
   };
