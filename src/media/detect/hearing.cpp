@@ -10,7 +10,7 @@ namespace {
 constexpr double kHop_s = 0.005;
 constexpr double kFloor = 1e-6;    // energy of -60 dBFS
 constexpr double kStep = 4;        // of energies: 6 dB up is an onset
-constexpr double kApart_s = 0.08;  // two onsets
+constexpr double kApart_s = 0.05;  // two onsets
 constexpr double kPi = std::numbers::pi;
 
 std::vector<double> mono(const Sound& sound) {
