@@ -32,7 +32,8 @@ const std::optional<c10::TypedOperatorHandle<OneDnnLinear>>& onednn_linear() {
 
 at::Tensor multiply(const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
   if (!onednn_linear()) return at::linear(x, weight, bias);
-  return onednn_linear()->call(x, weight, bias, "none", c10::List<std::optional<at::Scalar>>(), "");
+  // A slice of columns is turned into rows here, so that the copy is not kept for the backward pass.
+  return onednn_linear()->call(x, weight.contiguous(), bias, "none", c10::List<std::optional<at::Scalar>>(), "");
 }
 
 /// How many rows a product is given so that a row's bits do not depend on how many there are. oneDNN works on tiles,

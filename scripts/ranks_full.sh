@@ -6,8 +6,8 @@
 # ended in time with 75 and named the lost rank, and each resumed run has the bytes of one left alone.
 #   scripts/ranks_full.sh --equality [--steps N] [--ranks N,N] [--only NAME]
 # runs the demo recipe and its variants on ranks and in one process, and prints what differs (about half an hour).
-#   scripts/ranks_full.sh --shards
-# runs the long form of tests/ranks/shards_test.py.
+#   scripts/ranks_full.sh --shards | --sharing
+# runs the long form of tests/ranks/shards_test.py or sharing_test.py.
 #   scripts/ranks_full.sh --faults
 # runs that of tests/faults/ranks*_test.py: each event in each phase, at 2 and at 4 ranks.
 set -euo pipefail
@@ -16,8 +16,8 @@ python=python3
 [[ -x .venv/bin/python ]] && python=.venv/bin/python
 if [[ ${1:-} == --equality ]]; then
   exec "$python" tests/ranks/demo_equality.py build/bin/unigrpo "${@:2}"
-elif [[ ${1:-} == --shards ]]; then
-  UNIGRPO_RANKS_FULL=1 exec "$python" tests/ranks/shards_test.py build/bin/unigrpo tests/data
+elif [[ ${1:-} == --shards || ${1:-} == --sharing ]]; then
+  UNIGRPO_RANKS_FULL=1 exec "$python" "tests/ranks/${1#--}_test.py" build/bin/unigrpo tests/data
 elif [[ ${1:-} == --faults ]]; then
   export UNIGRPO_RANKS_FULL=1
   for test in ranks ranks_signals ranks_errors; do

@@ -118,8 +118,13 @@ int run_on_ranks(const Prepare& prepare, const std::function<int(const Runtime&)
   const parallel::World world = parallel::read_world();
   if (world.launched) signals::expect_from_parent();
   if (world.size > 1) return run_on_several(world, prepare, work);
-  Runtime runtime = prepare(world).runtime;
+  const Preparation prepared = prepare(world);
+  Runtime runtime = prepared.runtime;
   runtime.mesh = mesh_of(world);
+  if (!prepared.shape.layers.empty()) {  // they say more than how ranks are spread
+    runtime.groups = std::make_shared<parallel::Groups>(
+        parallel::Groups{.shape = {.layers = prepared.shape.layers, .plan_file = prepared.shape.plan_file}});
+  }
   return work(runtime);
 }
 

@@ -13,6 +13,7 @@
 #include "base/subprocess.h"
 #include "cli/model_commands.h"
 #include "cli/ranks.h"
+#include "io/atomic_file.h"
 #include "recipe/parse.h"
 #include "train/dry_run.h"
 #include "train/trainer.h"
@@ -77,16 +78,38 @@ void stay_in_its_folder(const std::string& path, const std::vector<std::string>&
   }
 }
 
-parallel::GroupShape shape_of(const parallel::ParallelConfig& config) {
-  const bool shares = config.exact_reduction || config.shard != parallel::Shard::none;
-  return {.shard_ranks = shares ? config.shard_ranks : 1, .in_pairs = config.exact_reduction};
-}
-
 parallel::Deadlines deadlines_of(const parallel::ParallelConfig& config) {
   return {.meeting_s = static_cast<double>(config.meeting_timeout_s),
           .first_step_s = static_cast<double>(config.first_step_timeout_s),
           .step_s = static_cast<double>(config.step_timeout_s),
           .save_s = static_cast<double>(config.save_timeout_s)};
+}
+
+parallel::GroupShape shape_of(const recipe::Recipe& recipe) {
+  const parallel::ParallelConfig& config = recipe.parallel;
+  const bool shares = config.exact_reduction || config.shard != parallel::Shard::none;
+  parallel::GroupShape shape{.tp = config.tp,
+                             .sp = config.sp,
+                             .shard_ranks = shares ? config.shard_ranks : 1,
+                             .in_pairs = config.exact_reduction,
+                             .plan_file = config.plan};
+  if (config.plan.empty()) return shape;
+  shape.layers = parallel::read_layer_plan(config.plan, {.shard = std::string(enum_name(config.shard)),
+                                                         .tp = config.tp,
+                                                         .sp = config.sp,
+                                                         .recompute = recipe.policy.recompute});
+  shape.tp = shape.layers.front().tp;
+  shape.sp = shape.layers.front().sp;
+  return shape;
+}
+
+/// What must be equal on all ranks.
+parallel::Terms terms_of(const recipe::Recipe& recipe) {
+  parallel::Terms terms{.same = {{"the recipe", recipe::to_toml(recipe)}}};
+  if (!recipe.parallel.plan.empty()) {
+    terms.same.emplace_back("the plan of layers", io::read_text_file(recipe.parallel.plan));
+  }
+  return terms;
 }
 
 /// Of TrainOptions or SftOptions.
@@ -103,9 +126,9 @@ int run_training(const Options& options, recipe::Command command) {
                                      .threads = recipe.run.threads,
                                      .deterministic = recipe.run.deterministic,
                                      .signals = true}),
-            .terms = {.same = {{"the recipe", recipe::to_toml(recipe)}}},
+            .terms = terms_of(recipe),
             .deadlines = deadlines_of(recipe.parallel),
-            .shape = shape_of(recipe.parallel),
+            .shape = shape_of(recipe),
             .backend = recipe.parallel.backend,
             .run_folder = recipe.run_dir()};
   };

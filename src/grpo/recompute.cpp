@@ -7,7 +7,6 @@
 
 #include "base/error.h"
 #include "flow/guidance.h"
-#include "kernels/gather_log_prob.h"
 #include "rollout/fingerprint.h"
 
 namespace unigrpo::grpo {
@@ -17,8 +16,8 @@ Recomputed recompute(policy::UnifiedPolicy& policy, const rollout::RolloutConfig
   Recomputed result;
   result.digests = std::move(out.digests);
   if (packed.texts.ids.defined()) {
-    const at::Tensor logits = policy.logits(out.text_hidden.index_select(0, packed.texts.hidden_rows));
-    result.text_log_probs = kernels::gather_log_prob(logits, packed.texts.ids, rollout.temperature).log_probs;
+    result.text_log_probs = policy.log_probs(out.text_hidden.index_select(0, packed.texts.hidden_rows),
+                                             packed.texts.ids, rollout.temperature);
   }
   if (const PackedFlows& flows = packed.flows; flows.x.defined()) {
     const int64_t steps = flows.x.size(0);

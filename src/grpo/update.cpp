@@ -54,9 +54,10 @@ bool sums_in_pairs(const UpdateSetup& setup) {
   return setup.policy.sharded() && setup.policy.sharded()->sum() == parallel::Sum::pairwise;
 }
 
-/// Micro-batches at once; each on a thread of its own where there are several.
+/// Micro-batches at once; each on a thread of its own where there are several. Ranks that meet within them call each
+/// other from one thread.
 int64_t num_workers(const UpdateSetup& setup) {
-  if (meets_within(setup)) return 1;
+  if (meets_within(setup) || shares_sequences(setup.runtime)) return 1;
   const bool small = policy::is_small(setup.policy) && (!setup.reference || policy::is_small(*setup.reference));
   return small && !setup.policy.recomputes() ? num_threads(setup.runtime) : 1;
 }
@@ -149,7 +150,7 @@ bool one_by_one(const Batch& batch, const MinibatchLoss& minibatch, const MicroB
   const Runtime& runtime = batch.setup.runtime;
   Numbers numbers;
   for (const auto& rows : micro_batches) {
-    if (runtime.stop.requested()) return false;
+    if (stop_before_pass(runtime)) return false;
     fault::point("update.micro_batch");
     pass_over(batch, minibatch, rows, numbers);
   }

@@ -34,7 +34,8 @@ struct UpdateSetup {
 /// the weights. Fault point: update.micro_batch.
 ///
 /// On several ranks all have the same batch and each trains on the trajectories that it holds, the others being
-/// outlines: gradients are summed once a mini-batch, and what it returns is of all ranks.
+/// outlines: gradients are summed once a mini-batch, and what it returns is of all ranks. Ranks that share sequences
+/// hold the same trajectories; each has the gradients of its own rows of them.
 ///
 /// Where weights or gradients are spread over ranks, the ranks meet within micro-batches, of which all make as many.
 ///

@@ -12,12 +12,15 @@ namespace unigrpo::nn {
 
 at::Tensor Linear::operator()(const at::Tensor& x, const std::optional<LoraDropout>& dropout) const {
   const at::Tensor y = kernels::linear(x, weight, bias);
-  if (!lora || !*lora_enabled) return y;
+  if (!adapts()) return y;
   at::Tensor read = x;
   if (dropout) {
     StreamKey key = dropout->key;
     key.prompt = fnv1a64(name);
-    const at::Tensor kept = tensor::uniform_rows(dropout->rows, x.size(-1), key).ge(dropout->rate).to(x.options());
+    const int64_t width = x.size(-1);
+    at::Tensor u = tensor::uniform_rows(dropout->rows, parts * width, key);
+    if (parts > 1) u = u.narrow(1, part * width, width);
+    const at::Tensor kept = u.ge(dropout->rate).to(x.options());
     read = x * kept / (1.0 - dropout->rate);
   }
   return y + kernels::linear(kernels::linear(read, lora->a, at::Tensor()), lora->b, at::Tensor()) * lora->scale;

@@ -37,7 +37,10 @@ struct Linear {
   at::Tensor bias;    // [out] or undefined
   std::shared_ptr<LoraAdapter> lora;
   const bool* lora_enabled = nullptr;
+  int64_t part = 0, parts = 1;  // which of so many equal runs of the whole layer's inputs these are: for dropout
 
+  /// Whether an adapter adds to it.
+  bool adapts() const { return lora && *lora_enabled; }
   /// x: [..., in] -> [..., out]; with dropout [T, in].
   at::Tensor operator()(const at::Tensor& x, const std::optional<LoraDropout>& dropout = std::nullopt) const;
 };

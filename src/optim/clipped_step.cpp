@@ -1,5 +1,7 @@
 #include "optim/clipped_step.h"
 
+#include <vector>
+
 #include "optim/sum_gradients.h"
 #include "parallel/sharded_model.h"
 #include "runtime/ranks.h"
@@ -10,12 +12,12 @@ namespace {
 /// Of all ranks' pieces, where there are some.
 StepStats of_all(const Runtime& runtime, const StepStats& own, const parallel::ShardedModel* sharded) {
   if (!sharded) return own;
-  const Values sums =
-      summed(runtime, {{"bf16", static_cast<double>(own.num_bf16)}, {"lost", static_cast<double>(own.num_lost)}},
-             "lost updates");
-  return {.num_updated = own.num_updated,
-          .num_bf16 = static_cast<int64_t>(sums.at("bf16")),
-          .num_lost = static_cast<int64_t>(sums.at("lost"))};
+  StepStats all{.num_updated = own.num_updated};
+  for (const auto& of_rank : gather(runtime, std::vector<int64_t>{own.num_bf16, own.num_lost}, "lost updates")) {
+    all.num_bf16 += of_rank[0];
+    all.num_lost += of_rank[1];
+  }
+  return all;
 }
 
 }  // namespace

@@ -26,8 +26,7 @@ void CallRecord::end(double now_s, int64_t bytes) {
   ++totals.calls;
   totals.bytes += bytes;
   totals.seconds += now_s - call.start_s;
-  seconds_.emplace_hint(seconds_.end(), call.number, now_s - call.start_s);
-  if (seconds_.size() > kMostSeconds) seconds_.erase(seconds_.begin());
+  if (seconds_.size() < kMostSeconds) seconds_.emplace(call.place, now_s - call.start_s);
 }
 
 uint64_t CallRecord::count() const {
@@ -49,7 +48,7 @@ std::map<std::string, CallTotals> CallRecord::totals() const {
   return totals_;
 }
 
-std::map<uint64_t, double> CallRecord::take_seconds() {
+std::map<CallPlace, double> CallRecord::take_seconds() {
   const std::lock_guard lock(mutex_);
   return std::exchange(seconds_, {});
 }

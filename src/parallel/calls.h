@@ -7,11 +7,26 @@
 #include <string>
 #include <vector>
 
+#include "base/bytes.h"
+
 namespace unigrpo::parallel {
+
+/// The same on all ranks of a group for the same call.
+struct CallPlace {
+  uint64_t group = 0;  // 0: all ranks; else a hash of its name and ranks
+  uint64_t place = 0;  // from 1, of the group's calls
+  auto operator<=>(const CallPlace&) const = default;
+};
+
+template <typename Bytes, SameAs<CallPlace> T>
+void fields(Bytes& bytes, T& call) {
+  bytes(call.group, call.place);
+}
 
 /// A collective call of this rank.
 struct Call {
-  uint64_t number = 0;  // from 1; the same on all ranks for the same call
+  uint64_t number = 0;  // from 1, of this rank in whatever group
+  CallPlace place = {};
   const char* kind = "";
   std::string purpose = {};
   std::string phase = {};
@@ -39,8 +54,8 @@ class CallRecord {
   uint64_t count() const;
   std::vector<Call> last() const;  // oldest first
   std::map<std::string, CallTotals> totals() const;
-  /// Seconds in each call that has ended since this was last asked, by number; at most 65536 are kept.
-  std::map<uint64_t, double> take_seconds();
+  /// Seconds in each call that has ended since this was last asked; at most 65536 are kept.
+  std::map<CallPlace, double> take_seconds();
   /// A table of last(), for a hang report.
   std::string table() const;
 
@@ -49,7 +64,7 @@ class CallRecord {
   uint64_t count_ = 0;
   std::array<Call, kKept> ring_;
   std::map<std::string, CallTotals> totals_;
-  std::map<uint64_t, double> seconds_;  // not yet taken
+  std::map<CallPlace, double> seconds_;  // not yet taken
 };
 
 }  // namespace unigrpo::parallel

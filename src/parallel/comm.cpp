@@ -17,6 +17,7 @@
 
 #include "base/failure.h"
 #include "base/fault.h"
+#include "base/hash.h"
 #include "base/left_behind.h"
 #include "base/stacks.h"
 #include "parallel/transport.h"
@@ -172,8 +173,8 @@ Comm::Comm(MakeGroup make_group, int64_t rank, int64_t size, Options options, co
   shared_ = std::make_shared<Shared>(std::move(make_group), rank, size, std::move(options), watch);
 }
 
-Comm::Comm(std::shared_ptr<Shared> shared, std::unique_ptr<Group> group, std::vector<Peer> peers)
-    : group_(std::move(group)), peers_(std::move(peers)), shared_(std::move(shared)) {}
+Comm::Comm(std::shared_ptr<Shared> shared, std::unique_ptr<Group> group, std::vector<Peer> peers, uint64_t id)
+    : group_(std::move(group)), peers_(std::move(peers)), id_(id), shared_(std::move(shared)) {}
 
 Comm::~Comm() = default;
 
@@ -206,7 +207,7 @@ std::shared_ptr<Comm> Comm::subgroup(const std::vector<int64_t>& ranks, const st
   } catch (const std::exception& cause) {
     shared_->lost(/*late=*/false, cause);
   }
-  return std::shared_ptr<Comm>(new Comm(shared_, std::move(*made), std::move(peers)));
+  return std::shared_ptr<Comm>(new Comm(shared_, std::move(*made), std::move(peers), fnv1a64(full_name)));
 }
 
 void Comm::close_store() { shared_->make_group = nullptr; }
@@ -238,13 +239,19 @@ void Comm::call(const char* kind, const char* purpose, const at::Tensor& tensor,
   const std::string what = described(tensor);
   const double start_s = shared_->now_s();
   CallRecord& calls = shared_->calls;
-  calls.begin({.kind = kind, .purpose = purpose, .phase = at.phase, .step = at.step, .what = what, .start_s = start_s});
+  calls.begin({.place = {.group = id_, .place = ++calls_},
+               .kind = kind,
+               .purpose = purpose,
+               .phase = at.phase,
+               .step = at.step,
+               .what = what,
+               .start_s = start_s});
   shared_->watcher.reached(calls.count());
   fault::point("collective");
   if (fault::enabled.load(std::memory_order_relaxed)) fault::point(fmt::format("collective.{}", purpose));
   try {
     if (shared_->options.check_calls) {
-      check_alike(fmt::format("{} of '{}', {}, call {}", kind, purpose, what, calls.count()), at.deadline_s);
+      check_alike(fmt::format("{} of '{}', {}, call {}", kind, purpose, what, calls_), at.deadline_s);
     }
     work(at.deadline_s);
   } catch (const RuntimeFailure&) {

@@ -111,7 +111,7 @@ class Comm {
 
  private:
   struct Shared;  // by all groups of this process
-  Comm(std::shared_ptr<Shared> shared, std::unique_ptr<Group> group, std::vector<Peer> peers);
+  Comm(std::shared_ptr<Shared> shared, std::unique_ptr<Group> group, std::vector<Peer> peers, uint64_t id);
   /// Makes one call of c10d's or several, which count as one; `bytes`: what this rank sends.
   void call(const char* kind, const char* purpose, const at::Tensor& tensor, int64_t bytes,
             const std::function<void(double deadline_s)>& work);
@@ -121,6 +121,8 @@ class Comm {
 
   std::unique_ptr<Group> group_;
   std::vector<Peer> peers_;
+  const uint64_t id_ = 0;           // of Call::group
+  uint64_t calls_ = 0;              // of this group
   std::shared_ptr<Shared> shared_;  // last: the watcher says goodbye before the connections close
 };
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "base/enum_names.h"
 
@@ -19,6 +20,9 @@ struct ParallelConfig {  // recipe: [parallel]
   int64_t shard_ranks = 0;  // that share; 0: all
   Reduce reduce = Reduce::each;
   bool exact_reduction = false;
+  int64_t tp = 1;                      // ranks that share the products of each layer
+  int64_t sp = 1;                      // such sets that share the tokens of each training sequence
+  std::string plan = {};               // a file that says both layer by layer; empty: alike for all
   int64_t meeting_timeout_s = 300;     // until all ranks have met
   int64_t first_step_timeout_s = 300;  // of a call among ranks, up to the end of the first step
   int64_t step_timeout_s = 120;        // of one in a later step

@@ -77,6 +77,13 @@ Groups make_groups(const std::shared_ptr<Comm>& world, GroupShape shape) {
   groups.weights = group("weights", groups.tp_rank, weights, tp);
   groups.shard = group("shard", rank - groups.shard_rank * tp, shape.shard_ranks, tp);
   groups.replica = group("replica", groups.shard_rank * tp + groups.tp_rank, groups.replicas, shape.shard_ranks * tp);
+  for (const LayerPlan& layer : shape.layers) {
+    const int64_t place = rank % layer.tp;
+    groups.layers.push_back({.tp = layer.tp,
+                             .sp = layer.sp,
+                             .tensor = group("tensor", rank - place, layer.tp, 1),
+                             .sequence = group("sequence", first + place, layer.sp, layer.tp)});
+  }
   return groups;
 }
 

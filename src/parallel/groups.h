@@ -5,27 +5,37 @@
 #include <vector>
 
 #include "parallel/comm.h"
+#include "parallel/layer_plan.h"
 
 namespace unigrpo::parallel {
 
 /// How the ranks of a world are spread: recipe [parallel].
 struct GroupShape {
-  int64_t tp = 1, sp = 1;   // ranks that share each layer's weights, and each sequence's tokens
+  int64_t tp = 1, sp = 1;   // ranks that share each layer's products, and each sequence's tokens
   int64_t shard_ranks = 0;  // that share optimizer state, gradients or weights; 0: all that hold the same weights
   bool in_pairs = false;    // sums over ranks are taken in pairs (Sum::pairwise)
+  std::vector<LayerPlan> layers = {};  // where each has a plan of its own: other tp and sp, with the same product
+  std::string plan_file = {};          // that says so
+};
+
+/// The ranks that divide a layer's work.
+struct LayerGroups {
+  int64_t tp = 1, sp = 1;
+  std::shared_ptr<Comm> tensor = {}, sequence = {};
 };
 
 /// The groups that a rank belongs to: rank = (data_rank * sp + sp_rank) * tp + tp_rank, so that those who talk most are
 /// neighbours. A group of one rank is null; two of the same ranks are one.
 struct Groups {
-  std::shared_ptr<Comm> tensor = {};    // tp ranks with slices of the same layers
-  std::shared_ptr<Comm> sequence = {};  // sp ranks with parts of the same sequences
-  std::shared_ptr<Comm> model = {};     // both: the tp x sp ranks that work on the same samples
-  std::shared_ptr<Comm> data = {};      // the ranks with this rank's place in other models
-  std::shared_ptr<Comm> weights = {};  // data and sequence: the ranks with the same weights, whose gradients are summed
-  std::shared_ptr<Comm> shard = {};    // blocks of shard_ranks neighbours in it
-  std::shared_ptr<Comm> replica = {};  // the ranks with this rank's place in other blocks
-  GroupShape shape = {};               // shard_ranks as it came out
+  std::shared_ptr<Comm> tensor = {};     // tp ranks that multiply with slices of the same layers
+  std::shared_ptr<Comm> sequence = {};   // sp ranks with parts of the same sequences
+  std::shared_ptr<Comm> model = {};      // both: the tp x sp ranks that work on the same samples
+  std::shared_ptr<Comm> data = {};       // the ranks with this rank's place in other models
+  std::shared_ptr<Comm> weights = {};    // data and sequence: the ranks that multiply with the same slices
+  std::shared_ptr<Comm> shard = {};      // blocks of shard_ranks neighbours in it
+  std::shared_ptr<Comm> replica = {};    // the ranks with this rank's place in other blocks
+  std::vector<LayerGroups> layers = {};  // one for each of shape.layers
+  GroupShape shape = {};                 // shard_ranks as it came out
   int64_t tp_rank = 0, sp_rank = 0, data_rank = 0, shard_rank = 0, replica_rank = 0;
   int64_t data_ranks = 1, replicas = 1;
 };

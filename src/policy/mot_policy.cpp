@@ -10,10 +10,13 @@
 #include "base/hash.h"
 #include "base/text.h"
 #include "io/model_folder.h"
+#include "kernels/gather_log_prob.h"
+#include "parallel/groups.h"
 #include "parallel/sharded_model.h"
 #include "policy/family.h"
 #include "policy/merge_lora.h"
 #include "policy/patterns.h"
+#include "runtime/ranks.h"
 #include "tensor/convert.h"
 #include "tensor/rng.h"
 
@@ -21,6 +24,52 @@ namespace unigrpo::policy {
 namespace {
 
 using tensor::index_tensor;
+
+/// Throws BadInput naming `key` where so many ranks cannot have even parts of something, with what would do.
+void check_divides(const char* key, int64_t ranks, int64_t parts, const char* what, const std::string& model) {
+  if (parts % ranks == 0) return;
+  std::vector<std::string> others;
+  for (int64_t n = 1; n <= parts; ++n) {
+    if (parts % n == 0) others.push_back(std::to_string(n));
+  }
+  throw BadInput("{}: {} ranks cannot share the {} {} of {}; expected one of {}", key, ranks, parts, what, model,
+                 join(others, ", "));
+}
+
+/// Throws BadInput where a plan of layers is not of this model's.
+void check_plan(const MotConfig& llm, const parallel::GroupShape& shape, const std::string& model) {
+  if (shape.layers.empty() || static_cast<int64_t>(shape.layers.size()) == llm.num_layers) return;
+  throw BadInput("{}: {} layers; {} has {} (num_hidden_layers)", shape.plan_file, shape.layers.size(), model,
+                 llm.num_layers);
+}
+
+std::vector<bool> recomputed_layers(const MotConfig& llm, const parallel::Groups* groups, bool otherwise) {
+  std::vector<bool> layers(static_cast<size_t>(llm.num_layers), otherwise);
+  if (!groups || groups->shape.layers.empty()) return layers;
+  for (size_t i = 0; i < layers.size(); ++i) layers[i] = groups->shape.layers[i].recompute;
+  return layers;
+}
+
+std::shared_ptr<const ModelRanks> model_ranks(const MotConfig& llm, const parallel::Groups& groups,
+                                              const std::string& model) {
+  std::vector<parallel::LayerGroups> layers = groups.layers;
+  if (layers.empty()) {
+    const parallel::LayerGroups alike{
+        .tp = groups.shape.tp, .sp = groups.shape.sp, .tensor = groups.tensor, .sequence = groups.sequence};
+    layers.assign(static_cast<size_t>(llm.num_layers), alike);
+  }
+  auto ranks = std::make_shared<ModelRanks>();
+  ranks->all = groups.model;
+  for (const parallel::LayerGroups& layer : layers) {
+    check_divides("parallel.tp", layer.tp, llm.num_kv_heads, "key heads (num_key_value_heads)", model);
+    check_divides("parallel.tp", layer.tp, llm.intermediate_size, "inner units (intermediate_size)", model);
+    check_divides(
+        "parallel.sp", layer.sp, llm.num_heads / layer.tp,
+        layer.tp > 1 ? "query heads (num_attention_heads / parallel.tp)" : "query heads (num_attention_heads)", model);
+    ranks->layers.push_back({.tp = layer.tp, .sp = layer.sp, .tensor = layer.tensor, .sequence = layer.sequence});
+  }
+  return ranks;
+}
 
 bool is_adapter(const std::string& name) { return name.find(".lora_") != std::string::npos; }
 
@@ -66,6 +115,7 @@ MotPolicy::MotPolicy(const MotPolicy& other)
       parameters_(other.parameters_),
       adapters_on_(other.adapters_on_),
       dropout_(other.dropout_),
+      ranks_(other.ranks_),
       llm_(other.llm_),
       cache_(empty_cache(*llm_)) {}
 
@@ -91,19 +141,54 @@ void MotPolicy::prepare(const PolicyConfig& config, const Runtime& runtime) {
   }
   if (!full) attach_lora(config, runtime.seed);
   dropout_ = {.rate = full ? 0 : config.lora.dropout, .key = {.seed = runtime.seed, .purpose = Purpose::dropout}};
-  llm_->set_recompute(config.recompute);
-  llm_->set_stop(runtime.stop);
+  if (runtime.groups) check_plan(llm_->config(), runtime.groups->shape, config.model);
+  llm_->set_recompute(recomputed_layers(llm_->config(), runtime.groups.get(), config.recompute));
+  if (!shares_sequences(runtime)) {
+    llm_->set_stop(runtime.stop);
+    return;
+  }
+  // Ranks that work on one sequence must all end a pass, or none: they are asked between passes.
+  ranks_ = model_ranks(llm_->config(), *runtime.groups, config.model);
 }
 
+nn::RankGroup MotPolicy::sharing_ranks() const { return ranks_ ? ranks_->all : nullptr; }
+
 PackedTokens MotPolicy::packed(const Placement& placed, uint64_t update, const std::vector<at::Tensor*>& more) const {
-  PackedTokens tokens = placed.packed(llm_->options());
+  PackedTokens tokens = placed.packed(llm_->options(), ranks_.get());
   if (dropout_.rate > 0 && at::GradMode::is_enabled()) {
     tokens.dropout = dropout_;
     tokens.dropout->key.step = update;
-    tokens.dropout->rows = index_tensor(placed.row_numbers());
+    const at::Tensor numbers = index_tensor(placed.row_numbers());
+    tokens.dropout->rows = numbers;
+    for (const auto& split : tokens.splits) split->numbers = numbers.index_select(0, split->rows);
   }
   tokens.send(device(), more);
   return tokens;
+}
+
+at::Tensor MotPolicy::hidden_of(const at::Tensor& embeds, const PackedTokens& tokens) const {
+  const at::Tensor own = tokens.share ? embeds.index_select(0, index_tensor(tokens.share->rows(), device())) : embeds;
+  return llm_->forward(own, tokens, nullptr);
+}
+
+at::Tensor MotPolicy::text_hidden(const at::Tensor& hidden, const PackedTokens& tokens, const Placement& placed,
+                                  const at::Tensor& text_rows) const {
+  if (!tokens.share) return hidden.index_select(0, text_rows);
+  const at::Tensor held = index_tensor(tokens.share->held(placed.text_rows), device());
+  return tokens.share->gathered(hidden.index_select(0, held), placed.text_rows, nn::GatheredGradient::part);
+}
+
+// Logits are the largest tensor of all: ranks that share sequences divide the tokens among them.
+at::Tensor MotPolicy::log_probs(const at::Tensor& hidden, const at::Tensor& ids, double temperature) const {
+  const nn::RankGroup sharing = sharing_ranks();
+  if (!sharing) return kernels::gather_log_prob(logits(hidden), ids, temperature).log_probs;
+  const int64_t total = ids.size(0), rank = sharing->rank(), ranks = sharing->size();
+  const int64_t first = nn::share_begin(total, rank, ranks);
+  const int64_t count = nn::share_begin(total, rank + 1, ranks) - first;
+  const at::Tensor own =
+      kernels::gather_log_prob(logits(hidden.narrow(0, first, count)), ids.narrow(0, first, count), temperature)
+          .log_probs;
+  return nn::gather_rows(own, nn::even_shares(total, ranks), sharing, nn::GatheredGradient::alike, "log-probs");
 }
 
 void MotPolicy::attach_lora(const PolicyConfig& config, uint64_t seed) {

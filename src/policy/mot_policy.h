@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "policy/config.h"
+#include "policy/layer_split.h"
 #include "policy/mot_transformer.h"
 #include "policy/placement.h"
 #include "policy/policy.h"
@@ -27,6 +28,7 @@ class MotPolicy : public UnifiedPolicy {
   at::Tensor append_text(std::span<Context* const> rows, std::span<const std::vector<int64_t>> ids) override;
 
   at::Tensor logits(const at::Tensor& hidden) const override { return llm_->logits(hidden); }
+  at::Tensor log_probs(const at::Tensor& hidden, const at::Tensor& ids, double temperature) const override;
   NamedTensors parameters() const override { return parameters_; }
   NamedTensors merged() const override;
   void enable_adapters(bool on) override { *adapters_on_ = on; }
@@ -55,8 +57,17 @@ class MotPolicy : public UnifiedPolicy {
   /// stop. Throws BadInput where no weight matches a LoRA target.
   void prepare(const PolicyConfig& config, const Runtime& runtime);
   /// The batch for MotTransformer::forward without a cache, sent to the device together with `more`; with dropout where
-  /// gradients are recorded, keyed by the update and, row by row, by sequence and place in it.
+  /// gradients are recorded, keyed by the update and, row by row, by sequence and place in it. Where ranks share
+  /// sequences it is of this rank's rows.
   PackedTokens packed(const Placement& placed, uint64_t update, const std::vector<at::Tensor*>& more) const;
+  /// The ranks that share the rows of a forward pass; null: there are no others.
+  nn::RankGroup sharing_ranks() const;
+  /// forward() over embeddings of all rows.
+  at::Tensor hidden_of(const at::Tensor& embeds, const PackedTokens& tokens) const;
+  /// The hidden states of the texts, on all ranks that share the rows. hidden: of hidden_of(); text_rows: on the
+  /// device.
+  at::Tensor text_hidden(const at::Tensor& hidden, const PackedTokens& tokens, const Placement& placed,
+                         const at::Tensor& text_rows) const;
   /// The id of a special token. Throws BadInput naming the folder.
   int64_t special_id(const std::string& token) const;
   const std::filesystem::path& folder() const { return folder_; }
@@ -70,6 +81,7 @@ class MotPolicy : public UnifiedPolicy {
   NamedTensors parameters_;
   std::shared_ptr<bool> adapters_on_ = std::make_shared<bool>(true);
   nn::LoraDropout dropout_;
+  std::shared_ptr<const ModelRanks> ranks_;  // that work on the same sequences; null: this one alone
 
  protected:
   std::shared_ptr<MotTransformer> llm_;

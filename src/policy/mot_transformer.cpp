@@ -3,14 +3,19 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <numeric>
+#include <set>
 #include <tuple>
 #include <utility>
 
 #include "base/fault.h"
 #include "kernels/linear.h"
 #include "kernels/rms_norm.h"
+#include "nn/gathered_products.h"
+#include "nn/linear_slice.h"
 #include "nn/recompute.h"
 #include "parallel/sharded_model.h"
+#include "policy/layer_split.h"
 #include "tensor/device.h"
 
 namespace unigrpo::policy {
@@ -18,8 +23,17 @@ namespace unigrpo::policy {
 void PackedTokens::send(at::Device device, std::vector<at::Tensor*> more) {
   more.insert(more.end(), {&position_ids, &cache_slots});
   if (dropout) more.push_back(&dropout->rows);
-  const std::vector<at::Tensor*> seen = layout->tensors();
-  more.insert(more.end(), seen.begin(), seen.end());
+  std::set<nn::AttentionLayout*> layouts = {layout.get()};
+  for (const auto& split : splits) {
+    if (!layouts.insert(split->layout.get()).second) continue;
+    more.push_back(&split->position_ids);
+    if (split->numbers.defined()) more.push_back(&split->numbers);
+  }
+  for (nn::AttentionLayout* one : layouts) {
+    if (!one) continue;
+    const std::vector<at::Tensor*> seen = one->tensors();
+    more.insert(more.end(), seen.begin(), seen.end());
+  }
   tensor::send_together(more, device);
 }
 
@@ -42,10 +56,103 @@ struct MotTransformer::Streams {
     Streams y;
     if (und.size(0) > 0) y.und = f(und_expert, und);
     if (gen.size(0) > 0) y.gen = f(gen_expert, gen);
+    if (!y.und.defined() && !y.gen.defined()) y.und = f(und_expert, und);  // a rank's share may be empty
     if (!y.und.defined()) y.und = y.gen.narrow(0, 0, 0);
     if (!y.gen.defined()) y.gen = y.und.narrow(0, 0, 0);
     return y;
   }
+};
+
+/// A rank's part of a layer: all of it where ranks do not divide it.
+class MotTransformer::Work {
+ public:
+  explicit Work(const LayerSplit* split) : split_(split), group_(split ? split->ranks.tensor : nullptr) {}
+
+  int64_t num_und(int64_t own) const { return group_ ? sum_of(split_->und_counts) : own; }
+  /// Own rows times some of the layer's linears: where ranks have slices, the rows of all of them times own slices.
+  std::vector<Streams> columns(const Layer& layer, const Streams& own, const std::vector<Projection>& projections,
+                               const PackedTokens& tokens) const {
+    if (group_ && !tokens.dropout) return gathered_columns(layer, own, projections);
+    const Streams rows = joint(own);
+    std::vector<Streams> out;
+    for (const Projection projection : projections) {
+      out.push_back(rows.each(layer.und, layer.gen, [&](const Expert& e, const at::Tensor& x) {
+        const Dropout dropped = dropout(tokens, &e == &layer.und);
+        return group_ ? slice(e.*projection)(x, dropped) : (e.*projection)(x, dropped);
+      }));
+    }
+    return out;
+  }
+  /// What own slices of a linear give for those rows, summed over ranks and back in own rows.
+  Streams sums(const Layer& layer, const Streams& rows, Projection projection, const PackedTokens& tokens) const {
+    const Streams parts = rows.each(layer.und, layer.gen, [&](const Expert& e, const at::Tensor& x) {
+      const Dropout dropped = dropout(tokens, &e == &layer.und);
+      if (!group_) return (e.*projection)(x, dropped);
+      return nn::input_slice(e.*projection, group_->rank(), group_->size())(x, dropped);
+    });
+    if (!group_) return parts;
+    const at::Tensor own = nn::sum_scatter_both({parts.und, parts.gen}, counts(), group_, "tensor sums");
+    return Streams::split(own, split_->und_counts[group_->rank()]);
+  }
+  const nn::SequenceShare* heads() const { return split_ ? split_->heads.get() : nullptr; }
+
+ private:
+  using Dropout = std::optional<nn::LoraDropout>;
+  /// Of the rows that columns() and sums() are given.
+  Dropout dropout(const PackedTokens& tokens, bool of_und) const {
+    if (!tokens.dropout) return std::nullopt;
+    const nn::LoraDropout all{tokens.dropout->rate, tokens.dropout->key,
+                              split_ ? split_->numbers : tokens.dropout->rows};
+    const int64_t first_gen = num_und(tokens.num_und);
+    return of_und ? all.narrowed(0, first_gen) : all.narrowed(first_gen, all.rows.size(0) - first_gen);
+  }
+  Streams joint(const Streams& own) const {
+    if (!group_) return own;
+    const nn::RowPair rows = nn::gather_both(own.join(), counts(), group_, "tensor rows");
+    return {rows.und, rows.gen};
+  }
+  std::vector<Streams> gathered_columns(const Layer& layer, const Streams& own,
+                                        const std::vector<Projection>& projections) const {
+    const nn::RowCounts rows = counts();
+    // As Streams::each: of a kind of which there are no rows nothing is computed.
+    const bool has_gen = sum_of(rows.gen) > 0, has_und = sum_of(rows.und) > 0 || !has_gen;
+    nn::WeightPair weights;
+    const auto add = [&](const Expert& e, std::vector<at::Tensor>& to) {
+      for (const Projection projection : projections) {
+        const nn::Linear part = slice(e.*projection);
+        to.push_back(part.weight);
+        if (part.adapts()) to.push_back(part.lora->a);
+      }
+    };
+    if (has_und) add(layer.und, weights.und);
+    if (has_gen) add(layer.gen, weights.gen);
+    const nn::WeightPair products = nn::gathered_products(own.join(), rows, weights, group_, "tensor rows");
+    auto und = products.und.begin(), gen = products.gen.begin();
+    const auto next = [&](const Expert& e, Projection projection, auto& product) {
+      const nn::Linear part = slice(e.*projection);
+      at::Tensor y = *product++;
+      if (part.bias.defined()) y = y + part.bias;
+      if (part.adapts()) y = y + kernels::linear(*product++, part.lora->b, at::Tensor()) * part.lora->scale;
+      return y;
+    };
+    std::vector<Streams> out;
+    for (const Projection projection : projections) {
+      Streams& y = out.emplace_back();
+      if (has_und) y.und = next(layer.und, projection, und);
+      if (has_gen) y.gen = next(layer.gen, projection, gen);
+      if (!has_und) y.und = y.gen.narrow(0, 0, 0);
+      if (!has_gen) y.gen = y.und.narrow(0, 0, 0);
+    }
+    return out;
+  }
+  nn::Linear slice(const nn::Linear& linear) const { return nn::output_slice(linear, group_->rank(), group_->size()); }
+  static int64_t sum_of(const std::vector<int64_t>& counts) {
+    return std::accumulate(counts.begin(), counts.end(), int64_t{0});
+  }
+  nn::RowCounts counts() const { return {split_->und_counts, split_->gen_counts}; }
+
+  const LayerSplit* split_;
+  nn::RankGroup group_;
 };
 
 MotTransformer::Expert MotTransformer::take_expert(const MotConfig& config, nn::Weights& weights, int64_t layer,
@@ -117,30 +224,32 @@ MotTransformer::Streams MotTransformer::run_layer(size_t index, const Streams& x
   const int64_t dh = config_.head_dim;
   const double eps = config_.rms_norm_eps;
   const Layer& layer = layers_[index];
+  const LayerSplit* split = tokens.splits.empty() ? nullptr : tokens.splits[index].get();
+  const Work work(split);
   fault::point("policy.layer");
   auto each = [&](const Streams& s, const auto& f) { return s.each(layer.und, layer.gen, f); };
   const Streams h =
       each(x, [&](const Expert& e, const at::Tensor& rows) { return kernels::rms_norm(rows, e.input_norm, eps); });
-  const auto dropout = [&](const Expert& e) -> std::optional<nn::LoraDropout> {
-    if (!tokens.dropout) return std::nullopt;
-    const int64_t first = &e == &layer.und ? 0 : tokens.num_und;
-    return tokens.dropout->narrowed(first, &e == &layer.und ? tokens.num_und : tokens.dropout->rows.size(0) - first);
-  };
-  auto heads = [&](nn::Linear Expert::*projection, int64_t num_heads) {
-    return each(h, [&](const Expert& e, const at::Tensor& rows) {
-      return (e.*projection)(rows, dropout(e)).view({rows.size(0), num_heads, dh});
-    });
+  const std::vector<Streams> qkv = work.columns(layer, h, {&Expert::q, &Expert::k, &Expert::v}, tokens);
+  auto heads = [&](const Streams& s) {  // [T, H, Dh]
+    return Streams{s.und.view({s.und.size(0), s.und.size(1) / dh, dh}),
+                   s.gen.view({s.gen.size(0), s.gen.size(1) / dh, dh})};
   };
   auto normed = [&](const Streams& s, at::Tensor Expert::*weight) {
     if (!config_.qk_norm) return s.join();
     return each(s, [&](const Expert& e, const at::Tensor& rows) { return kernels::rms_norm(rows, e.*weight, eps); })
         .join();
   };
-  const at::Tensor q = kernels::apply_rotary(normed(heads(&Expert::q, config_.num_heads), &Expert::q_norm), rotary);
-  at::Tensor k = kernels::apply_rotary(normed(heads(&Expert::k, config_.num_kv_heads), &Expert::k_norm), rotary);
-  at::Tensor v = heads(&Expert::v, config_.num_kv_heads).join();  // [T, Hkv, Dh]
+  at::Tensor q = kernels::apply_rotary(normed(heads(qkv[0]), &Expert::q_norm), rotary);
+  at::Tensor k = kernels::apply_rotary(normed(heads(qkv[1]), &Expert::k_norm), rotary);
+  at::Tensor v = heads(qkv[2]).join();  // [T, Hkv, Dh]
+  if (work.heads()) {
+    const nn::AttentionHeads own = work.heads()->to_heads({q, k, v});
+    std::tie(q, k, v) = std::tie(own.q, own.k, own.v);
+  }
   if (cache) {
     const auto layer_index = static_cast<int64_t>(index);
+    if (tokens.share) std::tie(k, v) = tokens.share->to_all(k, v);
     cache->keys(layer_index).index_copy_(0, tokens.cache_slots, k);
     cache->values(layer_index).index_copy_(0, tokens.cache_slots, v);
     k = cache->keys(layer_index);
@@ -149,24 +258,43 @@ MotTransformer::Streams MotTransformer::run_layer(size_t index, const Streams& x
     k = at::cat({k, k.detach()}, 0);
     v = at::cat({v, v.detach()}, 0);
   }
-  const at::Tensor mixed = until_stopped(tokens.layout->attend(q, k, v).flatten(1));  // [T, H * Dh]
+  at::Tensor seen = (split ? split->layout : tokens.layout)->attend(q, k, v);  // [T, H, Dh]
+  if (work.heads()) seen = work.heads()->to_rows(seen);
+  const at::Tensor mixed = until_stopped(seen.flatten(1));  // [T, H * Dh]
   point_in_backward(mixed, index);
-  const Streams attended = each(Streams::split(mixed, tokens.num_und),
-                                [&](const Expert& e, const at::Tensor& rows) { return e.o(rows, dropout(e)); });
+  const Streams attended = work.sums(layer, Streams::split(mixed, work.num_und(tokens.num_und)), &Expert::o, tokens);
   const Streams y = {until_stopped(x.und + attended.und), x.gen + attended.gen};
-  const Streams fed = each(y, [&](const Expert& e, const at::Tensor& rows) {
-    const at::Tensor n = kernels::rms_norm(rows, e.post_attention_norm, eps);
-    const at::Tensor gate = until_stopped(at::silu(e.gate(n, dropout(e))));
-    return e.down(until_stopped(gate * e.up(n, dropout(e))), dropout(e));
+  const Streams n = each(
+      y, [&](const Expert& e, const at::Tensor& rows) { return kernels::rms_norm(rows, e.post_attention_norm, eps); });
+  const std::vector<Streams> gated = work.columns(layer, n, {&Expert::gate, &Expert::up}, tokens);
+  const Streams inner = each(gated[0], [&](const Expert& e, const at::Tensor& rows) {
+    const at::Tensor gate = until_stopped(at::silu(rows));
+    return until_stopped(gate * (&e == &layer.und ? gated[1].und : gated[1].gen));
   });
+  const Streams fed = work.sums(layer, inner, &Expert::down, tokens);
   return {y.und + fed.und, y.gen + fed.gen};
 }
 
+/// One, or one a layer where ranks divide them.
+std::vector<kernels::RotaryTable> MotTransformer::rotary_tables(const PackedTokens& tokens) const {
+  const auto table = [&](const at::Tensor& positions) {
+    return kernels::rotary_table(positions, config_.head_dim, config_.rope_theta);
+  };
+  std::vector<kernels::RotaryTable> tables;
+  if (tokens.splits.empty()) tables.push_back(table(tokens.position_ids));
+  for (size_t i = 0; i < tokens.splits.size(); ++i) {
+    const bool same = i > 0 && tokens.splits[i] == tokens.splits[i - 1];
+    tables.push_back(same ? tables.back() : table(tokens.splits[i]->position_ids));
+  }
+  return tables;
+}
+
 at::Tensor MotTransformer::forward(const at::Tensor& embeds, const PackedTokens& tokens, KvCache* cache) const {
-  const kernels::RotaryTable rotary = kernels::rotary_table(tokens.position_ids, config_.head_dim, config_.rope_theta);
+  const std::vector<kernels::RotaryTable> tables = rotary_tables(tokens);
   Streams x = Streams::split(embeds, tokens.num_und);
   for (size_t i = 0; i < layers_.size(); ++i) {
-    if (!recompute_ || cache) {
+    const kernels::RotaryTable& rotary = tables.size() == 1 ? tables.front() : tables[i];
+    if (cache || recompute_.empty() || !recompute_[i]) {
       x = run_layer(i, x, tokens, rotary, cache);
       continue;
     }
@@ -188,7 +316,7 @@ at::Tensor MotTransformer::forward(const at::Tensor& embeds, const PackedTokens&
 void MotTransformer::set_sharded(std::shared_ptr<parallel::ShardedModel> model, size_t first) {
   sharded_ = std::move(model);
   first_unit_ = first;
-  recompute_ = recompute_ || sharded_->shard() == parallel::Shard::weights;
+  if (sharded_->shard() == parallel::Shard::weights) set_recompute(true);
 }
 
 int64_t MotTransformer::layer_of(const std::string& name) const {

@@ -2,17 +2,20 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/signals.h"
 #include "kernels/rotary.h"
 #include "nn/attention.h"
 #include "nn/linear.h"
+#include "nn/sequence_share.h"
 #include "nn/weights.h"
 #include "policy/kv_cache.h"
 #include "policy/mot_config.h"
@@ -23,7 +26,11 @@ class ShardedModel;
 
 namespace unigrpo::policy {
 
-/// Tokens of many sequences in one row order: understanding tokens first, then generation (latent) tokens.
+struct LayerSplit;  // layer_split.h
+
+/// Tokens of many sequences in one row order: understanding tokens first, then generation (latent) tokens. Where ranks
+/// share them, those of this rank; each layer then has a layout of its own. With a cache, which every rank has whole,
+/// the layout is of this rank's rows, and the slots are those of all rows in rank order.
 struct PackedTokens {
   int64_t num_und = 0;      // rows before this use the understanding weights, the others `_moe_gen`; all rows
                             // where there is no generation expert
@@ -32,6 +39,8 @@ struct PackedTokens {
   at::Tensor cache_slots;      // [T] int64 where there is a cache: rows of the pool to write
   bool detached_copy = false;  // without a cache: pool rows T..2T-1 are the same keys and values, detached
   std::optional<nn::LoraDropout> dropout = std::nullopt;
+  std::shared_ptr<const nn::SequenceShare> share = nullptr;
+  std::vector<std::shared_ptr<LayerSplit>> splits = {};  // [layers] where there is a share and no cache
 
   /// Moves what was made on the host to a device, together with what else the forward pass needs there, in one copy.
   void send(at::Device device, std::vector<at::Tensor*> more);
@@ -58,9 +67,10 @@ class MotTransformer {
   const MotConfig& config() const { return config_; }
   /// dtype and device of the weights.
   at::TensorOptions options() const { return embed_tokens_.options(); }
-  /// Layers keep their inputs alone for the backward pass and run again there.
-  void set_recompute(bool on) { recompute_ = on; }
-  bool recomputes() const { return recompute_; }
+  /// These layers keep their inputs alone for the backward pass and run again there.
+  void set_recompute(std::vector<bool> layers) { recompute_ = std::move(layers); }
+  void set_recompute(bool all) { recompute_.assign(layers_.size(), all); }
+  bool recomputes() const { return std::ranges::count(recompute_, true) > 0; }
   /// The layers are the units from `first` on of a model that is spread over ranks; they run as recomputed ones where
   /// its weights are.
   void set_sharded(std::shared_ptr<parallel::ShardedModel> model, size_t first);
@@ -79,21 +89,24 @@ class MotTransformer {
     at::Tensor input_norm, post_attention_norm, q_norm, k_norm;  // the last two with qk_norm
     nn::Linear q, k, v, o, gate, up, down;
   };
+  using Projection = nn::Linear Expert::*;
   struct Layer {
     Expert und, gen;  // gen is empty without a generation expert
   };
   struct Streams;  // the packed rows, one tensor an expert
   /// x itself, which neither forward nor backward pass once a stop is asked for.
   at::Tensor until_stopped(at::Tensor x) const;
+  class Work;  // how a layer's is divided among ranks
   Streams run_layer(size_t index, const Streams& x, const PackedTokens& tokens, const kernels::RotaryTable& rotary,
                     KvCache* cache) const;
+  std::vector<kernels::RotaryTable> rotary_tables(const PackedTokens& tokens) const;
   static Expert take_expert(const MotConfig& config, nn::Weights& weights, int64_t layer, const std::string& suffix,
                             const bool* lora_enabled);
 
   MotConfig config_;
   at::Tensor embed_tokens_, lm_head_, norm_, norm_gen_;
   std::vector<Layer> layers_;
-  bool recompute_ = false;
+  std::vector<bool> recompute_;  // of each layer; empty: none
   std::shared_ptr<parallel::ShardedModel> sharded_;
   size_t first_unit_ = 0;
   StopToken stop_;

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/hash.h"
+#include "policy/layer_split.h"
 #include "tensor/convert.h"
 
 namespace unigrpo::policy {
@@ -77,12 +78,62 @@ std::vector<int64_t> Placement::row_numbers() const {
   return numbers;
 }
 
-PackedTokens Placement::packed(const at::TensorOptions& options) const {
-  return {.num_und = num_und,
-          .position_ids = tensor::index_tensor(position_ids_),
-          .layout = std::make_shared<nn::AttentionLayout>(blocks_, part_sizes_, num_rows, options),
-          .cache_slots = {},
-          .detached_copy = detach_context_};
+PackedTokens Placement::packed(const at::TensorOptions& options, const ModelRanks* ranks) const {
+  PackedTokens tokens{.num_und = num_und,
+                      .position_ids = tensor::index_tensor(position_ids_),
+                      .layout = nullptr,
+                      .cache_slots = {},
+                      .detached_copy = detach_context_};
+  if (!ranks) {
+    tokens.layout = std::make_shared<nn::AttentionLayout>(blocks_, part_sizes_, num_rows, options);
+    return tokens;
+  }
+  const auto share = std::make_shared<nn::SequenceShare>(ranks->all, num_und, num_rows);
+  for (const LayerRanks& layer : ranks->layers) {
+    const LayerSplit* before = tokens.splits.empty() ? nullptr : tokens.splits.back().get();
+    if (before && before->ranks.tp == layer.tp && before->ranks.sp == layer.sp) {
+      tokens.splits.push_back(tokens.splits.back());
+    } else {
+      tokens.splits.push_back(split_for(layer, ranks->all->rank(), tokens.position_ids, options));
+    }
+  }
+  tokens.num_und = share->num_und();
+  tokens.position_ids = tokens.position_ids.index_select(0, tensor::index_tensor(share->rows()));
+  tokens.share = share;
+  return tokens;
+}
+
+std::shared_ptr<LayerSplit> Placement::split_for(const LayerRanks& ranks, int64_t rank, const at::Tensor& position_ids,
+                                                 const at::TensorOptions& options) const {
+  auto split = std::make_shared<LayerSplit>();
+  split->ranks = ranks;
+  const int64_t all = ranks.tp * ranks.sp, num_gen = num_rows - num_und, first = rank - rank % ranks.tp;
+  for (int64_t r = first; r < first + ranks.tp; ++r) {
+    split->und_counts.push_back(nn::share_begin(num_und, r + 1, all) - nn::share_begin(num_und, r, all));
+    split->gen_counts.push_back(nn::share_begin(num_gen, r + 1, all) - nn::share_begin(num_gen, r, all));
+  }
+  if (!ranks.sequence) {
+    split->rows = at::arange(num_rows, at::kLong);
+    split->position_ids = position_ids;
+    split->layout = std::make_shared<nn::AttentionLayout>(blocks_, part_sizes_, num_rows, options);
+    return split;
+  }
+  // Neighbours' shares among all are together one among the sets.
+  const auto heads = std::make_shared<nn::SequenceShare>(ranks.sequence, num_und, num_rows);
+  std::vector<int64_t> place(static_cast<size_t>(num_rows));
+  for (int64_t row = 0; row < num_rows; ++row) place[static_cast<size_t>(row)] = heads->place(row);
+  std::vector<nn::QueryBlock> blocks = blocks_;
+  for (nn::QueryBlock& block : blocks) {
+    for (int64_t& row : block.queries) row = place[static_cast<size_t>(row)];
+    for (int64_t& row : block.keys) {
+      row = row < num_rows ? place[static_cast<size_t>(row)] : num_rows + place[static_cast<size_t>(row - num_rows)];
+    }
+  }
+  split->layout = std::make_shared<nn::AttentionLayout>(blocks, part_sizes_, num_rows, options);
+  split->rows = tensor::index_tensor(heads->rows());
+  split->position_ids = position_ids.index_select(0, split->rows);
+  split->heads = heads;
+  return split;
 }
 
 int64_t Placement::add(int64_t part, int64_t position) {

@@ -14,6 +14,9 @@
 
 namespace unigrpo::policy {
 
+struct LayerRanks;
+struct ModelRanks;  // layer_split.h
+
 /// Places the blocks of a batch in packed rows and says who sees whom. The rows, part by part:
 /// [ understanding: text, boundaries, vision | noisy latents | clean latents ].
 class Placement {
@@ -25,8 +28,9 @@ class Placement {
   /// tokens and the times of its noisy states; latents do not, which rounding may change.
   std::vector<int64_t> row_numbers() const;
 
-  /// For MotTransformer::forward without a cache; on the host still. options: of the transformer.
-  PackedTokens packed(const at::TensorOptions& options) const;
+  /// For MotTransformer::forward without a cache; on the host still. options: of the transformer. `ranks`: those that
+  /// share the rows, or null; then num_und and positions are of this rank's rows.
+  PackedTokens packed(const at::TensorOptions& options, const ModelRanks* ranks) const;
 
   std::vector<int64_t> und_ids;      // [num_und]; rows of vision tokens hold any id
   std::vector<int64_t> vision_rows;  // rows whose embeddings come from the vision tower
@@ -54,6 +58,8 @@ class Placement {
     std::vector<const NoisyBlock*> drawn = {};           // which digests leave out
     std::vector<std::pair<int64_t, int64_t>> rows = {};  // part and index
   };
+  std::shared_ptr<LayerSplit> split_for(const LayerRanks& ranks, int64_t rank, const at::Tensor& position_ids,
+                                        const at::TensorOptions& options) const;
   int64_t add(int64_t part, int64_t position);
   int64_t add_und(int64_t id, int64_t position);
   int64_t resolve(int64_t row) const;

@@ -81,6 +81,7 @@ struct TrainBatch {
   uint64_t update = 0;          // of the run: part of the key of dropout
 };
 
+/// Whole, and the same, on all ranks that share the sequences.
 struct TrainOutput {
   at::Tensor text_hidden;  // [sum of text block lengths, D], sequence by sequence, block by block
   at::Tensor velocity;     // [sum of S, L, C] float32; all noisy images of a batch have one grid
@@ -94,6 +95,9 @@ class UnifiedPolicy : public TextPolicy, public ImagePolicy {
   virtual TrainOutput forward_train(const TrainBatch& batch) = 0;
   /// hidden: [T, D] -> logits [T, V].
   virtual at::Tensor logits(const at::Tensor& hidden) const = 0;
+  /// hidden: [T, D], ids: [T] -> [T], log-probs of those tokens (kernels/gather_log_prob.h). For training: ranks that
+  /// share sequences have the same rows and divide the work.
+  virtual at::Tensor log_probs(const at::Tensor& hidden, const at::Tensor& ids, double temperature) const = 0;
 
   /// Every parameter by official name (adapters of LoRA as "<module>.lora_A.weight", "<module>.lora_B.weight").
   virtual NamedTensors parameters() const = 0;

@@ -13,11 +13,13 @@
 
 #include "base/error.h"
 #include "base/fault.h"
+#include "base/signals.h"
 #include "data/prompt_file.h"
 #include "policy/sharded.h"
 #include "rollout/flow_sampler.h"
 #include "rollout/rules.h"
 #include "rollout/text_decoder.h"
+#include "runtime/ranks.h"
 #include "runtime/workers.h"
 #include "tensor/spoil.h"
 
@@ -113,8 +115,8 @@ class Episodes {
       : policy_(policy),
         config_(config),
         request_(request),
+        runtime_(runtime),
         seed_(runtime.seed),
-        stop_(runtime.stop),
         grid_(has_images(config) ? policy.grid_for(config.image_size) : policy::LatentGrid{}),
         groups_(request.prompts.size()),
         by_text_(has_images(config) && request.guidance.text_scale > 1),
@@ -160,7 +162,7 @@ class Episodes {
   /// Of all rows in their order; of none where a stop came.
   std::vector<Trajectory> run() {
     while (!waiting_.empty() || !decoding_.empty() || !denoising_.empty()) {
-      if (stop_.requested()) return {};
+      if (stop_before_pass(runtime_)) return {};
       admit();
       decode();
       if (!denoise()) return {};
@@ -319,7 +321,7 @@ class Episodes {
              .window = request_.stochastic ? flow::choose_window(config_.window, row->window) : flow::SdeWindow{}});
       }
       if (by_text_) read_images_seen(batch, without_text);
-      auto drawn = rollout::denoise(policy_, config_, requests, grid, request_.guidance, stop_);
+      auto drawn = rollout::denoise(policy_, config_, requests, grid, request_.guidance, runtime_);
       for (policy::Context& context : without_text) policy_.release(context);
       if (drawn.empty()) return false;
       for (size_t i = 0; i < batch.size(); ++i) {
@@ -375,7 +377,7 @@ class Episodes {
 
   void decode_images(std::span<const Drawn> drawn) {
     for (size_t first = 0; first < drawn.size();) {
-      stop_.throw_if_requested();
+      if (stop_before_pass(runtime_)) throw Interrupted(std::string(runtime_.stop.signal()));
       size_t last = first + 1;
       const int64_t most = images_decoded_together(drawn[first].grid().num_tokens());
       const size_t end = std::min(drawn.size(), first + static_cast<size_t>(most));
@@ -422,8 +424,8 @@ class Episodes {
   policy::UnifiedPolicy& policy_;
   const RolloutConfig& config_;
   const RolloutRequest& request_;
+  const Runtime& runtime_;
   uint64_t seed_;
-  StopToken stop_;
   policy::LatentGrid grid_;
   std::deque<Row> rows_;  // addresses stay
   std::vector<Group> groups_;
@@ -446,7 +448,7 @@ RolloutEngine::RolloutEngine(policy::UnifiedPolicy& policy, const RolloutConfig&
     : policy_(policy),
       config_(config),
       runtime_(runtime),
-      num_workers_(policy::is_small(policy) ? num_threads(runtime) : 1) {
+      num_workers_(policy::is_small(policy) && !shares_sequences(runtime) ? num_threads(runtime) : 1) {
   if (!system_prompt.empty()) system_.push_back(policy::TextBlock{policy::block_ids(policy_, system_prompt)});
 }
 
@@ -524,7 +526,7 @@ std::vector<Trajectory> RolloutEngine::sample(policy::UnifiedPolicy& policy, con
                                               const RolloutRequest& request, std::span<const int64_t> prompts) const {
   Episodes episodes(policy, config, runtime_, request);
   for (const int64_t p : prompts) {
-    if (runtime_.stop.requested()) return {};
+    if (stop_before_pass(runtime_)) return {};
     check_length(request.prompts[p]);
     std::vector<Image> images = data::read_prompt_images(request.prompts[p]);
     const std::vector<Block> blocks = prefix(request.prompts[p], images);

@@ -45,6 +45,8 @@ struct RolloutRequest {
 /// workers, one a thread of the runtime and each with a single-threaded model, a cache and a share of the token budget
 /// of its own.
 ///
+/// Ranks that share sequences make the same call; each has the queries of some rows of every image that is denoised.
+///
 /// A denoised image that others follow is decoded, read again by the policy's own rule for images and appended to the
 /// context as VAE tokens (posterior mean) and vision tokens; what follows attends to both. An episode's images have the
 /// size of its prompt's last one (as the policy reads it), without one config.image_size.

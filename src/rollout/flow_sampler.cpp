@@ -8,6 +8,7 @@
 #include "flow/guidance.h"
 #include "flow/ode_step.h"
 #include "flow/sde_step.h"
+#include "runtime/ranks.h"
 #include "tensor/convert.h"
 #include "tensor/device.h"
 #include "tensor/rng.h"
@@ -46,7 +47,7 @@ std::vector<Stochastic> stochastic_rows(std::span<const DenoiseRequest> rows, in
 
 std::vector<FlowSegment> denoise(policy::ImagePolicy& policy, const RolloutConfig& config,
                                  std::span<const DenoiseRequest> rows, policy::LatentGrid grid,
-                                 const flow::GuidanceConfig& guidance, StopToken stop) {
+                                 const flow::GuidanceConfig& guidance, const Runtime& runtime) {
   const at::NoGradGuard no_grad;
   const auto b = static_cast<int64_t>(rows.size());
   const int64_t l = grid.num_tokens(), c = policy.latent_channels();
@@ -76,7 +77,7 @@ std::vector<FlowSegment> denoise(policy::ImagePolicy& policy, const RolloutConfi
   const auto without_image = by_image ? denoiser_of(&DenoiseRequest::without_image) : nullptr;
 
   for (int64_t step = 0; step < config.num_steps; ++step) {
-    if (stop.requested()) return {};
+    if (stop_before_pass(runtime)) return {};
     fault::point("rollout.denoising_step");
     const double t = times[step], t_next = times[step + 1];
     const at::Tensor at_t = at::full({b}, t, options);

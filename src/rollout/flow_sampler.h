@@ -5,10 +5,10 @@
 #include <vector>
 
 #include "base/rng.h"
-#include "base/signals.h"
 #include "policy/policy.h"
 #include "rollout/config.h"
 #include "rollout/trajectory.h"
+#include "runtime/runtime.h"
 
 namespace unigrpo::rollout {
 
@@ -22,10 +22,10 @@ struct DenoiseRequest {
 };
 
 /// Walks the rows from noise to data together, on one grid, one network evaluation a step and one more for each
-/// guidance that acts at that time. Empty where `stop` came meanwhile, which is asked before each step. Fault point:
-/// rollout.denoising_step.
+/// guidance that acts at that time. Empty where the runtime's stop came meanwhile, which is asked before each step.
+/// Fault point: rollout.denoising_step.
 std::vector<FlowSegment> denoise(policy::ImagePolicy& policy, const RolloutConfig& config,
                                  std::span<const DenoiseRequest> rows, policy::LatentGrid grid,
-                                 const flow::GuidanceConfig& guidance, StopToken stop);
+                                 const flow::GuidanceConfig& guidance, const Runtime& runtime);
 
 }  // namespace unigrpo::rollout

@@ -3,19 +3,24 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <span>
 
 #include "base/signals.h"
 #include "parallel/comm.h"
+#include "parallel/groups.h"
 
 namespace unigrpo {
 namespace {
 
-/// Takes the values of all ranks together, name by name.
+/// Takes the values of all shares together, name by name.
 template <typename Join>
 Values joined(const Runtime& runtime, const Values& mine, const char* purpose, Join join) {
-  if (!runtime.comm) return mine;
+  const auto& comm = runtime.groups ? runtime.groups->data : runtime.comm;
+  if (!comm) return mine;
   Values all;
-  for (const Values& of_rank : gather(runtime, mine, purpose)) {
+  for (const std::string& bytes : comm->gather_bytes(to_bytes(mine), purpose)) {
+    Values of_rank;
+    from_bytes(bytes, of_rank);
     for (const auto& [name, value] : of_rank) {
       const auto [found, is_new] = all.emplace(name, value);
       if (!is_new) found->second = join(found->second, value);
@@ -24,7 +29,28 @@ Values joined(const Runtime& runtime, const Values& mine, const char* purpose, J
   return all;
 }
 
+/// Where one of the signals, a rank's each, is not 0, that is asked for here too.
+bool take_stop(const Runtime& runtime, std::span<const std::string> signals) {
+  for (const std::string& bytes : signals) {
+    int signal = 0;
+    from_bytes(bytes, signal);
+    if (signal == 0) continue;
+    runtime.stop.request(signal);
+    return true;
+  }
+  return false;
+}
+
+/// Of the ranks with the same sequences.
+int64_t model_size(const Runtime& runtime) { return shares_sequences(runtime) ? runtime.groups->model->size() : 1; }
+
 }  // namespace
+
+bool shares_sequences(const Runtime& runtime) { return runtime.groups && runtime.groups->model; }
+int64_t num_shares(const Runtime& runtime) { return runtime.mesh.world_size / model_size(runtime); }
+int64_t share_of(const Runtime& runtime, int64_t rank) { return rank / model_size(runtime); }
+int64_t own_share(const Runtime& runtime) { return share_of(runtime, runtime.mesh.rank); }
+bool tells_share(const Runtime& runtime) { return runtime.mesh.rank % model_size(runtime) == 0; }
 
 std::vector<std::string> gather_bytes(const Runtime& runtime, std::string mine, const char* purpose) {
   if (!runtime.comm) return {std::move(mine)};
@@ -66,12 +92,13 @@ void agree(const Runtime& runtime, const std::exception_ptr& mine, const char* p
 }
 
 bool any_stopped(const Runtime& runtime, bool here, const char* purpose) {
-  for (const int signal : gather(runtime, here ? std::max(1, runtime.stop.number()) : 0, purpose)) {
-    if (signal == 0) continue;
-    runtime.stop.request(signal);
-    return true;
-  }
-  return false;
+  const int signal = here ? std::max(1, runtime.stop.number()) : 0;
+  return take_stop(runtime, gather_bytes(runtime, to_bytes(signal), purpose));
+}
+
+bool stop_before_pass(const Runtime& runtime) {
+  if (!shares_sequences(runtime)) return runtime.stop.requested();
+  return take_stop(runtime, runtime.groups->model->gather_bytes(to_bytes(runtime.stop.number()), "stop"));
 }
 
 }  // namespace unigrpo

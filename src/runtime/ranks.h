@@ -21,6 +21,17 @@ namespace unigrpo {
 /// Whether this rank owns the run folder and speaks for all.
 inline bool is_root(const Runtime& runtime) { return runtime.mesh.rank == 0; }
 
+/// Whether several ranks work on the same sequences (parallel::Groups::model): they hold the same samples and make the
+/// same calls, so that none of them may leave a forward pass alone.
+bool shares_sequences(const Runtime& runtime);
+/// What is dealt, samples and rows, is dealt to this many; ranks that share sequences count once, and get the same.
+int64_t num_shares(const Runtime& runtime);
+int64_t own_share(const Runtime& runtime);
+/// The share of another rank.
+int64_t share_of(const Runtime& runtime, int64_t rank);
+/// Whether this is the first of the ranks that have its share, which speaks for them.
+bool tells_share(const Runtime& runtime);
+
 /// One string a rank, on all ranks.
 std::vector<std::string> gather_bytes(const Runtime& runtime, std::string mine, const char* purpose);
 
@@ -45,7 +56,7 @@ T from_root(const Runtime& runtime, const T& mine, const char* purpose) {
 /// In place, the sum over ranks in their order, the same bits on all.
 void all_reduce(const Runtime& runtime, at::Tensor& tensor, const char* purpose);
 
-/// Of each name the sum, added in the order of ranks, or the largest value. A name that one rank has is on all.
+/// Of each name the sum, added in the order of shares, or the largest value. A name that one rank has is on all.
 using Values = std::map<std::string, double>;
 Values summed(const Runtime& runtime, const Values& mine, const char* purpose);
 Values largest(const Runtime& runtime, const Values& mine, const char* purpose);
@@ -54,6 +65,9 @@ Values largest(const Runtime& runtime, const Values& mine, const char* purpose);
 bool any_stopped(const Runtime& runtime, bool here, const char* purpose = "stop");
 /// Whether any rank is asked to stop; then all are.
 inline bool stop_asked(const Runtime& runtime) { return any_stopped(runtime, runtime.stop.requested()); }
+
+/// Whether a stop is asked for, in time before a forward pass: the ranks that share its sequences answer alike.
+bool stop_before_pass(const Runtime& runtime);
 
 /// What is being worked on from here on, for errors and deadlines.
 void enter(const Runtime& runtime, int64_t step, const std::string& phase);

@@ -56,11 +56,17 @@ void write_autoencoder_folder(const fs::path& source, const fs::path& folder, co
   io::write_file_atomic(folder / "config.json", config);
 }
 
+/// There are no sequences to share: each rank has images of its own.
+Runtime by_itself(Runtime runtime) {
+  runtime.groups = nullptr;
+  return runtime;
+}
+
 class AutoencoderObjective : public Objective {
  public:
   AutoencoderObjective(const recipe::Recipe& recipe, const Runtime& runtime)
       : recipe_(recipe),
-        runtime_(runtime),
+        runtime_(by_itself(runtime)),
         sizes_(policy::read_bagel_config(recipe.policy.model)),
         weights_(recipe.policy.model,
                  [&](const std::string& name, const std::vector<int64_t>& shape) {
@@ -140,7 +146,7 @@ class AutoencoderObjective : public Objective {
   }
 
   const recipe::Recipe& recipe_;
-  const Runtime& runtime_;
+  const Runtime runtime_;
   const policy::BagelConfig sizes_;
   nn::Weights weights_;
   const policy::Autoencoder autoencoder_;

@@ -9,9 +9,12 @@
 #include <utility>
 
 #include "base/clock.h"
+#include "base/error.h"
 #include "base/failure.h"
+#include "base/hash.h"
 #include "base/signals.h"
 #include "data/sample_bytes.h"
+#include "policy/context_digest.h"
 #include "reward/score_bytes.h"
 #include "rollout/deal.h"
 #include "rollout/outline.h"
@@ -39,6 +42,7 @@ struct Told {
   int signal = 0;  // that asked it to stop: what it holds may have been cut short
   double rollout_seconds = 0;
   std::vector<std::string> outlines = {};
+  uint64_t drawn = 0;              // a digest of what it has sampled
   std::vector<Place> judged = {};  // rows of the table
   reward::ScoreTable table = {};
   std::string missing = {};  // why reward.on_error = stop ends the run
@@ -46,7 +50,7 @@ struct Told {
 
 template <typename Bytes, SameAs<Told> T>
 void fields(Bytes& bytes, T& told) {
-  bytes(told.signal, told.rollout_seconds, told.outlines, told.judged, told.table, told.missing);
+  bytes(told.signal, told.rollout_seconds, told.outlines, told.drawn, told.judged, told.table, told.missing);
 }
 
 /// Has the samples of a rank judged: as they come, or all at the end.
@@ -108,8 +112,34 @@ class Judging {
   std::vector<data::Sample> waiting_;  // [rows]
 };
 
+uint64_t digest_of(std::span<const Trajectory> drawn, std::span<const std::string> outlines) {
+  uint64_t digest = kFnvStart;
+  for (const std::string& outline : outlines) digest = fnv1a64(fnv1a64(outline), digest);
+  for (const Trajectory& trajectory : drawn) {
+    for (const rollout::FlowSegment& flow : trajectory.flows) {
+      for (const rollout::FlowStream& stream : flow.streams) {
+        digest = policy::hash_tensor(stream.final_latent, policy::hash_tensor(stream.velocities, digest));
+      }
+    }
+  }
+  return digest;
+}
+
+/// Ranks that share sequences train on rows of what should be the same samples.
+void require_same_draws(const Runtime& runtime, std::span<const Told> all) {
+  for (size_t rank = 1; rank < all.size(); ++rank) {
+    const auto place = static_cast<int64_t>(rank);
+    if (share_of(runtime, place) != share_of(runtime, place - 1) || all[rank].drawn == all[rank - 1].drawn) continue;
+    throw RuntimeFailure(
+        "rank {} and rank {} share sequences (parallel.sp) and have drawn different samples: unlike processors or "
+        "libraries; expected equal ones within a group",
+        rank - 1, rank);
+  }
+}
+
 /// All that ranks have told, in the order of places.
 Batch joined(const Runtime& runtime, const std::vector<Told>& all, std::vector<Trajectory> own, int64_t first_sample) {
+  const int64_t own_place = own_share(runtime);
   std::map<Place, Trajectory> trajectories;
   std::map<Place, std::vector<reward::Score>> scores;
   const auto add = [&](Trajectory trajectory) {
@@ -121,7 +151,7 @@ Batch joined(const Runtime& runtime, const std::vector<Told>& all, std::vector<T
   for (size_t rank = 0; rank < all.size(); ++rank) {
     const Told& told = all[rank];
     batch.rollout_seconds = std::max(batch.rollout_seconds, told.rollout_seconds);
-    if (static_cast<int64_t>(rank) != runtime.mesh.rank) {
+    if (share_of(runtime, static_cast<int64_t>(rank)) != own_place) {
       for (const std::string& outline : told.outlines) add(rollout::from_outline(outline));
     }
     for (size_t i = 0; i < told.judged.size(); ++i) scores[told.judged[i]] = told.table.scores[i];
@@ -145,13 +175,17 @@ std::optional<Batch> draw(rollout::RolloutEngine& engine, reward::Rewarder& rewa
                           DrawRequest request) {
   const rollout::Deal deal{.num_prompts = static_cast<int64_t>(request.rollout.prompts.size()),
                            .group_size = request.rollout.group_size,
-                           .rank = runtime.mesh.rank,
-                           .num_ranks = runtime.mesh.world_size,
+                           .rank = own_share(runtime),
+                           .num_ranks = num_shares(runtime),
                            .keeps_groups = request.keeps_groups};
   const bool united = rollout::cuts_groups(deal) && rewarder.wants_groups();
   request.rollout.ranges = rollout::ranges_of(deal);
-  Judging judging(rewarder, request.rollout.ranges, request.judge_at_once && !united);
-  request.rollout.on_group = [&](int64_t p, std::vector<data::Sample> group) { judging.take(p, std::move(group)); };
+  const bool judges = tells_share(runtime);
+  Judging judging(rewarder, judges ? request.rollout.ranges : std::vector<SampleRange>(),
+                  request.judge_at_once && !united);
+  request.rollout.on_group = [&](int64_t p, std::vector<data::Sample> group) {
+    if (judges) judging.take(p, std::move(group));
+  };
   Stopwatch watch;
   std::vector<Trajectory> own;
   try {
@@ -162,7 +196,7 @@ std::optional<Batch> draw(rollout::RolloutEngine& engine, reward::Rewarder& rewa
   if (request.on_sampled) request.on_sampled();
   if (united) {
     std::map<Place, data::Sample> held;
-    for (size_t i = 0; i < own.size(); ++i) held[judging.places()[i]] = judging.waiting()[i];
+    for (size_t i = 0; judges && i < own.size(); ++i) held[judging.places()[i]] = judging.waiting()[i];
     const auto groups = gather(runtime, held, "groups");
     if (stop_asked(runtime)) return std::nullopt;
     judging.unite(groups);
@@ -185,12 +219,15 @@ std::optional<Batch> draw(rollout::RolloutEngine& engine, reward::Rewarder& rewa
     return Batch{std::move(own), std::move(told.table), told.rollout_seconds, missing};
   }
   for (const Trajectory& trajectory : own) told.outlines.push_back(rollout::to_outline(trajectory));
+  told.drawn = digest_of(own, told.outlines);
+  if (!judges) told.outlines.clear();
   const std::vector<Told> all = gather(runtime, told, "rewards");
   for (const Told& other : all) {
     if (other.signal == 0) continue;
     runtime.stop.request(other.signal);
     return std::nullopt;
   }
+  require_same_draws(runtime, all);
   Batch batch = joined(runtime, all, std::move(own), request.rollout.first_sample);
   if (missing) batch.missing = missing;
   return batch;
@@ -200,7 +237,7 @@ std::vector<data::Sample> whole_samples(const Runtime& runtime, std::span<const 
                                         std::span<const size_t> rows) {
   std::map<size_t, data::Sample> held;
   for (const size_t row : rows) {
-    if (!trajectories[row].is_outline) held[row] = trajectories[row].sample;
+    if (!trajectories[row].is_outline && tells_share(runtime)) held[row] = trajectories[row].sample;
   }
   std::vector<data::Sample> samples;
   std::map<size_t, data::Sample> all;

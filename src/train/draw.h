@@ -30,7 +30,8 @@ struct DrawRequest {
   std::function<void()> on_sampled = {};  // between rollout and reward
 };
 
-/// Every rank samples its share of the groups (rollout/deal.h) and has it judged; then all have all of it. A reward
+/// Every rank samples its share of the groups (rollout/deal.h) and has it judged; then all have all of it. Ranks that
+/// share sequences sample the same, and the first of them has it judged. A reward
 /// that wants whole groups judges a group that was cut on the rank that has its first sample. Empty where a stop came,
 /// on any rank: the batch may have been cut short.
 std::optional<Batch> draw(rollout::RolloutEngine& engine, reward::Rewarder& rewarder, const Runtime& runtime,

@@ -20,7 +20,7 @@ int64_t bytes_sent(const parallel::Comm& comm) {
 /// What a rank says of its step.
 struct Seen {
   double peak_bytes = 0, state_bytes = 0, bytes_sent = 0;
-  std::map<uint64_t, double> calls = {};  // number -> seconds in it
+  std::map<parallel::CallPlace, double> calls = {};  // seconds in it
 };
 
 template <typename Bytes, SameAs<Seen> T>
@@ -50,12 +50,16 @@ void RankMeter::measure(double seconds, Metrics& out) {
     state = std::max(state, seen.state_bytes);
     sent += seen.bytes_sent;
   }
-  for (const auto& [number, in_it] : own.calls) {
-    if (!std::ranges::all_of(all, [&](const Seen& seen) { return seen.calls.contains(number); })) continue;
-    double shortest = in_it;
-    for (const Seen& seen : all) shortest = std::min(shortest, seen.calls.at(number));
-    working += shortest;
-    for (size_t rank = 0; rank < all.size(); ++rank) waited[rank] += all[rank].calls.at(number) - shortest;
+  std::map<parallel::CallPlace, double> shortest;
+  for (const Seen& seen : all) {
+    for (const auto& [call, in_it] : seen.calls) {
+      const auto [found, is_new] = shortest.try_emplace(call, in_it);
+      if (!is_new) found->second = std::min(found->second, in_it);
+    }
+  }
+  for (const auto& [call, in_it] : own.calls) working += shortest.at(call);
+  for (size_t rank = 0; rank < all.size(); ++rank) {
+    for (const auto& [call, in_it] : all[rank].calls) waited[rank] += in_it - shortest.at(call);
   }
   out["memory/peak_bytes"] = peak;
   out["memory/state_bytes"] = state;

@@ -6,6 +6,7 @@
 #include "parallel/comm.h"
 #include "parallel/groups.h"
 #include "parallel/meeting.h"
+#include "runtime/ranks.h"
 
 namespace unigrpo::train {
 
@@ -17,10 +18,11 @@ void write_ranks_file(const std::filesystem::path& run_folder, const Runtime& ru
   for (const parallel::Peer& peer : runtime.comm ? runtime.comm->peers() : alone) {
     ranks.push_back({{"rank", peer.rank}, {"pid", peer.pid}, {"host", peer.host}, {"device", peer.device}});
   }
-  const int64_t shard_ranks = runtime.groups ? runtime.groups->shape.shard_ranks : 1;
+  const auto shape = runtime.groups ? runtime.groups->shape : parallel::GroupShape{.shard_ranks = 1};
   const Json file = {
       {"world_size", runtime.mesh.world_size},
-      {"mesh", {{"data", runtime.mesh.world_size}, {"shard", shard_ranks}, {"sequence", 1}, {"tensor", 1}}},
+      {"mesh",
+       {{"data", num_shares(runtime)}, {"shard", shape.shard_ranks}, {"sequence", shape.sp}, {"tensor", shape.tp}}},
       {"restart", *runtime.mesh.restart},
       {"ranks", ranks}};
   io::write_file_atomic(run_folder / "ranks.json", file.dump(2) + "\n");

@@ -20,7 +20,6 @@
 #include "flow/matching_loss.h"
 #include "io/image_codec.h"
 #include "io/model_folder.h"
-#include "kernels/gather_log_prob.h"
 #include "optim/clipped_step.h"
 #include "policy/bagel/bagel.h"
 #include "policy/load.h"
@@ -117,7 +116,7 @@ class SftObjective : public Objective {
     };
     int64_t place = 0;  // in the batch
     const auto take = [&](int64_t key) {
-      if (place++ % runtime_.mesh.world_size != runtime_.mesh.rank) {
+      if (place++ % num_shares(runtime_) != own_share(runtime_)) {
         pass_over(key);
         return;
       }
@@ -204,7 +203,7 @@ class SftObjective : public Objective {
 
   bool add_all(const Counts& counts, tensor::Readings& losses) {
     for (const std::span<const SftRow> rows : micro_batches(rows_, recipe_.grpo.micro_batch_tokens)) {
-      runtime_.stop.throw_if_requested();
+      if (stop_before_pass(runtime_)) return false;
       fault::point("sft.micro_batch");
       add_gradients(rows, counts, losses);
     }
@@ -242,8 +241,8 @@ class SftObjective : public Objective {
     if (!packed.targets.empty()) {
       at::Tensor target_rows = tensor::index_tensor(packed.target_rows), targets = tensor::index_tensor(packed.targets);
       tensor::send_together({&target_rows, &targets}, policy_->device());
-      const at::Tensor logits = policy_->logits(out.text_hidden.index_select(0, target_rows));
-      const at::Tensor loss = -kernels::gather_log_prob(logits, targets, 1.0).log_probs.sum() / counts.targets;
+      const at::Tensor log_probs = policy_->log_probs(out.text_hidden.index_select(0, target_rows), targets, 1.0);
+      const at::Tensor loss = -log_probs.sum() / counts.targets;
       losses.add("text", loss);
       terms.push_back(sft_.text_weight * loss);
     }

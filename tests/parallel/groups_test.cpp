@@ -50,6 +50,24 @@ TEST(Groups, EightRanksOfTwoByTwoInShardsOfTwo) {
   for (const std::string& error : errors) EXPECT_EQ(error, "");
 }
 
+TEST(Groups, OfLayersWithPlansOfTheirOwn) {
+  const auto errors = run_ranks(8, [](Comm& world) {
+    const LayerPlan tensor{.tp = 4, .sp = 1}, both{.tp = 2, .sp = 2}, sequence{.tp = 1, .sp = 4};
+    const Groups groups = make_groups(shared(world), {.sp = 4, .layers = {tensor, both, sequence, both}});
+    const int64_t r = world.rank(), d = r / 4;
+    using Ranks = std::vector<int64_t>;
+    const Ranks model = {4 * d, 4 * d + 1, 4 * d + 2, 4 * d + 3};
+    ASSERT_EQ(groups.layers.size(), 4U);
+    EXPECT_EQ(members(groups.layers[0].tensor, r), model);
+    EXPECT_FALSE(groups.layers[0].sequence);
+    EXPECT_EQ(members(groups.layers[1].tensor, r), (Ranks{r - r % 2, r - r % 2 + 1}));
+    EXPECT_EQ(members(groups.layers[1].sequence, r), (Ranks{4 * d + r % 2, 4 * d + 2 + r % 2}));
+    EXPECT_EQ(members(groups.layers[2].sequence, r), model);
+    EXPECT_EQ(groups.layers[3].sequence, groups.layers[1].sequence);
+  });
+  for (const std::string& error : errors) EXPECT_EQ(error, "");
+}
+
 TEST(Groups, OfOneRankAreNone) {
   const auto errors = run_ranks(3, [](Comm& world) {
     const Groups groups = make_groups(shared(world), {});

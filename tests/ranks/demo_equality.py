@@ -32,6 +32,15 @@ RECIPES = {
 }
 
 
+# Of ranks that share sequences or layers; one process ignores it.
+SHARED = {
+    "sp 8": (8, {"parallel.sp": 8}),
+    "sp 2": (4, {"parallel.sp": 2}),
+    "tp 2": (4, {"parallel.tp": 2}),
+    "tp 2, sp 2": (4, {"parallel.tp": 2, "parallel.sp": 2}),
+}
+
+
 def train(binary, home, size, settings, steps):
     recipe = (REPOSITORY / "recipes/shapes_demo.toml").read_text()
     if "policy.train" in settings or "policy.freeze" in settings:  # groups are of what is trained
@@ -64,8 +73,8 @@ def apart(run, reference):
         if row["step"] == steps_alike + 1 and drawn(run, row["step"]) == drawn(reference, row["step"]):
             steps_alike += 1
     (last,) = (reference / "checkpoints").glob("step_*")
-    name = f"checkpoints/{last.name}/policy.safetensors"
-    return {"steps drawn alike": steps_alike, "grad norm": norm, "losses": loss, "weights": ranks_run.distance(run / name, reference / name)}
+    weights = [ranks_run.part_of(folder / "checkpoints" / last.name, "policy") for folder in (run, reference)]
+    return {"steps drawn alike": steps_alike, "grad norm": norm, "losses": loss, "weights": ranks_run.distance(*weights)}
 
 
 def main():
@@ -75,15 +84,18 @@ def main():
     parser.add_argument("--ranks", default="2,3")
     parser.add_argument("--only")
     arguments = parser.parse_args()
+    sizes = [int(size) for size in arguments.ranks.split(",")]
+    recipes = {name: (sizes, settings) for name, settings in RECIPES.items()}
+    recipes.update({name: ([size], settings) for name, (size, settings) in SHARED.items()})
     equal = True
     print(f"{'recipe':<22} ranks  steps drawn alike  grad norm  losses     weights")
-    for name, settings in RECIPES.items():
+    for name, (sizes, settings) in recipes.items():
         if arguments.only and name != arguments.only:
             continue
         with tempfile.TemporaryDirectory(prefix="unigrpo-demo-") as holder:
             home = pathlib.Path(holder)
             reference = train(arguments.binary, home / "one", 0, settings, arguments.steps)
-            for size in map(int, arguments.ranks.split(",")):
+            for size in sizes:
                 found = apart(train(arguments.binary, home / str(size), size, settings, arguments.steps), reference)
                 good = found["steps drawn alike"] > 0 and max(found["grad norm"], found["losses"], found["weights"]) <= 1e-5
                 equal = equal and good

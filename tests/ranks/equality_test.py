@@ -177,9 +177,9 @@ class Equality(unittest.TestCase):
     def test_autoencoder(self):
         self.same_supervised({"sft.output": "trained", "sft.batch_size": 4, "sft.stage": "autoencoder", "optim.lr": 1e-4})
 
-    def same_supervised(self, settings, rows=()):
+    def same_supervised(self, settings, rows=(), sizes=(ONE_PROCESS, 2, 5)):
         runs = []
-        for size in (ONE_PROCESS, 2, 5):
+        for size in sizes:
             folder = self.fresh()
             (folder / "a.png").write_bytes(PNG)
             (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -88,6 +88,8 @@ class Bagel final : public MotPolicy {
   /// Clean images as tokens, [sum of their tokens, D], block by block; neighbours of one size are computed together.
   at::Tensor embed_clean_latents(std::span<const LatentBlock* const> blocks) const;
   at::Tensor embed_vision(std::span<const VisionBlock* const> blocks) const;
+  /// [num_noisy, C] float32, on all ranks that share the rows.
+  at::Tensor velocity_of(const at::Tensor& hidden, const PackedTokens& tokens, const Placement& placed) const;
 
   BagelConfig config_;
   std::shared_ptr<const VisionTower> vision_;

@@ -1,6 +1,8 @@
 // BAGEL with a key/value cache: what rollouts and sampling run.
 #include <ATen/ATen.h>
 
+#include <numeric>
+
 #include "policy/bagel/bagel.h"
 #include "tensor/convert.h"
 
@@ -104,12 +106,7 @@ class BagelDenoiser final : public Denoiser {
     }
     const ImageRows placed = place_images(readers, std::vector<int64_t>(rows.size(), grid.num_tokens()));
     const at::NoGradGuard no_grad;
-    const auto layout = std::make_shared<nn::AttentionLayout>(
-        placed.blocks, std::vector<int64_t>{}, static_cast<int64_t>(placed.positions.size()), model.llm_->options());
-    packed_ = {.num_und = 2 * b,
-               .position_ids = index_tensor(placed.positions),
-               .layout = layout,
-               .cache_slots = index_tensor(placed.slots)};
+    packed_ = packed(model, placed, 2 * b);
     at::Tensor boundary_ids = index_tensor(boundary);
     packed_.send(model.device(), {&boundary_ids});
     boundary_ = model.llm_->embed(boundary_ids);
@@ -123,16 +120,47 @@ class BagelDenoiser final : public Denoiser {
   at::Tensor velocity(const at::Tensor& latents, const at::Tensor& t) override {
     const at::NoGradGuard no_grad;
     const at::Tensor embeds = at::cat({boundary_, model_.embed_latents(latents, t, grid_)}, 0);
-    const at::Tensor hidden = model_.llm_->forward(embeds, packed_, &model_.cache_);
+    const auto& share = packed_.share;
+    const at::Tensor own = share ? embeds.index_select(0, index_tensor(share->rows(), model_.device())) : embeds;
+    const at::Tensor hidden = model_.llm_->forward(own, packed_, &model_.cache_);
     const at::Tensor drawn = hidden.narrow(0, packed_.num_und, hidden.size(0) - packed_.num_und);
-    return model_.llm2vae_(drawn).to(at::kFloat).view(latents.sizes());
+    at::Tensor velocity = model_.llm2vae_(drawn).to(at::kFloat);
+    if (share) velocity = share->gathered(velocity, latent_rows_, nn::GatheredGradient::alike);
+    return velocity.view(latents.sizes());
   }
 
  private:
+  /// Ranks that share the rows have each the queries of its own, of every image some.
+  PackedTokens packed(const Bagel& model, ImageRows placed, int64_t num_und) {
+    const auto num_rows = static_cast<int64_t>(placed.positions.size());
+    PackedTokens tokens{.num_und = num_und,
+                        .position_ids = index_tensor(placed.positions),
+                        .layout = nullptr,
+                        .cache_slots = index_tensor(placed.slots)};
+    int64_t num_queries = num_rows;
+    if (const nn::RankGroup ranks = model.sharing_ranks()) {
+      const auto share = std::make_shared<nn::SequenceShare>(ranks, num_und, num_rows);
+      const at::Tensor own = index_tensor(share->rows());
+      num_queries = own.size(0);
+      for (nn::QueryBlock& block : placed.blocks) block.queries = share->held(block.queries);
+      std::erase_if(placed.blocks, [](const nn::QueryBlock& block) { return block.queries.empty(); });
+      tokens.num_und = share->num_und();
+      tokens.position_ids = tokens.position_ids.index_select(0, own);
+      tokens.cache_slots = tokens.cache_slots.index_select(0, index_tensor(share->rank_order()));
+      tokens.share = share;
+      latent_rows_.resize(static_cast<size_t>(num_rows - num_und));
+      std::iota(latent_rows_.begin(), latent_rows_.end(), num_und);
+    }
+    tokens.layout = std::make_shared<nn::AttentionLayout>(placed.blocks, std::vector<int64_t>{}, num_queries,
+                                                          model.llm_->options());
+    return tokens;
+  }
+
   Bagel& model_;
   LatentGrid grid_;
   std::vector<Context> scratch_;
   PackedTokens packed_;
+  std::vector<int64_t> latent_rows_;  // of all rows, where ranks share them
   at::Tensor boundary_;
 };
 

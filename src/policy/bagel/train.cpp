@@ -1,6 +1,8 @@
 // BAGEL's packed forward over whole sequences: what training differentiates.
 #include <ATen/ATen.h>
 
+#include <numeric>
+
 #include "policy/bagel/bagel.h"
 #include "policy/placement.h"
 #include "tensor/convert.h"
@@ -8,6 +10,14 @@
 namespace unigrpo::policy {
 
 using tensor::index_tensor;
+
+at::Tensor Bagel::velocity_of(const at::Tensor& hidden, const PackedTokens& tokens, const Placement& placed) const {
+  if (!tokens.share) return llm2vae_(hidden.narrow(0, placed.num_und, placed.num_noisy)).to(at::kFloat);
+  std::vector<int64_t> rows(static_cast<size_t>(placed.num_noisy));
+  std::iota(rows.begin(), rows.end(), placed.num_und);
+  const at::Tensor held = hidden.index_select(0, index_tensor(tokens.share->held(rows), device()));
+  return tokens.share->gathered(llm2vae_(held).to(at::kFloat), rows, nn::GatheredGradient::alike);
+}
 
 TrainOutput Bagel::forward_train(const TrainBatch& batch) {
   const Placement placed(batch, image_start_, image_end_);
@@ -31,15 +41,11 @@ TrainOutput Bagel::forward_train(const TrainBatch& batch) {
   std::vector<at::Tensor> embeds = {und};
   if (noisy.defined()) embeds.push_back(embed_latents(noisy, noisy_t, placed.noisy.front()->grid));
   if (!placed.clean.empty()) embeds.push_back(embed_clean_latents(placed.clean));
-  const at::Tensor hidden = llm_->forward(embeds.size() == 1 ? und : at::cat(embeds, 0), tokens, nullptr);
+  const at::Tensor hidden = hidden_of(embeds.size() == 1 ? und : at::cat(embeds, 0), tokens);
   TrainOutput output;
   output.digests = placed.digests;
-  if (!placed.text_rows.empty()) {
-    output.text_hidden = hidden.index_select(0, text_rows);
-  }
-  if (noisy.defined()) {
-    output.velocity = llm2vae_(hidden.narrow(0, placed.num_und, placed.num_noisy)).to(at::kFloat).view(noisy.sizes());
-  }
+  if (!placed.text_rows.empty()) output.text_hidden = text_hidden(hidden, tokens, placed, text_rows);
+  if (noisy.defined()) output.velocity = velocity_of(hidden, tokens, placed).view(noisy.sizes());
   return output;
 }
 

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/hash.h"
 #include "base/text.h"
+#include "parallel/groups.h"
 #include "policy/patterns.h"
 
 namespace unigrpo::policy {
@@ -157,6 +158,10 @@ std::unique_ptr<Paired> Paired::load(const PolicyConfig& config, const Runtime& 
   const PairFolders folders = read_pair_config(folder);
   const MotConfig writer = read_qwen2_config(folder / folders.text);
   const BagelConfig painter = read_bagel_config(folder / folders.image);
+  if (runtime.groups && !runtime.groups->shape.layers.empty()) {
+    throw BadInput("{}: a plan of one model's layers; {} is a pair of models", runtime.groups->shape.plan_file,
+                   folder.string());
+  }
   require_same_tokenizer(*data::open_tokenizer(folder / folders.text), *data::open_tokenizer(folder / folders.image),
                          folder.string());
   if (writer.vocab_size > painter.llm.vocab_size) {

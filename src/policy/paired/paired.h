@@ -66,6 +66,9 @@ class Paired final : public UnifiedPolicy {
 
   TrainOutput forward_train(const TrainBatch& batch) override;
   at::Tensor logits(const at::Tensor& hidden) const override { return text_->logits(hidden); }
+  at::Tensor log_probs(const at::Tensor& hidden, const at::Tensor& ids, double temperature) const override {
+    return text_->log_probs(hidden, ids, temperature);
+  }
 
   NamedTensors parameters() const override;
   NamedTensors merged() const override;

@@ -60,8 +60,7 @@ TrainOutput Qwen2::forward_train(const TrainBatch& batch) {
   if (placed.text_rows.empty()) return output;
   at::Tensor ids = index_tensor(placed.und_ids), text_rows = index_tensor(placed.text_rows);
   const PackedTokens tokens = packed(placed, batch.update, {&ids, &text_rows});
-  const at::Tensor hidden = llm_->forward(llm_->embed(ids), tokens, nullptr);
-  output.text_hidden = hidden.index_select(0, text_rows);
+  output.text_hidden = text_hidden(hidden_of(llm_->embed(ids), tokens), tokens, placed, text_rows);
   return output;
 }
 

@@ -6,7 +6,7 @@ namespace {
 
 using parallel::ParallelConfig;
 
-constexpr double kOneDay = 86400;
+constexpr double kOneDay = 86400, kMostRanks = 1024;
 
 Section parallel_section() {
   return Builder("parallel", "a run on several ranks; one process ignores it",
@@ -22,6 +22,14 @@ Section parallel_section() {
       .row("exact_reduction", &ParallelConfig::exact_reduction,
            "the bits of any other power of two of ranks, one process too: a micro-batch is one prompt's group, and "
            "gradients are summed in pairs; with shard = none gradients are shared all the same")
+      .row("tp", &ParallelConfig::tp,
+           "neighbours that each multiply with a slice of every layer; divides the ranks and the model's key heads",
+           between(1, kMostRanks))
+      .row("sp", &ParallelConfig::sp,
+           "ranks (with tp: sets of tp) that share each training batch's tokens; divides the ranks and query heads",
+           between(1, kMostRanks))
+      .row("plan", &ParallelConfig::plan,
+           "JSON file with tp, sp and recompute of each layer (docs/FORMATS.md); empty: alike for all")
       .row("meeting_timeout_s", &ParallelConfig::meeting_timeout_s, "seconds until all ranks must have come",
            between(1, kOneDay))
       .row("first_step_timeout_s", &ParallelConfig::first_step_timeout_s,

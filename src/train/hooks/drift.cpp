@@ -28,8 +28,8 @@ class DriftHook : public StepHook, public Stateful {
     request.guidance.text_scale = run_.recipe.rollout.rollout_cfg_scale;
     request.ranges = rollout::whole_groups({.num_prompts = static_cast<int64_t>(prompts_.size()),
                                             .group_size = config_.samples,
-                                            .rank = run_.runtime.mesh.rank,
-                                            .num_ranks = run_.runtime.mesh.world_size});
+                                            .rank = own_share(run_.runtime),
+                                            .num_ranks = num_shares(run_.runtime)});
     monitor::DriftMonitor::Measured own, measured;  // of this rank's groups, of all
     const bool drawn = uninterrupted(run_.runtime, [&] {
       std::vector<data::Sample> samples;

@@ -1,0 +1,196 @@
+"""Ranks that share sequences (parallel.sp), layers (parallel.tp) or both, layer by layer (parallel.plan), give the result of
+one process, which ignores these keys.
+
+usage: sharing_test.py UNIGRPO DATA [TEST ...]    UNIGRPO: the binary; DATA: tests/data
+UNIGRPO_RANKS_FULL=1: also what takes more than a minute.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import sys
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+import equality_test  # noqa: E402
+import ranks_run  # noqa: E402
+import resume_test  # noqa: E402
+
+BINARY = DATA = ""
+EMA = {"optim.ema.enabled": "true"}
+LORA = {"policy.train": "lora", "policy.lora.rank": 4, "policy.lora.alpha": 8, "grpo.text.kl_beta": 0.1}
+SHORT = {"run.num_steps": 3}
+FULL = os.environ.get("UNIGRPO_RANKS_FULL") == "1"
+ONE_PROCESS = equality_test.ONE_PROCESS
+
+
+class Sharing(resume_test.Resume):
+    """Borrows the comparison and the stops; has tests of its own."""
+
+    def setUp(self):
+        super().setUp()
+        resume_test.BINARY, resume_test.DATA = BINARY, DATA
+        equality_test.BINARY, equality_test.DATA = BINARY, DATA
+
+    def plan(self, layers):
+        type(self).count += 1
+        file = pathlib.Path(self.holder.name) / f"plan-{self.count}.json"
+        file.write_text(json.dumps({"layers": layers}))
+        return file
+
+    def as_one(self, settings, cases):
+        """cases: (ranks, what stands in [parallel])."""
+        reference = self.train(ONE_PROCESS, settings)
+        for size, parallel in cases:
+            with self.subTest(ranks=size, **parallel):
+                keys = {f"parallel.{key}": value for key, value in parallel.items()}
+                self.check(self.train(size, {**settings, **keys}), reference)
+
+    def test_sequences(self):
+        self.as_one({**EMA, "eval.prompts": "prompts.jsonl", "eval.every": 3, "run.num_steps": 20 if FULL else 6,
+                     "grpo.image.context_gradient": "detached"},
+                    [(2, {"sp": 2}), (4, {"sp": 2})] + FULL * [(3, {"sp": 1}), (4, {"sp": 4}), (8, {"sp": 4})])
+
+    def test_layers(self):
+        self.as_one({**EMA, "run.num_steps": 20 if FULL else 6}, [(2, {"tp": 2}), (4, {"tp": 2})])
+
+    def test_layers_and_sequences(self):
+        self.as_one({**SHORT, "grpo.image.context_gradient": "detached", "policy.recompute": "true"},
+                    [(4, {"tp": 2, "sp": 2})] + FULL * [(8, {"tp": 2, "sp": 2})])
+
+    def test_layer_by_layer(self):
+        layers = [{"tp": 2, "sp": 1}, {"tp": 1, "sp": 2, "recompute": True}, {"tp": 2, "sp": 1, "stage": 0}]
+        cases = [(2, {"plan": self.plan(layers), "sp": 2})]
+        layers = [{"tp": 2, "sp": 2}, {"tp": 1, "sp": 4}, {"tp": 2, "sp": 2, "recompute": True}]
+        self.as_one(SHORT, cases + [(4, {"plan": self.plan(layers)})])
+
+    def test_with_shards(self):
+        layers = self.plan([{"tp": 2, "sp": 1}, {"tp": 1, "sp": 2}, {"tp": 2, "sp": 1}])
+        cases = [(2, {"sp": 2, "shard": "weights"}), (2, {"tp": 2, "shard": "weights"})]
+        for shard in FULL * ("optimizer", "gradients", "weights"):
+            cases += [(2, {"sp": 2, "shard": shard}), (2, {"tp": 2, "shard": shard}), (2, {"plan": layers, "shard": shard}),
+                      (4, {"sp": 2, "shard": shard, "shard_ranks": 2}), (4, {"tp": 2, "shard": shard})]
+        self.as_one({**SHORT, **EMA, "grpo.micro_batch_tokens": 60}, cases)
+
+    @unittest.skipUnless(FULL, "long")
+    def test_more_ranks_than_key_heads(self):
+        self.as_one(SHORT, [(4, {"sp": 4})])
+
+    def test_lora_and_its_dropout(self):
+        """The mask belongs to a sequence and a token, and of a layer's inputs each rank drops its own."""
+        self.as_one({**SHORT, **LORA, "policy.lora.dropout": 0.3}, [(2, {"sp": 2}), (2, {"tp": 2})])
+        if FULL:
+            self.as_one({**SHORT, **LORA}, [(4, {"tp": 2, "sp": 2, "shard": "weights"})])
+
+    def test_frozen_experts(self):
+        for frozen in ('["*layers.?.self_attn.?_proj.*", "*layers.?.mlp.*"]', *FULL * ('["*_moe_gen*"]',)):
+            self.as_one({**SHORT, "policy.freeze": frozen}, [(2, {"sp": 2})] + FULL * [(2, {"tp": 2})])
+
+    def test_layers_that_run_again_in_the_backward_pass(self):
+        self.as_one({**SHORT, "policy.recompute": "true", "grpo.micro_batch_tokens": 60, "grpo.num_minibatches": 2},
+                    [(2, {"sp": 2})])
+
+    def test_two_turns(self):
+        """One step: the second turn reads the first one's image in 8 bits, and its latents are those of one process to
+        rounding alone."""
+        self.as_one({"run.num_steps": 1, "rollout.episode": '["text", "image", "text", "image"]'},
+                    [(2, {"sp": 2}), (2, {"tp": 2})])
+
+    def test_a_pair(self):
+        pair = pathlib.Path(self.holder.name) / "pair"
+        shutil.copytree(f"{DATA}/qwen2_tiny", pair / "text")
+        shutil.copytree(f"{DATA}/bagel_tiny", pair / "image")
+        (pair / "config.json").write_text('{"model_type": "unigrpo_pair", "text": "text/", "image": "image/"}')
+        self.as_one({**SHORT, "policy.model": pair}, [(2, {"sp": 2})])
+
+    def test_a_text_model(self):
+        self.rewards = equality_test.REWARDS.partition('[[rewards]]\nkind = "saturation"')[0]
+        self.as_one({**SHORT, "policy.model": f"{DATA}/qwen2_tiny_tied", "rollout.episode": '["text"]'},
+                    [(2, {"sp": 2}), (2, {"tp": 2})])
+
+    def test_supervised(self):
+        rows = {"sft.output": "trained", "sft.batch_size": 6, "sft.num_examples": 40, "sft.edit": 0.3, "sft.self_correct": 0.3,
+                "sft.describe": 0.2, "sft.prompt_dropout": 0.3}
+        self.same_supervised({**rows, "parallel.sp": 2}, sizes=(ONE_PROCESS, 2, *FULL * (4,)))
+        if FULL:
+            self.same_supervised({**rows, "parallel.tp": 2, "parallel.shard": "weights"}, sizes=(ONE_PROCESS, 2))
+        self.same_supervised({"parallel.sp": 2, "sft.output": "trained", "sft.batch_size": 4, "sft.stage": "autoencoder",
+                              "optim.lr": 1e-4}, sizes=(ONE_PROCESS, 2))
+
+    def test_a_signal_to_one_rank_stops_those_that_share_its_sequences(self):
+        sp = {"checkpoint.every": 0, "parallel.sp": 2}
+        left_alone = self.train(2, sp, base=resume_test.BASE)
+        stops = ((1, "update.micro_batch@1:3", signal.SIGTERM), (0, "rollout.decode_step@0:9", signal.SIGINT),
+                 (1, "rollout.denoising_step@1:6", signal.SIGUSR1))
+        for rank, point, number in stops if FULL else stops[::2]:
+            with self.subTest(point=point):
+                folder, results = self.interrupted(sp, 2, rank, point, number)
+                self.assertEqual([code for code, _, _ in results], [130, 130], results)
+                run = self.train(2, sp, folder=folder, resume=True, base=resume_test.BASE)
+                self.assertEqual((run / "final/ema.safetensors").read_bytes(),
+                                 (left_alone / "final/ema.safetensors").read_bytes())
+
+    def test_saved_by_ranks_that_share_resumed_by_others(self):
+        reference = self.train(ONE_PROCESS, {"checkpoint.keep_last": 1}, base=resume_test.BASE)
+        for first, then in (((2, {"sp": 2}), (ONE_PROCESS, {})), ((2, {"tp": 2, "shard": "weights"}), (2, {"sp": 2}))):
+            with self.subTest(saved_on=first, resumed_on=then):
+                folder = self.fresh()
+                keys = [{f"parallel.{key}": value for key, value in table.items()} for _, table in (first, then)]
+                self.train(first[0], keys[0], folder=folder, fault="optim.before@0:4=kill", code=None, base=resume_test.BASE)
+                self.assertEqual(self.steps(folder / "runs/tiny"), [1, 2, 3])
+                run = self.train(then[0], {**keys[1], "checkpoint.keep_last": 1}, folder=folder, resume=True,
+                                 base=resume_test.BASE)
+                self.check(run, reference)
+
+    def test_plans_that_differ_between_ranks_are_refused(self):
+        folders = [self.fresh(), self.fresh()]
+        for folder, recompute in zip(folders, ("true", "false")):
+            (folder / "plan.json").write_text('{"layers": [{}, {"recompute": %s}, {}]}' % recompute)
+        ranks = ranks_run.start(BINARY, 2, "train", "tiny.toml", "--set", "parallel.plan=plan.json", "--set", "parallel.sp=2",
+                                cwd=folders)
+        for code, _, stderr in ranks_run.finish(ranks):
+            self.assertEqual(code, 2, stderr)
+            self.assertIn("the ranks differ in the plan of layers: rank 0", stderr)
+        for folder in folders:
+            self.assertFalse((folder / "runs").exists())
+
+    def test_what_cannot_be_shared(self):
+        for size, settings, line in (
+                (3, {"sp": 2}, "sp = 2 does not divide 3 ranks"),
+                (3, {"sp": 3}, "parallel.sp: 3 ranks cannot share the 4 query heads (num_attention_heads) of "),
+                (3, {"tp": 3}, "parallel.tp: 3 ranks cannot share the 2 key heads (num_key_value_heads) of "),
+                (4, {"tp": 4}, "expected one of 1, 2"),
+                (2, {"plan": self.plan(4 * [{"sp": 2}])}, "has 3 (num_hidden_layers)"),
+                (ONE_PROCESS, {"plan": self.plan(2 * [{}])}, "has 3 (num_hidden_layers)"),
+                (2, {"plan": self.plan(3 * [{"sp": 2, "stage": 1}])}, "'stage' is 1"),
+                (2, {"plan": self.plan(3 * [{"sp": 2, "stages": 0}])}, "layers[0]: unknown field 'stages'"),
+                (2, {"plan": self.plan([{"sp": 2}, {"tp": 2, "sp": 2}, {"sp": 2}])}, "expected a product of 2"),
+                (2, {"plan": "nowhere.json"}, "nowhere.json"),
+                (2, {"tp": 2, "sp": 2}, "tp = 2 x sp = 2 does not divide 2 ranks"),
+                (4, {"tp": 2, "shard": "weights", "shard_ranks": 1}, "parallel.shard_ranks: 1 with parallel.tp > 1"),
+                (2, {"sp": 2, "exact_reduction": "true"}, "parallel.exact_reduction: expected tp = 1, sp = 1"),
+                (2, {"tp": 0}, "parallel.tp"), (2, {"sp": 0}, "parallel.sp"), (2, {"sp": '"two"'}, "parallel.sp")):
+            with self.subTest(ranks=size, **settings):
+                folder = self.fresh()
+                keys = {f"parallel.{key}": value for key, value in settings.items()}
+                sets = [part for key, value in {**equality_test.BASE, **keys}.items() for part in ("--set", f"{key}={value}")]
+                for code, _, stderr in ranks_run.run(BINARY, size, "train", "tiny.toml", *sets, cwd=folder):
+                    self.assertEqual(code, 2, stderr)
+                    self.assertIn(line, stderr)
+                    self.assertEqual(len(stderr.splitlines()), 1, stderr)
+                self.assertFalse((folder / "runs").exists())
+
+
+def load_tests(loader, _tests, _pattern):
+    """Without the inherited ones."""
+    suite = unittest.TestSuite()
+    suite.addTests(loader.loadTestsFromName(name, Sharing)
+                   for name in sorted(vars(Sharing)) if name.startswith("test_"))
+    return suite
+
+
+if __name__ == "__main__":
+    ranks_run.main(unittest, sys.modules[__name__])
