@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <thread>
@@ -69,6 +70,8 @@ void share_cores(const Runtime& runtime) {
 
 int run_on_several(const parallel::World& world, const Prepare& prepare,
                    const std::function<int(const Runtime&)>& work) {
+  // Gloo writes to a lost rank's connection: an error that names it, not the end of this process.
+  std::signal(SIGPIPE, SIG_IGN);
   Preparation prepared;
   try {
     prepared = prepare(world);

@@ -96,6 +96,8 @@ class Launch(tiny_case.TinyCase):
         launch_run.ranks_of(self.run_folder())
         found = launch_run.listening({job.pid} | launch_run.descendants(job.pid))
         self.assertEqual({address for address, _ in found}, {"0100007F"})  # 127.0.0.1
+        for rank in launch_run.ranks_of(self.run_folder())["ranks"]:  # or a write to one that is gone would end it
+            self.assertTrue(launch_run.ignores(rank["pid"], signal.SIGPIPE))
         for _, port in found:
             for number in range(10):
                 with socket.create_connection(("127.0.0.1", port)) as garbage:

@@ -74,6 +74,12 @@ def state_of(pid):
         return "X"
 
 
+def ignores(pid, number):
+    """Whether a process ignores a signal."""
+    status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("SigIgn:")[2].split()[0], 16) >> (number - 1) & 1 == 1
+
+
 def is_alive(pid):
     """Zombies are not."""
     return state_of(pid) not in "ZX"
