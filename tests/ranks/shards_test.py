@@ -172,7 +172,7 @@ class Shards(resume_test.Resume):
     def test_a_signal_within_a_pass_drops_the_step_on_all(self):
         base = {**resume_test.BASE, "parallel.shard": "weights", "checkpoint.every": 0}
         left_alone = self.train(2, {}, base=base)
-        for rank, point in ((1, "unit.gather@1:9"), (0, "policy.layer@0:400"), (1, "update.micro_batch@1:3")):
+        for rank, point in ((1, "unit.gather@1:9"), (0, "policy.layer@0:100"), (1, "update.micro_batch@1:3")):
             with self.subTest(point=point):
                 folder, results = self.interrupted({"checkpoint.every": 0, "parallel.shard": "weights"}, 2, rank, point,
                                                    signal.SIGTERM)

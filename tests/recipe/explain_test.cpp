@@ -114,6 +114,10 @@ Recipe random_recipe(uint64_t seed) {
   if (recipe.grpo.text.kl_estimator == grpo::KlEstimator::k1) recipe.grpo.text.kl_beta = 0;
   if (recipe.policy.train == policy::TrainMode::lora) recipe.policy.freeze.clear();
   recipe.eval.keep_best = false;
+  if (recipe.parallel.exact_reduction) {
+    recipe.parallel.reduce = parallel::Reduce::each;
+    recipe.grpo.advantage.zero_std = grpo::ZeroStd::keep;
+  }
   const auto settle = [&](reward::TermConfig& term, size_t i) {
     term.name = "t" + std::to_string(i);
     term.gate = i > 0 ? "t0" : "";
