@@ -42,7 +42,7 @@ struct Told {
   int signal = 0;  // that asked it to stop: what it holds may have been cut short
   double rollout_seconds = 0;
   std::vector<std::string> outlines = {};
-  uint64_t drawn = 0;              // a digest of what it has sampled
+  uint64_t drawn = 0;              // a digest of what it has sampled, where others sample the same
   std::vector<Place> judged = {};  // rows of the table
   reward::ScoreTable table = {};
   std::string missing = {};  // why reward.on_error = stop ends the run
@@ -219,7 +219,7 @@ std::optional<Batch> draw(rollout::RolloutEngine& engine, reward::Rewarder& rewa
     return Batch{std::move(own), std::move(told.table), told.rollout_seconds, missing};
   }
   for (const Trajectory& trajectory : own) told.outlines.push_back(rollout::to_outline(trajectory));
-  told.drawn = digest_of(own, told.outlines);
+  if (shares_sequences(runtime)) told.drawn = digest_of(own, told.outlines);
   if (!judges) told.outlines.clear();
   const std::vector<Told> all = gather(runtime, told, "rewards");
   for (const Told& other : all) {

@@ -121,7 +121,7 @@ class BagelDenoiser final : public Denoiser {
     const at::NoGradGuard no_grad;
     const at::Tensor embeds = at::cat({boundary_, model_.embed_latents(latents, t, grid_)}, 0);
     const auto& share = packed_.share;
-    const at::Tensor own = share ? embeds.index_select(0, index_tensor(share->rows(), model_.device())) : embeds;
+    const at::Tensor own = share ? embeds.index_select(0, own_rows_) : embeds;
     const at::Tensor hidden = model_.llm_->forward(own, packed_, &model_.cache_);
     const at::Tensor drawn = hidden.narrow(0, packed_.num_und, hidden.size(0) - packed_.num_und);
     at::Tensor velocity = model_.llm2vae_(drawn).to(at::kFloat);
@@ -148,6 +148,7 @@ class BagelDenoiser final : public Denoiser {
       tokens.position_ids = tokens.position_ids.index_select(0, own);
       tokens.cache_slots = tokens.cache_slots.index_select(0, index_tensor(share->rank_order()));
       tokens.share = share;
+      own_rows_ = own.to(model.device());
       latent_rows_.resize(static_cast<size_t>(num_rows - num_und));
       std::iota(latent_rows_.begin(), latent_rows_.end(), num_und);
     }
@@ -161,6 +162,7 @@ class BagelDenoiser final : public Denoiser {
   std::vector<Context> scratch_;
   PackedTokens packed_;
   std::vector<int64_t> latent_rows_;  // of all rows, where ranks share them
+  at::Tensor own_rows_;               // on the device
   at::Tensor boundary_;
 };
 
