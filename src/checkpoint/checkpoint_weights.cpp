@@ -1,7 +1,6 @@
 #include "checkpoint/checkpoint_weights.h"
 
 #include <ATen/ATen.h>
-#include <fmt/ranges.h>
 
 #include <set>
 #include <string_view>
@@ -17,12 +16,7 @@ void require_fits(const optim::NamedParameters& trained, const MappedTensors& pa
   std::set<std::string_view> expected;
   for (const optim::NamedParameter& own : trained) {
     expected.insert(own.name);
-    const auto found = part.find(own.name);
-    if (found == part.end()) throw BadInput("{}: tensor '{}' is missing", where, own.name);
-    if (own.tensor.sizes() != at::IntArrayRef(found->second.shape)) {
-      throw BadInput("{}: tensor '{}' has shape [{}], expected [{}]", where, own.name,
-                     fmt::join(found->second.shape, ", "), fmt::join(own.tensor.sizes(), ", "));
-    }
+    stored_for(own, part, where);
   }
   for (const auto& [name, tensor] : part) {
     if (!expected.contains(name)) throw BadInput("{}: unexpected tensor '{}'", where, name);

@@ -50,12 +50,6 @@ struct Run {
 using Runs = std::map<std::pair<std::string, std::vector<int64_t>>, std::vector<Run>>;  // by part and holders
 using Stored = std::map<std::string, io::StoredTensors>;
 
-int64_t num_elements(const std::vector<int64_t>& shape) {
-  int64_t count = 1;
-  for (const int64_t size : shape) count *= size;
-  return count;
-}
-
 Claim claim_of(const Snapshot& snapshot) {
   Claim claim{.counters = snapshot.counters, .whole = {}, .pieces = {}};
   ByteWriter whole;
@@ -133,7 +127,7 @@ void add_pieces(const std::vector<Claim>& claims, Stored& stored, Runs& runs) {
     for (const Held& held : claims[rank].pieces) {
       const auto [tensor, is_new] =
           stored[held.part].emplace(held.name, io::StoredTensor{.dtype = held.dtype, .shape = held.shape});
-      const int64_t size = num_elements(held.shape);
+      const int64_t size = c10::multiply_integers(held.shape);
       if (tensor->second.dtype != held.dtype || tensor->second.shape != held.shape || held.first < 0 ||
           held.count > size - held.first) {
         throw RuntimeFailure("the states of the ranks differ: rank {} holds another '{}' of {}", rank, held.name,
@@ -171,7 +165,7 @@ void add_pieces(const std::vector<Claim>& claims, Stored& stored, Runs& runs) {
         holders.erase(edge.rank);
       }
     }
-    close(num_elements(tensor.shape));
+    close(c10::multiply_integers(tensor.shape));
   }
 }
 

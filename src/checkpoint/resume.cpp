@@ -1,11 +1,11 @@
 #include "checkpoint/resume.h"
 
 #include <ATen/ATen.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <charconv>
 #include <cstring>
-#include <exception>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -76,17 +76,14 @@ void map_pieces(const io::Manifest& manifest, LoadedCheckpoint& checkpoint) {
 /// What is wrong with a checkpoint, as the first rank that sees it says; "" where nothing is. `take`: opens it.
 std::string damage_of(const Runtime& runtime, const std::function<void()>& take) {
   std::string damage;
-  std::exception_ptr failure;
-  try {
-    take();
-  } catch (const BadInput& error) {
-    damage = error.what();
-  } catch (...) {
-    failure = std::current_exception();
-  }
   constexpr const char* kPurpose = "checkpoint's files";
-  if (runtime.comm) agree(runtime, failure, kPurpose);
-  if (failure) std::rethrow_exception(failure);
+  together(runtime, kPurpose, [&] {
+    try {
+      take();
+    } catch (const BadInput& error) {
+      damage = error.what();
+    }
+  });
   for (std::string& each : gather(runtime, damage, kPurpose)) {
     if (!each.empty()) return std::move(each);
   }
@@ -95,11 +92,7 @@ std::string damage_of(const Runtime& runtime, const std::function<void()>& take)
 
 }  // namespace
 
-int64_t MappedTensor::num_elements() const {
-  int64_t count = 1;
-  for (const int64_t size : shape) count *= size;
-  return count;
-}
+int64_t MappedTensor::num_elements() const { return c10::multiply_integers(shape); }
 
 at::Tensor MappedTensor::elements(int64_t first, int64_t count) const {
   // Booleans come as bytes first: a bool that holds 2 is undefined behaviour.
@@ -130,6 +123,16 @@ void for_each_run(const MappedTensor& tensor, const std::function<void(const at:
   constexpr int64_t kRun = int64_t{1} << 22;  // elements
   const int64_t size = tensor.num_elements();
   for (int64_t first = 0; first < size; first += kRun) take(tensor.elements(first, std::min(kRun, size - first)));
+}
+
+const MappedTensor& stored_for(const NamedTensor& own, const MappedTensors& part, const std::string& where) {
+  const auto found = part.find(own.name);
+  if (found == part.end()) throw BadInput("{}: tensor '{}' is missing", where, own.name);
+  if (found->second.shape != own.shape()) {
+    throw BadInput("{}: tensor '{}' has shape [{}], expected [{}]", where, own.name,
+                   fmt::join(found->second.shape, ", "), fmt::join(own.shape(), ", "));
+  }
+  return found->second;
 }
 
 const MappedTensors& LoadedCheckpoint::part(std::string_view name) const {

@@ -41,6 +41,9 @@ MappedTensor mapped(const io::TensorView& view);
 void for_each_run(const MappedTensor& tensor, const std::function<void(const at::Tensor& elements)>& take);
 
 using MappedTensors = std::map<std::string, MappedTensor, std::less<>>;
+/// What a part has for a parameter, or for the whole of which it is a piece. Throws BadInput beginning with `where`
+/// where that is missing or of another shape.
+const MappedTensor& stored_for(const NamedTensor& own, const MappedTensors& part, const std::string& where);
 
 /// A checkpoint whose every byte was checked, its tensors mapped from the files, however many ranks wrote it.
 struct LoadedCheckpoint {

@@ -1,7 +1,6 @@
 #include "checkpoint/stateful.h"
 
 #include <ATen/ATen.h>
-#include <fmt/ranges.h>
 
 #include <set>
 #include <utility>
@@ -14,13 +13,7 @@ namespace {
 
 /// A piece that a component holds, with the values that the checkpoint has for it.
 NamedTensor loaded_piece(const NamedTensor& own, const MappedTensors& part, const std::string& where) {
-  const auto found = part.find(own.name);
-  if (found == part.end()) throw BadInput("{}: tensor '{}' is missing", where, own.name);
-  const MappedTensor& stored = found->second;
-  if (stored.shape != own.shape()) {
-    throw BadInput("{}: tensor '{}' has shape [{}], expected [{}]", where, own.name, fmt::join(stored.shape, ", "),
-                   fmt::join(own.shape(), ", "));
-  }
+  const MappedTensor& stored = stored_for(own, part, where);
   const at::ScalarType type = tensor::to_scalar_type(stored.dtype);
   if (type != own.tensor.scalar_type()) {
     throw BadInput("{}: tensor '{}' has dtype {}, expected {}", where, own.name, c10::toString(type),

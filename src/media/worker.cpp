@@ -1,9 +1,6 @@
 // unigrpo-media-worker: reads one media file for read_clip.h and ends. Started by it: descriptors 3 (memory), 4 (the
 // file), 5 (lifeline). From the first byte that it reads of the file on it can open nothing, connect to nothing and
 // write to nothing but that memory.
-#include <sys/resource.h>
-
-#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <new>
@@ -11,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/fault.h"
+#include "base/resource_limit.h"
 #include "base/shared_memory.h"
 #include "base/subprocess.h"
 #include "base/text.h"
@@ -20,20 +18,13 @@
 namespace unigrpo::media {
 namespace {
 
-void limit(__rlimit_resource resource, rlim_t value) {
-  rlimit limits{};
-  getrlimit(resource, &limits);
-  limits.rlim_cur = std::min(value, limits.rlim_max);
-  setrlimit(resource, &limits);
-}
-
 /// `memory_bytes` of the worker's own; what is shared is bounded by the file size.
 void limit_all([[maybe_unused]] rlim_t memory_bytes, rlim_t cpu_s, rlim_t shared_bytes) {
-  limit(RLIMIT_CPU, cpu_s);
-  limit(RLIMIT_FSIZE, shared_bytes);
+  limit_resource(RLIMIT_CPU, cpu_s);
+  limit_resource(RLIMIT_FSIZE, shared_bytes);
 #ifndef __SANITIZE_ADDRESS__  // its shadow counts as data, and its search for leaks opens files
-  limit(RLIMIT_DATA, memory_bytes);
-  limit(RLIMIT_NOFILE, 0);
+  limit_resource(RLIMIT_DATA, memory_bytes);
+  limit_resource(RLIMIT_NOFILE, 0);
 #endif
 }
 
@@ -70,7 +61,7 @@ int main(int argc, char** argv) {
     return 2;
   }
   const uint64_t memory_bytes = std::strtoull(argv[1], nullptr, 10), cpu_s = std::strtoull(argv[2], nullptr, 10);
-  const rlimit no_core = {0, 0};
+  const rlimit no_core = {0, 0};  // nor can a process that was taken over ask for one again
   setrlimit(RLIMIT_CORE, &no_core);
   unigrpo::supervise({.lifeline = unigrpo::media::kWorkerLifeline, .only_child = {unigrpo::media::kMemoryDescriptor}},
                      [&] {

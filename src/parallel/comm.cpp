@@ -73,6 +73,14 @@ at::Tensor bytes_of(const std::string& text) {
   return at::from_blob(const_cast<char*>(text.data()), {static_cast<int64_t>(text.size())}, at::kByte);
 }
 
+/// Begins to send everyone `mine`, [n] bytes, for `all`, [size x n] bytes in rank order.
+std::unique_ptr<Group::Exchange> start_exchange(Group& group, const at::Tensor& all, const at::Tensor& mine,
+                                                double deadline_s) {
+  const at::Tensor bytes = bytes_of(mine);
+  const std::vector<int64_t> counts(static_cast<size_t>(group.size()), bytes.numel());
+  return group.start_all_to_all(bytes_of(all), bytes.repeat({group.size()}), counts, counts, deadline_s);
+}
+
 /// [size, n] -> [n], in rank order.
 at::Tensor sum_of_rows(const at::Tensor& rows) {
   const bool low = rows.scalar_type() == at::kBFloat16 || rows.scalar_type() == at::kHalf;
@@ -291,10 +299,7 @@ void Comm::check_alike(const std::string& description, double deadline_s) {
 
 /// all: [size x n] bytes of all ranks in rank order, from everyone's [n].
 void Comm::exchange(at::Tensor& all, const at::Tensor& mine, double deadline_s) {
-  at::Tensor out = bytes_of(all);
-  const at::Tensor bytes = bytes_of(mine);
-  const std::vector<int64_t> counts(static_cast<size_t>(size()), bytes.numel());
-  group_->all_to_all(out, bytes.repeat({size()}), counts, counts, deadline_s);
+  start_exchange(*group_, all, mine, deadline_s)->wait();
 }
 
 /// all: [size x n]; returns the sum of everyone's share `rank`, [n].
@@ -357,11 +362,8 @@ std::shared_ptr<Comm::Gathering> Comm::start_all_gather(const at::Tensor& all, c
   auto gathering = std::make_shared<Gathering>();
   gathering->mine = mine;
   gathering->purpose = purpose;
-  const at::Tensor bytes = bytes_of(mine);
-  const std::vector<int64_t> counts(static_cast<size_t>(size()), bytes.numel());
   try {
-    gathering->exchange = group_->start_all_to_all(bytes_of(all), bytes.repeat({size()}), counts, counts,
-                                                   shared_->current_place().deadline_s);
+    gathering->exchange = start_exchange(*group_, all, mine, shared_->current_place().deadline_s);
   } catch (const std::exception&) {
     gathering->failure = std::current_exception();
   }

@@ -20,10 +20,9 @@ at::Tensor sum_in_pairs(Comm& ranks, const at::Tensor& all) {
   at::Tensor own = at::empty_like(shares);
   const std::vector<int64_t> one_each(static_cast<size_t>(num_ranks), 1);
   ranks.all_to_all(own, shares, one_each, one_each, "gradients");
-  for (int64_t step = 1; step < num_ranks; step *= 2) {
-    for (int64_t r = 0; r < num_ranks; r += 2 * step) own[r].add_(own[r + step]);
-  }
-  return own[0].clone();
+  PairwiseSum sum;
+  for (int64_t r = 0; r < num_ranks; ++r) sum.add(r, own[r]);
+  return sum.take().clone();  // without the shares' memory
 }
 
 }  // namespace

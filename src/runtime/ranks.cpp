@@ -12,15 +12,21 @@
 namespace unigrpo {
 namespace {
 
+/// One value a rank of the group, on all of them.
+template <typename T>
+std::vector<T> gather_in(parallel::Comm& group, const T& mine, const char* purpose) {
+  std::vector<T> all;
+  for (const std::string& bytes : group.gather_bytes(to_bytes(mine), purpose)) from_bytes(bytes, all.emplace_back());
+  return all;
+}
+
 /// Takes the values of all shares together, name by name.
 template <typename Join>
 Values joined(const Runtime& runtime, const Values& mine, const char* purpose, Join join) {
   const auto& comm = runtime.groups ? runtime.groups->data : runtime.comm;
   if (!comm) return mine;
   Values all;
-  for (const std::string& bytes : comm->gather_bytes(to_bytes(mine), purpose)) {
-    Values of_rank;
-    from_bytes(bytes, of_rank);
+  for (const Values& of_rank : gather_in(*comm, mine, purpose)) {
     for (const auto& [name, value] : of_rank) {
       const auto [found, is_new] = all.emplace(name, value);
       if (!is_new) found->second = join(found->second, value);
@@ -30,10 +36,8 @@ Values joined(const Runtime& runtime, const Values& mine, const char* purpose, J
 }
 
 /// Where one of the signals, a rank's each, is not 0, that is asked for here too.
-bool take_stop(const Runtime& runtime, std::span<const std::string> signals) {
-  for (const std::string& bytes : signals) {
-    int signal = 0;
-    from_bytes(bytes, signal);
+bool take_stop(const Runtime& runtime, std::span<const int> signals) {
+  for (const int signal : signals) {
     if (signal == 0) continue;
     runtime.stop.request(signal);
     return true;
@@ -93,12 +97,12 @@ void agree(const Runtime& runtime, const std::exception_ptr& mine, const char* p
 
 bool any_stopped(const Runtime& runtime, bool here, const char* purpose) {
   const int signal = here ? std::max(1, runtime.stop.number()) : 0;
-  return take_stop(runtime, gather_bytes(runtime, to_bytes(signal), purpose));
+  return take_stop(runtime, gather(runtime, signal, purpose));
 }
 
 bool stop_before_pass(const Runtime& runtime) {
   if (!shares_sequences(runtime)) return runtime.stop.requested();
-  return take_stop(runtime, runtime.groups->model->gather_bytes(to_bytes(runtime.stop.number()), "stop"));
+  return take_stop(runtime, gather_in(*runtime.groups->model, runtime.stop.number(), "stop"));
 }
 
 }  // namespace unigrpo

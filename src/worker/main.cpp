@@ -2,7 +2,6 @@
 // gone (docs/REWARD_PROTOCOL.md). Started by the trainer: descriptors 3 (control), 4 (shared memory), 5 (the
 // plugin's file as it was when the run began), 6 (lifeline).
 #include <fcntl.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -14,6 +13,7 @@
 #include <string_view>
 
 #include "base/error.h"
+#include "base/resource_limit.h"
 #include "base/shared_memory.h"
 #include "base/subprocess.h"
 #include "reward/plugin/library.h"
@@ -104,17 +104,10 @@ int become(const char* program) {
   return 127;
 }
 
-void limit(int resource, rlim_t value) {
-  rlimit limits{};
-  getrlimit(static_cast<__rlimit_resource>(resource), &limits);
-  limits.rlim_cur = std::min(value, limits.rlim_max);
-  setrlimit(static_cast<__rlimit_resource>(resource), &limits);
-}
-
 /// Memory beyond `bytes` is refused here, and should the machine run out all the same, this process goes first.
 void limit_memory([[maybe_unused]] uint64_t bytes) {
 #ifndef __SANITIZE_ADDRESS__  // its shadow counts as data
-  limit(RLIMIT_DATA, bytes);
+  limit_resource(RLIMIT_DATA, bytes);
 #endif
   if (std::FILE* file = std::fopen("/proc/self/oom_score_adj", "w")) {
     std::fputs("1000", file);
@@ -134,7 +127,7 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "usage: unigrpo-reward-worker MEMORY_BYTES [PROGRAM]   (started by unigrpo)\n");
     return 2;
   }
-  limit(RLIMIT_CORE, 0);
+  unigrpo::limit_resource(RLIMIT_CORE, 0);
   unigrpo::supervise({.lifeline = kLifelineDescriptor, .only_child = {kControlDescriptor, kMemoryDescriptor}}, [&] {
     limit_memory(memory_bytes);
     return argc == 3 ? become(argv[2]) : serve();
