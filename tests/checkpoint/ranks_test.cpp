@@ -8,15 +8,12 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <fstream>
 #include <map>
-#include <sstream>
 #include <string>
 #include <vector>
 
 #include "base/fault.h"
 #include "base/log.h"
-#include "base/rng.h"
 #include "checkpoint/deal.h"
 #include "checkpoint/save.h"
 #include "checkpoint/snapshots.h"
@@ -32,6 +29,8 @@ namespace {
 
 namespace fs = std::filesystem;
 using test::run_runtimes;
+using testing::read_file;
+using testing::write_file;
 
 /// Tensors that every rank holds whole.
 class Replicated : public Stateful {
@@ -111,13 +110,6 @@ class Sharded : public Stateful {
 void expect_no_errors(const std::vector<std::string>& errors) {
   for (const std::string& error : errors) EXPECT_EQ(error, "");
 }
-
-std::string read(const fs::path& path) {
-  std::ostringstream text;
-  text << std::ifstream(path, std::ios::binary).rdbuf();
-  return text.str();
-}
-void write(const fs::path& path, const std::string& text) { std::ofstream(path, std::ios::binary) << text; }
 
 class CheckpointOfRanks : public ::testing::Test {
  protected:
@@ -220,7 +212,7 @@ TEST_F(CheckpointOfRanks, OneProcessWritesOneFileAPart) {
   expect_no_errors(save(1, 1, 0.5));
   EXPECT_EQ(names(folder_.path() / "step_000001"),
             (std::vector<std::string>{"manifest.json", "optimizer.safetensors", "policy.safetensors", "state.json"}));
-  EXPECT_NE(read(folder_.path() / "step_000001" / "manifest.json").find("\"version\": 1"), std::string::npos);
+  EXPECT_NE(read_file(folder_.path() / "step_000001" / "manifest.json").find("\"version\": 1"), std::string::npos);
 }
 
 TEST_F(CheckpointOfRanks, AThreadWritesTheSameBytes) {
@@ -230,7 +222,8 @@ TEST_F(CheckpointOfRanks, AThreadWritesTheSameBytes) {
     fs::rename(committed, aside);
     expect_no_errors(save(ranks, ranks, 0.5, {.async = true}));
     ASSERT_EQ(names(committed), names(aside));
-    for (const std::string& name : names(aside)) EXPECT_EQ(read(committed / name), read(aside / name)) << name;
+    for (const std::string& name : names(aside))
+      EXPECT_EQ(read_file(committed / name), read_file(aside / name)) << name;
     fs::remove_all(aside);
   }
 }
@@ -344,57 +337,44 @@ class DamagedCheckpointOfRanks : public CheckpointOfRanks {
 
 TEST_F(DamagedCheckpointOfRanks, AFlippedBitAnywhereIsFoundAndItsFileNamed) {
   std::vector<fs::path> files;
-  uint64_t total = 0;
-  for (const std::string& name : names(newest_)) {
-    files.push_back(newest_ / name);
-    total += fs::file_size(files.back());
-  }
+  for (const std::string& name : names(newest_)) files.push_back(newest_ / name);
   ASSERT_EQ(files.size(), 8);
-  RandomStream random({.seed = 2});
-  for (int trial = 0; trial < 200; ++trial) {
-    uint64_t place = random.below(total);
-    size_t file = 0;
-    while (place >= fs::file_size(files[file])) place -= fs::file_size(files[file++]);
-    const std::string original = read(files[file]);
-    std::string damaged = original;
-    damaged[place] = static_cast<char>(damaged[place] ^ (1 << random.below(8)));
-    write(files[file], damaged);
+  testing::flip_bits(files, 200, /*seed=*/2, [&](const fs::path& file, uint64_t place, int trial) {
     const std::string what = damage();
-    EXPECT_TRUE(what.starts_with(files[file].string())) << files[file] << " byte " << place << ": " << what;
+    EXPECT_TRUE(what.starts_with(file.string())) << file << " byte " << place << ": " << what;
     if (trial % 40 == 0) expect_falls_back();
-    write(files[file], original);
-  }
+  });
   EXPECT_EQ(damage(), "");
 }
 
 TEST_F(DamagedCheckpointOfRanks, TruncatedSwappedForeignAndMissingPartsAreNamed) {
   const std::string first = "policy.rank_00000-of-00003.safetensors", second = "policy.rank_00001-of-00003.safetensors";
-  const std::string original = read(newest_ / first), other = read(newest_ / second);
-  write(newest_ / first, original.substr(0, original.size() - 1));
+  const std::string original = read_file(newest_ / first), other = read_file(newest_ / second);
+  write_file(newest_ / first, original.substr(0, original.size() - 1));
   EXPECT_NE(damage().find(first + ": has "), std::string::npos) << damage();
   expect_falls_back();
-  write(newest_ / first, other);  // two parts swapped
-  write(newest_ / second, original);
+  write_file(newest_ / first, other);  // two parts swapped
+  write_file(newest_ / second, original);
   EXPECT_NE(damage().find(first + ": "), std::string::npos) << damage();
   expect_falls_back();
-  write(newest_ / first, original);
-  write(newest_ / second, read(older_ / second));  // a part of another step
+  write_file(newest_ / first, original);
+  write_file(newest_ / second, read_file(older_ / second));  // a part of another step
   EXPECT_NE(damage().find(second + ": "), std::string::npos) << damage();
   expect_falls_back();
   fs::remove(newest_ / second);
   EXPECT_NE(damage().find(second + ": cannot open"), std::string::npos) << damage();
   expect_falls_back();
-  write(newest_ / second, other);
-  write(newest_ / "policy.rank_00003-of-00004.safetensors", other);
+  write_file(newest_ / second, other);
+  write_file(newest_ / "policy.rank_00003-of-00004.safetensors", other);
   EXPECT_NE(damage().find("policy.rank_00003-of-00004.safetensors: not a file of this"), std::string::npos);
   expect_falls_back();
 }
 
 TEST_F(DamagedCheckpointOfRanks, ARankPutsItAsideForAll) {
-  write(newest_ / "optimizer.rank_00002-of-00003.safetensors", "");
+  write_file(newest_ / "optimizer.rank_00002-of-00003.safetensors", "");
   expect_loads(4, 20, 0.5);
   EXPECT_EQ(io::list_steps(folder_.path()), std::vector<int64_t>{20});
-  write(older_ / "optimizer.rank_00000-of-00003.safetensors", "");
+  write_file(older_ / "optimizer.rank_00000-of-00003.safetensors", "");
   for (const std::string& error :
        run_runtimes(2, [&](const Runtime& runtime) { newest_checkpoint(folder_.path(), {}, runtime); })) {
     EXPECT_NE(error.find("none of 1 checkpoints verifies; the newest: "), std::string::npos) << error;
@@ -408,7 +388,7 @@ TEST_F(DamagedCheckpointOfRanks, AManifestWhosePiecesDoNotFitIsRefused) {
   const auto refusal = [&](const std::function<void(io::StoredTensor&)>& change) {
     io::Manifest manifest = sound;
     change(manifest.parts["policy"].find("embed")->second);
-    write(path, io::write_manifest(manifest));
+    write_file(path, io::write_manifest(manifest));
     return damage();
   };
   EXPECT_NE(refusal([](auto& tensor) { tensor.pieces[0].count -= 1; }).find("do not follow"), std::string::npos);

@@ -3,13 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
-#include <fstream>
-#include <sstream>
 #include <string>
 #include <vector>
 
 #include "base/log.h"
-#include "base/rng.h"
 #include "checkpoint/snapshots.h"
 #include "io/checkpoint_layout.h"
 #include "io/step_folder.h"
@@ -21,15 +18,9 @@ namespace {
 namespace fs = std::filesystem;
 using testing::failure_of;
 using testing::is_whole;
+using testing::read_file;
 using testing::snapshot_of;
-
-std::string read(const fs::path& path) {
-  std::ostringstream text;
-  text << std::ifstream(path, std::ios::binary).rdbuf();
-  return text.str();
-}
-
-void write(const fs::path& path, const std::string& text) { std::ofstream(path, std::ios::binary) << text; }
+using testing::write_file;
 
 class Resume : public ::testing::Test {
  protected:
@@ -50,43 +41,30 @@ class Resume : public ::testing::Test {
 
 TEST_F(Resume, FindsAFlippedBitAnywhereAndNamesTheFile) {
   std::vector<fs::path> files;
-  uint64_t total = 0;
-  for (const auto& entry : fs::directory_iterator(newest_)) {
-    files.push_back(entry.path());
-    total += entry.file_size();
-  }
+  for (const auto& entry : fs::directory_iterator(newest_)) files.push_back(entry.path());
   ASSERT_EQ(files.size(), 5);
-  RandomStream random({.seed = 1});
-  for (int trial = 0; trial < 50; ++trial) {
-    uint64_t place = random.below(total);
-    size_t file = 0;
-    while (place >= fs::file_size(files[file])) place -= fs::file_size(files[file++]);
-    const std::string original = read(files[file]);
-    std::string damaged = original;
-    damaged[place] = static_cast<char>(damaged[place] ^ (1 << random.below(8)));
-    write(files[file], damaged);
+  testing::flip_bits(files, 50, /*seed=*/1, [&](const fs::path& file, uint64_t place, int /*trial*/) {
     const std::string what = failure();
-    EXPECT_TRUE(what.starts_with(files[file].string())) << files[file] << " byte " << place << ": " << what;
+    EXPECT_TRUE(what.starts_with(file.string())) << file << " byte " << place << ": " << what;
     const auto found = newest_checkpoint(root_.path());
     ASSERT_TRUE(found);
     EXPECT_EQ(found->step, 20);
     EXPECT_TRUE(is_whole(*found));
-    write(files[file], original);
-  }
+  });
   EXPECT_EQ(newest_checkpoint(root_.path())->step, 40);
 }
 
 TEST_F(Resume, FindsTruncatedMissingSwappedMixedAndForeignFiles) {
   const fs::path policy = newest_ / "policy.safetensors";
   const fs::path ema = newest_ / "ema.safetensors";
-  const std::string original = read(policy);
-  write(policy, original.substr(0, original.size() - 1));
+  const std::string original = read_file(policy);
+  write_file(policy, original.substr(0, original.size() - 1));
   EXPECT_NE(failure().find("policy.safetensors: has "), std::string::npos);
   fs::remove(policy);
   EXPECT_NE(failure().find("policy.safetensors"), std::string::npos);
-  write(policy, read(older_ / "policy.safetensors"));
+  write_file(policy, read_file(older_ / "policy.safetensors"));
   EXPECT_NE(failure().find("policy.safetensors: SHA-256 is "), std::string::npos);
-  write(policy, original);
+  write_file(policy, original);
   EXPECT_EQ(failure(), "");
   fs::rename(policy, newest_ / "x");
   fs::rename(ema, policy);
@@ -95,7 +73,7 @@ TEST_F(Resume, FindsTruncatedMissingSwappedMixedAndForeignFiles) {
   fs::rename(policy, newest_ / "x");
   fs::rename(ema, policy);
   fs::rename(newest_ / "x", ema);
-  write(newest_ / "notes.txt", "x");
+  write_file(newest_ / "notes.txt", "x");
   EXPECT_NE(failure().find("notes.txt: not a file of this checkpoint"), std::string::npos);
   fs::remove(newest_ / "notes.txt");
   EXPECT_EQ(failure(), "");
@@ -105,7 +83,7 @@ TEST_F(Resume, FindsTruncatedMissingSwappedMixedAndForeignFiles) {
 }
 
 TEST_F(Resume, PutsADamagedCheckpointAsideAndTakesTheOneBefore) {
-  write(newest_ / "ema.safetensors", "");
+  write_file(newest_ / "ema.safetensors", "");
   CheckpointStore store(root_.path(), {});
   EXPECT_EQ(store.newest()->step, 20);
   EXPECT_EQ(io::list_steps(root_.path()), std::vector<int64_t>{20});
@@ -114,8 +92,8 @@ TEST_F(Resume, PutsADamagedCheckpointAsideAndTakesTheOneBefore) {
 }
 
 TEST_F(Resume, RefusesToStartOverWhereNoCheckpointVerifies) {
-  write(newest_ / "ema.safetensors", "");
-  write(older_ / "manifest.json", "{}");
+  write_file(newest_ / "ema.safetensors", "");
+  write_file(older_ / "manifest.json", "{}");
   const std::string what = failure_of([&] { newest_checkpoint(root_.path()); });
   EXPECT_NE(what.find("none of 2 checkpoints verifies"), std::string::npos) << what;
   EXPECT_NE(what.find("ema.safetensors"), std::string::npos) << what;

@@ -4,9 +4,14 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <fstream>
+#include <functional>
+#include <sstream>
 #include <string>
+#include <vector>
 
 #include "base/error.h"
+#include "base/rng.h"
 #include "checkpoint/resume.h"
 #include "checkpoint/save.h"
 
@@ -45,6 +50,34 @@ inline bool is_whole(const checkpoint::LoadedCheckpoint& found) {
     }
   }
   return true;
+}
+
+inline std::string read_file(const std::filesystem::path& path) {
+  std::ostringstream text;
+  text << std::ifstream(path, std::ios::binary).rdbuf();
+  return text.str();
+}
+inline void write_file(const std::filesystem::path& path, const std::string& text) {
+  std::ofstream(path, std::ios::binary) << text;
+}
+
+/// Flips one bit somewhere in the files, `trials` times, and back again after check(file, byte, trial).
+inline void flip_bits(const std::vector<std::filesystem::path>& files, int trials, uint64_t seed,
+                      const std::function<void(const std::filesystem::path&, uint64_t, int)>& check) {
+  uint64_t total = 0;
+  for (const auto& file : files) total += std::filesystem::file_size(file);
+  RandomStream random({.seed = seed});
+  for (int trial = 0; trial < trials; ++trial) {
+    uint64_t place = random.below(total);
+    size_t file = 0;
+    while (place >= std::filesystem::file_size(files[file])) place -= std::filesystem::file_size(files[file++]);
+    const std::string original = read_file(files[file]);
+    std::string damaged = original;
+    damaged[place] = static_cast<char>(damaged[place] ^ (1 << random.below(8)));
+    write_file(files[file], damaged);
+    check(files[file], place, trial);
+    write_file(files[file], original);
+  }
 }
 
 /// What a call's BadInput or RuntimeFailure says; empty where it throws neither.

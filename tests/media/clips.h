@@ -16,6 +16,7 @@
 #include "io/mapped_file.h"
 #include "media/clip.h"
 #include "media/decode.h"
+#include "support/refusal.h"
 
 namespace unigrpo::media {
 
@@ -101,16 +102,7 @@ inline ReadResult decode_file(const std::filesystem::path& path, const ReadOptio
   return decode(file.descriptor(), path.filename().string(), options);
 }
 
-/// Why a file is refused; "accepted" where it is not.
-template <typename Work>
-std::string refusal(Work work) {
-  try {
-    work();
-  } catch (const BadInput& error) {
-    return error.what();
-  }
-  return "accepted";
-}
+using unigrpo::testing::refusal;
 
 /// What a program prints; "failed" where it cannot be run or ends badly.
 inline std::string output_of(const std::string& command) {

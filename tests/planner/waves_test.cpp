@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/rng.h"
+#include "planner/wave_fault.h"
 #include "planner/wave_search.h"
 
 namespace unigrpo::planner {
@@ -24,30 +25,6 @@ std::vector<MetaOp> random_ops(RandomStream& random, size_t count, int64_t most_
     if (m > 0 && random.chance(0.5)) op.deps.push_back(random.below(m));
   }
   return out;
-}
-
-std::string fault_of(const std::vector<MetaOp>& ops, int64_t ranks, const WaveSchedule& schedule) {
-  std::vector<int64_t> left;
-  for (const MetaOp& op : ops) left.push_back(op.layers);
-  double sum = 0;
-  for (const Wave& wave : schedule.waves) {
-    int64_t used = 0;
-    double longest = 0;
-    for (const WavePiece& piece : wave) {
-      for (const size_t dep : ops[piece.op].deps) {
-        if (left[dep] != 0) return "runs too early";
-      }
-      used += piece.ranks;
-      longest = std::max(longest, static_cast<double>(piece.layers) * ops[piece.op].ms.at(piece.ranks));
-    }
-    for (const WavePiece& piece : wave) left[piece.op] -= piece.layers;
-    if (used > ranks) return "too many ranks";
-    sum += longest;
-  }
-  if (std::ranges::any_of(left, [](int64_t n) { return n != 0; })) return "layers do not add up";
-  if (std::abs(sum - schedule.milliseconds) > 1e-9 * sum) return "another time than stated";
-  if (schedule.lower_bound > sum * (1 + 1e-9)) return "below its bound";
-  return "";
 }
 
 /// The least sum over every sequence of waves, by the rules alone.

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "reward/plugin/library.h"
+#include "support/refusal.h"
 #include "support/temp_folder.h"
 
 namespace unigrpo::reward::plugin {
@@ -14,15 +15,8 @@ namespace fs = std::filesystem;
 
 const fs::path kHostile = UNIGRPO_TEST_PLUGINS "/hostile.so";
 
-template <typename Work>
-std::string refusal(Work work) {
-  try {
-    work();
-  } catch (const BadInput& error) {
-    return error.what();
-  }
-  return "accepted";
-}
+using testing::refusal;
+
 std::string file_refusal(const fs::path& path) {
   return refusal([&] { check_plugin_file(path); });
 }
