@@ -41,9 +41,10 @@ FlatParameters::FlatParameters(NamedTensors parameters, Comm* ranks, bool stays_
   const auto options = parameters_.front().tensor.options().requires_grad(false);
   nothing_ = at::full({}, std::numeric_limits<double>::quiet_NaN(), options);
   whole_ = at::zeros({size_}, options);
+  is_whole_ = true;
   for (size_t i = 0; i < parameters_.size(); ++i) view_of(i).copy_(parameters_[i].tensor);
   own_ = whole_.narrow(0, own_first_, own_size_);
-  if (!stays_whole_) own_ = own_.clone();
+  if (!stays_whole_ && ranks_) own_ = own_.clone();
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const NamedTensor& parameter = parameters_[i];
     parameter.tensor.set_data(view_of(i));
@@ -66,35 +67,42 @@ at::Tensor FlatParameters::view_of(size_t parameter) const {
 }
 
 void FlatParameters::start_gather() {
-  if (is_whole() || gathering_ || !ranks_) return;
-  coming_ = at::empty({size_}, own_.options());
-  gathering_ = ranks_->start_all_gather(coming_, own_, "weights");
+  if (is_whole_ || gathering_ || !ranks_) return;
+  set_memory(size_);
+  gathering_ = ranks_->start_all_gather(whole_, own_, "weights");
 }
 
 void FlatParameters::gather() {
-  if (is_whole()) return;
+  if (is_whole_) return;
   const at::NoGradGuard no_grad;
   start_gather();
-  if (ranks_) {
-    ranks_->finish(*std::exchange(gathering_, nullptr));
-    whole_ = std::exchange(coming_, {});
-  } else {
-    whole_ = own_;
-  }
+  if (ranks_) ranks_->finish(*std::exchange(gathering_, nullptr));
+  is_whole_ = true;
   for (size_t i = 0; i < parameters_.size(); ++i) parameters_[i].tensor.set_data(view_of(i));
 }
 
 void FlatParameters::release() {
-  if (stays_whole_ || !is_whole()) return;
+  if (stays_whole_ || !is_whole_) return;
   const at::NoGradGuard no_grad;
   for (const NamedTensor& parameter : parameters_) {
     parameter.tensor.set_data(nothing_.expand(parameter.tensor.sizes()));
   }
-  whole_.reset();
+  is_whole_ = false;
+  if (ranks_) set_memory(0);
+}
+
+/// The buffer's storage stays the same, so that what a graph of autograd kept of it, transposed or cut, is filled again
+/// with it.
+void FlatParameters::set_memory(int64_t elements) {
+  const size_t bytes = static_cast<size_t>(elements * whole_.element_size());
+  const at::Storage& storage = whole_.storage();
+  at::Allocator* const allocator = storage.allocator();
+  storage.set_data_ptr_noswap(allocator->allocate(bytes));
+  storage.unsafeGetStorageImpl()->set_nbytes(bytes);
 }
 
 void FlatParameters::refresh() {
-  if (!ranks_ || !is_whole()) return;
+  if (!ranks_ || !is_whole_) return;
   ranks_->all_gather(whole_, own_, "weights");
 }
 

@@ -34,12 +34,12 @@ class FlatParameters {
   const NamedTensors& pieces() const { return pieces_; }
   const NamedTensors& parameters() const { return parameters_; }
 
-  bool is_whole() const { return whole_.defined(); }
+  bool is_whole() const { return is_whole_; }
   /// Makes the parameters whole, from all ranks' shares.
   void gather();
   /// Begins to: gather() will wait for less. The own share must not change meanwhile.
   void start_gather();
-  /// Drops the buffer, where it does not stay.
+  /// Gives the buffer's memory back, where it does not stay.
   void release();
   /// The own share was written: a buffer that is whole takes those of the other ranks.
   void refresh();
@@ -66,6 +66,7 @@ class FlatParameters {
 
  private:
   at::Tensor view_of(size_t parameter) const;
+  void set_memory(int64_t elements);
 
   NamedTensors parameters_, pieces_;
   std::vector<int64_t> firsts_;  // of the parameters, in the buffer
@@ -76,7 +77,7 @@ class FlatParameters {
   int64_t turns_ = 0;  // reduce_gradients() since the gradients were dropped
   int64_t size_ = 0, own_size_ = 0, own_first_ = 0;
   at::Tensor whole_, own_, gradient_;
-  at::Tensor coming_;  // the buffer that is being gathered
+  bool is_whole_ = false;  // else whole_ has no memory, or it is being gathered
   std::shared_ptr<Comm::Gathering> gathering_;
   at::Tensor nothing_;  // what released parameters show
   std::vector<int32_t> had_gradient_;

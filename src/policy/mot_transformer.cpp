@@ -14,6 +14,7 @@
 #include "nn/gathered_products.h"
 #include "nn/linear_slice.h"
 #include "nn/recompute.h"
+#include "nn/sharded_step.h"
 #include "parallel/sharded_model.h"
 #include "policy/layer_split.h"
 #include "tensor/device.h"
@@ -294,16 +295,18 @@ at::Tensor MotTransformer::forward(const at::Tensor& embeds, const PackedTokens&
   Streams x = Streams::split(embeds, tokens.num_und);
   for (size_t i = 0; i < layers_.size(); ++i) {
     const kernels::RotaryTable& rotary = tables.size() == 1 ? tables.front() : tables[i];
-    if (cache || recompute_.empty() || !recompute_[i]) {
+    const bool recomputes = !recompute_.empty() && recompute_[i];
+    const bool is_shared = sharded_ && sharded_->shard() == parallel::Shard::weights;
+    if (cache || (!recomputes && !is_shared)) {
       x = run_layer(i, x, tokens, rotary, cache);
       continue;
     }
-    const auto again = [this, i, tokens, rotary](const at::Tensor& und, const at::Tensor& gen) {
+    const auto step = [this, i, tokens, rotary](const at::Tensor& und, const at::Tensor& gen) {
       const Streams y = run_layer(i, {und, gen}, tokens, rotary, nullptr);
       return std::pair(y.und, y.gen);
     };
     const parallel::UnitOf unit{.model = sharded_.get(), .unit = first_unit_ + i};
-    std::tie(x.und, x.gen) = nn::recompute(again, x.und, x.gen, unit);
+    std::tie(x.und, x.gen) = (recomputes ? nn::recompute : nn::sharded_step)(step, x.und, x.gen, unit);
   }
   return x
       .each(norm_, norm_gen_,
@@ -316,7 +319,6 @@ at::Tensor MotTransformer::forward(const at::Tensor& embeds, const PackedTokens&
 void MotTransformer::set_sharded(std::shared_ptr<parallel::ShardedModel> model, size_t first) {
   sharded_ = std::move(model);
   first_unit_ = first;
-  if (sharded_->shard() == parallel::Shard::weights) set_recompute(true);
 }
 
 int64_t MotTransformer::layer_of(const std::string& name) const {

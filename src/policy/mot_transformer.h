@@ -71,8 +71,7 @@ class MotTransformer {
   void set_recompute(std::vector<bool> layers) { recompute_ = std::move(layers); }
   void set_recompute(bool all) { recompute_.assign(layers_.size(), all); }
   bool recomputes() const { return std::ranges::count(recompute_, true) > 0; }
-  /// The layers are the units from `first` on of a model that is spread over ranks; they run as recomputed ones where
-  /// its weights are.
+  /// The layers are the units from `first` on of a model that is spread over ranks.
   void set_sharded(std::shared_ptr<parallel::ShardedModel> model, size_t first);
   parallel::ShardedModel* sharded() const { return sharded_.get(); }
   /// Which layer a weight belongs to by its name, from 0; -1: none.
