@@ -180,18 +180,18 @@ double ShardedModel::square_of_gradients() const {
     counts.push_back(static_cast<int64_t>(own.size()));
   }
   at::Tensor all = kernels::sum_of_squares(cells);
-  const int64_t num_own = all.numel(), num_ranks = ranks_.shard ? ranks_.shard->size() : 1;
+  const int64_t num_own = all.numel();
   if (num_own == 0) return 0;
   if (ranks_.shard) {
     const at::Tensor own = all;
-    all = at::empty({num_ranks * num_own}, at::kDouble);
+    all = at::empty({num_ranks() * num_own}, at::kDouble);
     ranks_.shard->all_gather(all, own, "gradient norm");
   }
   const double* square = all.const_data_ptr<double>();
   double sum = 0;
   int64_t first = 0;
   for (const int64_t count : counts) {
-    for (int64_t r = 0; r < num_ranks; ++r) {
+    for (int64_t r = 0; r < num_ranks(); ++r) {
       for (int64_t c = 0; c < count; ++c) sum += square[r * num_own + first + c];
     }
     first += count;

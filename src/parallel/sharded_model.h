@@ -32,6 +32,8 @@ class ShardedModel {
 
   Shard shard() const { return shard_; }
   Sum sum() const { return sum_; }
+  /// How many ranks hold it between them.
+  int64_t num_ranks() const { return ranks_.shard ? ranks_.shard->size() : 1; }
   /// Whether ranks meet within passes, so that all need as many of them, in the same turns.
   bool passes_together() const { return shard_ == Shard::weights || reduces_each_; }
 

@@ -10,7 +10,8 @@
 
 namespace unigrpo::train {
 
-void write_ranks_file(const std::filesystem::path& run_folder, const Runtime& runtime) {
+void write_ranks_file(const std::filesystem::path& run_folder, const Runtime& runtime,
+                      const parallel::ShardedModel* sharded) {
   if (!runtime.mesh.restart) return;
   using Json = nlohmann::ordered_json;
   const std::vector<parallel::Peer> alone = {parallel::this_process({}, runtime.device.str())};
@@ -18,13 +19,15 @@ void write_ranks_file(const std::filesystem::path& run_folder, const Runtime& ru
   for (const parallel::Peer& peer : runtime.comm ? runtime.comm->peers() : alone) {
     ranks.push_back({{"rank", peer.rank}, {"pid", peer.pid}, {"host", peer.host}, {"device", peer.device}});
   }
-  const auto shape = runtime.groups ? runtime.groups->shape : parallel::GroupShape{.shard_ranks = 1};
-  const Json file = {
-      {"world_size", runtime.mesh.world_size},
-      {"mesh",
-       {{"data", num_shares(runtime)}, {"shard", shape.shard_ranks}, {"sequence", shape.sp}, {"tensor", shape.tp}}},
-      {"restart", *runtime.mesh.restart},
-      {"ranks", ranks}};
+  const auto shape = runtime.groups ? runtime.groups->shape : parallel::GroupShape{};
+  const Json file = {{"world_size", runtime.mesh.world_size},
+                     {"mesh",
+                      {{"data", num_shares(runtime)},
+                       {"shard", sharded ? sharded->num_ranks() : 1},
+                       {"sequence", shape.sp},
+                       {"tensor", shape.tp}}},
+                     {"restart", *runtime.mesh.restart},
+                     {"ranks", ranks}};
   io::write_file_atomic(run_folder / "ranks.json", file.dump(2) + "\n");
 }
 

@@ -102,7 +102,7 @@ class Trainer {
   void begin_folder() {
     if (!is_root(runtime_)) return;
     const monitor::RunFolder& folder = files_.folder();
-    write_ranks_file(folder.path(), runtime_);
+    write_ranks_file(folder.path(), runtime_, objective_.sharded());
     const std::string other_build = record_launch(folder, recipe_, parts_.launch, parts_.inputs, steps_done_);
     if (!parts_.resume) return;
     monitor_.note(fmt::format("resumed at step {}", steps_done_));

@@ -41,13 +41,24 @@ class Sharing(resume_test.Resume):
         file.write_text(json.dumps({"layers": layers}))
         return file
 
+    def check_mesh(self, run, size, parallel):
+        """ranks.json: how the ranks share the work, and how many of them hold the model between them."""
+        mesh = json.loads((run / "ranks.json").read_text())["mesh"]
+        shape = {"sp": 1, "tp": 1, **parallel}
+        if "plan" in parallel:
+            shape.update(json.loads(parallel["plan"].read_text())["layers"][0])
+        self.assertEqual(mesh, {"data": size // (shape["sp"] * shape["tp"]), "sequence": shape["sp"], "tensor": shape["tp"],
+                                "shard": parallel.get("shard_ranks", size) if "shard" in parallel else 1})
+
     def as_one(self, settings, cases):
         """cases: (ranks, what stands in [parallel])."""
         reference = self.train(ONE_PROCESS, settings)
         for size, parallel in cases:
             with self.subTest(ranks=size, **parallel):
                 keys = {f"parallel.{key}": value for key, value in parallel.items()}
-                self.check(self.train(size, {**settings, **keys}), reference)
+                run = self.train(size, {**settings, **keys})
+                self.check(run, reference)
+                self.check_mesh(run, size, parallel)
 
     def test_sequences(self):
         self.as_one({**EMA, "eval.prompts": "prompts.jsonl", "eval.every": 3, "run.num_steps": 20 if FULL else 6,
