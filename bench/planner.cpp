@@ -18,6 +18,7 @@
 #include "planner/choose.h"
 #include "planner/flexible_sequence.h"
 #include "planner/model_shape.h"
+#include "planner/phases.h"
 #include "planner/search.h"
 #include "planner/selftest.h"
 #include "planner/simulate.h"
@@ -163,6 +164,28 @@ Row waves_row(int repeats) {
           seconds, 1};
 }
 
+/// A step of drawing, changing images and questions on 64 ranks: what a change of shares costs.
+Row tasks_row(int repeats) {
+  const ModelShape shape{
+      .layers = 28, .hidden = 3584, .intermediate = 18944, .heads = 28, .kv_heads = 4, .vocab = 152064, .experts = 2};
+  std::vector<RolloutShape> tasks;
+  for (const char* name : {"draw", "edit", "ask"}) {
+    tasks.push_back({.task = name, .samples = 256, .prompts = 16, .prompt_tokens = 256, .text_tokens = 128});
+    RolloutShape& task = tasks.back();
+    task.reward_ms = 200;
+    task.minibatches = 2;
+    task.update_ms = {{8, 90000}, {16, 46000}, {32, 24000}, {64, 15000}};
+    if (tasks.size() < 3) task.image_tokens = 1024, task.denoise_steps = 20;
+  }
+  PhasePlan plan;
+  const double seconds =
+      median_seconds(repeats, [&] { plan = plan_phases(shape, tasks, {.nodes = 8, .gpus_per_node = 8}); });
+  return {"64 ranks x three tasks of a step",
+          fmt::format("{} modules, {:.1f} s, in turn {:.1f} s", plan.ops.size(), plan.step_ms() / 1000,
+                      plan.colocated_ms / 1000),
+          seconds, 1};
+}
+
 Row simulator_row() {
   const ModelShape shape{
       .layers = 32, .hidden = 4096, .intermediate = 11008, .heads = 32, .kv_heads = 32, .vocab = 32000};
@@ -184,7 +207,7 @@ int main(int argc, char** argv) {
   try {
     std::printf("%-36s %10s %8s   %s\n", "what", "CPU s", "limit", "result");
     for (const Row& row : {choice_row(repeats), search_row(data, repeats), flexible_row(0.6), flexible_row(0.9),
-                           flexible_row(0.95), waves_row(repeats), simulator_row()}) {
+                           flexible_row(0.95), waves_row(repeats), tasks_row(repeats), simulator_row()}) {
       std::printf("%-36s %10.4f %8.3g   %s\n", row.what.c_str(), row.seconds, row.limit, row.result.c_str());
     }
   } catch (const std::exception& error) {

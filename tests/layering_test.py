@@ -29,7 +29,7 @@ WORKER_FILES |= {"data/segment_json.h", "data/segment_json.cpp", "data/segment_k
 CONFIG_EXTRA = {
     "rollout/config.h": {"data/segment_kind.h", "flow/config.h"},
     "grpo/config.h": {"flow/config.h"},
-    "recipe/config.h": {"reward/config.h"},
+    "recipe/config.h": {"data/segment_kind.h", "reward/config.h"},
     "reward/config.h": {"reward/builtin/config.h", "reward/http/config.h", "reward/plugin/config.h"},
 }
 

@@ -17,6 +17,7 @@
 #include "io/step_folder.h"
 #include "monitor/metrics_file.h"
 #include "recipe/parse.h"
+#include "recipe/tasks.h"
 
 namespace unigrpo::cli {
 namespace {
@@ -35,7 +36,11 @@ std::string counted(int64_t count, const char* word) {
 std::string recipe_line(const std::string& toml, const std::string& where) {
   try {
     const recipe::Recipe recipe = recipe::parse_text(toml, where, {}, recipe::Command::check);
-    return fmt::format("{}: {} on {}, {} steps", recipe.run.name, recipe.policy.model, recipe.data.prompts,
+    std::vector<std::string> prompts;
+    for (const recipe::Task& task : recipe::tasks_of(recipe)) {
+      prompts.push_back(task.is_named() ? fmt::format("{} ({})", task.prompts, task.name) : task.prompts);
+    }
+    return fmt::format("{}: {} on {}, {} steps", recipe.run.name, recipe.policy.model, join(prompts, ", "),
                        recipe.run.num_steps);
   } catch (const BadInput&) {
     return "of another version, or damaged";

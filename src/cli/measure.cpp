@@ -57,7 +57,13 @@ int profile_model(const ProfileOptions& options) {
   const Runtime runtime = make_runtime({.device = options.device, .device_key = "--device"});
   ModelQuestion question{.workload = recipe_workload(options.model, options.overrides)};
   planner::SampleShape& sample = question.workload.sample;
-  question.text_tokens = question.workload.rollout.text_tokens;
+  int64_t step_samples = 0;
+  for (const planner::RolloutShape& task : question.workload.rollouts.front().tasks) {
+    question.text_tokens += task.samples * task.text_tokens;
+    step_samples += task.samples;
+  }
+  // Of a sample, rounded up.
+  question.text_tokens = (question.text_tokens + step_samples - 1) / std::max<int64_t>(1, step_samples);
   if (options.seq > 0) {
     question.text_tokens = question.text_tokens * options.seq / std::max<int64_t>(1, sample.tokens);
     sample.tokens = options.seq;

@@ -135,7 +135,7 @@ void print_plan(size_t rank, const JudgedPlan& judged) {
 /// plans of their own.
 std::map<int64_t, double> update_times(const Inputs& in, const SearchQuery& asked, const Plan& plan) {
   std::map<int64_t, double> out = {{in.cluster.world(), plan.predicted.step_ms}};
-  if (in.workload.rollout.minibatches == 1) return out;
+  if (in.workload.minibatches == 1) return out;
   SearchQuery query = asked;
   query.global_batch = plan.global_batch;
   query.micro_batches = plan.micro_batches;
@@ -154,21 +154,7 @@ std::map<int64_t, double> update_times(const Inputs& in, const SearchQuery& aske
   return out;
 }
 
-/// The whole RL step: its modules on the same ranks.
-void print_phases(const Options& options, const Inputs& in, const SearchQuery& query, const Plan& plan) {
-  RolloutShape rollout = in.workload.rollout;
-  rollout.tflops = options.tflops;
-  rollout.memory_gbps = options.memory_gbps;
-  rollout.reward_ms = options.reward_ms;
-  rollout.prompt_tokens = options.prompt_tokens;
-  rollout.update_ms = update_times(in, query, plan);
-  const PhasePlan phases = plan_phases(in.shape, rollout, in.cluster);
-  fmt::print("an RL step of {} samples:", rollout.samples);
-  for (const PhasePlan::Phase& phase : phases.phases) {
-    fmt::print(" {} {:.1f} s{}", phase.name, phase.alone_ms / 1000, &phase == &phases.phases.back() ? "" : ",");
-  }
-  fmt::print("; {:.1f} s, {:.2f} samples/s\n", phases.step_ms() / 1000,
-             1000 * static_cast<double>(rollout.samples) / phases.step_ms());
+void print_placement(const PhasePlan& phases) {
   if (!phases.in_waves()) {
     fmt::print("   placement: every module on all ranks, one after the other\n");
     return;
@@ -181,6 +167,37 @@ void print_phases(const Options& options, const Inputs& in, const SearchQuery& q
       text += fmt::format("{}{} on {}", text.empty() ? "" : ", ", phases.ops[piece.op].name, piece.ranks);
     }
     fmt::print("     {}: {:.1f} s\n", text, wave_ms(phases.ops, wave) / 1000);
+  }
+}
+
+/// The whole RL step: the modules of its tasks on the same ranks; again for each step from which on a schedule gives
+/// the tasks other prompts.
+void print_phases(const Options& options, const Inputs& in, const SearchQuery& query, const Plan& plan) {
+  const std::map<int64_t, double> update_ms = update_times(in, query, plan);
+  for (const Workload::Rollout& rollout : in.workload.rollouts) {
+    std::vector<RolloutShape> tasks = rollout.tasks;
+    int64_t samples = 0;
+    for (RolloutShape& task : tasks) {
+      task.tflops = options.tflops;
+      task.memory_gbps = options.memory_gbps;
+      task.reward_ms = options.reward_ms;
+      task.prompt_tokens = options.prompt_tokens;
+      task.update_ms = update_ms;
+      samples += task.samples;
+    }
+    const PhasePlan phases = plan_phases(in.shape, tasks, in.cluster);
+    if (in.workload.rollouts.size() > 1) {
+      std::vector<std::string> counts;
+      for (const RolloutShape& task : tasks) counts.push_back(fmt::format("{} {}", task.task, task.prompts));
+      fmt::print("from step {} on, prompts: {}\n", rollout.step + 1, join(counts, ", "));
+    }
+    fmt::print("an RL step of {} samples:", samples);
+    for (const PhasePlan::Phase& phase : phases.phases) {
+      fmt::print(" {} {:.1f} s{}", phase.name, phase.alone_ms / 1000, &phase == &phases.phases.back() ? "" : ",");
+    }
+    fmt::print("; {:.1f} s, {:.2f} samples/s\n", phases.step_ms() / 1000,
+               1000 * static_cast<double>(samples) / phases.step_ms());
+    print_placement(phases);
   }
 }
 

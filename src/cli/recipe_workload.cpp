@@ -1,28 +1,52 @@
 #include "cli/recipe_workload.h"
 
 #include "recipe/parse.h"
+#include "recipe/tasks.h"
 
 namespace unigrpo::cli {
 
+namespace {
+
+/// A task's sample as the update sees it, in tokens; of the rollout what a sample has of each kind.
+int64_t add_sample(const rollout::RolloutConfig& rollout, planner::RolloutShape& out) {
+  const int64_t side = std::max<int64_t>(1, rollout.image_size / 16);
+  const int64_t states = rollout.window.mode == flow::WindowMode::all ? rollout.num_steps : rollout.window.width;
+  int64_t tokens = 0;
+  for (const data::SegmentKind kind : rollout.episode) {
+    const bool text = kind == data::SegmentKind::text;
+    tokens += text ? rollout.max_tokens : side * side * states;
+    if (text) out.text_tokens += rollout.max_tokens;
+    if (!text) out.image_tokens = side * side, out.denoise_steps += rollout.num_steps;
+  }
+  return tokens;
+}
+
+}  // namespace
+
 Workload recipe_workload(const std::string& file, const std::vector<std::string>& overrides) {
+  constexpr size_t kMostChanges = 16;
   const recipe::Recipe recipe = recipe::parse(file, overrides, recipe::Command::check);
+  const int64_t prompts = recipe.grpo.prompts_per_step, group_size = recipe.grpo.group_size;
   Workload out;
   out.model = recipe.policy.model;
   out.sample.half = recipe.policy.dtype == policy::DtypeChoice::bfloat16;
-  const int64_t side = std::max<int64_t>(1, recipe.rollout.image_size / 16);
-  const int64_t states =
-      recipe.rollout.window.mode == flow::WindowMode::all ? recipe.rollout.num_steps : recipe.rollout.window.width;
-  out.rollout.half = out.sample.half;
-  out.rollout.samples = recipe.grpo.prompts_per_step * recipe.grpo.group_size;
-  for (const data::SegmentKind kind : recipe.rollout.episode) {
-    const bool text = kind == data::SegmentKind::text;
-    out.sample.tokens += text ? recipe.rollout.max_tokens : side * side * states;
-    if (text) out.rollout.text_tokens += recipe.rollout.max_tokens;
-    if (!text) out.rollout.image_tokens = side * side, out.rollout.denoise_steps += recipe.rollout.num_steps;
+  out.minibatches = recipe.grpo.num_minibatches;
+  const std::vector<recipe::Task> tasks = recipe::tasks_of(recipe);
+  for (const int64_t step : recipe::changes_of(tasks, prompts, recipe.run.num_steps, kMostChanges)) {
+    const std::vector<int64_t> counts = recipe::prompts_of(tasks, prompts, step);
+    Workload::Rollout& rollout = out.rollouts.emplace_back();
+    rollout.step = step;
+    int64_t tokens = 0;
+    for (size_t t = 0; t < tasks.size(); ++t) {
+      planner::RolloutShape shape{.task = tasks[t].name, .samples = counts[t] * group_size, .prompts = counts[t]};
+      shape.minibatches = out.minibatches;
+      shape.half = out.sample.half;
+      tokens += counts[t] * add_sample(tasks[t].rollout, shape);
+      if (counts[t] > 0) rollout.tasks.push_back(std::move(shape));
+    }
+    if (step == 0) out.sample.tokens += (tokens + prompts - 1) / prompts;
   }
-  out.rollout.prompts = recipe.grpo.prompts_per_step;
-  out.rollout.minibatches = recipe.grpo.num_minibatches;
-  out.batch = std::max<int64_t>(1, recipe.grpo.prompts_per_step * recipe.grpo.group_size / recipe.grpo.num_minibatches);
+  out.batch = std::max<int64_t>(1, prompts * group_size / recipe.grpo.num_minibatches);
   if (recipe.policy.train == policy::TrainMode::lora) out.lora_rank = recipe.policy.lora.rank;
   return out;
 }

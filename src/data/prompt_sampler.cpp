@@ -73,18 +73,21 @@ std::vector<int64_t> PromptSampler::epoch_order(int64_t epoch) const {
 }
 
 PromptBatch PromptSampler::batch(int64_t step) const {
-  PromptBatch batch{.step = step, .prompts = {}};
-  batch.prompts.reserve(static_cast<size_t>(prompts_per_step_));
-  int64_t position = step * prompts_per_step_;
-  while (static_cast<int64_t>(batch.prompts.size()) < prompts_per_step_) {
+  return {.step = step, .prompts = range(step * prompts_per_step_, prompts_per_step_)};
+}
+
+std::vector<Prompt> PromptSampler::range(int64_t first, int64_t count) const {
+  std::vector<Prompt> prompts;
+  prompts.reserve(static_cast<size_t>(count));
+  int64_t position = first;
+  while (static_cast<int64_t>(prompts.size()) < count) {
     const std::vector<int64_t> order = epoch_order(position / epoch_length_);
-    for (int64_t i = position % epoch_length_;
-         i < epoch_length_ && static_cast<int64_t>(batch.prompts.size()) < prompts_per_step_; ++i) {
-      batch.prompts.push_back(prompts_[static_cast<size_t>(order[static_cast<size_t>(i)])]);
+    for (int64_t i = position % epoch_length_; i < epoch_length_ && static_cast<int64_t>(prompts.size()) < count; ++i) {
+      prompts.push_back(prompts_[static_cast<size_t>(order[static_cast<size_t>(i)])]);
       ++position;
     }
   }
-  return batch;
+  return prompts;
 }
 
 }  // namespace unigrpo::data

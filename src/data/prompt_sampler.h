@@ -18,6 +18,8 @@ class PromptSampler {
   PromptSampler(std::vector<Prompt> prompts, uint64_t seed, int64_t prompts_per_step);
   /// The prompts of step 0, 1, 2, ...; one may come twice where an epoch ends within the step.
   PromptBatch batch(int64_t step) const;
+  /// `count` prompts from place `first` of the endless order on, of which batch(k) is [k prompts_per_step, ...).
+  std::vector<Prompt> range(int64_t first, int64_t count) const;
   const std::vector<Prompt>& prompts() const { return prompts_; }
 
  private:

@@ -295,6 +295,19 @@ Advantages compute_advantages(const AdvantageConfig& config, const reward::Score
   return out;
 }
 
+void append(const Advantages& more, int64_t first_group, Advantages& all) {
+  const auto add = [](const auto& from, auto& to) { to.insert(to.end(), from.begin(), from.end()); };
+  add(more.rewards, all.rewards);
+  add(more.text, all.text);
+  add(more.image, all.image);
+  add(more.truncated_text, all.truncated_text);
+  add(more.keep, all.keep);
+  for (const int64_t id : more.zero_std_group_ids) all.zero_std_group_ids.push_back(first_group + id);
+  all.num_groups += more.num_groups;
+  all.num_dropped += more.num_dropped;
+  all.num_dropped_groups += more.num_dropped_groups;
+}
+
 void clip_advantages(double clip, std::vector<double>& advantages) {
   if (clip == 0) return;
   for (double& advantage : advantages) advantage = std::clamp(advantage, -clip, clip);

@@ -76,6 +76,9 @@ Advantages compute_advantages(const AdvantageConfig& config, const reward::Score
                               std::span<const std::string> prompt_ids = {}, const RunningStatistics& before = {},
                               const std::vector<bool>& penalized = {});
 
+/// Puts those of more groups, whose ids count from `first_group`, behind `all`. The running statistics stay apart.
+void append(const Advantages& more, int64_t first_group, Advantages& all);
+
 /// To +-clip each; 0: not at all.
 void clip_advantages(double clip, std::vector<double>& advantages);
 

@@ -166,7 +166,9 @@ std::vector<std::vector<int64_t>> plan_micro_batches(std::span<const Trajectory>
     const bool shares = !batches.empty() && trajectory.prompt_index == prompt;
     int64_t needed = training_tokens(trajectory);
     if (!shares) needed += policy::num_tokens(trajectory.prefix);
-    if (batches.empty() || used + needed > token_budget || grid_of(trajectory) != grid) {
+    const bool fits = !batches.empty() && used + needed <= token_budget && grid_of(trajectory) == grid &&
+                      trajectories[batches.back().front()].task == trajectory.task;
+    if (!fits) {
       if (shares) needed += policy::num_tokens(trajectory.prefix);
       batches.emplace_back();
       used = 0;

@@ -14,8 +14,8 @@ namespace unigrpo::grpo {
 int64_t training_tokens(const rollout::Trajectory& trajectory);
 
 /// Splits rows (indices into `trajectories`, in order) into micro-batches of at most `token_budget` tokens, a shared
-/// prefix counted once. A row over the budget gets a micro-batch of its own, and images of one micro-batch have one
-/// size. A function of the trajectories and the budget alone.
+/// prefix counted once. A row over the budget gets a micro-batch of its own, and the rows of one micro-batch are
+/// of one task and its images of one size. A function of the trajectories and the budget alone.
 std::vector<std::vector<int64_t>> plan_micro_batches(std::span<const rollout::Trajectory> trajectories,
                                                      std::span<const int64_t> rows, int64_t token_budget);
 

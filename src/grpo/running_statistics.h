@@ -3,6 +3,7 @@
 #include <map>
 #include <span>
 #include <string>
+#include <utility>
 
 #include "runtime/stateful.h"
 
@@ -18,6 +19,10 @@ class RunningStatistics : public Stateful {
     double std() const;
   };
 
+  RunningStatistics() = default;
+  /// `name`: of its part of a checkpoint.
+  explicit RunningStatistics(std::string name) : name_(std::move(name)) {}
+
   /// Takes a step's values in and returns what then holds. `decay` in [0, 1): what stays of the earlier steps.
   /// `values` is not empty.
   Moments observe(const std::string& key, std::span<const double> values, double decay);
@@ -26,9 +31,10 @@ class RunningStatistics : public Stateful {
   State state() const override;
   /// Throws BadInput `where: ...` for tensors that are not such.
   void load_state(const State& state, const std::string& where) override;
-  std::string name() const override { return "reward_statistics"; }
+  std::string name() const override { return name_; }
 
  private:
+  std::string name_ = "reward_statistics";
   std::map<std::string, Moments> moments_;
 };
 

@@ -11,6 +11,7 @@
 #include <optional>
 
 #include "base/fault.h"
+#include "base/interleave.h"
 #include "base/signals.h"
 #include "grpo/pack.h"
 #include "grpo/recompute.h"
@@ -309,6 +310,23 @@ bool on_workers(const Batch& batch, const MinibatchLoss& minibatch, const MicroB
   return sum.num_added() == count;
 }
 
+/// Numbers the groups, prompt -> number, so that those of each task are spread evenly. Returns how many there are.
+int64_t number_evenly(std::span<const Trajectory> trajectories, std::map<int64_t, int64_t>& groups) {
+  std::map<int64_t, int64_t> task_of;
+  for (const Trajectory& trajectory : trajectories) task_of[trajectory.prompt_index] = trajectory.task;
+  std::map<int64_t, std::vector<int64_t>> of_task;
+  for (const auto& [prompt, place] : groups) of_task[task_of.at(prompt)].push_back(prompt);
+  std::vector<size_t> sizes;
+  std::vector<int64_t> prompts;
+  for (const auto& [task, own] : of_task) {
+    sizes.push_back(own.size());
+    prompts.insert(prompts.end(), own.begin(), own.end());
+  }
+  int64_t number = 0;
+  for (const size_t place : interleaved(sizes)) groups.at(prompts[place]) = number++;
+  return number;
+}
+
 }  // namespace
 
 std::vector<Minibatch> plan_update(const GrpoConfig& config, std::span<const Trajectory> trajectories,
@@ -320,8 +338,7 @@ std::vector<Minibatch> plan_update(const GrpoConfig& config, std::span<const Tra
     groups[trajectories[i].prompt_index] = 0;
     ++num_rows;
   }
-  int64_t num_groups = 0;
-  for (auto& [prompt, place] : groups) place = num_groups++;
+  const int64_t num_groups = number_evenly(trajectories, groups);
   // Whole groups, evenly; where too few are left for all optimizer steps, their rows.
   const bool by_group = num_groups >= config.num_minibatches;
   const int64_t pieces = by_group ? num_groups : num_rows;

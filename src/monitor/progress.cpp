@@ -117,6 +117,17 @@ std::vector<std::pair<std::string, double>> terms_of(const StepRecord& record) {
   return terms;
 }
 
+// The mean rewards of a recipe's tasks, by the tasks' names, where there are several.
+std::vector<std::pair<std::string, double>> tasks_of(const StepRecord& record) {
+  constexpr std::string_view kPrefix = "task/", kSuffix = "/reward/mean";
+  std::vector<std::pair<std::string, double>> tasks;
+  for (const auto& [name, value] : record.values) {
+    if (!name.starts_with(kPrefix) || !name.ends_with(kSuffix)) continue;
+    tasks.emplace_back(name.substr(kPrefix.size(), name.size() - kPrefix.size() - kSuffix.size()), value);
+  }
+  return tasks.size() < 2 ? std::vector<std::pair<std::string, double>>() : tasks;
+}
+
 /// "comm 3%, wait 12% for rank 1" of a run on several ranks.
 std::string ranks_of(const StepRecord& record) {
   const auto comm = value_of(record, "parallel/comm_share"), wait = value_of(record, "parallel/wait_share_max"),
@@ -158,6 +169,7 @@ void Progress::record(const StepRecord& record) {
   ranks_ = ranks_of(record);
   if (headline_.empty()) headline_ = headline_of(record);
   headline_value_ = value_of(record, headline_);
+  tasks_ = tasks_of(record);
   terms_ = terms_of(record);
   if (const auto value = headline_value_; value && std::isfinite(*value)) {
     if (!first_value_) first_value_ = value;
@@ -181,6 +193,7 @@ std::string Progress::plain_line(const StepRecord& record) const {
   for (const char* name : kPlainNames) {
     if (const auto value = value_of(record, name)) line += fmt::format("  {} {}", name, number(*value));
     if (name != std::string_view("reward/mean")) continue;
+    for (const auto& [task, value] : tasks_) line += fmt::format("  task/{}/reward/mean {}", task, number(value));
     for (const auto& [term, value] : terms_) line += fmt::format("  reward/{} {}", term, number(value));
   }
   for (const auto& [name, value] : record.values) {
@@ -201,7 +214,7 @@ std::string Progress::live_line() const {
     const std::string label = headline_ == "reward/mean" ? "reward" : headline_;
     parts.push_back({fmt::format("{} {}", label, headline_value_ ? number(*headline_value_) : "-"), kBold, 1});
     std::string terms;
-    for (const auto& [term, value] : terms_)
+    for (const auto& [term, value] : tasks_.empty() ? terms_ : tasks_)
       terms += fmt::format("{}{} {}", terms.empty() ? "" : " ", term, number(value));
     if (!terms.empty()) parts.push_back({terms, "", 4});
     if (recent_.size() > 1) parts.push_back({sparkline(recent_, options_.unicode), kAccent, 5});

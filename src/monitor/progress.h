@@ -55,7 +55,8 @@ class Progress {
   std::deque<double> recent_;             // of the headline metric, oldest first
   std::optional<double> headline_value_;  // of the last record, which may lack it
   std::vector<std::pair<std::string, double>>
-      terms_;  // of the last record: up to three rewards, where there are several
+      terms_,  // of the last record: up to three rewards, where there are several
+      tasks_;  // and mean rewards by task, where there are several
   std::optional<double> images_per_s_;
   std::optional<double> tokens_per_s_;
   std::string ranks_;  // what the last record says of them; empty: one process

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <map>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -11,8 +12,9 @@
 
 namespace unigrpo::planner {
 
-/// An RL step, and what a rank's device reaches.
+/// What a task has in an RL step, and what a rank's device reaches.
 struct RolloutShape {
+  std::string task = {};      // in its modules' names; empty: the step has one
   int64_t samples = 0;        // of a step
   int64_t prompts = 0;        // of a step, each read once
   int64_t prompt_tokens = 0;  // of a prompt; 0: not counted
@@ -44,7 +46,11 @@ struct PhasePlan {
   double step_ms() const { return in_waves() ? waves.milliseconds : colocated_ms; }
 };
 
-/// Throws BadInput where an update has no time at any number of ranks of the cluster.
-PhasePlan plan_phases(const ModelShape& shape, const RolloutShape& rollout, const Cluster& cluster);
+/// Several tasks share the update, whose steps need groups of all of them: that of the first task is taken. Throws
+/// BadInput where it has no time at any number of ranks of the cluster.
+PhasePlan plan_phases(const ModelShape& shape, std::span<const RolloutShape> tasks, const Cluster& cluster);
+inline PhasePlan plan_phases(const ModelShape& shape, const RolloutShape& rollout, const Cluster& cluster) {
+  return plan_phases(shape, std::span(&rollout, 1), cluster);
+}
 
 }  // namespace unigrpo::planner

@@ -2,8 +2,14 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <functional>
+#include <set>
+
+#include "base/text.h"
 #include "grpo/rules.h"
 #include "policy/rules.h"
+#include "recipe/tasks.h"
 #include "reward/rules.h"
 #include "rollout/rules.h"
 
@@ -14,12 +20,84 @@ using Finding = std::optional<Conflict>;
 
 Finding check_policy(const Recipe& recipe, Command) { return policy::validate(recipe.policy); }
 
-Finding check_rollout(const Recipe& recipe, Command) { return rollout::validate(recipe.rollout); }
+/// A task's conflict under the keys that it stands at in the recipe: those of [rollout] that the task sets are its own,
+/// and its rewards are counted among all.
+Conflict of_task(const Recipe& recipe, const Task& task, Conflict conflict) {
+  constexpr std::string_view kRewards = "rewards.";
+  if (!task.is_named()) return conflict;
+  const TaskConfig& config = recipe.tasks[static_cast<size_t>(std::stoul(task.key.substr(task.key.find('.') + 1)))];
+  const std::pair<const char*, bool> own[] = {{"episode", !config.episode.empty()},
+                                              {"num_steps", config.num_steps > 0},
+                                              {"image_size", config.image_size > 0},
+                                              {"max_tokens", config.max_tokens > 0}};
+  for (std::string& key : conflict.keys) {
+    for (const auto& [name, is_own] : own) {
+      if (is_own && key == std::string("rollout.") + name) key = fmt::format("{}.{}", task.key, name);
+    }
+    if (!key.starts_with(kRewards)) continue;
+    size_t digits = 0;
+    const size_t term = std::stoul(key.substr(kRewards.size()), &digits);
+    key = fmt::format("{}{}{}", kRewards, task.terms[term], key.substr(kRewards.size() + digits));
+  }
+  conflict.keys.push_back(task.key + ".name");
+  conflict.message += fmt::format(" (task \"{}\")", task.name);
+  return conflict;
+}
 
-Finding check_grpo(const Recipe& recipe, Command) { return grpo::validate(recipe.grpo, recipe.rollout); }
+/// The first conflict that `check` finds in a task.
+Finding in_tasks(const Recipe& recipe, const std::function<Finding(const Task&)>& check) {
+  for (const Task& task : tasks_of(recipe)) {
+    if (Finding found = check(task)) return of_task(recipe, task, *std::move(found));
+  }
+  return {};
+}
+
+Finding check_rollout(const Recipe& recipe, Command) {
+  return in_tasks(recipe, [](const Task& task) { return rollout::validate(task.rollout); });
+}
+
+Finding check_grpo(const Recipe& recipe, Command) {
+  return in_tasks(recipe, [&](const Task& task) { return grpo::validate(recipe.grpo, task.rollout); });
+}
+
+/// Keys that every task must not share with another, and that make no sense of all of them.
+Finding check_tasks(const Recipe& recipe, Command command) {
+  std::set<std::string> names, judges;
+  std::vector<std::string> shares;
+  std::set<int64_t> bends;
+  for (const reward::TermConfig& term : recipe.reward.terms) judges.insert(reward::term_name(term));
+  for (size_t i = 0; i < recipe.tasks.size(); ++i) {
+    const TaskConfig& task = recipe.tasks[i];
+    const std::string key = fmt::format("tasks.{}", i);
+    if (!names.insert(task.name).second) {
+      return Conflict{{key + ".name"},
+                      fmt::format("expected a name of its own, got \"{}\" as another task", task.name)};
+    }
+    for (const std::string& reward : task.rewards) {
+      if (judges.contains(reward)) continue;
+      return Conflict{{key + ".rewards"},
+                      fmt::format("expected names of [[rewards]] ({}), got \"{}\"",
+                                  join(std::vector<std::string>(judges.begin(), judges.end()), ", "), reward)};
+    }
+    shares.push_back(key + ".share");
+    for (const Share::Point& point : task.share.points) bends.insert(point.step);
+  }
+  if (recipe.tasks.empty()) return {};
+  // Sums of straight pieces that are never below 0 are 0 somewhere only where they are at a bend.
+  for (const int64_t step : bends) {
+    if (std::ranges::any_of(recipe.tasks, [&](const TaskConfig& task) { return task.share.at(step) > 0; })) continue;
+    return Conflict{shares,
+                    fmt::format("expected a share above 0 of one task at least, after {} steps all are 0", step)};
+  }
+  if (command == Command::sft || recipe.data.prompts.empty()) return {};
+  return Conflict{{"data.prompts", "tasks"},
+                  "expected no such key beside [[tasks]], each of which has its own prompts"};
+}
 
 Finding check_something_is_trained(const Recipe& recipe, Command command) {
-  if (command != Command::sft) return grpo::validate_weights(recipe.grpo, recipe.rollout);
+  if (command != Command::sft) {
+    return in_tasks(recipe, [&](const Task& task) { return grpo::validate_weights(recipe.grpo, task.rollout); });
+  }
   const SftConfig& sft = recipe.sft;
   if (sft.stage != SftStage::joint || sft.text_weight > 0 || sft.image_weight > 0) return {};
   return Conflict{{"sft.text_weight", "sft.image_weight"},
@@ -36,8 +114,11 @@ Finding check_prompt_dropout(const Recipe& recipe, Command command) {
 }
 
 Finding check_rewards(const Recipe& recipe, Command command) {
-  if (command == Command::train) return reward::validate(recipe.reward, recipe.rollout.episode);
-  return reward::validate(recipe.reward, {});
+  if (command != Command::train) return reward::validate(recipe.reward, {});
+  if (!recipe.tasks.empty()) {  // a gate, say, may be another task's
+    if (Finding found = reward::validate(recipe.reward, {})) return found;
+  }
+  return in_tasks(recipe, [](const Task& task) { return reward::validate(task.reward, task.rollout.episode); });
 }
 
 Finding check_eval(const Recipe& recipe, Command) {
@@ -68,8 +149,8 @@ Finding check_parallel(const Recipe& recipe, Command command) {
 }  // namespace
 
 std::optional<Conflict> find_conflict(const Recipe& recipe, Command command) {
-  for (const auto check : {check_policy, check_rollout, check_something_is_trained, check_prompt_dropout, check_grpo,
-                           check_rewards, check_eval, check_parallel}) {
+  for (const auto check : {check_policy, check_tasks, check_rollout, check_something_is_trained, check_prompt_dropout,
+                           check_grpo, check_rewards, check_eval, check_parallel}) {
     if (Finding found = check(recipe, command)) return found;
   }
   return {};

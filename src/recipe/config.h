@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/enum_names.h"
+#include "data/segment_kind.h"
 #include "reward/config.h"
 
 namespace unigrpo::recipe {
@@ -18,6 +19,32 @@ struct RunConfig {  // recipe: [run]
   int64_t num_steps = 100;
   int64_t threads = 0;  // 0 = all cores
   bool deterministic = false;
+};
+
+struct SharePoint {
+  int64_t step = 0;
+  double share = 1;
+};
+
+/// A task's part of a step's prompts, by the steps done before it: one number, or points with straight lines between
+/// them, the first and the last holding on.
+struct Share {
+  using Point = SharePoint;
+  std::vector<Point> points = {SharePoint{}};
+
+  double at(int64_t step) const;
+};
+
+/// One of several things that a step trains on. What it leaves out is as in the rest of the recipe.
+struct TaskConfig {                                       // recipe: [[tasks]]
+  std::string name;                                       // of its metrics, task/<name>/...
+  std::string prompts;                                    // prompt file
+  std::vector<data::SegmentKind> episode;                 // empty = rollout.episode
+  std::vector<std::string> rewards;                       // names of [[rewards]]; empty = all
+  Share share;                                            // shares are relative: 3 and 1 as 0.75 and 0.25
+  int64_t num_steps = 0, image_size = 0, max_tokens = 0;  // 0 = those of [rollout]
+  std::string system_prompt;                              // empty = rollout.system_prompt
+  std::string eval_prompts;                               // prompt file on which it is evaluated; empty = none
 };
 
 /// Scoring the policy on prompts that it is not trained on, by rewards that may be others than the trained ones.

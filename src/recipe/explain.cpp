@@ -30,6 +30,15 @@ struct ValueText {
     return (*this)(&names);
   }
   std::string operator()(const TableRef& table) const { return inline_table(*table.json); }
+  std::string operator()(const ShareRef& ref) const {
+    const std::vector<Share::Point>& points = ref.share->points;
+    if (points.size() == 1 && points.front().step == 0) return (*this)(&points.front().share);
+    std::vector<std::string> parts;
+    for (const Share::Point& point : points) {
+      parts.push_back(fmt::format("[{}, {}]", point.step, (*this)(&point.share)));
+    }
+    return "[" + join(parts, ", ") + "]";
+  }
 };
 
 std::string value_text(const Field& field, Recipe& recipe, size_t index) {

@@ -58,6 +58,8 @@ bool has_control_character(std::string_view text, bool line_breaks) {
       text, [&](char c) { return (static_cast<unsigned char>(c) < 0x20 && !(line_breaks && c == '\n')) || c == 0x7F; });
 }
 
+constexpr int64_t kLastStep = 1'000'000'000;  // as of run.num_steps
+
 /// Checks a value against a field and stores it.
 class Assigner {
  public:
@@ -130,6 +132,30 @@ class Assigner {
     return {};
   }
 
+  /// A number, or points of steps that rise.
+  std::optional<Problem> operator()(const ShareRef& out) const {
+    std::vector<Share::Point> points;
+    if (const auto* items = std::get_if<std::vector<Node>>(&node_.value)) {
+      if (items->empty()) return mismatch(node_);
+      for (const Node& item : *items) {
+        const std::optional<Share::Point> point = share_point(item);
+        const std::string key = fmt::format("{}.{}", key_, points.size());
+        const int64_t least = points.empty() ? 0 : points.back().step + 1;
+        if (!point || point->step < least) {
+          return problem(item, key,
+                         fmt::format("expected a point [step, share], its step an integer >= {} (they increase), its "
+                                     "share a number {}, got {}",
+                                     least, interval(field_.limits), shown_point(item)));
+        }
+        points.push_back(*point);
+      }
+    } else if (auto bad = (*this)(&points.emplace_back().share)) {
+      return bad;
+    }
+    out.share->points = std::move(points);
+    return {};
+  }
+
   std::optional<Problem> operator()(const TableRef& out) const {
     const auto* table = std::get_if<Table>(&node_.value);
     if (table == nullptr) return mismatch(node_);
@@ -140,6 +166,21 @@ class Assigner {
   }
 
  private:
+  std::optional<Share::Point> share_point(const Node& node) const {
+    const auto* pair = std::get_if<std::vector<Node>>(&node.value);
+    if (pair == nullptr || pair->size() != 2) return {};
+    const auto* step = std::get_if<int64_t>(&(*pair)[0].value);
+    Share::Point point;
+    if (step == nullptr || *step > kLastStep || Assigner(field_, (*pair)[1], key_)(&point.share)) return {};
+    point.step = *step;
+    return point;
+  }
+  static std::string shown_point(const Node& node) {
+    const auto* pair = std::get_if<std::vector<Node>>(&node.value);
+    if (pair == nullptr || pair->size() != 2) return describe(node);
+    return fmt::format("[{}, {}]", describe((*pair)[0]), describe((*pair)[1]));
+  }
+
   Problem problem(const Node& node, std::string key, std::string message) const {
     return {node.at, std::move(key), [message = std::move(message)] { return message; }};
   }
@@ -448,6 +489,7 @@ void check_required(Recipe& recipe, const Origins& origins, Command command, con
     }
     for (const Field& field : section.fields) {
       if (!is_needed(field.required, command)) continue;
+      if (field.key == "data.prompts" && command == Command::train && !recipe.tasks.empty()) continue;
       const auto ref = field.at(recipe, 0);
       const auto* const* text = std::get_if<std::string*>(&ref);
       if (text == nullptr || !(*text)->empty()) continue;
@@ -521,6 +563,7 @@ Recipe parse_text(std::string_view text, const std::string& name, const std::vec
   if (conflict) {
     throw BadInput("{}: {}: {}", culprit(*conflict, origins, name), conflict->keys.front(), conflict->message);
   }
+  for (const auto& [key, origin] : origins) recipe.given[key] = origin.text;
   return recipe;
 }
 

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <map>
 #include <string>
+#include <vector>
 
 #include "checkpoint/config.h"
 #include "data/config.h"
@@ -31,6 +33,10 @@ struct Recipe {
   monitor::MonitorConfig monitor;
   EvalConfig eval;
   SftConfig sft;
+  std::vector<TaskConfig> tasks;
+
+  /// Where each key that was given stands: "run.toml:3:9", "--set ...". Of no moment to what a run does.
+  std::map<std::string, std::string> given;
 
   std::string run_dir() const { return run.dir.empty() ? "runs/" + run.name : run.dir; }
 };

@@ -37,9 +37,9 @@ Recipe with_one_element_each() {
 const std::vector<Section>& schema() {
   static const std::vector<Section> sections = [] {
     std::vector<Section> all;
-    for (const auto module :
-         {run_sections, policy_sections, data_sections, rollout_sections, grpo_sections, reward_sections,
-          optim_sections, checkpoint_sections, parallel_sections, monitor_sections, eval_sections, sft_sections}) {
+    for (const auto module : {run_sections, policy_sections, data_sections, rollout_sections, grpo_sections,
+                              reward_sections, optim_sections, checkpoint_sections, parallel_sections, monitor_sections,
+                              eval_sections, sft_sections, task_sections}) {
       for (Section& section : module()) all.push_back(std::move(section));
     }
     return all;
@@ -98,6 +98,7 @@ std::string type_name(const Field& field) {
     const char* operator()(const EnumRef&) const { return "choice"; }
     const char* operator()(const EnumListRef&) const { return "list of strings"; }
     const char* operator()(const TableRef&) const { return "table"; }
+    const char* operator()(const ShareRef&) const { return "float or points"; }
   };
   Recipe sample = with_one_element_each();
   return std::visit(Visitor{}, field.at(sample, 0));
@@ -128,6 +129,9 @@ std::string expectation(const Field& field, bool with_cap) {
     }
     std::string operator()(const EnumRef& value) const { return "one of " + join(value.choices(), " | "); }
     std::string operator()(const TableRef&) const { return "a table"; }
+    std::string operator()(const ShareRef&) const {
+      return fmt::format("{}, or a list of points [step, share]", number_text("a number"));
+    }
   };
   return std::visit(Visitor{limits, number}, field.at(sample, 0));
 }

@@ -33,9 +33,14 @@ struct TableRef {
   std::string* json;
 };
 
+/// A share and its schedule.
+struct ShareRef {
+  Share* share;
+};
+
 /// A value in place: what the key is bound to, and with that its type.
-using Ref =
-    std::variant<bool*, int64_t*, double*, std::string*, std::vector<std::string>*, EnumRef, EnumListRef, TableRef>;
+using Ref = std::variant<bool*, int64_t*, double*, std::string*, std::vector<std::string>*, EnumRef, EnumListRef,
+                         TableRef, ShareRef>;
 
 /// What a string must look like, and how an error says so.
 struct TextRule {
@@ -97,7 +102,7 @@ const Field* find_field(const Section& section, std::string_view name);
 /// Whether `name` is a sub-table of the section: "http" where there is a field "http.url".
 bool has_table(const Section& section, std::string_view name);
 
-/// "integer", "string", "list of strings", "choice", "table".
+/// "integer", "string", "list of strings", "choice", "table", "float or points".
 std::string type_name(const Field& field);
 /// "an integer >= 2", "one of skip | stop": what an error expected and what the explanation
 /// promises.

@@ -58,6 +58,7 @@ struct Trajectory {
   bool is_outline = false;            // what another rank told of its own: see outline.h
   int64_t prompt_index = 0;           // in the batch, 0..P-1: the group
   int64_t sample_index = 0;           // in the group, 0..G-1
+  int64_t task = 0;                   // of a step that has several
   std::vector<policy::Block> prefix;  // read before the first segment
   std::vector<data::SegmentKind> segments;
   std::vector<TextSegment> texts;

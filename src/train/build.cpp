@@ -35,26 +35,30 @@ reward::Rewarder build_rewarder(const reward::RewardConfig& config, const Runtim
   return reward::Rewarder(config, make, runtime.stop);
 }
 
-rollout::RolloutRequest request_for(std::span<const data::Prompt> prompts, int64_t group_size) {
+rollout::RolloutRequest request_for(std::span<const data::Prompt> prompts, int64_t group_size, int64_t first_place) {
   rollout::RolloutRequest request{
       .prompts = prompts, .keys = {}, .group_size = group_size, .guidance = {}, .teacher_forced_text = {}};
-  for (size_t p = 0; p < prompts.size(); ++p) request.keys.push_back(p);
+  for (size_t p = 0; p < prompts.size(); ++p) request.keys.push_back(static_cast<uint64_t>(first_place) + p);
   return request;
 }
 
-GenerationConfig generation_of(const recipe::Recipe& recipe) {
+GenerationConfig generation_of(const recipe::Recipe& recipe, const rollout::RolloutConfig& rollout) {
   GenerationConfig config = read_generation_config(recipe.policy.model);
-  config.episode = recipe.rollout.episode;
-  config.image_size = recipe.rollout.image_size;
-  config.num_steps = recipe.rollout.num_steps;
-  config.timestep_shift = recipe.rollout.timestep_shift;
-  config.max_tokens = recipe.rollout.max_tokens;
-  config.temperature = recipe.rollout.temperature;
+  config.episode = rollout.episode;
+  config.image_size = rollout.image_size;
+  config.num_steps = rollout.num_steps;
+  config.timestep_shift = rollout.timestep_shift;
+  config.max_tokens = rollout.max_tokens;
+  config.temperature = rollout.temperature;
   config.greedy = false;
   draw_from_all(config);
-  if (!recipe.rollout.system_prompt.empty()) config.system_prompt = recipe.rollout.system_prompt;
+  if (!rollout.system_prompt.empty()) config.system_prompt = rollout.system_prompt;
   config.guidance.text_scale = 1.0;
   return config;
+}
+
+GenerationConfig generation_of(const recipe::Recipe& recipe) {
+  return generation_of(recipe, recipe::tasks_of(recipe).front().rollout);
 }
 
 GenerationConfig sft_generation_of(const recipe::Recipe& recipe) {
@@ -77,17 +81,47 @@ std::optional<std::string> sft_written_generation(const recipe::Recipe& recipe) 
   return to_json(config, recipe.policy.model);
 }
 
-std::string describe_step(const recipe::Recipe& recipe, const policy::UnifiedPolicy& policy, int64_t prefix_tokens) {
-  const auto& [grpo, rollout] = std::tie(recipe.grpo, recipe.rollout);
+namespace {
+
+/// What the first step has of all tasks, at most.
+struct StepCounts {
+  int64_t texts = 0, tokens = 0;           // sampled text tokens, tokens in the update
+  std::vector<std::string> images, tasks;  // lines, a task each
+};
+
+StepCounts count_step(const recipe::Recipe& recipe, const policy::UnifiedPolicy& policy,
+                      std::span<const recipe::Task> tasks, std::span<const int64_t> prefix_tokens) {
+  StepCounts counts;
+  const std::vector<int64_t> prompts = recipe::prompts_of(tasks, recipe.grpo.prompts_per_step, 0);
+  for (size_t t = 0; t < tasks.size(); ++t) {
+    const rollout::RolloutConfig& rollout = tasks[t].rollout;
+    const int64_t samples = prompts[t] * recipe.grpo.group_size;
+    const bool draws = has_segment(rollout, data::SegmentKind::image);
+    const int64_t block = draws ? policy.grid_for(rollout.image_size).num_tokens() + 2 : 0;
+    const auto images = std::ranges::count(rollout.episode, data::SegmentKind::image);
+    const rollout::SampleTokens sample = rollout::count_tokens(rollout, {.block = block, .seen = block});
+    counts.texts += samples * sample.sampled;
+    counts.tokens += samples * (sample.texts + sample.images + sample.trained) + prompts[t] * prefix_tokens[t];
+    if (draws) {
+      counts.images.push_back(fmt::format("{} / {} an image, {} in all", sample.num_trained_steps, rollout.num_steps,
+                                          samples * images * sample.num_trained_steps));
+    }
+    if (!tasks[t].is_named()) continue;
+    counts.tasks.push_back(fmt::format("{}: {} x {} = {}{}", tasks[t].name, prompts[t], recipe.grpo.group_size, samples,
+                                       tasks[t].share.points.size() > 1 ? ", by its schedule others later" : ""));
+  }
+  return counts;
+}
+
+}  // namespace
+
+std::string describe_step(const recipe::Recipe& recipe, const policy::UnifiedPolicy& policy,
+                          std::span<const recipe::Task> tasks, std::span<const int64_t> prefix_tokens) {
+  const grpo::GrpoConfig& grpo = recipe.grpo;
   const int64_t samples = grpo.prompts_per_step * grpo.group_size;
-  const bool draws = has_segment(rollout, data::SegmentKind::image);
-  const int64_t block = draws ? policy.grid_for(rollout.image_size).num_tokens() + 2 : 0;
-  const auto images = std::ranges::count(rollout.episode, data::SegmentKind::image);
-  const rollout::SampleTokens sample = rollout::count_tokens(rollout, {.block = block, .seen = block});
-  const int64_t most =
-      samples * (sample.texts + sample.images + sample.trained) + grpo.prompts_per_step * prefix_tokens;
+  const StepCounts counts = count_step(recipe, policy, tasks, prefix_tokens);
   const int64_t micro =
-      std::max<int64_t>(grpo.num_minibatches, (most + grpo.micro_batch_tokens - 1) / grpo.micro_batch_tokens);
+      std::max<int64_t>(grpo.num_minibatches, (counts.tokens + grpo.micro_batch_tokens - 1) / grpo.micro_batch_tokens);
   int64_t all = 0, trained = 0;
   for (const NamedTensor& parameter : policy.parameters()) {
     all += parameter.tensor.numel();
@@ -97,11 +131,10 @@ std::string describe_step(const recipe::Recipe& recipe, const policy::UnifiedPol
   auto line = [&](const char* what, const std::string& value) { text += fmt::format("  {:<34} {}\n", what, value); };
   line("prompts x group = samples", fmt::format("{} x {} = {}", grpo.prompts_per_step, grpo.group_size, samples));
   line("and for the drift monitor", monitor::describe(recipe.monitor.drift, samples));
-  if (sample.sampled > 0) line("text tokens at most", fmt::format("{}", samples * sample.sampled));
-  if (draws)
-    line("denoising steps, trained / all", fmt::format("{} / {} an image, {} in all", sample.num_trained_steps,
-                                                       rollout.num_steps, samples * images * sample.num_trained_steps));
-  line("tokens in the update at most", fmt::format("{}", most));
+  for (const std::string& task : counts.tasks) line("task", task);
+  if (counts.texts > 0) line("text tokens at most", fmt::format("{}", counts.texts));
+  for (const std::string& images : counts.images) line("denoising steps, trained / all", images);
+  line("tokens in the update at most", fmt::format("{}", counts.tokens));
   line("micro-batches at most", fmt::format("{} of {} tokens", micro, grpo.micro_batch_tokens));
   line("optimizer steps", fmt::format("{}", grpo.num_minibatches));
   line("parameters, trained / all", fmt::format("{} / {}", trained, all));

@@ -7,6 +7,7 @@
 
 #include "policy/policy.h"
 #include "recipe/recipe.h"
+#include "recipe/tasks.h"
 #include "reward/rewarder.h"
 #include "rollout/engine.h"
 #include "runtime/runtime.h"
@@ -25,10 +26,13 @@ Policies build_policies(const recipe::Recipe& recipe, const Runtime& runtime);
 /// The terms of a recipe, those that need LibTorch among them.
 reward::Rewarder build_rewarder(const reward::RewardConfig& config, const Runtime& runtime);
 
-/// Group_size episodes a prompt. A prompt may come twice in a step; its place keeps the random streams apart.
-rollout::RolloutRequest request_for(std::span<const data::Prompt> prompts, int64_t group_size);
+/// Group_size episodes a prompt. A prompt may come twice in a step; its place, of which the first one's is given, keeps
+/// the random streams apart.
+rollout::RolloutRequest request_for(std::span<const data::Prompt> prompts, int64_t group_size, int64_t first_place = 0);
 
-/// How the model of a recipe is sampled: its folder\'s settings under those of [rollout], without guidance.
+/// How the model of a recipe is sampled for a task: its folder's settings under those of the rollout, without guidance.
+GenerationConfig generation_of(const recipe::Recipe& recipe, const rollout::RolloutConfig& rollout);
+/// The same for the recipe's first task.
 GenerationConfig generation_of(const recipe::Recipe& recipe);
 
 /// The same for `sft`, where the folder says all but the prompt.
@@ -40,6 +44,8 @@ std::string written_generation(const recipe::Recipe& recipe);
 std::optional<std::string> sft_written_generation(const recipe::Recipe& recipe);
 
 /// What a step is, in numbers, as the table that a run starts with.
-std::string describe_step(const recipe::Recipe& recipe, const policy::UnifiedPolicy& policy, int64_t prefix_tokens);
+/// `prefix_tokens`: of a prompt of each task.
+std::string describe_step(const recipe::Recipe& recipe, const policy::UnifiedPolicy& policy,
+                          std::span<const recipe::Task> tasks, std::span<const int64_t> prefix_tokens);
 
 }  // namespace unigrpo::train

@@ -173,13 +173,16 @@ Batch joined(const Runtime& runtime, const std::vector<Told>& all, std::vector<T
 
 std::optional<Batch> draw(rollout::RolloutEngine& engine, reward::Rewarder& rewarder, const Runtime& runtime,
                           DrawRequest request) {
-  const rollout::Deal deal{.num_prompts = static_cast<int64_t>(request.rollout.prompts.size()),
+  const auto own_groups = static_cast<int64_t>(request.rollout.prompts.size());
+  const rollout::Deal deal{.num_prompts = std::max(request.num_groups, own_groups),
                            .group_size = request.rollout.group_size,
                            .rank = own_share(runtime),
                            .num_ranks = num_shares(runtime),
                            .keeps_groups = request.keeps_groups};
   const bool united = rollout::cuts_groups(deal) && rewarder.wants_groups();
-  request.rollout.ranges = rollout::ranges_of(deal);
+  const std::vector<SampleRange> of_step = rollout::ranges_of(deal);
+  const auto first = of_step.begin() + request.first_group;
+  request.rollout.ranges.assign(first, first + own_groups);
   const bool judges = tells_share(runtime);
   Judging judging(rewarder, judges ? request.rollout.ranges : std::vector<SampleRange>(),
                   request.judge_at_once && !united);

@@ -24,10 +24,11 @@ struct Batch {
 
 /// What is drawn, and when it is judged.
 struct DrawRequest {
-  rollout::RolloutRequest rollout;        // of the whole step; its ranges and on_group are set here
-  bool judge_at_once = true;              // a group as soon as it is sampled; else all in one call at the end
-  bool keeps_groups = false;              // none is cut, also where ranks outnumber them
-  std::function<void()> on_sampled = {};  // between rollout and reward
+  rollout::RolloutRequest rollout;          // of the whole step; its ranges and on_group are set here
+  int64_t first_group = 0, num_groups = 0;  // of the step's groups, which are dealt together; 0: these are all
+  bool judge_at_once = true;                // a group as soon as it is sampled; else all in one call at the end
+  bool keeps_groups = false;                // none is cut, also where ranks outnumber them
+  std::function<void()> on_sampled = {};    // between rollout and reward
 };
 
 /// Every rank samples its share of the groups (rollout/deal.h) and has it judged; then all have all of it. Ranks that

@@ -13,7 +13,6 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/text.h"
-#include "data/prompt_file.h"
 #include "grpo/update.h"
 #include "io/model_folder.h"
 #include "kernels/linear.h"
@@ -21,9 +20,11 @@
 #include "policy/kv_cache.h"
 #include "policy/load.h"
 #include "policy/qwen2/qwen2.h"
+#include "recipe/tasks.h"
 #include "rollout/rules.h"
 #include "runtime/runtime.h"
 #include "train/step_time.h"
+#include "train/task_run.h"
 
 namespace unigrpo::train {
 namespace {
@@ -150,24 +151,29 @@ struct Tokens {
 };
 
 /// Tokens of an image; 0 where the model has none.
-rollout::ImageTokens image_tokens(const Recipe& recipe, const policy::ModelSizes& sizes) {
+rollout::ImageTokens image_tokens(const Recipe& recipe, const recipe::Task& task, const policy::ModelSizes& sizes) {
   if (!sizes.images) {
-    if (has_segment(recipe.rollout, data::SegmentKind::image)) policy::refuse_images(recipe.policy.model);
+    try {
+      if (has_segment(task.rollout, data::SegmentKind::image)) policy::refuse_images(recipe.policy.model);
+    } catch (const BadInput& error) {
+      throw BadInput("{}{}", task.at(recipe, "episode"), error.what());
+    }
     return {};
   }
   const auto block_of = [](int64_t pixels, int64_t pixels_per_token) {
     const double side = static_cast<double>(pixels) / static_cast<double>(pixels_per_token);
     return static_cast<int64_t>(side * side) + 2;
   };
-  const int64_t pixels = recipe.rollout.image_size;
+  const int64_t pixels = task.rollout.image_size;
   return {.block = block_of(pixels, sizes.images->pixels_per_latent),
           .seen = block_of(std::min<int64_t>(pixels, sizes.images->max_vision_side), sizes.images->pixels_per_patch)};
 }
 
-Tokens count_tokens(const Recipe& recipe, rollout::ImageTokens image, double prompt_tokens) {
-  const auto prompts = static_cast<double>(recipe.grpo.prompts_per_step);
+/// Of `prompts` prompts of a task.
+Tokens count_tokens(const Recipe& recipe, const recipe::Task& task, rollout::ImageTokens image, double prompts,
+                    double prompt_tokens) {
   const double samples = prompts * static_cast<double>(recipe.grpo.group_size);
-  const rollout::SampleTokens sample = rollout::count_tokens(recipe.rollout, image);
+  const rollout::SampleTokens sample = rollout::count_tokens(task.rollout, image);
   return {.samples = samples,
           .prefix = prompts * prompt_tokens,
           .text = samples * static_cast<double>(sample.sampled),
@@ -176,6 +182,18 @@ Tokens count_tokens(const Recipe& recipe, rollout::ImageTokens image, double pro
           .trained_image = samples * static_cast<double>(sample.trained),
           .row_context = prompt_tokens + static_cast<double>(sample.texts + sample.images),
           .block = static_cast<double>(image.block)};
+}
+
+/// Tokens of a step that has both; a row is as long as the longer one's.
+Tokens operator+(const Tokens& a, const Tokens& b) {
+  return {.samples = a.samples + b.samples,
+          .prefix = a.prefix + b.prefix,
+          .text = a.text + b.text,
+          .drawn = a.drawn + b.drawn,
+          .context = a.context + b.context,
+          .trained_image = a.trained_image + b.trained_image,
+          .row_context = std::max(a.row_context, b.row_context),
+          .block = std::max(a.block, b.block)};
 }
 
 /// All that the tables below are made of.
@@ -196,18 +214,34 @@ std::string row(const std::string& what, const std::string& value) {
   return fmt::format("  {:<40} {:>20}\n", what, value);
 }
 
-/// Tokens of a prompt, the system prompt's among them, and the prompts in words.
-std::pair<double, std::string> prompt_tokens(const Recipe& recipe) {
-  const double system = static_cast<double>(recipe.rollout.system_prompt.size()) / kBytesPerToken;
-  if (!fs::exists(recipe.data.prompts)) {
+/// Tokens of a task's prompt, the system prompt's among them, and the prompts in words.
+std::pair<double, std::string> prompt_tokens(const Recipe& recipe, const recipe::Task& task) {
+  const double system = static_cast<double>(task.rollout.system_prompt.size()) / kBytesPerToken;
+  if (!fs::exists(task.prompts)) {
     return {kPromptTokens + system,
-            fmt::format("{} is not here: {} tokens a prompt assumed", recipe.data.prompts, kPromptTokens)};
+            fmt::format("{} is not here: {} tokens a prompt assumed", task.prompts, kPromptTokens)};
   }
   double characters = 0;
-  const auto rows = data::read_prompt_file(recipe.data.prompts);
+  const auto rows = read_prompts(recipe, task);
   for (const auto& prompt : rows) characters += static_cast<double>(prompt.text.size());
   const double tokens = characters / static_cast<double>(rows.size()) / kBytesPerToken + 2;
   return {tokens + system, fmt::format("{} prompts of about {:.0f} tokens", rows.size(), tokens)};
+}
+
+/// Of the first step's tasks, and their prompts in words.
+std::pair<Tokens, std::string> step_tokens(const Recipe& recipe, const policy::ModelSizes& model) {
+  const std::vector<recipe::Task> tasks = recipe::tasks_of(recipe);
+  const std::vector<int64_t> counts = recipe::prompts_of(tasks, recipe.grpo.prompts_per_step, 0);
+  Tokens step;
+  std::vector<std::string> words;
+  for (size_t t = 0; t < tasks.size(); ++t) {
+    const auto [tokens, prompts] = prompt_tokens(recipe, tasks[t]);
+    const rollout::ImageTokens image = image_tokens(recipe, tasks[t], model);
+    step = step + count_tokens(recipe, tasks[t], image, static_cast<double>(counts[t]), tokens);
+    words.push_back(tasks[t].is_named() ? fmt::format("{}: {} a step, {}", tasks[t].name, counts[t], prompts)
+                                        : prompts);
+  }
+  return {step, join(words, "; ")};
 }
 
 std::string parameters_table(const Facts& facts) {
@@ -306,15 +340,18 @@ double activation_bytes(const Facts& facts) {
 
 /// What decoding the images of a rollout takes at its most, in bytes, and how many it decodes together.
 std::pair<double, int64_t> decoding_bytes(const Facts& facts) {
-  const rollout::RolloutConfig& rollout = facts.recipe.rollout;
-  if (!has_segment(rollout, data::SegmentKind::image)) return {0, 0};
+  int64_t side = 0;
+  for (const recipe::Task& task : recipe::tasks_of(facts.recipe)) {
+    if (has_segment(task.rollout, data::SegmentKind::image)) side = std::max(side, task.rollout.image_size);
+  }
+  if (side == 0) return {0, 0};
   const auto name = [](const NamedTensor& tensor) { return tensor.name.ends_with("decoder.conv_out.weight"); };
   const auto last = std::ranges::find_if(facts.model.shapes, name);  // [3, width, 3, 3]
   const double width = last == facts.model.shapes.end() ? 0 : static_cast<double>(last->tensor.size(1));
   const auto samples = static_cast<int64_t>(facts.tokens.samples);
   const int64_t together =
       std::min(samples, rollout::images_decoded_together(static_cast<int64_t>(facts.tokens.block) - 2));
-  const double pixels = static_cast<double>(rollout.image_size * rollout.image_size);
+  const double pixels = static_cast<double>(side * side);
   return {static_cast<double>(together) * pixels * width * kDecodedMaps * 4, together};
 }
 
@@ -410,7 +447,9 @@ std::string time_line(const Facts& facts) {
   const std::string head = "a step on this machine: ";
   if (!io::find_weights(folder, facts.model.family->weights_file))
     return head + "not measured, no weights in the folder\n";
-  if (!fs::exists(facts.recipe.data.prompts)) return head + "not measured, the prompts are not here\n";
+  const std::vector<recipe::Task> tasks = recipe::tasks_of(facts.recipe);
+  if (tasks.size() > 1) return head + "not measured, the recipe has several tasks\n";
+  if (!fs::exists(tasks.front().prompts)) return head + "not measured, the prompts are not here\n";
   const StepFlops flops = step_flops(facts);
   const auto& llm = facts.model.llm;
   const StepTime time = step_time(facts.recipe, {.decode_flops = flops.decode,
@@ -430,8 +469,7 @@ std::string time_line(const Facts& facts) {
 std::string dry_run(const Recipe& recipe, const Machine& machine) {
   const fs::path folder = recipe.policy.model;
   const policy::ModelSizes model = policy::read_sizes(folder);
-  const auto [tokens, prompts] = prompt_tokens(recipe);
-  const Tokens step = count_tokens(recipe, image_tokens(recipe, model), tokens);
+  const auto [step, prompts] = step_tokens(recipe, model);
   const Facts facts{.recipe = recipe,
                     .machine = machine,
                     .model = model,

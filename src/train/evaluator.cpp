@@ -293,13 +293,20 @@ EvalResult Evaluator::evaluate(policy::UnifiedPolicy& policy, const EvalOptions&
   return result;
 }
 
-std::unique_ptr<Evaluator> make_evaluator(const recipe::Recipe& recipe, const Runtime& runtime) {
-  if (recipe.eval.prompts.empty()) return nullptr;
-  EvalOptions options;
-  options.prompts = recipe.eval.prompts;
-  options.max_prompts = recipe.eval.max_prompts;
-  options.rewards = recipe.eval.rewards;
-  return std::make_unique<Evaluator>(options, runtime);
+std::vector<Evaluation> make_evaluations(const recipe::Recipe& recipe, const Runtime& runtime) {
+  std::vector<Evaluation> all;
+  const auto add = [&](const std::string& task, const std::string& prompts,
+                       const std::vector<reward::TermConfig>& rewards) {
+    if (prompts.empty()) return;
+    EvalOptions options;
+    options.prompts = prompts;
+    options.max_prompts = recipe.eval.max_prompts;
+    options.rewards = rewards;
+    all.push_back({task, prompts, std::make_unique<Evaluator>(options, runtime)});
+  };
+  add("", recipe.eval.prompts, recipe.eval.rewards);
+  for (const recipe::TaskConfig& task : recipe.tasks) add(task.name, task.eval_prompts, {});
+  return all;
 }
 
 EvalResult evaluate(policy::UnifiedPolicy& policy, const EvalOptions& options, const Runtime& runtime) {

@@ -103,8 +103,19 @@ class Evaluator {
   reward::Rewarder rewarder_;
 };
 
-/// Of a recipe's [eval]; null where it has none.
-std::unique_ptr<Evaluator> make_evaluator(const recipe::Recipe& recipe, const Runtime& runtime);
+/// One that a run makes around its steps.
+struct Evaluation {
+  std::string task = {};     // of the recipe, whose eval_prompts these are; empty: [eval]'s
+  std::string prompts = {};  // file
+  std::unique_ptr<Evaluator> evaluator = nullptr;
+
+  /// "draw/" before the names of a task's scores, "task_draw_" before those of its files.
+  std::string metric_prefix() const { return task.empty() ? "" : task + "/"; }
+  std::string file_prefix() const { return task.empty() ? "" : "task_" + task + "_"; }
+};
+
+/// That of [eval], where the recipe has one, then those of its tasks, which are judged by what their rows hold.
+std::vector<Evaluation> make_evaluations(const recipe::Recipe& recipe, const Runtime& runtime);
 
 /// The same for one evaluation.
 EvalResult evaluate(policy::UnifiedPolicy& policy, const EvalOptions& options, const Runtime& runtime);

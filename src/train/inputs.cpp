@@ -12,7 +12,9 @@
 #include "base/text.h"
 #include "data/prompt_file.h"
 #include "io/model_folder.h"
+#include "recipe/tasks.h"
 #include "runtime/workers.h"
+#include "train/task_run.h"
 
 namespace unigrpo::train {
 namespace {
@@ -109,6 +111,13 @@ Inputs read_inputs(const recipe::Recipe& recipe, const Runtime& runtime) {
   Files files;
   add_model("policy.model", recipe.policy.model, files);
   add_prompts("data.prompts", recipe.data.prompts, files);
+  for (const recipe::Task& task : recipe::tasks_of(recipe)) {
+    if (!task.is_named()) continue;
+    std::error_code ignored;
+    if (fs::is_regular_file(task.prompts, ignored)) read_prompts(recipe, task);  // what is amiss is told of the task
+    add_prompts(task.key + ".prompts", task.prompts, files);
+    add_prompts(task.key + ".eval_prompts", task.eval_prompts, files);
+  }
   add_prompts("eval.prompts", recipe.eval.prompts, files);
   add_rewards("rewards", recipe.reward.terms, files);
   add_rewards("eval.rewards", recipe.eval.rewards, files);
@@ -117,6 +126,7 @@ Inputs read_inputs(const recipe::Recipe& recipe, const Runtime& runtime) {
 
 bool is_input(std::string_view key) {
   if (key == "policy.model" || key == "data.prompts" || key == "eval.prompts") return true;
+  if (key.starts_with("tasks.") && key.ends_with("prompts")) return true;
   const bool of_a_reward = key.starts_with("rewards.") || key.starts_with("eval.rewards.");
   return of_a_reward && (key.ends_with(".path") || key.ends_with(".model")) && !key.ends_with(".http.model");
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <map>
@@ -25,6 +26,17 @@ namespace unigrpo::train {
 
 struct RunContext;  // step_hook.h
 
+/// What one task has in a step: whole groups that stand together.
+struct TaskStep {
+  std::string name;             // empty: the recipe has no [[tasks]]
+  size_t task = 0;              // of the objective's
+  size_t first = 0;             // of its samples in Step::trajectories
+  reward::ScoreTable scores;    // [its samples, its rewards]
+  grpo::Advantages advantages;  // of its samples alone
+
+  size_t num_samples() const { return scores.scores.size(); }
+};
+
 /// One step under way: filled by the objective, read and added to by the hooks.
 struct Step {
   int64_t index = 0;                            // from 0: the key of its random streams and its place in the data
@@ -33,8 +45,17 @@ struct Step {
   std::map<std::string, double> metrics = {};
   // Of an objective that samples; empty for others.
   std::vector<rollout::Trajectory> trajectories = {};
-  reward::ScoreTable scores = {};
-  grpo::Advantages advantages = {};
+  std::vector<TaskStep> tasks = {};  // in the order of the samples; those without a prompt in the step are left out
+  grpo::Advantages advantages = {};  // of all samples
+
+  /// Whose sample i is.
+  const TaskStep& task_of(size_t i) const { return *(std::ranges::upper_bound(tasks, i, {}, &TaskStep::first) - 1); }
+};
+
+/// What a run samples with, for one task of it.
+struct Sampled {
+  std::span<const data::Prompt> prompts;
+  rollout::RolloutEngine* engine;
 };
 
 /// What takes gradients to new weights.
@@ -69,12 +90,12 @@ class Objective {
   void wrote_weights() {
     if (sharded()) sharded()->wrote();
   }
-  /// What its steps sample with; null where they do not.
-  virtual rollout::RolloutEngine* engine() { return nullptr; }
-  /// What is sampled for; empty where nothing is.
-  virtual std::span<const data::Prompt> prompts() const { return {}; }
-  /// How the model is sampled where it is evaluated.
+  /// What its steps sample with and for, task by task; empty where they do not.
+  virtual std::vector<Sampled> sampled() { return {}; }
+  /// How the model is sampled where it is evaluated; the first task's, where there are several.
   virtual const GenerationConfig& generation() const = 0;
+  /// The same for the task of that name.
+  virtual const GenerationConfig& task_generation(const std::string& /*task*/) const { return generation(); }
 
   /// Where the trained model goes at the end of a run whose folder is `run_dir`.
   virtual std::filesystem::path output(const std::filesystem::path& run_dir) const = 0;

@@ -10,6 +10,7 @@
 #include "base/text.h"
 #include "io/atomic_file.h"
 #include "recipe/parse.h"
+#include "train/evaluator.h"
 
 namespace unigrpo::train {
 
@@ -80,11 +81,15 @@ void check_output(const fs::path& output, const fs::path& run_dir, bool resume) 
   throw BadInput("sft.output: {} exists and is not empty; remove it or give another folder", output.string());
 }
 
-void drop_old_end(const monitor::RunFolder& folder, const fs::path& output) {
+void drop_old_end(const monitor::RunFolder& folder, const fs::path& output, const recipe::Recipe& recipe) {
   fs::remove_all(output);
-  for (const char* name : {"after", "after_guided"}) {
-    fs::remove(folder.eval_file(name));
-    fs::remove_all(folder.samples(name));
+  std::vector<std::string> prefixes = {""};
+  for (const recipe::TaskConfig& task : recipe.tasks) prefixes.push_back(Evaluation{.task = task.name}.file_prefix());
+  for (const std::string& prefix : prefixes) {
+    for (const char* name : {"after", "after_guided"}) {
+      fs::remove(folder.eval_file(prefix + name));
+      fs::remove_all(folder.samples(prefix + name));
+    }
   }
 }
 

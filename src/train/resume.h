@@ -28,6 +28,6 @@ std::string record_launch(const monitor::RunFolder& folder, const recipe::Recipe
 void check_output(const std::filesystem::path& output, const std::filesystem::path& run_dir, bool resume);
 
 /// What an earlier, shorter end of a run left, its model at `output` among it, is out of date once the run goes on.
-void drop_old_end(const monitor::RunFolder& folder, const std::filesystem::path& output);
+void drop_old_end(const monitor::RunFolder& folder, const std::filesystem::path& output, const recipe::Recipe& recipe);
 
 }  // namespace unigrpo::train

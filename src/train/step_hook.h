@@ -1,6 +1,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <string>
 
 #include "monitor/monitor.h"
@@ -13,7 +14,7 @@
 
 namespace unigrpo::train {
 
-class Evaluator;
+struct Evaluation;
 
 /// What hooks see of a run; all of it outlives them.
 struct RunContext {
@@ -24,7 +25,7 @@ struct RunContext {
   Objective& objective;
   const NamedTensors& trained;
   const optim::Ema& ema;
-  Evaluator* evaluator;  // null: the recipe has no evaluation
+  std::span<const Evaluation> evaluations;
 
   /// What is being worked on from here on: shown, and named where a rank is lost.
   void enter(int64_t step, const std::string& phase) const {

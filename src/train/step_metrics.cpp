@@ -19,33 +19,51 @@ struct TextCounts {
 
 }  // namespace
 
-void reward_metrics(const reward::ScoreTable& scores, const grpo::Advantages& advantages, Metrics& out) {
+void reward_metrics(std::span<const TaskStep> tasks, const std::string& prefix, Metrics& out) {
   std::vector<double> rewards;
-  for (const auto& reward : advantages.rewards) {
-    if (reward) rewards.push_back(*reward);
+  std::map<std::string, std::pair<double, double>> sums;  // name -> sum, count
+  double dropped = 0, silent = 0, groups = 0;
+  for (const TaskStep& task : tasks) {
+    for (const auto& reward : task.advantages.rewards) {
+      if (reward) rewards.push_back(*reward);
+    }
+    const std::vector<std::string>& terms = task.scores.terms;
+    for (const auto& row : task.scores.scores) {
+      for (size_t k = 0; k < terms.size(); ++k) {
+        auto add = [&](const std::string& name, double value) {
+          sums["reward/" + name].first += value;
+          sums["reward/" + name].second += 1;
+        };
+        if (row[k].value) add(terms[k], *row[k].value);
+        for (const auto& [part, value] : row[k].parts) add(terms[k] + "_" + part, value);
+      }
+    }
+    dropped += static_cast<double>(task.advantages.num_dropped);
+    silent += static_cast<double>(task.advantages.num_zero_std_groups());
+    groups += static_cast<double>(task.advantages.num_groups);
   }
   if (!rewards.empty()) {
     const Spread spread = spread_of(rewards);
-    out["reward/mean"] = spread.mean;
-    out["reward/std"] = spread.std;
+    out[prefix + "reward/mean"] = spread.mean;
+    out[prefix + "reward/std"] = spread.std;
   }
-  std::map<std::string, std::pair<double, double>> sums;  // name -> sum, count
-  for (const auto& row : scores.scores) {
-    for (size_t k = 0; k < scores.terms.size(); ++k) {
-      auto add = [&](const std::string& name, double value) {
-        sums["reward/" + name].first += value;
-        sums["reward/" + name].second += 1;
-      };
-      if (row[k].value) add(scores.terms[k], *row[k].value);
-      for (const auto& [part, value] : row[k].parts) add(scores.terms[k] + "_" + part, value);
-    }
-  }
-  for (const auto& [name, sum] : sums) out[name] = sum.first / sum.second;
-  out["reward/dropped"] = static_cast<double>(advantages.num_dropped);
-  out["advantage/zero_std_ratio"] = advantages.zero_std_ratio();
+  for (const auto& [name, sum] : sums) out[prefix + name] = sum.first / sum.second;
+  out[prefix + "reward/dropped"] = dropped;
+  out[prefix + "advantage/zero_std_ratio"] = groups > 0 ? silent / groups : 0.0;
 }
 
-void text_metrics(std::span<const rollout::Trajectory> trajectories, Metrics& out) {
+void task_metrics(const Step& step, int64_t group_size, Metrics& out) {
+  for (const TaskStep& task : step.tasks) {
+    if (task.name.empty()) continue;
+    const std::string prefix = "task/" + task.name + "/";
+    const std::span all(step.trajectories);
+    out[prefix + "prompts"] = static_cast<double>(task.num_samples()) / static_cast<double>(group_size);
+    reward_metrics(std::span(&task, 1), prefix, out);
+    text_metrics(all.subspan(task.first, task.num_samples()), prefix, out);
+  }
+}
+
+void text_metrics(std::span<const rollout::Trajectory> trajectories, const std::string& prefix, Metrics& out) {
   std::vector<TextCounts> turns;
   for (const auto& trajectory : trajectories) {
     if (turns.size() < trajectory.texts.size()) turns.resize(trajectory.texts.size());
@@ -61,9 +79,10 @@ void text_metrics(std::span<const rollout::Trajectory> trajectories, Metrics& ou
   }
   for (size_t turn = 0; turn < turns.size(); ++turn) {
     const TextCounts& counts = turns[turn];
-    out[grpo::turn_metric(static_cast<int64_t>(turn), "text/length")] = counts.tokens / counts.texts;
-    out[grpo::turn_metric(static_cast<int64_t>(turn), "text/truncated_ratio")] = counts.truncated / counts.texts;
-    out[grpo::turn_metric(static_cast<int64_t>(turn), "text/entropy")] =
+    out[prefix + grpo::turn_metric(static_cast<int64_t>(turn), "text/length")] = counts.tokens / counts.texts;
+    out[prefix + grpo::turn_metric(static_cast<int64_t>(turn), "text/truncated_ratio")] =
+        counts.truncated / counts.texts;
+    out[prefix + grpo::turn_metric(static_cast<int64_t>(turn), "text/entropy")] =
         counts.entropy / std::max(counts.scored_tokens, 1.0);
   }
 }

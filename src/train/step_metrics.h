@@ -4,16 +4,15 @@
 #include <span>
 #include <string>
 
-#include "grpo/advantages.h"
-#include "reward/score.h"
 #include "rollout/trajectory.h"
+#include "train/objective.h"
 
 namespace unigrpo::train {
 
 using Metrics = std::map<std::string, double>;  // by their names in docs/METRICS.md
 
-/// text/{length, truncated_ratio, entropy}, turn by turn.
-void text_metrics(std::span<const rollout::Trajectory> trajectories, Metrics& out);
+/// <prefix>text/{length, truncated_ratio, entropy}, turn by turn.
+void text_metrics(std::span<const rollout::Trajectory> trajectories, const std::string& prefix, Metrics& out);
 
 /// What a step has sampled.
 struct Drawn {
@@ -24,8 +23,11 @@ struct Drawn {
   void rates(const std::string& prefix, double seconds, Metrics& out) const;
 };
 
-/// reward/{mean, std, dropped}, reward/<term> and advantage/zero_std_ratio.
-void reward_metrics(const reward::ScoreTable& scores, const grpo::Advantages& advantages, Metrics& out);
+/// <prefix>reward/{mean, std, dropped}, <prefix>reward/<term> and <prefix>advantage/zero_std_ratio, of all these tasks.
+void reward_metrics(std::span<const TaskStep> tasks, const std::string& prefix, Metrics& out);
+
+/// Those of both of each task that has a name, under task/<name>/, and how many prompts it had.
+void task_metrics(const Step& step, int64_t group_size, Metrics& out);
 
 /// memory/peak_bytes: the most that this process has held; on CUDA, the most of the device's memory.
 double peak_bytes(at::Device device);

@@ -11,6 +11,7 @@
 #include "data/prompt_file.h"
 #include "grpo/update.h"
 #include "policy/sharded.h"
+#include "recipe/tasks.h"
 #include "runtime/runtime.h"
 #include "train/build.h"
 
@@ -64,9 +65,10 @@ grpo::Advantages made_up_advantages(const Recipe& recipe, std::span<const rollou
 
 StepTime trial(const Recipe& recipe, const StepWork& work, const Recipe& small) {
   const Runtime runtime{.seed = static_cast<uint64_t>(recipe.run.seed), .threads = recipe.run.threads};
-  const auto prompts = data::spread_over(data::read_prompt_file(recipe.data.prompts), small.grpo.prompts_per_step);
+  const recipe::Task task = recipe::tasks_of(small).front();
+  const auto prompts = data::spread_over(data::read_prompt_file(task.prompts), small.grpo.prompts_per_step);
   const Policies policies = build_policies(small, runtime);
-  rollout::RolloutEngine engine(*policies.policy, small.rollout, runtime, generation_of(small).system_prompt);
+  rollout::RolloutEngine engine(*policies.policy, task.rollout, runtime, generation_of(small).system_prompt);
   NamedTensors trained = policy::trained_parameters(*policies.policy);
   optim::AdamW optimizer(small.optim, trained);
   optim::GradClip clip(small.optim);
@@ -75,7 +77,7 @@ StepTime trial(const Recipe& recipe, const StepWork& work, const Recipe& small) 
                                 .optimizer = optimizer,
                                 .clip = clip,
                                 .config = small.grpo,
-                                .rollout = small.rollout};
+                                .rollout = task.rollout};
   StepTime time;
   for (int round = 0; round < 2; ++round) {  // the first one also takes memory and sets up
     const rollout::RolloutRequest request = request_for(prompts, small.grpo.group_size);

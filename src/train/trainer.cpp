@@ -27,7 +27,7 @@ struct Parts {
   const monitor::Launch& launch;
   const Inputs& inputs;
   Objective& objective;
-  Evaluator* evaluator;
+  std::span<const Evaluation> evaluations;
 };
 
 /// The run's moving parts and where it stands.
@@ -108,7 +108,7 @@ class Trainer {
     monitor_.note(fmt::format("resumed at step {}", steps_done_));
     if (!other_build.empty()) monitor_.note("warning: the run was made by another build: " + other_build);
     if (steps_done_ >= recipe_.run.num_steps) return;
-    drop_old_end(folder, objective_.output(folder.path()));
+    drop_old_end(folder, objective_.output(folder.path()), recipe_);
     if (const auto told = schedule_.describe_change(steps_done_); !told.empty()) monitor_.note("warning: " + told);
   }
 
@@ -120,7 +120,7 @@ class Trainer {
             .objective = objective_,
             .trained = trained_,
             .ema = ema_,
-            .evaluator = parts_.evaluator};
+            .evaluations = parts_.evaluations};
   }
 
   /// All that a checkpoint keeps.
@@ -242,18 +242,18 @@ class Trainer {
 ExitCode run_training(const Recipe& recipe, recipe::Command command, const Runtime& runtime, bool resume,
                       const monitor::Launch& launch) {
   Inputs inputs;
-  std::unique_ptr<Evaluator> evaluator;
+  std::vector<Evaluation> evaluations;
   std::unique_ptr<Objective> objective;
   together(runtime, "inputs", [&] {
     inputs = read_inputs(recipe, runtime);
     if (resume) require_same_run(recipe, command, inputs);
     if (command == recipe::Command::sft) check_output(recipe.sft.output, recipe.run_dir(), resume);
-    evaluator = make_evaluator(recipe, runtime);
+    evaluations = make_evaluations(recipe, runtime);
     objective = make_objective(recipe, command, runtime);
     if (objective->parameters().empty()) throw BadInput("policy.freeze: the patterns leave nothing to train");
   });
   if (stop_asked(runtime)) return ExitCode::interrupted;  // while it loaded: nothing is there to be saved
-  return Trainer(recipe, runtime, {command, resume, launch, inputs, *objective, evaluator.get()}).run();
+  return Trainer(recipe, runtime, {command, resume, launch, inputs, *objective, evaluations}).run();
 }
 
 }  // namespace unigrpo::train

@@ -95,5 +95,19 @@ TEST(PromptSampler, RefusesNothingToDrawFrom) {
   EXPECT_THROW(PromptSampler(numbered(2), 1, 0), BadInput);
 }
 
+TEST(PromptSampler, ARangeIsAPieceOfTheOrderOfBatches) {
+  std::vector<Prompt> prompts = numbered(7);
+  prompts[2].weight = 2.5;
+  const PromptSampler sampler(prompts, 3, 4);
+  std::vector<int64_t> order;
+  for (int64_t step = 0; step < 10; ++step) {
+    for (const int64_t index : indices(sampler.batch(step))) order.push_back(index);
+  }
+  for (const auto& [first, count] : {std::pair<int64_t, int64_t>{0, 1}, {5, 3}, {6, 20}, {39, 1}, {8, 0}}) {
+    EXPECT_EQ(indices({.step = 0, .prompts = sampler.range(first, count)}),
+              std::vector<int64_t>(order.begin() + first, order.begin() + first + count));
+  }
+}
+
 }  // namespace
 }  // namespace unigrpo::data

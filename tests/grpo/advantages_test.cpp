@@ -281,5 +281,22 @@ TEST(Advantages, EverySampleNeedsAGroup) {
   EXPECT_THROW(compute_advantages({}, table_of({1.0, 2.0}), ids), std::invalid_argument);
 }
 
+TEST(Advantages, OfTasksStandBehindEachOther) {
+  const std::vector<int64_t> ids{0, 0, 1, 1};
+  const auto one = compute_advantages({}, table_of_rows({{1}, {2}, {3}, {3}}), ids);
+  const auto two = compute_advantages({}, table_of_rows({{5}, {5}, {100}, {300}}), ids);
+  Advantages all;
+  append(one, 0, all);
+  append(two, 2, all);
+  EXPECT_EQ(all.text.size(), 8U);
+  EXPECT_EQ(all.text[1], one.text[1]);
+  EXPECT_EQ(all.image[7], two.image[3]);
+  EXPECT_EQ(all.rewards[6], 100);
+  EXPECT_EQ(all.zero_std_group_ids, (std::vector<int64_t>{1, 2}));
+  EXPECT_EQ(all.num_groups, 4);
+  EXPECT_EQ(all.zero_std_ratio(), 0.5);
+  EXPECT_EQ(all.keep, std::vector<bool>(8, true));
+}
+
 }  // namespace
 }  // namespace unigrpo::grpo

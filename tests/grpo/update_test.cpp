@@ -344,6 +344,29 @@ TEST_F(Update, SeveralUpdatesUseWholeGroupsOfTheirOwn) {
   EXPECT_LT(outcome.stats.at("text/log_prob_diff"), kSame) << "measured on the first mini-batch alone";
 }
 
+TEST_F(Update, EachMinibatchHasGroupsOfEveryTaskAndAMicroBatchOfOne) {
+  auto all = roll();
+  const int64_t groups = all.back().prompt_index + 1;
+  ASSERT_EQ(groups, 3);
+  std::vector<rollout::Trajectory> twice = all;
+  for (auto trajectory : all) {  // the second task's groups stand behind the first one's
+    trajectory.prompt_index += groups;
+    trajectory.task = 1;
+    twice.push_back(trajectory);
+  }
+  config.num_minibatches = 3;
+  const auto plan = plan_update(config, twice, std::vector<bool>(twice.size(), true));
+  ASSERT_EQ(plan.size(), 3U);
+  for (size_t u = 0; u < 3; ++u) {
+    std::set<int64_t> own;
+    for (const int64_t row : plan[u].rows) own.insert(twice[row].prompt_index);
+    EXPECT_EQ(own, (std::set<int64_t>{static_cast<int64_t>(u), static_cast<int64_t>(u) + groups}));
+    for (const auto& batch : plan[u].micro_batches) {
+      for (const int64_t row : batch) EXPECT_EQ(twice[row].task, twice[batch.front()].task);
+    }
+  }
+}
+
 TEST_F(Update, DroppedGroupsTakeNoUpdatesAway) {
   const auto all = roll();
   Advantages advantages = advantages_for(all);

@@ -173,5 +173,26 @@ TEST(Progress, NothingIsDrawnAfterTheEnd) {
   EXPECT_EQ(screen.text, before);
 }
 
+TEST(Progress, NamesTheTasksRewards) {
+  StepRecord record = record_of(1, 0.25);
+  record.values["task/draw/reward/mean"] = 0.125;
+  record.values["task/draw/text/length"] = 9;
+  Screen one;
+  Progress alone(one.options(false));
+  alone.record(record);
+  EXPECT_EQ(one.text.find("task/"), std::string::npos) << one.text;
+  record.values["task/ask/reward/mean"] = 0.5;
+  Screen two;
+  Progress both(two.options(false));
+  both.record(record);
+  EXPECT_NE(two.text.find("reward/mean 0.25  task/ask/reward/mean 0.5  task/draw/reward/mean 0.125  text/kl"),
+            std::string::npos)
+      << two.text;
+  Screen live;
+  Progress bar(live.options(true));
+  bar.record(record);
+  EXPECT_NE(live.last_line().find("ask 0.5 draw 0.125"), std::string::npos) << live.last_line();
+}
+
 }  // namespace
 }  // namespace unigrpo::monitor

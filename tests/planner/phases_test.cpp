@@ -108,5 +108,27 @@ TEST(Phases, FewSamplesMakeFewChunks) {
   EXPECT_THROW(plan_phases(kShape, rollout, Cluster{}), BadInput);
 }
 
+TEST(Phases, SeveralTasksShareTheUpdate) {
+  RolloutShape draw = whole_step(), ask = whole_step();
+  draw.task = "draw";
+  ask.task = "ask";
+  ask.samples = 32;
+  ask.image_tokens = ask.denoise_steps = 0;
+  const std::vector<RolloutShape> tasks = {draw, ask};
+  const PhasePlan plan = plan_phases(kShape, tasks, Cluster{});
+  std::vector<std::string> names;
+  for (const PhasePlan::Phase& phase : plan.phases) names.push_back(phase.name);
+  EXPECT_EQ(names, (std::vector<std::string>{"prefill draw", "decode draw", "denoise draw", "reward draw",
+                                             "prefill ask", "decode ask", "reward ask", "update"}));
+  // Every optimizer step needs groups of both.
+  const MetaOp& first = plan.ops[op_named(plan, "update 0")];
+  EXPECT_EQ(first.deps, (std::vector<size_t>{op_named(plan, "reward draw 0"), op_named(plan, "reward ask 0")}));
+  EXPECT_EQ(plan.ops[op_named(plan, "prefill ask 0")].deps, std::vector<size_t>{});
+  const PhasePlan alone = plan_phases(kShape, std::span(tasks).first(1), Cluster{});
+  const PhasePlan unnamed = plan_phases(kShape, whole_step(), Cluster{});
+  EXPECT_EQ(alone.step_ms(), unnamed.step_ms());
+  EXPECT_GE(plan.step_ms(), alone.step_ms() * (1 - 1e-9));
+}
+
 }  // namespace
 }  // namespace unigrpo::planner

@@ -84,6 +84,15 @@ struct Randomize {
     (*this)(&names);
     out.set(out.values, names);
   }
+  void operator()(const ShareRef& out) const {
+    std::vector<Share::Point>& points = out.share->points;
+    points.resize(1 + draw.below(3));
+    int64_t step = 0;
+    for (Share::Point& point : points) {
+      point = {.step = step, .share = 0.5 + draw_number(draw, limits)};
+      step += 1 + static_cast<int64_t>(draw.below(100));
+    }
+  }
   void operator()(const TableRef& out) const {
     static const std::vector<std::string> values = {"{}", R"({"limit":3})",
                                                     R"({"a b":{"c":[1,2.0,true,"x\"\n"],"d":{}},"z":-1e-300})"};
@@ -117,6 +126,15 @@ Recipe random_recipe(uint64_t seed) {
   if (recipe.parallel.exact_reduction) {
     recipe.parallel.reduce = parallel::Reduce::each;
     recipe.grpo.advantage.zero_std = grpo::ZeroStd::keep;
+  }
+  if (!recipe.tasks.empty()) recipe.data.prompts = "";
+  for (size_t i = 0; i < recipe.tasks.size(); ++i) {
+    TaskConfig& task = recipe.tasks[i];
+    task.name = "task" + std::to_string(i);
+    task.episode = draw.below(2) == 1 ? recipe.rollout.episode : std::vector<data::SegmentKind>();
+    task.num_steps = task.num_steps > 0 ? 2000 : 0;
+    task.rewards.clear();
+    if (recipe.reward.terms.size() > 1 && draw.below(2) == 1) task.rewards = {"t0", "t1"};  // t0 is the others' gate
   }
   const auto settle = [&](reward::TermConfig& term, size_t i) {
     term.name = "t" + std::to_string(i);
@@ -187,6 +205,7 @@ TEST(Parse, SurvivesMutatedRecipes) {
   base.reward.terms[0].name = "first";
   base.reward.terms[1].name = "second";
   base.reward.terms[1].gate = "first";
+  for (TaskConfig& task : base.tasks) task.rewards.clear();
   const std::string good = "# a comment\n" + to_toml(base) + "\n[[rewards]]\nname = '''x'''\n";
   ASSERT_EQ(refusal(good), "accepted");
   // clang-format off

@@ -42,7 +42,7 @@ TEST(Parse, SaysWhereAndWhatIsWrong) {
       {"[quantum]\nx = 1\n",
        "FILE:1:2: quantum: unknown table, expected one of run, policy, data, rollout, grpo, "
        "reward, rewards, optim, checkpoint, parallel, "
-       "monitor, eval, sft"},
+       "monitor, eval, sft, tasks"},
       {"[[rewards]]\nkind = \"geneval\"\nwieght = 2\n",
        "FILE:3:1: rewards.0.wieght: unknown key, did you mean 'rewards.0.weight'?"},
       {"[[optim.groups]]\npattern = \"a\"\nlr = 1\n[[optim.groups]]\npatern = \"b\"\nlr = 1\n",

@@ -71,9 +71,11 @@ TEST(Schema, BindsEveryMemberOfEveryConfig) {
   EXPECT_EQ(num_bound("monitor.drift"), num_members<monitor::DriftConfig>());
   EXPECT_EQ(num_bound("eval"), num_members<EvalConfig>());
   EXPECT_EQ(num_bound("sft"), num_members<SftConfig>());
-  EXPECT_EQ(schema().size(), 23u);
+  EXPECT_EQ(num_bound("tasks"), num_members<TaskConfig>());
+  EXPECT_EQ(schema().size(), 24u);
   const auto tops = std::ranges::count_if(schema(), [](const Section& s) { return s.key.find('.') == s.key.npos; });
-  EXPECT_EQ(static_cast<size_t>(tops), num_members<Recipe>() + 1);  // [reward] and [[rewards]] are one member
+  EXPECT_EQ(static_cast<size_t>(tops),
+            num_members<Recipe>());  // [reward] and [[rewards]] are one member, `given` is no section
 }
 
 TEST(Schema, BindsEachKeyToAMemberOfItsOwn) {
@@ -81,6 +83,7 @@ TEST(Schema, BindsEachKeyToAMemberOfItsOwn) {
   recipe.reward.terms.resize(1);
   recipe.eval.rewards.resize(1);
   recipe.optim.groups.resize(1);
+  recipe.tasks.resize(1);
   std::set<std::string> keys;
   std::set<const void*> places;
   size_t count = 0;
@@ -96,6 +99,8 @@ TEST(Schema, BindsEachKeyToAMemberOfItsOwn) {
               return ref.values;
             else if constexpr (std::is_same_v<std::decay_t<decltype(ref)>, TableRef>)
               return ref.json;
+            else if constexpr (std::is_same_v<std::decay_t<decltype(ref)>, ShareRef>)
+              return ref.share;
             else
               return ref;
           },

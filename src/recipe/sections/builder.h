@@ -17,6 +17,10 @@ namespace unigrpo::recipe {
 inline constexpr TextRule kNonEmpty = {[](std::string_view text) { return !text.empty(); }, "a non-empty string",
                                        "non-empty strings"};
 
+inline constexpr TextRule kSegment = {
+    [](std::string_view text) { return enum_value<data::SegmentKind>(text).has_value(); }, "\"text\" or \"image\"",
+    "\"text\" and \"image\""};
+
 inline Limits at_least(double min, double max = std::numeric_limits<double>::infinity()) {
   return {.min = min, .max = max};
 }
@@ -51,7 +55,9 @@ inline constexpr double kScore = 1e12;
 
 template <typename T>
 Ref reference_to(T& value) {
-  if constexpr (std::is_enum_v<T>) {
+  if constexpr (std::is_same_v<T, Share>) {
+    return ShareRef{&value};
+  } else if constexpr (std::is_enum_v<T>) {
     return EnumRef{&value, [](const void* p) { return enum_name(*static_cast<const T*>(p)); },
                    [](void* p, std::string_view name) {
                      const auto parsed = enum_value<T>(name);

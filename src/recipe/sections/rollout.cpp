@@ -7,9 +7,6 @@ namespace {
 using flow::SdeConfig, flow::WindowConfig;
 using rollout::RolloutConfig;
 
-constexpr TextRule kSegment = {[](std::string_view text) { return enum_value<data::SegmentKind>(text).has_value(); },
-                               "\"text\" or \"image\"", "\"text\" and \"image\""};
-
 Section rollout_section() {
   return Builder("rollout", "how samples are drawn", [](Recipe& r, size_t) -> auto& { return r.rollout; })
       .row("episode", &RolloutConfig::episode, "segments of a sample in order", list(kSegment))

@@ -19,6 +19,7 @@ std::vector<Section> parallel_sections();
 std::vector<Section> monitor_sections();
 std::vector<Section> eval_sections();
 std::vector<Section> sft_sections();
+std::vector<Section> task_sections();
 /// [[eval.rewards]]: rows of the same config as those of [[rewards]].
 Section eval_rewards_section();
 

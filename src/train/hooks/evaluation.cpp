@@ -23,7 +23,8 @@ bool is_due(const recipe::Recipe& recipe, int64_t steps_done) {
 
 class EvaluationHook : public StepHook {
  public:
-  explicit EvaluationHook(const RunContext& run) : run_(run), config_(run.recipe.eval) {}
+  EvaluationHook(const RunContext& run, const Evaluation& evaluation)
+      : run_(run), evaluation_(evaluation), config_(run.recipe.eval) {}
 
   void before_training(Metrics& metrics) override {
     twice("before", 0);
@@ -44,6 +45,8 @@ class EvaluationHook : public StepHook {
  private:
   using Names = std::set<std::string>;
 
+  fs::path file_of(const std::string& name) const { return run_.folder.eval_file(evaluation_.file_prefix() + name); }
+
   void twice(const std::string& name, int64_t steps_done) {
     evaluate_as({name}, 1.0, steps_done);
     if (config_.cfg_scale > 1) evaluate_as({name + "_guided"}, config_.cfg_scale, steps_done);
@@ -52,7 +55,7 @@ class EvaluationHook : public StepHook {
   /// What stands in the run folder already, from a process that ended since, is taken as it is. Where a stop comes
   /// meanwhile, nothing is written.
   void evaluate_as(Names names, double cfg_scale, int64_t steps_done) {
-    std::erase_if(names, [&](const std::string& name) { return fs::exists(run_.folder.eval_file(name)); });
+    std::erase_if(names, [&](const std::string& name) { return fs::exists(file_of(name)); });
     const std::vector<std::string> missing =
         from_root(run_.runtime, std::vector<std::string>(names.begin(), names.end()), "evaluation");
     names = {missing.begin(), missing.end()};
@@ -61,37 +64,41 @@ class EvaluationHook : public StepHook {
     const auto scope = steps_done > 0 ? averaged(run_) : std::nullopt;
     const bool keep = names.contains("before") || names.contains("after");
     EvalOptions options{.model = run_.recipe.policy.model,
-                        .prompts = config_.prompts,
-                        .rewards = run_.evaluator->rewards(),
-                        .generation = run_.objective.generation(),
+                        .prompts = evaluation_.prompts,
+                        .rewards = evaluation_.evaluator->rewards(),
+                        .generation = run_.objective.task_generation(evaluation_.task),
                         .num_samples = config_.samples,
                         .max_prompts = config_.max_prompts,
                         .keep_samples = keep ? 64 : 0,
                         .max_dropped = run_.recipe.reward.max_dropped};
     options.generation.guidance.text_scale = cfg_scale;
-    const EvalResult result = run_.evaluator->evaluate(*run_.objective.policy(), options);
+    const EvalResult result = evaluation_.evaluator->evaluate(*run_.objective.policy(), options);
     if (!result.complete || !is_root(run_.runtime)) return;
     for (const std::string& name : names) {
-      run_.monitor.note(fmt::format("eval {}: {} on {} prompts x {} ({})", name, describe(result), result.overall.count,
-                                    options.num_samples, human_seconds(result.seconds)));
+      run_.monitor.note(fmt::format("eval {}{}: {} on {} prompts x {} ({})", evaluation_.metric_prefix(), name,
+                                    describe(result), result.overall.count, options.num_samples,
+                                    human_seconds(result.seconds)));
       const bool has_samples = name == "before" || name == "after";
-      if (has_samples) monitor::write_samples(run_.folder.samples(name), result.samples);
-      io::write_file_atomic(run_.folder.eval_file(name), to_json(options, result));
+      if (has_samples) monitor::write_samples(run_.folder.samples(evaluation_.file_prefix() + name), result.samples);
+      io::write_file_atomic(file_of(name), to_json(options, result));
     }
   }
 
   /// From the file, so that a row is the same whether this process evaluated or one before it. False: there is none.
   bool add_scores(const std::string& name, Metrics& metrics) const {
-    const fs::path file = run_.folder.eval_file(name);
+    const fs::path file = file_of(name);
     std::vector<Metrics> scores;  // one, or none
     if (is_root(run_.runtime) && fs::exists(file)) scores.push_back(scores_in(file).values);
     scores = from_root(run_.runtime, scores, "evaluation");
     if (scores.empty()) return false;
-    for (const auto& [score, value] : scores.front()) metrics["eval/" + score] = value;
+    for (const auto& [score, value] : scores.front()) {
+      metrics["eval/" + evaluation_.metric_prefix() + score] = value;
+    }
     return true;
   }
 
   RunContext run_;
+  const Evaluation& evaluation_;
   const recipe::EvalConfig& config_;
 };
 
@@ -145,7 +152,9 @@ class KeepBestHook : public StepHook {
 
 }  // namespace
 
-std::unique_ptr<StepHook> make_evaluation_hook(const RunContext& run) { return std::make_unique<EvaluationHook>(run); }
+std::unique_ptr<StepHook> make_evaluation_hook(const RunContext& run, const Evaluation& evaluation) {
+  return std::make_unique<EvaluationHook>(run, evaluation);
+}
 std::unique_ptr<StepHook> make_keep_best_hook(const RunContext& run) { return std::make_unique<KeepBestHook>(run); }
 
 }  // namespace unigrpo::train

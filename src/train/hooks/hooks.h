@@ -8,7 +8,7 @@ namespace unigrpo::train {
 
 /// Scores the policy, averaged weights where EMA is on, on eval.prompts before and after the run and after every
 /// eval.every steps; what stands in the run folder already is not scored again.
-std::unique_ptr<StepHook> make_evaluation_hook(const RunContext& run);
+std::unique_ptr<StepHook> make_evaluation_hook(const RunContext& run, const Evaluation& evaluation);
 
 /// The weights with the best score of the evaluations so far, in best/. Comes after the evaluation hook.
 std::unique_ptr<StepHook> make_keep_best_hook(const RunContext& run);

@@ -3,6 +3,7 @@
 #include <map>
 #include <set>
 
+#include "base/interleave.h"
 #include "monitor/samples_file.h"
 #include "runtime/ranks.h"
 #include "train/draw.h"
@@ -31,10 +32,12 @@ class SampleHook : public StepHook {
     const bool is_due = step.number() == 1 || step.number() % config.sample_every == 0;
     if (step.trajectories.empty() || !is_due) return true;
     // One sample of each group in turn, so that the grid shows different prompts.
-    std::vector<size_t> shown;
-    for (int64_t g = 0; g < grpo.group_size; ++g) {
-      for (int64_t p = 0; p < grpo.prompts_per_step; ++p) {
-        const auto i = static_cast<size_t>(p * grpo.group_size + g);
+    const auto group_size = static_cast<size_t>(grpo.group_size);
+    std::vector<size_t> shown, sizes;
+    for (const TaskStep& task : step.tasks) sizes.push_back(task.num_samples() / group_size);
+    for (size_t g = 0; g < group_size; ++g) {
+      for (const size_t p : interleaved(sizes)) {
+        const size_t i = p * group_size + g;
         if (static_cast<int64_t>(shown.size()) >= config.num_samples || i >= step.trajectories.size()) continue;
         shown.push_back(i);
       }
@@ -45,7 +48,8 @@ class SampleHook : public StepHook {
     std::set<std::string> ids;
     for (size_t k = 0; k < shown.size(); ++k) {
       const size_t i = shown[k];
-      monitor::SampleRow row = sample_row(std::move(samples[k]), step.scores.terms, step.scores.scores[i]);
+      const TaskStep& task = step.task_of(i);
+      monitor::SampleRow row = sample_row(std::move(samples[k]), task.scores.terms, task.scores.scores[i - task.first]);
       row.reward = step.advantages.rewards[i];
       row.advantage = advantages_of(step, i);
       // A prompt may come twice in a step: its second group is told apart by its place.

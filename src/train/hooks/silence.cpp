@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "monitor/silence_watch.h"
+#include "recipe/tasks.h"
 #include "train/hooks/hooks.h"
 
 namespace unigrpo::train {
@@ -32,10 +33,13 @@ class SilenceHook : public StepHook, public Stateful {
       if (name.ends_with("text/truncated_ratio") && value == 1) silent[kTruncated] = true;
     }
     // One term of several is told if it never fired; one that has become the same for all may just be fulfilled.
-    const auto& terms = step.scores.terms;
-    for (size_t k = 0; terms.size() > 1 && k < terms.size(); ++k) {
-      const std::string name = fmt::format("{}{}{}", kTermPrefix, terms[k], kTermSuffix);
-      silent[name] = is_constant(step.scores, k) && watch_.steps(name) == step.index;
+    for (const TaskStep& task : step.tasks) {
+      const auto& terms = task.scores.terms;
+      const std::string prefix = fmt::format("{}{}", kTermPrefix, of_several(task));
+      for (size_t k = 0; terms.size() > 1 && k < terms.size(); ++k) {
+        const std::string name = fmt::format("{}{}{}", prefix, terms[k], kTermSuffix);
+        silent[name] = is_constant(task.scores, k) && watch_.steps(name) == step.index;
+      }
     }
     for (const std::string& name : watch_.observe(silent)) tell(name, step);
     return true;
@@ -49,13 +53,19 @@ class SilenceHook : public StepHook, public Stateful {
   void load_state(const State& state, const std::string& where) override { watch_.restore(state.values, where); }
 
  private:
+  /// "draw/" where the recipe has several tasks.
+  std::string of_several(const TaskStep& task) const { return run_.recipe.tasks.size() > 1 ? task.name + "/" : ""; }
+
   void tell(const std::string& name, Step& step) {
     const auto mean = step.metrics.find("reward/mean");
     const int64_t steps = monitor::SilenceWatch::kSteps;
     std::string text;
     if (name == kTruncated) {
-      text = fmt::format("every text of the last {} steps was cut off by rollout.max_tokens = {}", steps,
-                         run_.recipe.rollout.max_tokens);
+      const std::vector<recipe::Task> tasks = recipe::tasks_of(run_.recipe);
+      text = tasks.size() > 1
+                 ? fmt::format("every text of a task in the last {} steps was cut off by its max_tokens", steps)
+                 : fmt::format("every text of the last {} steps was cut off by rollout.max_tokens = {}", steps,
+                               tasks.front().rollout.max_tokens);
     } else if (name == kReward) {
       text =
           fmt::format("for {} steps no prompt's samples had different rewards (mean {}): nothing is learned from them",
