@@ -38,7 +38,7 @@ constexpr double kBytesPerToken = 4;   // of English text, for prompts
 constexpr double kReserve = 4;         // GiB that CUDA, NCCL, kernels' workspaces and fragmentation take
 // Measured on the embedded model, as resident memory: what LibTorch itself takes once it has run, and the feature maps
 // of an image's full size and smallest width that its decoding holds at once.
-constexpr double kLibTorchMiB = 64;
+constexpr double kLibTorchMiB = 56;
 constexpr double kDecodedMaps = 12;
 
 std::string in_words(double value) {
