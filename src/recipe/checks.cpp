@@ -22,10 +22,8 @@ Finding check_policy(const Recipe& recipe, Command) { return policy::validate(re
 
 /// A task's conflict under the keys that it stands at in the recipe: those of [rollout] that the task sets are its own,
 /// and its rewards are counted among all.
-Conflict of_task(const Recipe& recipe, const Task& task, Conflict conflict) {
+Conflict of_task(const TaskConfig& config, const Task& task, Conflict conflict) {
   constexpr std::string_view kRewards = "rewards.";
-  if (!task.is_named()) return conflict;
-  const TaskConfig& config = recipe.tasks[static_cast<size_t>(std::stoul(task.key.substr(task.key.find('.') + 1)))];
   const std::pair<const char*, bool> own[] = {{"episode", !config.episode.empty()},
                                               {"num_steps", config.num_steps > 0},
                                               {"image_size", config.image_size > 0},
@@ -46,8 +44,11 @@ Conflict of_task(const Recipe& recipe, const Task& task, Conflict conflict) {
 
 /// The first conflict that `check` finds in a task.
 Finding in_tasks(const Recipe& recipe, const std::function<Finding(const Task&)>& check) {
-  for (const Task& task : tasks_of(recipe)) {
-    if (Finding found = check(task)) return of_task(recipe, task, *std::move(found));
+  const std::vector<Task> tasks = tasks_of(recipe);
+  for (size_t t = 0; t < tasks.size(); ++t) {
+    Finding found = check(tasks[t]);
+    if (found && tasks[t].is_named()) return of_task(recipe.tasks[t], tasks[t], *std::move(found));
+    if (found) return found;
   }
   return {};
 }

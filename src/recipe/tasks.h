@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/error.h"
 #include "recipe/recipe.h"
 
 namespace unigrpo::recipe {
@@ -25,6 +26,16 @@ struct Task {
   /// "run.toml:3:9: tasks.0.prompts: ", to begin a message about that key with; empty without a name.
   std::string at(const Recipe& recipe, std::string_view field) const;
 };
+
+/// What `work` refuses is said of that key of the task.
+template <typename Work>
+auto told_of(const Recipe& recipe, const Task& task, std::string_view field, const Work& work) {
+  try {
+    return work();
+  } catch (const BadInput& error) {
+    throw BadInput("{}{}", task.at(recipe, field), error.what());
+  }
+}
 
 /// Names of rewards that are none are left out; find_conflict tells of them.
 std::vector<Task> tasks_of(const Recipe& recipe);

@@ -153,11 +153,9 @@ struct Tokens {
 /// Tokens of an image; 0 where the model has none.
 rollout::ImageTokens image_tokens(const Recipe& recipe, const recipe::Task& task, const policy::ModelSizes& sizes) {
   if (!sizes.images) {
-    try {
+    recipe::told_of(recipe, task, "episode", [&] {
       if (has_segment(task.rollout, data::SegmentKind::image)) policy::refuse_images(recipe.policy.model);
-    } catch (const BadInput& error) {
-      throw BadInput("{}{}", task.at(recipe, "episode"), error.what());
-    }
+    });
     return {};
   }
   const auto block_of = [](int64_t pixels, int64_t pixels_per_token) {

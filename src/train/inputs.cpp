@@ -14,7 +14,6 @@
 #include "io/model_folder.h"
 #include "recipe/tasks.h"
 #include "runtime/workers.h"
-#include "train/task_run.h"
 
 namespace unigrpo::train {
 namespace {
@@ -113,9 +112,7 @@ Inputs read_inputs(const recipe::Recipe& recipe, const Runtime& runtime) {
   add_prompts("data.prompts", recipe.data.prompts, files);
   for (const recipe::Task& task : recipe::tasks_of(recipe)) {
     if (!task.is_named()) continue;
-    std::error_code ignored;
-    if (fs::is_regular_file(task.prompts, ignored)) read_prompts(recipe, task);  // what is amiss is told of the task
-    add_prompts(task.key + ".prompts", task.prompts, files);
+    recipe::told_of(recipe, task, "prompts", [&] { add_prompts(task.key + ".prompts", task.prompts, files); });
     add_prompts(task.key + ".eval_prompts", task.eval_prompts, files);
   }
   add_prompts("eval.prompts", recipe.eval.prompts, files);

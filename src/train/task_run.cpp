@@ -4,7 +4,6 @@
 
 #include <algorithm>
 
-#include "base/error.h"
 #include "base/fault.h"
 #include "base/log.h"
 #include "data/prompt_file.h"
@@ -44,16 +43,6 @@ std::vector<bool> penalized(const grpo::TextLossConfig& config, Trajectories tra
   return samples;
 }
 
-/// What is said of the task is said of its key.
-template <typename Work>
-auto of_task(const recipe::Recipe& recipe, const recipe::Task& task, const char* field, Work work) {
-  try {
-    return work();
-  } catch (const BadInput& error) {
-    throw BadInput("{}{}", task.at(recipe, field), error.what());
-  }
-}
-
 std::string statistics_name(const recipe::Task& task) {
   return task.is_named() ? "reward_statistics_" + task.name : "reward_statistics";
 }
@@ -87,7 +76,7 @@ void tell_failures(const Step& step, const std::vector<monitor::Failure>& failur
 }
 
 std::vector<data::Prompt> read_prompts(const recipe::Recipe& recipe, const recipe::Task& task) {
-  return of_task(recipe, task, "prompts", [&] { return data::read_prompt_file(task.prompts); });
+  return recipe::told_of(recipe, task, "prompts", [&] { return data::read_prompt_file(task.prompts); });
 }
 
 TaskRun::TaskRun(const recipe::Recipe& recipe, recipe::Task task, std::vector<data::Prompt> prompts,
@@ -104,7 +93,7 @@ TaskRun::TaskRun(const recipe::Recipe& recipe, recipe::Task task, std::vector<da
       engine_(policy, task_.rollout, runtime, generation_.system_prompt),
       statistics_(statistics_name(task_)) {
   rewarder_.check_prompts(sampler_.prompts(), task_.prompts);
-  of_task(recipe, task_, "episode", [&] {
+  recipe::told_of(recipe, task_, "episode", [&] {
     for (const data::Prompt& prompt : sampler_.prompts()) engine_.check_length(prompt);
     if (std::ranges::count(task_.rollout.episode, data::SegmentKind::image) > 0) {
       policy.grid_for(task_.rollout.image_size);

@@ -35,8 +35,9 @@ class SampleHook : public StepHook {
     const auto group_size = static_cast<size_t>(grpo.group_size);
     std::vector<size_t> shown, sizes;
     for (const TaskStep& task : step.tasks) sizes.push_back(task.num_samples() / group_size);
+    const std::vector<size_t> groups = interleaved(sizes);
     for (size_t g = 0; g < group_size; ++g) {
-      for (const size_t p : interleaved(sizes)) {
+      for (const size_t p : groups) {
         const size_t i = p * group_size + g;
         if (static_cast<int64_t>(shown.size()) >= config.num_samples || i >= step.trajectories.size()) continue;
         shown.push_back(i);
