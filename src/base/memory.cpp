@@ -20,6 +20,12 @@ void keep_freed_memory() {
 #endif
 }
 
+void return_free_memory() {
+#if defined(__GLIBC__)
+  malloc_trim(0);
+#endif
+}
+
 uint64_t memory_of_machine() {
   auto bytes = static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
   // Control groups, second and first version; "max" and absent files leave what the machine has.

@@ -9,6 +9,9 @@ namespace unigrpo {
 /// it before the first large allocation; it does nothing where the C library is not glibc.
 void keep_freed_memory();
 
+/// Once, nevertheless: after something large that will not come again, such as a model read whole that is then shared.
+void return_free_memory();
+
 /// Bytes of memory that this process may use: the machine's, or what its control group allows where that is less.
 uint64_t memory_of_machine();
 

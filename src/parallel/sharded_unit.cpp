@@ -1,9 +1,12 @@
 #include "parallel/sharded_unit.h"
 
 #include <ATen/ATen.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <limits>
+#include <memory>
+#include <new>
 #include <utility>
 
 namespace unigrpo::parallel {
@@ -25,6 +28,23 @@ at::Tensor sum_in_pairs(Comm& ranks, const at::Tensor& all) {
   return sum.take().clone();  // without the shares' memory
 }
 
+/// Memory of its own for a buffer that comes and goes with its layer. From the heap, which keeps what is freed
+/// (base/memory.h), the holes that it leaves between activations would add up: 0.8 GiB of 1.5 in a model of 51 M
+/// weights.
+c10::DataPtr mapped_memory(size_t bytes) {
+  struct Mapping {
+    void* memory;
+    size_t bytes;
+  };
+  void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) throw std::bad_alloc();
+  const auto give_back = [](void* context) {
+    const std::unique_ptr<Mapping> mapping(static_cast<Mapping*>(context));
+    ::munmap(mapping->memory, mapping->bytes);
+  };
+  return {memory, new Mapping{memory, bytes}, give_back, at::kCPU};
+}
+
 }  // namespace
 
 FlatParameters::FlatParameters(NamedTensors parameters, Comm* ranks, bool stays_whole, Sum sum)
@@ -40,7 +60,9 @@ FlatParameters::FlatParameters(NamedTensors parameters, Comm* ranks, bool stays_
   own_first_ = rank * own_size_;
   const auto options = parameters_.front().tensor.options().requires_grad(false);
   nothing_ = at::full({}, std::numeric_limits<double>::quiet_NaN(), options);
-  whole_ = at::zeros({size_}, options);
+  whole_ = at::empty({size_}, options);
+  if (!stays_whole_ && ranks_) set_memory(size_);
+  whole_.zero_();
   is_whole_ = true;
   for (size_t i = 0; i < parameters_.size(); ++i) view_of(i).copy_(parameters_[i].tensor);
   own_ = whole_.narrow(0, own_first_, own_size_);
@@ -96,8 +118,8 @@ void FlatParameters::release() {
 void FlatParameters::set_memory(int64_t elements) {
   const size_t bytes = static_cast<size_t>(elements * whole_.element_size());
   const at::Storage& storage = whole_.storage();
-  at::Allocator* const allocator = storage.allocator();
-  storage.set_data_ptr_noswap(allocator->allocate(bytes));
+  const bool is_mapped = storage.device().is_cpu() && bytes > 0;
+  storage.set_data_ptr_noswap(is_mapped ? mapped_memory(bytes) : storage.allocator()->allocate(bytes));
   storage.unsafeGetStorageImpl()->set_nbytes(bytes);
 }
 

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/memory.h"
 #include "parallel/groups.h"
 
 namespace unigrpo::policy {
@@ -36,6 +37,7 @@ void shard(UnifiedPolicy& policy, const parallel::ParallelConfig& config, const 
       policy.units(), std::move(ranks), shard, config.reduce,
       config.exact_reduction ? parallel::Sum::pairwise : parallel::Sum::one_by_one);
   policy.set_sharded(model, 1);
+  if (shard == Shard::weights) return_free_memory();  // of the whole model
 }
 
 NamedTensors trained_parameters(const UnifiedPolicy& policy) {
