@@ -79,6 +79,12 @@ def start_ranks(size, command, cwd):
     return outputs[0][0]
 
 
+def peak_of(command):
+    """The most resident memory that it takes, in bytes."""
+    run = subprocess.Popen(list(map(str, command)), cwd=ROOT, stdout=subprocess.DEVNULL)
+    return os.wait4(run.pid, 0)[2].ru_maxrss * 1024
+
+
 class Bench:
     def __init__(self, options, folder):
         self.options, self.folder, self.count = options, folder, 0
@@ -200,7 +206,38 @@ def begin(bench):
            f"+{four['seconds'] - one['seconds']:.2f} s", "<= +2 s")
 
 
-ROWS = {"demo": demo, "weights": weights, "peer": peer, "state": state, "begin": begin}
+SPREADS = (("none", 2, {}), ("optimizer", 2, {"shard": "optimizer"}), ("gradients", 2, {"shard": "gradients"}),
+           ("weights", 2, {"shard": "weights"}), ("weights over 2 of 4", 4, {"shard": "weights", "shard_ranks": 2}),
+           ("sp 2", 2, {"sp": 2}), ("tp 2", 2, {"tp": 2}))
+
+
+def said_of(text):
+    """(bytes that a rank sends in a step, GiB that it takes), by a dry run."""
+    number, unit = re.search(r"each rank sends ([\d.]+) ([MG])B a step", text).groups()
+    memory = re.search(r"\n  in all +[\d.]+ +([\d.]+)\n(?=a rank)", text)[1]
+    return float(number) * {"M": 1e6, "G": 1e9}[unit], float(memory)
+
+
+def wire(bench):
+    """512 x 8: bytes that ranks send, and the most memory that one takes above its program's, beside the dry run's."""
+    bench.model()
+    empty = peak_of([bench.unigrpo.with_name("unigrpo-torch"), "train", "--help"])
+    for name, size, keys in SPREADS:
+        settings = {f"parallel.{key}": value for key, value in keys.items()}
+        sets = [word for key, value in {**settings, "run.threads": 1}.items() for word in ("--set", f"{key}={value}")]
+        dry = [bench.unigrpo, "train", bench.folder / "bench.toml", *sets, "--dry-run"]
+        rank_0 = {"RANK": "0", "WORLD_SIZE": str(size), "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1",
+                  "MASTER_PORT": "1"}
+        said = subprocess.run(list(map(str, dry)), cwd=ROOT, env={**os.environ, **rank_0}, check=True, capture_output=True, text=True)
+        sent, gib = said_of(said.stdout)
+        rows, _ = bench.train(size, bench.folder / "bench.toml", settings, 2)
+        measured = rows[-1]["parallel/bytes_sent"] / size
+        yield f"512 x 8, {name}: sent by a rank", f"{measured / 1e6:.1f} MB", f"{sent / 1e6:.1f} MB needed", f"{measured / sent:.3f}", "<= 1.02"
+        taken = (rows[-1]["memory/peak_bytes"] - empty) / 2 ** 30
+        yield f"512 x 8, {name}: memory of a rank", f"{taken:.3f} GiB", f"{gib:.3f} GiB, dry run", f"{taken / gib:.2f}", "0.85 to 1.15"
+
+
+ROWS = {"demo": demo, "weights": weights, "peer": peer, "state": state, "begin": begin, "wire": wire}
 
 
 def main():

@@ -16,6 +16,7 @@
 #include "io/atomic_file.h"
 #include "recipe/parse.h"
 #include "train/dry_run.h"
+#include "train/rank_share.h"
 #include "train/trainer.h"
 
 namespace unigrpo::cli {
@@ -85,24 +86,6 @@ parallel::Deadlines deadlines_of(const parallel::ParallelConfig& config) {
           .save_s = static_cast<double>(config.save_timeout_s)};
 }
 
-parallel::GroupShape shape_of(const recipe::Recipe& recipe) {
-  const parallel::ParallelConfig& config = recipe.parallel;
-  const bool shares = config.exact_reduction || config.shard != parallel::Shard::none;
-  parallel::GroupShape shape{.tp = config.tp,
-                             .sp = config.sp,
-                             .shard_ranks = shares ? config.shard_ranks : 1,
-                             .in_pairs = config.exact_reduction,
-                             .plan_file = config.plan};
-  if (config.plan.empty()) return shape;
-  shape.layers = parallel::read_layer_plan(config.plan, {.shard = std::string(enum_name(config.shard)),
-                                                         .tp = config.tp,
-                                                         .sp = config.sp,
-                                                         .recompute = recipe.policy.recompute});
-  shape.tp = shape.layers.front().tp;
-  shape.sp = shape.layers.front().sp;
-  return shape;
-}
-
 /// What must be equal on all ranks.
 parallel::Terms terms_of(const recipe::Recipe& recipe) {
   parallel::Terms terms{.same = {{"the recipe", recipe::to_toml(recipe)}}};
@@ -128,7 +111,7 @@ int run_training(const Options& options, recipe::Command command) {
                                      .signals = true}),
             .terms = terms_of(recipe),
             .deadlines = deadlines_of(recipe.parallel),
-            .shape = shape_of(recipe),
+            .shape = train::group_shape(recipe),
             .backend = recipe.parallel.backend,
             .run_folder = recipe.run_dir()};
   };
@@ -141,9 +124,11 @@ int run_training(const Options& options, recipe::Command command) {
 
 int run(const TrainOptions& options) {
   if (!options.dry_run) return run_training(options, recipe::Command::train);
+  const parallel::World world = parallel::read_world();
+  if (world.rank != 0) return 0;
   const auto recipe = recipe::parse(options.path, options.overrides, recipe::Command::train);
   make_runtime({.threads = recipe.run.threads});
-  train::Machine machine{.measure = true};
+  train::Machine machine{.num_ranks = world.size, .local_ranks = world.local_size, .measure = true};
   if (options.num_gpus || options.gpu_gib) machine.num_gpus = options.num_gpus.value_or(1);
   if (options.gpu_gib) machine.gpu_gib = *options.gpu_gib;
   std::fputs(train::dry_run(recipe, machine).c_str(), stdout);

@@ -10,6 +10,7 @@
 #include "support/temp_folder.h"
 #include "support/tensors.h"
 #include "support/tiny_bagel.h"
+#include "train/rank_share.h"
 
 namespace unigrpo::train {
 namespace {
@@ -77,13 +78,60 @@ TEST(DryRun, OfThePublishedSizesFitsWithLoraAndNotWithAllWeights) {
   // 28 layers of 2 (q, o: 3584^2; k, v: 512 x 3584; gate, up, down: 3584 x 18944) and their biases and norms.
   EXPECT_EQ(line_of(full, "language model, generation").substr(0, 6), "6.53 G");
   EXPECT_NE(full.find("no weights in the folder"), std::string::npos);
-  EXPECT_NE(full.find("each rank with whole weights: does NOT fit"), std::string::npos) << full;
-  EXPECT_NE(full.find("weights and optimizer sharded: fits"), std::string::npos) << full;
-  EXPECT_NE(full.find("\neach rank sends "), std::string::npos) << full;
-  EXPECT_NE(full.find(" GiB a step: gradients (float32), 1 time\n"), std::string::npos) << full;
-  EXPECT_EQ(full.find("plans"), std::string::npos) << full;
+  EXPECT_NE(full.find("a rank (shard = \"none\"): does NOT fit"), std::string::npos) << full;
+  EXPECT_NE(full.find("parallel.shard = \"weights\": fits"), std::string::npos) << full;
+  recipe.parallel.shard = parallel::Shard::weights;
+  const std::string shared = dry_run(recipe, {.num_gpus = 8, .gpu_gib = 80});
+  EXPECT_NE(shared.find("a rank (shard = \"weights\"): fits"), std::string::npos) << shared;
   recipe.policy.train = policy::TrainMode::lora;
-  EXPECT_NE(dry_run(recipe, {.num_gpus = 1, .gpu_gib = 80}).find("whole weights: fits"), std::string::npos);
+  EXPECT_NE(dry_run(recipe, {.num_gpus = 1, .gpu_gib = 80}).find("one GPU: fits"), std::string::npos);
+}
+
+TEST(DryRun, FollowsWhatTheRecipeSaysOfRanks) {
+  recipe::Recipe recipe = recipe_for(UNIGRPO_TEST_DATA "/bagel_7b");
+  recipe.parallel.tp = 3;
+  const std::string said = testing::message_of<BadInput>([&] { dry_run(recipe, {.num_gpus = 8}); });
+  EXPECT_EQ(said, "parallel: tp = 3 x sp = 1 does not divide 8 ranks; their product may be 1, 2, 4, 8");
+  recipe.parallel.tp = 1;
+  recipe.parallel.shard = parallel::Shard::weights;
+  recipe.parallel.shard_ranks = 2;
+  const std::string hybrid = dry_run(recipe, {.num_ranks = 4, .local_ranks = 2, .memory_gib = 64});
+  EXPECT_NE(hybrid.find("a rank (shard = \"weights\" over 2): does NOT fit, short of "), std::string::npos) << hybrid;
+  EXPECT_NE(hybrid.find(" GiB of 32\n"), std::string::npos) << hybrid;  // two of them on a machine
+  EXPECT_NE(hybrid.find("one process      a rank of 4"), std::string::npos) << hybrid;
+}
+
+/// What ranks send, by what a ring's shares are: (n - 1) / n of a sum or a gathered whole for each of them.
+TEST(RankShare, SendsWhatEachLevelNeeds) {
+  recipe::Recipe recipe = recipe_for(UNIGRPO_TEST_DATA "/bagel_tiny");
+  recipe.grpo.image.penalty = flow::Penalty::none;
+  recipe.grpo.prompts_per_step = 4;
+  recipe.grpo.group_size = 4;
+  recipe.rollout.max_tokens = 4;
+  const policy::ModelSizes model = policy::read_sizes(recipe.policy.model);
+  const StepFacts facts = step_facts(recipe, model);
+  double elements = 0, root = 0, last = 0;
+  for (const NamedTensor& p : testing::tiny_bagel()->parameters()) {
+    const auto n = static_cast<double>(p.tensor.numel());
+    elements += n;
+    if (p.name.find(".layers.") == std::string::npos || p.name.starts_with("vit_model.")) root += n;
+    if (p.name.starts_with("language_model.model.layers.1.")) last += n;
+  }
+  const double trained = facts.count.total_trained();
+  const auto sent = [&](parallel::Shard shard, int64_t ranks, int64_t shard_ranks) {
+    recipe.parallel.shard = shard;
+    recipe.parallel.shard_ranks = shard_ranks;
+    double sum = 0;
+    for (const Amount& amount : sent_by_rank(facts, spread_of(recipe, ranks, 1))) sum += amount.bytes;
+    return sum;
+  };
+  using parallel::Shard;
+  EXPECT_DOUBLE_EQ(sent(Shard::none, 4, 0), 2 * 3.0 / 4 * 4 * trained);
+  EXPECT_DOUBLE_EQ(sent(Shard::optimizer, 4, 0), 2 * 3.0 / 4 * 4 * trained);
+  EXPECT_DOUBLE_EQ(sent(Shard::gradients, 2, 0), 2 * 1.0 / 2 * 4 * trained);
+  const double gathered = elements + 2 * elements - root - last;  // to sample; to learn, there and back
+  EXPECT_DOUBLE_EQ(sent(Shard::weights, 2, 0), 1.0 / 2 * 4 * (trained + gathered));
+  EXPECT_DOUBLE_EQ(sent(Shard::weights, 4, 2), 1.0 / 2 * 4 * (trained + gathered) + 2 * 1.0 / 2 / 2 * 4 * trained);
 }
 
 TEST(DryRun, WithoutGpusThisMachinesMemoryIsCompared) {
@@ -91,7 +139,7 @@ TEST(DryRun, WithoutGpusThisMachinesMemoryIsCompared) {
   const std::string fits = dry_run(recipe, {.memory_gib = 2});
   EXPECT_NE(fits.find("this machine's memory: fits, leaving"), std::string::npos) << fits;
   EXPECT_NE(fits.find("GiB of 2\n"), std::string::npos) << fits;
-  for (const char* word : {"GPU", "sharded", "reserve", "a step on this machine"}) {
+  for (const char* word : {"GPU", "a rank", "reserve", "a step on this machine"}) {
     EXPECT_EQ(fits.find(word), std::string::npos) << word;
   }
   recipe.policy.model = UNIGRPO_TEST_DATA "/bagel_7b";

@@ -1,0 +1,281 @@
+#include "train/rank_share.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <tuple>
+#include <utility>
+
+#include "base/enum_names.h"
+#include "kernels/linear.h"
+#include "policy/kv_cache.h"
+#include "recipe/tasks.h"
+#include "rollout/rules.h"
+
+namespace unigrpo::train {
+namespace {
+
+using parallel::Shard;
+
+constexpr double kFloat = 4;  // bytes
+// Measured on the embedded model, as resident memory: the feature maps of an image's full size and smallest width that
+// its decoding holds at once.
+constexpr double kDecodedMaps = 12;
+
+/// Elements of a model that ranks may share: in all, of its largest layer, and of what belongs to no layer.
+struct Elements {
+  double all = 0, layer = 0, last = 0, root = 0;
+};
+
+/// As a rank of `tp` has them: the products of a layer by slices, the rest whole.
+Elements elements_of(const StepFacts& facts, int64_t tp) {
+  const std::string layers = facts.model.llm.prefix + "model.layers.";
+  std::map<int64_t, double> by_layer;
+  Elements sum;
+  for (const NamedTensor& weight : facts.model.shapes) {
+    if (weight.name.starts_with("autoencoder.")) continue;
+    const auto elements = static_cast<double>(weight.tensor.numel());
+    if (!weight.name.starts_with(layers)) {
+      sum.root += elements;
+      continue;
+    }
+    const bool sliced = weight.name.find("_proj") != std::string::npos;
+    by_layer[std::stoll(weight.name.substr(layers.size()))] += sliced ? elements / static_cast<double>(tp) : elements;
+  }
+  sum.all = sum.root;
+  for (const auto& [layer, elements] : by_layer) {
+    sum.all += elements;
+    sum.layer = std::max(sum.layer, elements);
+    sum.last = elements;
+  }
+  return sum;
+}
+
+/// Micro-batches of a rank in a step.
+double micro_batches(const StepFacts& facts, const Spread& spread) {
+  const recipe::Recipe& recipe = facts.recipe;
+  if (spread.is_exact) return std::ceil(static_cast<double>(recipe.grpo.prompts_per_step) / spread.sets());
+  const auto minibatches = static_cast<double>(recipe.grpo.num_minibatches);
+  const double tokens = facts.tokens.trained() / spread.sets() / minibatches;
+  return minibatches * std::ceil(tokens / static_cast<double>(recipe.grpo.micro_batch_tokens));
+}
+
+/// Those that run at once (grpo/update.h).
+double count_workers(const StepFacts& facts, const Spread& spread) {
+  const recipe::Recipe& recipe = facts.recipe;
+  const bool meets = spread.reduces_each || spread.tp * spread.sp > 1;
+  const bool small = recipe.policy.dtype == policy::DtypeChoice::float32 && !recipe.policy.recompute &&
+                     std::ranges::all_of(facts.model.shapes, [](const NamedTensor& weight) {
+                       return weight.name.starts_with("autoencoder.") || kernels::is_narrow(weight.tensor);
+                     });
+  if (meets || !small) return 1;
+  return std::min(static_cast<double>(spread.threads), micro_batches(facts, spread));
+}
+
+/// What the backward pass of the largest micro-batch keeps, in bytes.
+double activation_bytes(const StepFacts& facts, const Spread& spread) {
+  const auto& [recipe, t, llm] = std::tie(facts.recipe, facts.tokens, facts.model.llm);
+  const double d = static_cast<double>(llm.hidden_size), kv = static_cast<double>(llm.num_kv_heads * llm.head_dim);
+  const double inter = static_cast<double>(llm.intermediate_size), layers = static_cast<double>(llm.num_layers);
+  // Numbers that a layer keeps a token: its input, norms, q k v before and after rotation, attention, gate, up,
+  // products; with LoRA also what a pair hands on within it, and the products once more.
+  const double adapters =
+      facts.lora ? 7 * static_cast<double>(recipe.policy.lora.rank) + 3 * d + 2 * kv + 2 * inter : 0;
+  const double kept = 11 * d + 5 * kv + 4 * inter + adapters;
+  const double row = t.row_context + t.trained_image / t.samples;  // of one sample, its prompt among them
+  const double prompt = t.prefix / static_cast<double>(recipe.grpo.prompts_per_step);
+  const double minibatches = static_cast<double>(recipe.grpo.num_minibatches);
+  const double all = (t.prefix + t.samples * (row - prompt)) / minibatches / spread.sets();
+  const double tokens = std::max(std::min(static_cast<double>(recipe.grpo.micro_batch_tokens), all), row);
+  const double logits = tokens * (t.text / t.samples) / row * static_cast<double>(llm.vocab_size);
+  const double of_set = tokens * (recipe.policy.recompute ? layers * d + kept : layers * kept) + 2 * logits;
+  return facts.bytes() * of_set / static_cast<double>(spread.tp * spread.sp);
+}
+
+/// What decoding the images of a rollout takes at its most, in bytes.
+double decoding_bytes(const StepFacts& facts, const Spread& spread) {
+  int64_t side = 0;
+  for (const recipe::Task& task : recipe::tasks_of(facts.recipe)) {
+    if (has_segment(task.rollout, data::SegmentKind::image)) side = std::max(side, task.rollout.image_size);
+  }
+  if (side == 0) return 0;
+  const auto name = [](const NamedTensor& tensor) { return tensor.name.ends_with("decoder.conv_out.weight"); };
+  const auto last = std::ranges::find_if(facts.model.shapes, name);  // [3, width, 3, 3]
+  const double width = last == facts.model.shapes.end() ? 0 : static_cast<double>(last->tensor.size(1));
+  const auto samples = static_cast<int64_t>(std::ceil(facts.tokens.samples / spread.sets()));
+  const int64_t together =
+      std::min(samples, rollout::images_decoded_together(static_cast<int64_t>(facts.tokens.block) - 2));
+  const double pixels = static_cast<double>(side * side);
+  return static_cast<double>(together) * pixels * width * kDecodedMaps * kFloat;
+}
+
+/// Tokens whose keys and values the rollout's cache holds: its pool doubles.
+double cached_tokens(const StepFacts& facts, const Spread& spread) {
+  const StepTokens& t = facts.tokens;
+  constexpr double kBlock = policy::KvCache::kBlockTokens;
+  const double prompt = t.prefix / static_cast<double>(facts.recipe.grpo.prompts_per_step);
+  const double own = std::ceil((t.row_context - prompt) / kBlock) * kBlock;
+  const double all =
+      std::min(static_cast<double>(facts.recipe.rollout.token_budget), (t.prefix + t.samples * own) / spread.sets());
+  const double needed = std::max(all, t.row_context + t.block);
+  double pool = 1024;
+  while (pool < needed) pool *= 2;
+  return pool;
+}
+
+double sum_of(const std::vector<Amount>& amounts) {
+  double sum = 0;
+  for (const Amount& amount : amounts) sum += amount.bytes;
+  return sum;
+}
+
+std::vector<Amount> without_nothing(std::vector<Amount> amounts) {
+  std::erase_if(amounts, [](const Amount& amount) { return amount.bytes == 0; });
+  return amounts;
+}
+
+/// What goes with each token of an update through the layers, to the ranks that share its sequence, in bytes a rank:
+/// heads for attention and back (Ulysses, arXiv 2309.14509), or hidden states around the products
+/// (arXiv 2205.05198), which are gathered again in the backward pass rather than kept.
+double sent_for_sequences(const StepFacts& facts, const Spread& spread) {
+  const auto& llm = facts.model.llm;
+  const auto tp = static_cast<double>(spread.tp), sp = static_cast<double>(spread.sp);
+  const double tokens = facts.tokens.trained() / static_cast<double>(spread.ranks);  // that it holds
+  const double again = facts.recipe.policy.recompute ? 1 : 0;
+  const double forwards = (facts.reference ? 1 : 0) + 1 + again;
+  const double heads = static_cast<double>(2 * llm.num_heads + 2 * std::max(llm.num_kv_heads, spread.sp));
+  const double exchanged = tokens * heads * static_cast<double>(llm.head_dim) * (sp - 1) / sp;
+  const double gathered = tokens * static_cast<double>(llm.hidden_size) * (tp - 1);
+  return static_cast<double>(llm.num_layers) * facts.bytes() *
+         (exchanged * (forwards + 1) + gathered * (4 * (forwards + 1) + 2));
+}
+
+/// The same for images that are being denoised: all ranks have all keys and values of the block.
+double sent_for_denoising(const StepFacts& facts, const Spread& spread) {
+  const auto& llm = facts.model.llm;
+  const double others = static_cast<double>(spread.tp * spread.sp - 1);
+  const double tokens = facts.tokens.drawn / static_cast<double>(spread.ranks);
+  return tokens * others * static_cast<double>(2 * llm.num_layers * llm.num_kv_heads * llm.head_dim) * facts.bytes();
+}
+
+}  // namespace
+
+double RankMemory::total() const { return sum_of(held) + std::max(sum_of(sampling), sum_of(learning)); }
+
+parallel::GroupShape group_shape(const recipe::Recipe& recipe) {
+  const parallel::ParallelConfig& config = recipe.parallel;
+  const bool shares = config.exact_reduction || config.shard != Shard::none;
+  parallel::GroupShape shape{.tp = config.tp,
+                             .sp = config.sp,
+                             .shard_ranks = shares ? config.shard_ranks : 1,
+                             .in_pairs = config.exact_reduction,
+                             .plan_file = config.plan};
+  if (config.plan.empty()) return shape;
+  shape.layers = parallel::read_layer_plan(config.plan, {.shard = std::string(enum_name(config.shard)),
+                                                         .tp = config.tp,
+                                                         .sp = config.sp,
+                                                         .recompute = recipe.policy.recompute});
+  shape.tp = shape.layers.front().tp;
+  shape.sp = shape.layers.front().sp;
+  return shape;
+}
+
+Spread spread_of(const recipe::Recipe& recipe, int64_t ranks, int64_t threads) {
+  if (ranks == 1) return {.threads = threads, .is_exact = recipe.parallel.exact_reduction};
+  const parallel::GroupShape shape = group_shape(recipe);
+  parallel::check_shape(shape, ranks);
+  const parallel::ParallelConfig& config = recipe.parallel;
+  const Shard shard = config.exact_reduction && config.shard == Shard::none ? Shard::gradients : config.shard;
+  const bool each = shard == Shard::weights || (shard == Shard::gradients && config.reduce == parallel::Reduce::each);
+  return {.ranks = ranks,
+          .threads = threads,
+          .tp = shape.tp,
+          .sp = shape.sp,
+          .shard_ranks = shape.shard_ranks == 0 ? ranks / shape.tp : shape.shard_ranks,
+          .shard = shard,
+          .reduces_each = each || config.exact_reduction,
+          .is_exact = config.exact_reduction};
+}
+
+std::string describe(const Spread& spread) {
+  std::string text = fmt::format("shard = \"{}\"", enum_name(spread.shard));
+  if (spread.shard != Shard::none && spread.shard_ranks * spread.tp != spread.ranks) {
+    text += fmt::format(" over {}", spread.shard_ranks);
+  }
+  if (spread.tp > 1) text += fmt::format(", tp = {}", spread.tp);
+  if (spread.sp > 1) text += fmt::format(", sp = {}", spread.sp);
+  return text;
+}
+
+RankMemory memory_of_rank(const StepFacts& facts, const Spread& spread) {
+  const auto& [recipe, count, llm] = std::tie(facts.recipe, facts.count, facts.model.llm);
+  const Elements elements = elements_of(facts, spread.tp);
+  const double sliced = elements.all / elements_of(facts, 1).all;
+  const double trained = count.total_trained() * sliced, weights = elements.all + count.adapters * sliced;
+  const double masters = facts.bf16 ? kFloat : 0, moments = 2 * kFloat;
+  const auto ranks = static_cast<double>(spread.shard_ranks);
+  const double of_optimizer = spread.shard >= Shard::optimizer ? ranks : 1,
+               of_gradients = spread.reduces_each ? ranks : 1, of_weights = spread.shard >= Shard::weights ? ranks : 1;
+  const double copy = facts.reference && !facts.lora ? elements.all * facts.bytes() : 0;  // that is frozen
+  const double average = recipe.optim.ema.enabled ? trained * kFloat : 0;
+  const double saved = trained * (facts.bytes() + moments + masters) + average;
+  const double workers = count_workers(facts, spread);
+  RankMemory memory;
+  memory.held = {
+      {fmt::format("weights ({})", facts.bf16 ? "bf16" : "float32"), weights * facts.bytes() / of_weights},
+      {"frozen copy for the penalty", copy / of_weights},
+      {facts.bf16 ? "optimizer, float32 masters" : "optimizer", trained * (moments + masters) / of_optimizer},
+      {"weights and optimizer before a step",
+       recipe.grpo.num_minibatches > 1 ? trained * (moments + facts.bytes() + masters) / of_optimizer : 0},
+      {"EMA", average / of_optimizer},
+      {kAsyncCopy, recipe.checkpoint.async ? saved / static_cast<double>(spread.ranks) : 0},
+      {"autoencoder (float32)", count.all[kAutoencoder] * kFloat * (copy > 0 ? 2 : 1)},
+      {"key/value cache", cached_tokens(facts, spread) *
+                              static_cast<double>(2 * llm.num_layers * llm.num_kv_heads * llm.head_dim) *
+                              facts.bytes()}};
+  const bool gathers = of_weights > 1;
+  memory.sampling = {{"all weights, gathered", gathers ? weights * facts.bytes() : 0},
+                     {"decoding images", decoding_bytes(facts, spread)}};
+  memory.learning = {
+      {"gradients (float32)", trained * kFloat * (workers > 1 ? 1 + workers : 1) / of_gradients},
+      // As the backward pass leaves them, in one buffer, and as it goes to the ranks.
+      {"gradients of a layer on their way", of_gradients > 1 ? 3 * elements.layer * kFloat : 0},
+      {"two layers and what is in none, gathered", gathers ? (elements.root + 2 * elements.layer) * facts.bytes() : 0},
+      {fmt::format("activations{}", recipe.policy.recompute ? ", recomputed" : ""),
+       workers * activation_bytes(facts, spread)}};
+  for (auto* amounts : {&memory.held, &memory.sampling, &memory.learning}) *amounts = without_nothing(*amounts);
+  return memory;
+}
+
+std::vector<Amount> sent_by_rank(const StepFacts& facts, const Spread& spread) {
+  if (spread.ranks == 1) return {};
+  const Elements elements = elements_of(facts, spread.tp);
+  const double sliced = elements.all / elements_of(facts, 1).all;
+  const double trained = facts.count.total_trained() * sliced;
+  const double updates = static_cast<double>(facts.recipe.grpo.num_minibatches), passes = micro_batches(facts, spread);
+  const auto holders = static_cast<double>(spread.shard_ranks);
+  const double others = (holders - 1) / holders, blocks = static_cast<double>(spread.ranks / spread.tp) / holders;
+  const bool gathers = spread.shard == Shard::weights;
+  // A sum's shares are exchanged (parallel/comm.h), and where all need it they come back summed.
+  std::vector<Amount> sent = {{"gradients (float32)", trained * kFloat *
+                                                          ((spread.reduces_each ? passes : updates) * others +
+                                                           updates * 2 * (blocks - 1) / blocks / holders)},
+                              {"weights after a step", gathers ? 0 : trained * facts.bytes() * others * updates}};
+  if (gathers) {
+    // Forward all of them; backward the last layer is there still, and so is what belongs to none.
+    const double adapters = facts.count.adapters * sliced;
+    const double there_and_back = 2 * (elements.all + adapters) - elements.last - elements.root;
+    const double reference = facts.reference ? elements.all + (facts.lora ? adapters : 0) : 0;
+    sent.push_back({"weights for sampling", (elements.all + adapters) * facts.bytes() * others});
+    sent.push_back({"weights for learning", passes * (there_and_back + reference) * facts.bytes() * others});
+  }
+  if (spread.tp * spread.sp > 1) {
+    sent.push_back({"tokens of shared sequences", sent_for_sequences(facts, spread)});
+    sent.push_back({"keys and values of images", sent_for_denoising(facts, spread)});
+  }
+  return without_nothing(sent);
+}
+
+}  // namespace unigrpo::train

@@ -1,0 +1,54 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "parallel/groups.h"
+#include "train/step_facts.h"
+
+namespace unigrpo::train {
+
+/// How the ranks of a run share its model and its steps; by default one process alone.
+struct Spread {
+  int64_t ranks = 1;
+  int64_t threads = 1;      // of each
+  int64_t tp = 1, sp = 1;   // that share each layer's products, and each sequence's tokens
+  int64_t shard_ranks = 1;  // that hold between them what `shard` says
+  parallel::Shard shard = parallel::Shard::none;
+  bool reduces_each = false;  // gradients go to their owners after each micro-batch, not once an optimizer step
+  bool is_exact = false;      // a micro-batch is a group (parallel.exact_reduction)
+
+  double sets() const { return static_cast<double>(ranks / (tp * sp)); }  // of ranks with samples of their own
+};
+
+/// Its keys of [parallel], in words.
+std::string describe(const Spread& spread);
+
+/// Of a run on `ranks` ranks as the recipe's [parallel] says. Throws BadInput naming its key where they cannot be
+/// spread so.
+Spread spread_of(const recipe::Recipe& recipe, int64_t ranks, int64_t threads);
+
+struct Amount {
+  std::string what;
+  double bytes;
+};
+
+/// Memory of a rank: what it holds all the time, and what more while it samples and while it learns.
+struct RankMemory {
+  std::vector<Amount> held, sampling, learning;
+  double total() const;  // at the most
+};
+
+/// The part of it that is in the host's memory where there is another.
+inline constexpr const char* kAsyncCopy = "copy that a checkpoint is written from";
+
+RankMemory memory_of_rank(const StepFacts& facts, const Spread& spread);
+
+/// What a rank sends in a step, by purpose. Counts, outlines and votes are left out: a few kB.
+std::vector<Amount> sent_by_rank(const StepFacts& facts, const Spread& spread);
+
+/// What the recipe's [parallel] says, as groups of ranks are made from it. Reads the plan where one is named.
+parallel::GroupShape group_shape(const recipe::Recipe& recipe);
+
+}  // namespace unigrpo::train
