@@ -68,6 +68,19 @@ void share_cores(const Runtime& runtime) {
   at::set_num_threads(static_cast<int>(std::max<int64_t>(1, at::get_num_threads() / sharing)));
 }
 
+void check_backend(const Preparation& prepared) {
+  using parallel::Backend;
+  const bool on_cpu = prepared.runtime.device.is_cpu();
+  if (prepared.backend == Backend::nccl && on_cpu) {
+    throw BadInput(
+        "parallel.backend: \"nccl\" is for GPUs, and policy.device is \"cpu\"; expected \"auto\" or \"gloo\"");
+  }
+  if (prepared.backend == Backend::gloo && !on_cpu) {
+    throw BadInput("parallel.backend: \"gloo\" is for CPUs, and policy.device is \"{}\"; expected \"auto\" or \"nccl\"",
+                   prepared.runtime.device.str());
+  }
+}
+
 int run_on_several(const parallel::World& world, const Prepare& prepare,
                    const std::function<int(const Runtime&)>& work) {
   // Gloo writes to a lost rank's connection: an error that names it, not the end of this process.
@@ -76,14 +89,7 @@ int run_on_several(const parallel::World& world, const Prepare& prepare,
   try {
     prepared = prepare(world);
     prepared.terms.device = prepared.runtime.device.str();
-    if (prepared.backend == parallel::Backend::nccl && prepared.runtime.device.is_cpu()) {
-      throw BadInput(
-          "parallel.backend: \"nccl\" is for GPUs, and policy.device is \"cpu\"; expected \"auto\" or \"gloo\"");
-    }
-    if (!prepared.runtime.device.is_cpu()) {
-      throw BadInput("policy.device: several ranks run on the CPU alone so far; got '{}' in one of {}",
-                     prepared.runtime.device.str(), world.size);
-    }
+    check_backend(prepared);
     parallel::check_shape(prepared.shape, world.size);
   } catch (const std::exception& error) {
     prepared.terms.failure = describe_failure(error);
@@ -91,6 +97,7 @@ int run_on_several(const parallel::World& world, const Prepare& prepare,
   parallel::Comm::Options options{.deadlines = prepared.deadlines,
                                   .check_calls = std::getenv("UNIGRPO_CHECK_CALLS") != nullptr};
   Runtime& runtime = prepared.runtime;
+  options.device = runtime.device;
   // On the watcher's thread, while this rank is in the middle of something.
   options.end_process = [stop = runtime.stop](const std::string& line, const parallel::Verdict& verdict) {
     end_without_others(line, launcher_sees(verdict), stop);

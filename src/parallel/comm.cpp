@@ -39,30 +39,31 @@ std::string described(const at::Tensor& tensor) {
   return fmt::format("{} [{}]", c10::toString(tensor.scalar_type()), fmt::join(tensor.sizes(), ", "));
 }
 
-void require_sound(const at::Tensor& tensor, const char* purpose) {
+void require_sound(const Group& group, const at::Tensor& tensor, const char* purpose) {
   if (!tensor.is_contiguous()) {
     throw std::invalid_argument(fmt::format("{}: a tensor that is not contiguous, {} with strides [{}]", purpose,
                                             described(tensor), fmt::join(tensor.strides(), ", ")));
   }
-  if (!tensor.is_cpu()) {
-    throw std::invalid_argument(
-        fmt::format("{}: a tensor on {}, expected one on the CPU", purpose, c10::str(tensor.device())));
+  if (!tensor.is_cpu() && tensor.device() != group.device()) {
+    throw std::invalid_argument(fmt::format("{}: a tensor on {}, expected one on the CPU{}", purpose,
+                                            tensor.device().str(),
+                                            group.device().is_cpu() ? "" : " or " + group.device().str()));
   }
 }
 
-void require_summable(const at::Tensor& tensor, const char* purpose) {
-  require_sound(tensor, purpose);
+void require_summable(const Group& group, const at::Tensor& tensor, const char* purpose) {
+  require_sound(group, tensor, purpose);
   if (tensor.scalar_type() == at::kBool) {
     throw std::invalid_argument(fmt::format("{}: a sum of bool; flags travel as int32", purpose));
   }
 }
 
-void require_gathered(const at::Tensor& all, const at::Tensor& mine, int64_t size, const char* purpose) {
-  require_sound(all, purpose);
-  require_sound(mine, purpose);
-  if (all.scalar_type() != mine.scalar_type() || all.numel() != size * mine.numel()) {
-    throw std::invalid_argument(
-        fmt::format("{}: {} is not that of {} ranks with {} each", purpose, described(all), size, described(mine)));
+void require_gathered(const Group& group, const at::Tensor& all, const at::Tensor& mine, const char* purpose) {
+  require_sound(group, all, purpose);
+  require_sound(group, mine, purpose);
+  if (all.scalar_type() != mine.scalar_type() || all.numel() != group.size() * mine.numel()) {
+    throw std::invalid_argument(fmt::format("{}: {} is not that of {} ranks with {} each", purpose, described(all),
+                                            group.size(), described(mine)));
   }
 }
 
@@ -312,7 +313,7 @@ at::Tensor Comm::scattered_sum(const at::Tensor& all, double deadline_s) {
 }
 
 void Comm::all_reduce(at::Tensor& tensor, const char* purpose) {
-  require_summable(tensor, purpose);
+  require_summable(*group_, tensor, purpose);
   const int64_t n = tensor.numel(), element = tensor.element_size();
   if (n * element <= kSmallSum_bytes) {
     call("all_reduce", purpose, tensor, (size() - 1) * n * element, [&](double deadline_s) {
@@ -334,7 +335,7 @@ void Comm::all_reduce(at::Tensor& tensor, const char* purpose) {
 }
 
 void Comm::broadcast(at::Tensor& tensor, int64_t root, const char* purpose) {
-  require_sound(tensor, purpose);
+  require_sound(*group_, tensor, purpose);
   at::Tensor bytes = bytes_of(tensor);
   call("broadcast", purpose, tensor, rank() == root ? (size() - 1) * bytes.numel() : 0, [&](double deadline_s) {
     if (bytes.numel() > 0) group_->broadcast(bytes, root, deadline_s);
@@ -342,7 +343,7 @@ void Comm::broadcast(at::Tensor& tensor, int64_t root, const char* purpose) {
 }
 
 void Comm::all_gather(at::Tensor& all, const at::Tensor& mine, const char* purpose) {
-  require_gathered(all, mine, size(), purpose);
+  require_gathered(*group_, all, mine, purpose);
   call("all_gather", purpose, mine, (size() - 1) * mine.numel() * mine.element_size(),
        [&](double deadline_s) { exchange(all, mine, deadline_s); });
 }
@@ -357,7 +358,7 @@ class Comm::Gathering {
 
 std::shared_ptr<Comm::Gathering> Comm::start_all_gather(const at::Tensor& all, const at::Tensor& mine,
                                                         const char* purpose) {
-  require_gathered(all, mine, size(), purpose);
+  require_gathered(*group_, all, mine, purpose);
   const at::NoGradGuard no_grad;
   auto gathering = std::make_shared<Gathering>();
   gathering->mine = mine;
@@ -379,16 +380,16 @@ void Comm::finish(Gathering& gathering) {
 }
 
 void Comm::reduce_scatter(at::Tensor& mine, const at::Tensor& all, const char* purpose) {
-  require_gathered(all, mine, size(), purpose);
-  require_summable(all, purpose);
+  require_gathered(*group_, all, mine, purpose);
+  require_summable(*group_, all, purpose);
   call("reduce_scatter", purpose, mine, (size() - 1) * mine.numel() * mine.element_size(),
        [&](double deadline_s) { mine.copy_(scattered_sum(all, deadline_s).view(mine.sizes())); });
 }
 
 void Comm::all_to_all(at::Tensor& out, const at::Tensor& in, const std::vector<int64_t>& out_counts,
                       const std::vector<int64_t>& in_counts, const char* purpose) {
-  require_sound(out, purpose);
-  require_sound(in, purpose);
+  require_sound(*group_, out, purpose);
+  require_sound(*group_, in, purpose);
   const auto bytes_of_rows = [&](const at::Tensor& tensor, const std::vector<int64_t>& counts) {
     const int64_t rows = std::accumulate(counts.begin(), counts.end(), int64_t{0});
     if (tensor.dim() == 0 || tensor.size(0) != rows || static_cast<int64_t>(counts.size()) != size() ||

@@ -37,15 +37,16 @@ using MakeGroup = std::function<std::unique_ptr<Group>(const std::string& name, 
 /// from one thread.
 ///
 /// `purpose` names the call in errors, hang reports and byte counts ("rewards", "gradients"). Tensors are contiguous
-/// and on the CPU, of the same shape and dtype on all ranks (all_to_all apart); another one is refused
-/// (std::invalid_argument), since c10d would take as many elements in a row from the first one on. Sums are taken in
-/// rank order and have the same bits on all ranks, bf16 and half in float32; bool is refused, which Gloo would *or*.
-/// Throws PeerLost where a rank is gone or the deadline passes.
+/// and on the CPU or the group's device, of the same shape and dtype on all ranks (all_to_all apart); another one is
+/// refused (std::invalid_argument), since c10d would take as many elements in a row from the first one on. Sums are
+/// taken in rank order and have the same bits on all ranks, bf16 and half in float32; bool is refused, which Gloo would
+/// *or*. Throws PeerLost where a rank is gone or the deadline passes.
 class Comm {
  public:
   struct Options {
     Deadlines deadlines = {};
     std::vector<Peer> peers = {};  // by rank
+    at::Device device = at::kCPU;  // CUDA: tensors there travel over NCCL
     bool check_calls = false;      // compare each call with the other ranks' before it is made: another exchange each
     /// Ends the process: a rank is lost, and this one does not notice by itself, since it makes no call.
     std::function<void(const std::string& line, const Verdict& verdict)> end_process = {};

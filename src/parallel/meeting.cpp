@@ -206,11 +206,14 @@ class Meeting {
     }
     const Comm::Watch watch = watch_link(one_machine);
     const double timeout_s = options_.deadlines.meeting_s + kLate_s;
-    MakeGroup make_group = [store = store_, one_machine, timeout_s](const std::string& name, int64_t rank,
-                                                                    int64_t size) {
-      return std::make_unique<Group>(
-          *store,
-          Group::Options{.name = name, .rank = rank, .size = size, .one_machine = one_machine, .timeout_s = timeout_s});
+    MakeGroup make_group = [store = store_, one_machine, timeout_s, device = options_.device](
+                               const std::string& name, int64_t rank, int64_t size) {
+      return std::make_unique<Group>(*store, Group::Options{.name = name,
+                                                            .rank = rank,
+                                                            .size = size,
+                                                            .one_machine = one_machine,
+                                                            .timeout_s = timeout_s,
+                                                            .device = device});
     };
     comm_ = std::make_shared<Comm>(std::move(make_group), world_.rank, world_.size, options_, watch);
     comm_->barrier("meeting");

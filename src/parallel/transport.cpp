@@ -10,12 +10,48 @@
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 #include <utility>
 
+#ifdef USE_C10D_NCCL
+#include <c10/cuda/CUDAGuard.h>
+
+#include <stdexcept>
+#include <thread>
+#include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
+#endif
+
 namespace unigrpo::parallel {
 namespace {
 
 std::chrono::milliseconds milliseconds(double seconds) {
   return std::chrono::milliseconds(static_cast<int64_t>(seconds * 1e3 + 0.999));
 }
+
+#ifdef USE_C10D_NCCL
+/// What this process asks of NCCL, where its environment does not say otherwise: communicators that are used at once
+/// keep one order on all ranks; no sums within switches, whose order is not ours.
+void set_nccl_defaults() {
+  constexpr int kKeep = 0;
+  setenv("NCCL_LAUNCH_ORDER_IMPLICIT", "1", kKeep);
+  setenv("NCCL_COLLNET_ENABLE", "0", kKeep);
+  setenv("NCCL_NVLS_ENABLE", "0", kKeep);
+  setenv("TORCH_NCCL_BLOCKING_WAIT", "0", kKeep);
+  setenv("TORCH_NCCL_ENABLE_MONITORING", "0", kKeep);  // ranks watch each other already, and end with a report
+}
+
+/// Over NCCL a host does not wait for a call: it is asked here until the device is done, so that a rank that does not
+/// come is noticed in time, and c10d's own watch, which ends processes, has no reason to act.
+void wait_for(c10d::ProcessGroupNCCL& group, c10d::Work& work, double timeout_s) {
+  constexpr auto kPause = std::chrono::microseconds(20);
+  const auto ends = std::chrono::steady_clock::now() + milliseconds(timeout_s);
+  while (!work.isCompleted()) {
+    if (std::chrono::steady_clock::now() > ends) {
+      group.abort();  // or its kernel waits on the device for ever
+      throw std::runtime_error(fmt::format("a call over NCCL did not end within {:g} s", timeout_s));
+    }
+    std::this_thread::sleep_for(kPause);
+  }
+  work.wait();  // throws what went wrong; later work of this stream comes after it
+}
+#endif
 
 }  // namespace
 
@@ -53,10 +89,26 @@ std::optional<std::string> Store::find(const std::string& key) {
 
 struct Group::Impl {
   c10::intrusive_ptr<c10d::ProcessGroupGloo> gloo;
+#ifdef USE_C10D_NCCL
+  c10::intrusive_ptr<c10d::ProcessGroupNCCL> nccl;  // where the group has a device
+  c10d::Backend& of(const at::Tensor& tensor) const {
+    return tensor.is_cuda() ? static_cast<c10d::Backend&>(*nccl) : *gloo;
+  }
+  void wait(c10d::Work& work, bool on_device, double timeout_s) const {
+    if (on_device) {
+      wait_for(*nccl, work, timeout_s);
+    } else {
+      work.wait();
+    }
+  }
+#else
+  c10d::Backend& of(const at::Tensor& /*tensor*/) const { return *gloo; }
+  static void wait(c10d::Work& work, bool /*on_device*/, double /*timeout_s*/) { work.wait(); }
+#endif
 };
 
 Group::Group(Store& store, const Options& options)
-    : rank_(options.rank), size_(options.size), impl_(std::make_unique<Impl>()) {
+    : rank_(options.rank), size_(options.size), device_(options.device), impl_(std::make_unique<Impl>()) {
   using c10d::ProcessGroupGloo;
   auto gloo = ProcessGroupGloo::Options::create(milliseconds(options.timeout_s));
   const char* const interface = std::getenv("GLOO_SOCKET_IFNAME");
@@ -66,6 +118,18 @@ Group::Group(Store& store, const Options& options)
   impl_->gloo = c10::make_intrusive<ProcessGroupGloo>(
       c10::make_intrusive<c10d::PrefixStore>("group/" + options.name, store.impl_->store),
       static_cast<int>(options.rank), static_cast<int>(options.size), gloo);
+#ifdef USE_C10D_NCCL
+  if (!device_.is_cuda()) return;
+  constexpr double kLongerThanOurs_s = 86400;
+  set_nccl_defaults();
+  const c10::cuda::CUDAGuard guard(device_);
+  auto nccl = c10d::ProcessGroupNCCL::Options::create();
+  nccl->timeout = milliseconds(kLongerThanOurs_s);
+  impl_->nccl = c10::make_intrusive<c10d::ProcessGroupNCCL>(
+      c10::make_intrusive<c10d::PrefixStore>("nccl/" + options.name, store.impl_->store),
+      static_cast<int>(options.rank), static_cast<int>(options.size), nccl);
+  impl_->nccl->eagerConnectSingleDevice(device_);
+#endif
 }
 
 Group::~Group() = default;
@@ -78,16 +142,20 @@ void Group::all_to_all(at::Tensor& out, const at::Tensor& in, std::vector<int64_
 std::unique_ptr<Group::Exchange> Group::start_all_to_all(at::Tensor out, at::Tensor in, std::vector<int64_t> out_counts,
                                                          std::vector<int64_t> in_counts, double timeout_s) {
   struct Started : Exchange {
+    const Impl* group = nullptr;
+    double timeout_s = 0;
     at::Tensor out, in;
     c10::intrusive_ptr<c10d::Work> work;
-    void wait() override { work->wait(); }
+    void wait() override { group->wait(*work, out.is_cuda(), timeout_s); }
   };
   c10d::AllToAllOptions options;
   options.timeout = milliseconds(timeout_s);
   auto started = std::make_unique<Started>();
+  started->group = impl_.get();
+  started->timeout_s = timeout_s;
   started->out = std::move(out);
   started->in = std::move(in);
-  started->work = impl_->gloo->alltoall_base(started->out, started->in, out_counts, in_counts, options);
+  started->work = impl_->of(started->out).alltoall_base(started->out, started->in, out_counts, in_counts, options);
   return started;
 }
 
@@ -96,7 +164,7 @@ void Group::broadcast(at::Tensor& bytes, int64_t root, double timeout_s) {
   options.rootRank = root;
   options.timeout = milliseconds(timeout_s);
   std::vector<at::Tensor> tensors = {bytes};
-  impl_->gloo->broadcast(tensors, options)->wait();
+  impl_->wait(*impl_->of(bytes).broadcast(tensors, options), bytes.is_cuda(), timeout_s);
 }
 
 }  // namespace unigrpo::parallel

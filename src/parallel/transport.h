@@ -35,15 +35,17 @@ class Store {
   std::unique_ptr<Impl> impl_;
 };
 
-/// A group of ranks that exchange bytes over Gloo. Calls, blocking where it is not said otherwise, are made by all
-/// ranks in one order; tensors are contiguous and on the CPU.
+/// A group of ranks that exchange bytes: those of the CPU over Gloo, those of a CUDA device over NCCL. Calls, blocking
+/// where it is not said otherwise, are made by all ranks in one order; tensors are contiguous. A call over NCCL that
+/// does not end in time takes its communicator with it.
 class Group {
  public:
   struct Options {
     std::string name;
     int64_t rank = 0, size = 1;
-    bool one_machine = false;  // then over the loopback interface alone
-    double timeout_s = 300;    // of making it
+    bool one_machine = false;      // then over the loopback interface alone
+    double timeout_s = 300;        // of making it
+    at::Device device = at::kCPU;  // CUDA: this rank's own
   };
   Group(Store& store, const Options& options);
   ~Group();
@@ -52,6 +54,8 @@ class Group {
 
   int64_t rank() const { return rank_; }
   int64_t size() const { return size_; }
+  /// Beside the CPU; else the CPU itself.
+  at::Device device() const { return device_; }
 
   /// Piece r of `in` (counts in bytes) goes to rank r; piece r of `out` comes from rank r. Both are uint8 vectors.
   void all_to_all(at::Tensor& out, const at::Tensor& in, std::vector<int64_t> out_counts,
@@ -71,6 +75,7 @@ class Group {
  private:
   struct Impl;
   int64_t rank_, size_;
+  at::Device device_;
   std::unique_ptr<Impl> impl_;
 };
 

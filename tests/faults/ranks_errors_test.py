@@ -361,6 +361,8 @@ class Errors(ranks_case.RanksCase):
         folder = self.fresh("devices")
         for sets, says in ((["parallel.backend=nccl"], r'parallel\.backend: "nccl" is for GPUs, and policy\.device is "cpu"'),
                            (["policy.device=cuda:0"], r'policy\.device: "cuda:0" is one device, and 2 ranks of this machine'),
+                           (["policy.device=cuda"], r'policy\.device: "cuda:\d" needs a build with CUDA \(cmake --preset cuda\) on a machine'),
+                           (["parallel.backend=gloo", "policy.device=cuda"], r'policy\.device: "cuda:\d" needs a build with CUDA'),
                            (["parallel.backend=mpi"], r"parallel\.backend=mpi: expected one of auto \| gloo \| nccl"),
                            (["parallel.backend=nccl", "policy.device=tpu"], r"policy\.device=tpu: expected")):
             arguments = [part for text in sets for part in ("--set", text)]
