@@ -385,7 +385,7 @@ at::Tensor block_attention_reference(const at::Tensor& q, const at::Tensor& k_po
 at::Tensor block_attention(const at::Tensor& q, const at::Tensor& k_pool, const at::Tensor& v_pool,
                            const BlockIndex& index) {
   for (const at::Tensor& x : {q, k_pool, v_pool}) {
-    TORCH_CHECK(x.dim() == 3 && (x.is_cuda() || (x.is_cpu() && x.scalar_type() == at::kFloat)),
+    TORCH_CHECK(x.dim() == 3 && (!x.is_cpu() || x.scalar_type() == at::kFloat),
                 "block_attention takes float32 CPU or CUDA tensors [rows, heads, Dh], got ", x.scalar_type(), " ",
                 x.sizes());
   }

@@ -27,7 +27,7 @@ AttentionLayout::AttentionLayout(std::span<const QueryBlock> blocks, std::span<c
     throw std::invalid_argument("AttentionLayout: a packed row is in no block");
   }
   const bool on_cpu = options.device().is_cpu();
-  const bool decodes = options.device().is_cuda() && !at::GradMode::is_enabled() &&
+  const bool decodes = !on_cpu && !at::GradMode::is_enabled() &&
                        std::ranges::all_of(blocks, [](const QueryBlock& b) { return b.queries.size() <= kFewQueries; });
   if (decodes || (on_cpu && options.dtype() == at::kFloat)) {
     ragged_ = kernels::block_index(blocks);
