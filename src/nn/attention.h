@@ -27,6 +27,11 @@ class AttentionLayout {
   AttentionLayout(std::span<const QueryBlock> blocks, std::span<const int64_t> part_sizes, int64_t num_rows,
                   const at::TensorOptions& options);
 
+  /// The blocks as they are, on the device of q; every packed row must be a query of one.
+  explicit AttentionLayout(const kernels::BlockIndex& index) : ragged_(index) {}
+  /// Where attend() reads the blocks as they are; else nothing.
+  const std::optional<kernels::BlockIndex>& index() const { return ragged_; }
+
   /// q: [T, H, Dh]; k_pool, v_pool: [R, Hkv, Dh], H a multiple of Hkv. Returns [T, H, Dh]:
   /// softmax(q k^T / sqrt(Dh)) v over the keys that each query sees.
   at::Tensor attend(const at::Tensor& q, const at::Tensor& k_pool, const at::Tensor& v_pool) const;

@@ -3,8 +3,14 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <bit>
 
 namespace unigrpo::policy {
+namespace {
+
+constexpr int64_t kFewestBlocks = 64;
+
+}  // namespace
 
 KvCache::KvCache(int64_t num_layers, int64_t num_kv_heads, int64_t head_dim, at::TensorOptions options) {
   for (int64_t layer = 0; layer < num_layers; ++layer) {
@@ -26,7 +32,7 @@ std::vector<int64_t> KvCache::extend(Context& context, int64_t num_tokens) {
   slots.reserve(num_tokens);
   for (int64_t i = 0; i < num_tokens; ++i) {
     if (context.blocks.empty() || context.tail_used == kBlockTokens) {
-      if (free_blocks_.empty()) grow();
+      if (free_blocks_.empty()) grow(std::max(kFewestBlocks, 2 * num_blocks_));
       context.blocks.push_back(free_blocks_.back());
       free_blocks_.pop_back();
       context.tail_used = 0;
@@ -46,9 +52,22 @@ int64_t KvCache::tokens_in_use() const {
   return (num_blocks_ - static_cast<int64_t>(free_blocks_.size())) * kBlockTokens;
 }
 
-void KvCache::grow() {
+int64_t KvCache::pool_tokens(int64_t num_tokens) {
+  const int64_t fewest = kFewestBlocks * kBlockTokens;
+  if (num_tokens <= fewest) return fewest;
+  const auto step = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(num_tokens))) / 8;
+  return (num_tokens + step - 1) / step * step;
+}
+
+void KvCache::reserve(int64_t num_tokens) {
+  if (num_tokens > num_blocks_ * kBlockTokens) grow(pool_tokens(num_tokens) / kBlockTokens);
+}
+
+/// New blocks are taken up after those that were given back, whether they were reserved or not.
+void KvCache::grow(int64_t num_blocks) {
   const int64_t before = num_blocks_;
-  num_blocks_ = std::max<int64_t>(64, before * 2);
+  num_blocks_ = num_blocks;
+  ++allocations_;
   for (auto* pools : {&keys_, &values_}) {
     for (at::Tensor& pool : *pools) {
       at::Tensor larger = at::zeros({num_blocks_ * kBlockTokens, pool.size(1), pool.size(2)}, pool.options());
@@ -56,7 +75,9 @@ void KvCache::grow() {
       pool = larger;
     }
   }
-  for (int64_t block = num_blocks_ - 1; block >= before; --block) free_blocks_.push_back(block);
+  std::vector<int64_t> fresh;
+  for (int64_t block = num_blocks_ - 1; block >= before; --block) fresh.push_back(block);
+  free_blocks_.insert(free_blocks_.begin(), fresh.begin(), fresh.end());
 }
 
 }  // namespace unigrpo::policy

@@ -32,16 +32,27 @@ class KvCache {
   /// caller's.
   std::vector<int64_t> extend(Context& context, int64_t num_tokens);
   void release(Context& context);
+  /// Room for so many tokens in all, made at once. What is not reserved is made as it is needed; nothing is given back.
+  void reserve(int64_t num_tokens);
+  /// So many tokens in whole blocks.
+  static constexpr int64_t in_blocks(int64_t num_tokens) {
+    return (num_tokens + kBlockTokens - 1) / kBlockTokens * kBlockTokens;
+  }
+  /// Room that is made where so much is reserved: somewhat more, at most a quarter, so that a little more is no reason
+  /// to make it anew.
+  static int64_t pool_tokens(int64_t num_tokens);
 
   at::Tensor& keys(int64_t layer) { return keys_[layer]; }      // [capacity, Hkv, Dh]
   at::Tensor& values(int64_t layer) { return values_[layer]; }  // [capacity, Hkv, Dh]
   int64_t tokens_in_use() const;
+  /// How often the pools were made anew, which moves them.
+  int64_t allocations() const { return allocations_; }
 
  private:
-  void grow();
+  void grow(int64_t num_blocks);
   std::vector<at::Tensor> keys_, values_;
   std::vector<int64_t> free_blocks_;
-  int64_t num_blocks_ = 0;
+  int64_t num_blocks_ = 0, allocations_ = 0;
 };
 
 }  // namespace unigrpo::policy

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <utility>
 
@@ -18,6 +19,7 @@
 #include "policy/patterns.h"
 #include "runtime/ranks.h"
 #include "tensor/convert.h"
+#include "tensor/device.h"
 #include "tensor/rng.h"
 
 namespace unigrpo::policy {
@@ -284,9 +286,53 @@ at::Tensor MotPolicy::append_text(std::span<Context* const> rows, std::span<cons
                       .layout = layout,
                       .cache_slots = index_tensor(slots)};
   at::Tensor token_ids = index_tensor(flat), last_rows = index_tensor(last);
+  const bool one_each = flat.size() == rows.size();
+  if (one_each && graphs() && layout->index()) return recorded_logits(token_ids, std::move(tokens), last_rows);
   tokens.send(device(), {&token_ids, &last_rows});
-  const at::Tensor hidden = llm_->forward(llm_->embed(token_ids), tokens, &cache_);
+  return next_logits(token_ids, tokens, last_rows);
+}
+
+const tensor::MakeGraph& MotPolicy::graphs() const {
+  static const tensor::MakeGraph kNone;
+  return sharing_ranks() ? kNone : steps_.make();
+}
+
+at::Tensor MotPolicy::next_logits(const at::Tensor& ids, const PackedTokens& tokens, const at::Tensor& last_rows) {
+  const at::Tensor hidden = llm_->forward(llm_->embed(ids), tokens, &cache_);
   return llm_->logits(hidden.index_select(0, last_rows)).to(at::kFloat);
+}
+
+// The keys of all rows grow by one a row and step: they come in a tensor with room for more, whose end nobody reads, so
+// that a number of rows is recorded a few times in the length of a text.
+at::Tensor MotPolicy::recorded_logits(at::Tensor ids, PackedTokens tokens, at::Tensor last_rows) {
+  constexpr uint64_t kFewestKeys = 1024;
+  constexpr int64_t kPlainCalls = 3;  // rows retire one by one: a number of them that is soon over is not recorded
+  if (recorded_allocations_ != cache_.allocations()) {
+    steps_.forget();
+    recorded_allocations_ = cache_.allocations();
+  }
+  kernels::BlockIndex index = *tokens.layout->index();
+  const int64_t count = index.keys.size(0);
+  const auto room = static_cast<int64_t>(std::bit_ceil(std::max(kFewestKeys, static_cast<uint64_t>(count))));
+  const at::Tensor keys = at::zeros({room}, index.keys.options());
+  keys.narrow(0, 0, count).copy_(index.keys);
+  index.keys = keys;
+  std::vector<at::Tensor> inputs = {ids,        tokens.position_ids, tokens.cache_slots,
+                                    last_rows,  index.queries,       index.query_start,
+                                    index.keys, index.key_start,     index.causal};
+  std::vector<at::Tensor*> sent;
+  for (at::Tensor& input : inputs) sent.push_back(&input);
+  tensor::send_together(sent, device());
+  const auto step = [this](const std::vector<at::Tensor>& in) {
+    const kernels::BlockIndex blocks{
+        .queries = in[4], .query_start = in[5], .keys = in[6], .key_start = in[7], .causal = in[8]};
+    const PackedTokens packed{.num_und = in[0].size(0),
+                              .position_ids = in[1],
+                              .layout = std::make_shared<nn::AttentionLayout>(blocks),
+                              .cache_slots = in[2]};
+    return next_logits(in[0], packed, in[3]);
+  };
+  return steps_.of({ids.size(0), room}, step, kPlainCalls)(inputs);
 }
 
 }  // namespace unigrpo::policy

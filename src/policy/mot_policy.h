@@ -25,6 +25,9 @@ class MotPolicy : public UnifiedPolicy {
   int64_t max_positions() const override { return llm_->config().max_positions; }
   Context fork(const Context& parent) override { return cache_.fork(parent); }
   void release(Context& context) override { cache_.release(context); }
+  void reserve(int64_t tokens) override { cache_.reserve(tokens); }
+  const KvCache& cache() const { return cache_; }
+  void use_graphs(const tensor::MakeGraph& make) override { steps_.set(make); }
   at::Tensor append_text(std::span<Context* const> rows, std::span<const std::vector<int64_t>> ids) override;
 
   at::Tensor logits(const at::Tensor& hidden) const override { return llm_->logits(hidden); }
@@ -68,11 +71,17 @@ class MotPolicy : public UnifiedPolicy {
   /// device.
   at::Tensor text_hidden(const at::Tensor& hidden, const PackedTokens& tokens, const Placement& placed,
                          const at::Tensor& text_rows) const;
+  /// Empty where steps are not recorded, or cannot be: those of ranks that share sequences talk to each other.
+  const tensor::MakeGraph& graphs() const;
   /// The id of a special token. Throws BadInput naming the folder.
   int64_t special_id(const std::string& token) const;
   const std::filesystem::path& folder() const { return folder_; }
 
  private:
+  /// Logits after `last_rows`, [B, V] float32; on the device all.
+  at::Tensor next_logits(const at::Tensor& ids, const PackedTokens& tokens, const at::Tensor& last_rows);
+  /// The same of one token a row, recorded. The layout's index, the rest of `tokens` and ids: on the host.
+  at::Tensor recorded_logits(at::Tensor ids, PackedTokens tokens, at::Tensor last_rows);
   void attach_lora(const PolicyConfig& config, uint64_t seed);
 
   std::filesystem::path folder_;
@@ -86,6 +95,10 @@ class MotPolicy : public UnifiedPolicy {
  protected:
   std::shared_ptr<MotTransformer> llm_;
   KvCache cache_;
+
+ private:
+  tensor::RecordedSteps steps_;       // of decoding; a copy of the policy has its own
+  int64_t recorded_allocations_ = 0;  // of the cache when they were recorded
 };
 
 /// A model folder's weights on the runtime's device in the config's dtype, a tied copy of lm_head left out. Throws

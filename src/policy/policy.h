@@ -13,6 +13,7 @@
 #include "policy/block.h"
 #include "policy/kv_cache.h"
 #include "tensor/named_tensor.h"
+#include "tensor/step_graph.h"
 
 namespace unigrpo::parallel {
 class ShardedModel;
@@ -31,6 +32,8 @@ class TextPolicy {
 
   virtual Context fork(const Context& parent) = 0;
   virtual void release(Context& context) = 0;
+  /// Room in the cache for so many tokens of all contexts together, made at once; more is made as it is needed.
+  virtual void reserve(int64_t /*tokens*/) {}
   /// Appends ids[i] to rows[i], causally; returns the logits after each row's last token, [B, V] float32,
   /// on the policy's device.
   virtual at::Tensor append_text(std::span<Context* const> rows, std::span<const std::vector<int64_t>> ids) = 0;
@@ -91,6 +94,10 @@ struct TrainOutput {
 /// A model that does both over one set of weights.
 class UnifiedPolicy : public TextPolicy, public ImagePolicy {
  public:
+  /// From here on steps of decoding and denoising are recorded and played back; empty: no more, and what was recorded
+  /// goes. The weights stay where they are meanwhile, and the adapters as they are.
+  virtual void use_graphs(const tensor::MakeGraph& /*make*/) {}
+
   /// The packed forward that training differentiates; the same layers as rollouts.
   virtual TrainOutput forward_train(const TrainBatch& batch) = 0;
   /// hidden: [T, D] -> logits [T, V].

@@ -54,6 +54,10 @@ Finding in_tasks(const Recipe& recipe, const std::function<Finding(const Task&)>
 }
 
 Finding check_rollout(const Recipe& recipe, Command) {
+  if (recipe.rollout.graphs && recipe.policy.device == "cpu") {
+    return Conflict{{"rollout.graphs", "policy.device"},
+                    "expected false with policy.device = \"cpu\": graphs are CUDA's"};
+  }
   return in_tasks(recipe, [](const Task& task) { return rollout::validate(task.rollout); });
 }
 

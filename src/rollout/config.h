@@ -31,6 +31,7 @@ struct RolloutConfig {  // recipe: [rollout]
   double temperature = 1.0;
   std::string system_prompt;       // text block before every prompt; empty = the model folder's own
   int64_t token_budget = 16384;    // tokens that one rollout batch may hold at once
+  bool graphs = false;             // steps are recorded and played back; CUDA alone, with the same bits
   double rollout_cfg_scale = 1.0;  // ablation only: guidance in the rollout; 1 = none
   /// Of `sample` and `eval` alone, no recipe has it: the log-probs of what is trained on must be those of the
   /// distribution that it was drawn from.

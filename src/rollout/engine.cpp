@@ -22,6 +22,7 @@
 #include "runtime/ranks.h"
 #include "runtime/workers.h"
 #include "tensor/spoil.h"
+#include "tensor/step_graph.h"
 
 namespace unigrpo::rollout {
 namespace {
@@ -96,6 +97,23 @@ SampleRange range_of(const RolloutRequest& request, int64_t p) {
   return request.ranges.empty() ? SampleRange{.first = 0, .count = request.group_size} : request.ranges[p];
 }
 
+/// Steps are recorded in its scope: between rollouts weights may move.
+class Recording {
+ public:
+  Recording(policy::UnifiedPolicy& policy, bool on) : policy_(policy), on_(on) {
+    if (on_) policy_.use_graphs(tensor::graphs_of(policy_.device()));
+  }
+  ~Recording() {
+    if (on_) policy_.use_graphs({});
+  }
+  Recording(const Recording&) = delete;
+  Recording& operator=(const Recording&) = delete;
+
+ private:
+  policy::UnifiedPolicy& policy_;
+  bool on_;
+};
+
 /// An episode on its way.
 struct Row {
   Trajectory trajectory;
@@ -157,6 +175,31 @@ class Episodes {
       row.tokens = tokens_for(row);
       waiting_.push_back(&row);
     }
+  }
+
+  /// Tokens that the cache may come to hold at once: of the rows that the budget admits with their groups' prefixes,
+  /// and of the images that are denoised together. Images that are read again by a vision tower with small patches may
+  /// ask for more, and guidance's copies of them.
+  int64_t most_tokens() const {
+    using policy::KvCache;
+    if (rows_.empty()) return 0;
+    const int64_t streams = 1 + (by_text_ ? 1 : 0) + (by_image_ ? 1 : 0);
+    int64_t contexts = 0, longest = 0, shortest = rows_.front().tokens, image = 0;
+    for (size_t r = 0; r < rows_.size(); ++r) {
+      const Row& row = rows_[r];
+      const int64_t shared = policy::num_tokens(row.trajectory.prefix);
+      if (r == groups_[row.trajectory.prompt_index].first_row) contexts += streams * KvCache::in_blocks(shared);
+      contexts += KvCache::in_blocks(row.tokens - shared);
+      longest = std::max(longest, row.tokens);
+      shortest = std::min(shortest, row.tokens);
+      image = std::max(image, row.grid.num_tokens() + 2);
+    }
+    const int64_t admitted =
+        std::min(static_cast<int64_t>(rows_.size()), std::max<int64_t>(1, config_.token_budget / shortest));
+    const int64_t held = std::min(contexts, std::max(config_.token_budget, longest) + admitted * KvCache::kBlockTokens);
+    if (!has_images(config_)) return held;
+    const int64_t together = std::min(admitted, std::max<int64_t>(1, config_.token_budget / image));
+    return held + streams * together * KvCache::in_blocks(image);
   }
 
   /// Of all rows in their order; of none where a stop came.
@@ -524,6 +567,7 @@ std::vector<Trajectory> RolloutEngine::rollout(const RolloutRequest& request) {
 
 std::vector<Trajectory> RolloutEngine::sample(policy::UnifiedPolicy& policy, const RolloutConfig& config,
                                               const RolloutRequest& request, std::span<const int64_t> prompts) const {
+  const Recording recording(policy, config.graphs);
   Episodes episodes(policy, config, runtime_, request);
   for (const int64_t p : prompts) {
     if (stop_before_pass(runtime_)) return {};
@@ -534,6 +578,7 @@ std::vector<Trajectory> RolloutEngine::sample(policy::UnifiedPolicy& policy, con
     for (Image& image : images) shared.push_back(std::make_shared<const Image>(std::move(image)));
     episodes.add_group(p, blocks, shared);
   }
+  policy.reserve(episodes.most_tokens());
   return episodes.run();
 }
 

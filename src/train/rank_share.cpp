@@ -111,18 +111,19 @@ double decoding_bytes(const StepFacts& facts, const Spread& spread) {
   return static_cast<double>(together) * pixels * width * kDecodedMaps * kFloat;
 }
 
-/// Tokens whose keys and values the rollout's cache holds: its pool doubles.
+/// Tokens for whose keys and values the rollout's cache has room.
 double cached_tokens(const StepFacts& facts, const Spread& spread) {
   const StepTokens& t = facts.tokens;
   constexpr double kBlock = policy::KvCache::kBlockTokens;
   const double prompt = t.prefix / static_cast<double>(facts.recipe.grpo.prompts_per_step);
   const double own = std::ceil((t.row_context - prompt) / kBlock) * kBlock;
-  const double all =
-      std::min(static_cast<double>(facts.recipe.rollout.token_budget), (t.prefix + t.samples * own) / spread.sets());
-  const double needed = std::max(all, t.row_context + t.block);
-  double pool = 1024;
-  while (pool < needed) pool *= 2;
-  return pool;
+  const auto budget = static_cast<double>(facts.recipe.rollout.token_budget);
+  double needed = std::max(std::min(budget, (t.prefix + t.samples * own) / spread.sets()), t.row_context);
+  if (t.block > 0) {  // of images that are denoised together
+    const double together = std::min(std::ceil(t.samples / spread.sets()), std::max(1.0, std::floor(budget / t.block)));
+    needed += together * std::ceil(t.block / kBlock) * kBlock;
+  }
+  return static_cast<double>(policy::KvCache::pool_tokens(static_cast<int64_t>(needed)));
 }
 
 double sum_of(const std::vector<Amount>& amounts) {

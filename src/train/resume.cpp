@@ -21,8 +21,9 @@ namespace {
 // With `paths`: files may lie elsewhere, since their content is compared.
 bool may_change(const std::string& key, bool paths) {
   return key == "run.num_steps" || key == "run.threads" || key == "run.name" || key == "run.dir" ||
-         key == "policy.device" || key == "optim.schedule_steps" || key.starts_with("monitor.") ||
-         key.starts_with("checkpoint.") || key.starts_with("parallel.") || (paths && is_input(key));
+         key == "policy.device" || key == "rollout.graphs" || key == "optim.schedule_steps" ||
+         key.starts_with("monitor.") || key.starts_with("checkpoint.") || key.starts_with("parallel.") ||
+         (paths && is_input(key));
 }
 
 }  // namespace
@@ -38,7 +39,8 @@ void require_same_run(const recipe::Recipe& recipe, recipe::Command command, con
   if (!keys.empty()) {
     throw BadInput(
         "{}: --resume needs the run's own recipe; these keys differ: {}. `{}` goes on; it may change run.num_steps, "
-        "run.threads, run.name, run.dir, policy.device, optim.schedule_steps, [checkpoint], [parallel], [monitor] and "
+        "run.threads, run.name, run.dir, policy.device, rollout.graphs, optim.schedule_steps, [checkpoint], "
+        "[parallel], [monitor] and "
         "the paths of files",
         saved.string(), join(keys, ", "), resume_command(run_dir, command));
   }

@@ -11,6 +11,7 @@
 #include "rollout/flow_sampler.h"
 #include "rollout/text_decoder.h"
 #include "support/pretend_device.h"
+#include "support/pretend_graph.h"
 #include "support/tensors.h"
 #include "support/tiny_rollout.h"
 
@@ -25,12 +26,12 @@ using testing::kText;
 
 constexpr const char* kCounted = "copies are counted on the pretend device";
 
-std::unique_ptr<policy::Bagel> tiny_on(c10::Device device) {
+std::unique_ptr<policy::Bagel> tiny_on(c10::Device device, bool texts_end = true) {
   policy::PolicyConfig config;
   config.model = UNIGRPO_TEST_DATA "/bagel_tiny";
   config.freeze = {};
   auto model = policy::Bagel::load(config, {.device = device, .seed = 5});
-  testing::make_texts_end(*model);
+  if (texts_end) testing::make_texts_end(*model);
   return model;
 }
 
@@ -123,6 +124,79 @@ TEST(RolloutOnDevice, DenoisingStepsCopyNothing) {
   EXPECT_EQ(few.to_host, many.to_host);
   EXPECT_EQ(few.to_device, 6);  // two rows of noise for each of two; who is stochastic when; who sees whom
   EXPECT_EQ(few.to_host, 4);    // states, velocities, log-probs and the last latents, at the end
+}
+
+TEST(RolloutOnDevice, RecordedDenoisingStepsCopyNothingAndHaveThePlainOnesBits) {
+  if (any_device().is_cuda()) GTEST_SKIP() << kCounted;
+  const auto model = tiny_on(any_device());
+  const policy::Context nothing;
+  RolloutConfig config = testing::tiny_rollout();
+  config.num_steps = 9;
+  const std::vector<DenoiseRequest> rows = {
+      {.context = &nothing, .key = {.seed = 1}, .window = {.first = 0, .last = 2}},
+      {.context = &nothing, .key = {.seed = 2}, .window = {.first = 1, .last = 4}}};
+  std::vector<FlowSegment> drawn;
+  const auto walk = [&] { drawn = denoise(*model, config, rows, model->grid_for(64), {}, {}); };
+  const DeviceCopies plain_copies = copies_of(walk);
+  const std::vector<FlowSegment> plain = drawn;
+  testing::GraphCounts counts;
+  model->use_graphs(testing::pretend_graphs(counts));
+  const DeviceCopies recorded_copies = copies_of(walk);
+  EXPECT_EQ(recorded_copies.to_device, plain_copies.to_device);
+  EXPECT_EQ(recorded_copies.to_host, plain_copies.to_host);
+  EXPECT_EQ(counts.records, 1);
+  EXPECT_EQ(counts.plays, 7);  // of 9 steps the first is plain
+  for (size_t i = 0; i < plain.size(); ++i) {
+    EXPECT_TRUE(at::equal(drawn[i].stream().final_latent, plain[i].stream().final_latent));
+    EXPECT_TRUE(at::equal(drawn[i].stream().log_probs, plain[i].stream().log_probs));
+  }
+}
+
+TEST(RolloutOnDevice, ARecordedTokenCrossesAsAPlainOne) {
+  if (any_device().is_cuda()) GTEST_SKIP() << kCounted;
+  const auto model = tiny_on(any_device(), /*texts_end=*/false);
+  std::vector<std::vector<int64_t>> ids;
+  testing::GraphCounts counts;
+  for (const bool recorded : {false, true}) {
+    if (recorded) model->use_graphs(testing::pretend_graphs(counts));
+    policy::Context first, second;
+    TextRow a(&first, StreamKey{.seed = 1}, 20), b(&second, StreamKey{.seed = 2}, 20);
+    std::vector<TextRow*> rows = {&a, &b};
+    decode_step(*model, rows, 1.0);
+    for (int step = 0; step < 9; ++step) {
+      const DeviceCopies copies = copies_of([&] { decode_step(*model, rows, 1.0); });
+      EXPECT_EQ(copies.to_device, 2);
+      EXPECT_EQ(copies.to_host, 1);
+    }
+    ids.insert(ids.end(), {a.segment.ids, b.segment.ids});
+    model->release(first);
+    model->release(second);
+  }
+  EXPECT_EQ(counts.records, 1);
+  EXPECT_EQ(counts.plays, 6);  // three are plain
+  EXPECT_EQ(ids[2], ids[0]);
+  EXPECT_EQ(ids[3], ids[1]);
+}
+
+TEST(RolloutOnDevice, GraphsHaveThePlainPathsBits) {
+  if (!any_device().is_cuda()) GTEST_SKIP() << "graphs are CUDA's";
+  const auto model = tiny_on(any_device());
+  RolloutConfig config = testing::tiny_rollout();
+  config.max_tokens = 40;
+  config.num_steps = 8;
+  for (const double scale : {1.0, 3.0}) {
+    config.graphs = false;
+    const auto plain = sampled(*model, config, scale);
+    config.graphs = true;
+    const auto recorded = sampled(*model, config, scale);
+    ASSERT_EQ(recorded.size(), plain.size());
+    for (size_t i = 0; i < plain.size(); ++i) {
+      EXPECT_EQ(recorded[i].texts[0].ids, plain[i].texts[0].ids);
+      EXPECT_TRUE(at::equal(recorded[i].texts[0].log_probs, plain[i].texts[0].log_probs));
+      EXPECT_TRUE(at::equal(recorded[i].flows[0].stream().final_latent, plain[i].flows[0].stream().final_latent));
+      EXPECT_TRUE(at::equal(recorded[i].flows[0].stream().log_probs, plain[i].flows[0].stream().log_probs));
+    }
+  }
 }
 
 struct Updated {

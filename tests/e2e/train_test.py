@@ -164,8 +164,10 @@ class Resume(Base):
     def test_a_run_of_another_device_goes_on(self):
         folder = self.copy()
         saved = folder / "runs/tiny/recipe.toml"
-        saved.write_text(saved.read_text().replace('device = "cpu"', 'device = "cuda:1"'))
-        self.assertIn("cuda:1", saved.read_text())
+        text = saved.read_text().replace('device = "cpu"', 'device = "cuda:1"').replace("graphs = false", "graphs = true")
+        saved.write_text(text)
+        self.assertIn("cuda:1", text)
+        self.assertIn("graphs = true", text)
         self.unigrpo("train", "tiny.toml", "--resume", "--set", "run.num_steps=5", cwd=folder)
         self.assertEqual(len(tiny_run.metrics_of(folder / "runs/tiny")), 5)
 

@@ -78,5 +78,46 @@ TEST_F(Cache, GrowingKeepsWhatIsInThePool) {
   EXPECT_EQ(cache.values(0)[slots[0]].max().item<double>(), 8);
 }
 
+TEST_F(Cache, WhatIsReservedIsMadeOnceAndHandedOutAsWithoutIt) {
+  KvCache growing{2, 3, 4, at::TensorOptions(at::kFloat)};
+  Context early, same;
+  EXPECT_EQ(cache.extend(early, 5 * kBlock), growing.extend(same, 5 * kBlock));  // while blocks are free
+  cache.reserve(1000 * kBlock);
+  EXPECT_EQ(cache.allocations(), 2);
+  std::vector<Context> a(30), b(30);
+  for (int round = 0; round < 4; ++round) {
+    for (size_t i = 0; i < a.size(); ++i) {
+      const auto tokens = static_cast<int64_t>(1 + 7 * i % 90);
+      EXPECT_EQ(cache.extend(a[i], tokens), growing.extend(b[i], tokens));
+    }
+    for (size_t i = static_cast<size_t>(round); i < a.size(); i += 3) {
+      cache.release(a[i]);
+      growing.release(b[i]);
+    }
+  }
+  EXPECT_EQ(cache.allocations(), 2);
+  EXPECT_GT(growing.allocations(), 2);
+  cache.reserve(1000 * kBlock);  // is there
+  cache.reserve(0);
+  EXPECT_EQ(cache.allocations(), 2);
+}
+
+TEST_F(Cache, WhatIsReservedIsAQuarterMoreAtMost) {
+  EXPECT_EQ(KvCache::pool_tokens(0), 64 * kBlock);
+  EXPECT_EQ(KvCache::pool_tokens(1024), 1024);
+  EXPECT_EQ(KvCache::pool_tokens(1025), 1280);
+  EXPECT_EQ(KvCache::pool_tokens(16384), 16384);
+  for (int64_t tokens = 1024; tokens < 40000; tokens += 371) {
+    const int64_t pool = KvCache::pool_tokens(tokens);
+    EXPECT_GE(pool, tokens);
+    EXPECT_LE(4 * pool, 5 * tokens);
+    EXPECT_EQ(pool % kBlock, 0);
+  }
+  cache.reserve(1025);
+  EXPECT_EQ(cache.keys(1).size(0), 1280);
+  cache.reserve(1200);  // has room
+  EXPECT_EQ(cache.allocations(), 1);
+}
+
 }  // namespace
 }  // namespace unigrpo::policy

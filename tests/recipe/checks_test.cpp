@@ -20,6 +20,9 @@ TEST(Checks, NameTheKeysThatDoNotGoTogether) {
   for (int i = 0; i < 16; ++i) many += ", \"text\"";
   const std::vector<Case> cases = {
       {many + "]\n", "FILE:2:11: rollout.episode: expected at most 16 segments, got 17"},
+      {"[rollout]\ngraphs = true\n",
+       "FILE:2:10: rollout.graphs: expected false with policy.device = \"cpu\": graphs are CUDA's"},
+      {"[policy]\ndevice = \"cuda\"\n[rollout]\ngraphs = true\n", "accepted"},
       {"[rollout.window]\nwidth = 11\n",
        "FILE:2:9: rollout.window.width: expected first + width of at most rollout.num_steps = 10, "
        "got 0 + 11"},

@@ -123,6 +123,7 @@ Recipe random_recipe(uint64_t seed) {
   if (recipe.grpo.text.kl_estimator == grpo::KlEstimator::k1) recipe.grpo.text.kl_beta = 0;
   if (recipe.policy.train == policy::TrainMode::lora) recipe.policy.freeze.clear();
   recipe.eval.keep_best = false;
+  if (recipe.policy.device == "cpu") recipe.rollout.graphs = false;
   if (recipe.parallel.exact_reduction) {
     recipe.parallel.reduce = parallel::Reduce::each;
     recipe.grpo.advantage.zero_std = grpo::ZeroStd::keep;

@@ -16,6 +16,9 @@
 #include "grpo/update.h"
 #include "io/image_codec.h"
 #include "optim/adamw.h"
+#include "rollout/flow_sampler.h"
+#include "rollout/text_decoder.h"
+#include "support/pretend_graph.h"
 #include "support/temp_folder.h"
 #include "support/tensors.h"
 #include "support/tiny_rollout.h"
@@ -90,6 +93,133 @@ class Engine : public ::testing::Test {
   const std::vector<data::Prompt> three = prompts({"a red circle", "two squares beside a star", "a star"});
 };
 policy::Bagel* Engine::model = nullptr;
+
+TEST_F(Engine, TheCacheIsMadeOnceAndKeptBetweenRollouts) {
+  RolloutConfig config = tiny_rollout();
+  config.max_tokens = 30;
+  config.num_steps = 2;
+  const auto fresh = testing::tiny_bagel();  // whose texts hardly end by themselves: all that is reserved is needed
+  EXPECT_EQ(fresh->cache().allocations(), 0);
+  RolloutEngine engine(*fresh, config, {.seed = 11, .threads = 1}, "");
+  const auto first = engine.rollout(request(three, 8));
+  EXPECT_EQ(fresh->cache().allocations(), 1);
+  fresh->reserve(1025);  // more than the smallest pool, and there
+  EXPECT_EQ(fresh->cache().allocations(), 1);
+  EXPECT_EQ(fresh->cache().tokens_in_use(), 0);
+  const auto again = engine.rollout(request(three, 8));
+  EXPECT_EQ(fresh->cache().allocations(), 1);
+  for (size_t i = 0; i < first.size(); ++i) expect_same(again[i], first[i], 0);
+  engine.rollout(request(three, 14));  // a larger one
+  EXPECT_EQ(fresh->cache().allocations(), 2);
+  engine.rollout(request(three, 14));
+  EXPECT_EQ(fresh->cache().allocations(), 2);
+}
+
+TEST_F(Engine, WhatImagesReadAgainAskForIsKeptToo) {
+  RolloutConfig config = tiny_rollout();
+  config.num_steps = 2;
+  config.episode = {kImage, kText};  // 64 patches an image, and latents
+  const auto fresh = testing::tiny_bagel();
+  RolloutEngine engine(*fresh, config, {.seed = 11, .threads = 1}, "");
+  engine.rollout(request(three, 5));
+  EXPECT_EQ(fresh->cache().allocations(), 2);
+  engine.rollout(request(three, 5));
+  EXPECT_EQ(fresh->cache().allocations(), 2);
+}
+
+TEST_F(Engine, TheBudgetBoundsWhatIsReserved) {
+  RolloutConfig config = tiny_rollout();
+  config.max_tokens = 40;
+  config.num_steps = 2;
+  config.token_budget = 400;
+  const auto fresh = testing::tiny_bagel();
+  RolloutEngine engine(*fresh, config, {.seed = 11, .threads = 1}, "");
+  engine.rollout(request(three, 9));
+  EXPECT_EQ(fresh->cache().allocations(), 1);
+  fresh->reserve(1024);  // is there, and no more
+  EXPECT_EQ(fresh->cache().allocations(), 1);
+  fresh->reserve(1025);
+  EXPECT_EQ(fresh->cache().allocations(), 2);
+}
+
+/// Steps that are recorded on the CPU, by what stands in for a GPU's graphs.
+struct Walked {
+  std::vector<TextSegment> texts;
+  std::vector<FlowSegment> images;
+};
+
+Walked walked(policy::Bagel& policy, const RolloutConfig& config, double text_scale) {
+  constexpr size_t kRows = 5;
+  std::vector<policy::Context> contexts(kRows), nothing(kRows);
+  std::vector<TextRow> texts;
+  for (size_t i = 0; i < kRows; ++i) {
+    texts.emplace_back(&contexts[i], StreamKey{.seed = 7, .sample = i, .purpose = Purpose::text_sampling},
+                       static_cast<int64_t>(8 + 6 * i));
+  }
+  for (;;) {
+    std::vector<TextRow*> active;
+    for (TextRow& text : texts) {
+      if (!text.finished) active.push_back(&text);
+    }
+    if (active.empty()) break;
+    decode_step(policy, active, 1.2);
+  }
+  Walked result;
+  std::vector<DenoiseRequest> rows;
+  for (size_t i = 0; i < kRows; ++i) {
+    result.texts.push_back(texts[i].segment);
+    rows.push_back({.context = &contexts[i],
+                    .without_text = &nothing[i],
+                    .key = {.seed = 7, .sample = i},
+                    .window = {.first = static_cast<int64_t>(i % 2), .last = static_cast<int64_t>(2 + i % 2)}});
+  }
+  flow::GuidanceConfig guidance;
+  guidance.text_scale = text_scale;
+  result.images = denoise(policy, config, rows, policy.grid_for(config.image_size), guidance, {});
+  for (policy::Context& context : contexts) policy.release(context);
+  return result;
+}
+
+TEST_F(Engine, RecordedStepsHaveThePlainOnesBits) {
+  RolloutConfig config = tiny_rollout();
+  config.num_steps = 6;
+  const auto fresh = testing::tiny_bagel();  // whose texts hardly end by themselves
+  for (const double scale : {1.0, 3.0}) {
+    const Walked plain = walked(*fresh, config, scale);
+    testing::GraphCounts counts;
+    fresh->use_graphs(testing::pretend_graphs(counts));
+    const Walked recorded = walked(*fresh, config, scale);
+    fresh->use_graphs({});
+    EXPECT_GT(counts.records, scale > 1 ? 3 : 2);  // numbers of rows, and the steps of images
+    EXPECT_GT(counts.plays, counts.records);
+    for (size_t i = 0; i < plain.texts.size(); ++i) {
+      EXPECT_EQ(recorded.texts[i].ids, plain.texts[i].ids);
+      EXPECT_TRUE(at::equal(recorded.texts[i].log_probs, plain.texts[i].log_probs));
+      EXPECT_TRUE(at::equal(recorded.texts[i].entropy, plain.texts[i].entropy));
+      const FlowStream &got = recorded.images[i].stream(), &want = plain.images[i].stream();
+      EXPECT_TRUE(at::equal(got.latents, want.latents));
+      EXPECT_TRUE(at::equal(got.velocities, want.velocities));
+      EXPECT_TRUE(at::equal(got.log_probs, want.log_probs));
+      EXPECT_TRUE(at::equal(got.final_latent, want.final_latent));
+    }
+  }
+}
+
+TEST_F(Engine, WhatWasRecordedGoesWhenTheCacheMoves) {
+  testing::GraphCounts counts;
+  const auto fresh = testing::tiny_bagel();
+  fresh->use_graphs(testing::pretend_graphs(counts));
+  policy::Context row;
+  const std::vector<std::vector<int64_t>> one = {{7}};
+  policy::Context* rows[] = {&row};
+  for (int i = 0; i < 6; ++i) fresh->append_text(rows, one);
+  EXPECT_EQ(counts.records, 1);
+  const int64_t before = fresh->cache().allocations();
+  fresh->reserve(1 << 14);
+  EXPECT_EQ(fresh->cache().allocations(), before + 1);
+  for (int i = 0; i < 6; ++i) fresh->append_text(rows, one);
+  EXPECT_EQ(counts.records, 2);
+}
 
 TEST_F(Engine, TrajectoriesComeGroupByGroupWithWhatTrainingNeeds) {
   const auto all = roll(tiny_rollout(), request(three, 4));

@@ -2,6 +2,7 @@
 #include <ATen/ATen.h>
 
 #include <numeric>
+#include <optional>
 
 #include "policy/bagel/bagel.h"
 #include "tensor/convert.h"
@@ -110,6 +111,10 @@ class BagelDenoiser final : public Denoiser {
     at::Tensor boundary_ids = index_tensor(boundary);
     packed_.send(model.device(), {&boundary_ids});
     boundary_ = model.llm_->embed(boundary_ids);
+    if (model.graphs()) {
+      recorded_.emplace(
+          model.graphs(), [this](const std::vector<at::Tensor>& in) { return step(in[0], in[1]); }, /*plain_calls=*/1);
+    }
   }
   ~BagelDenoiser() override {
     for (Context& context : scratch_) model_.cache_.release(context);
@@ -119,6 +124,11 @@ class BagelDenoiser final : public Denoiser {
 
   at::Tensor velocity(const at::Tensor& latents, const at::Tensor& t) override {
     const at::NoGradGuard no_grad;
+    return recorded_ ? (*recorded_)({latents, t}) : step(latents, t);
+  }
+
+ private:
+  at::Tensor step(const at::Tensor& latents, const at::Tensor& t) {
     const at::Tensor embeds = at::cat({boundary_, model_.embed_latents(latents, t, grid_)}, 0);
     const auto& share = packed_.share;
     const at::Tensor own = share ? embeds.index_select(0, own_rows_) : embeds;
@@ -129,7 +139,6 @@ class BagelDenoiser final : public Denoiser {
     return velocity.view(latents.sizes());
   }
 
- private:
   /// Ranks that share the rows have each the queries of its own, of every image some.
   PackedTokens packed(const Bagel& model, ImageRows placed, int64_t num_und) {
     const auto num_rows = static_cast<int64_t>(placed.positions.size());
@@ -164,6 +173,7 @@ class BagelDenoiser final : public Denoiser {
   std::vector<int64_t> latent_rows_;  // of all rows, where ranks share them
   at::Tensor own_rows_;               // on the device
   at::Tensor boundary_;
+  std::optional<tensor::RecordedStep> recorded_;
 };
 
 std::unique_ptr<Denoiser> Bagel::denoise(std::span<const Context* const> rows, LatentGrid grid) {

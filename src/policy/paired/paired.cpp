@@ -230,6 +230,16 @@ void Paired::release(Context& context) {
   context = Context{};
 }
 
+void Paired::reserve(int64_t tokens) {
+  text_->reserve(tokens);
+  image_->reserve(tokens);
+}
+
+void Paired::use_graphs(const tensor::MakeGraph& make) {
+  text_->use_graphs(make);
+  image_->use_graphs(make);
+}
+
 at::Tensor Paired::append_text(std::span<Context* const> rows, std::span<const std::vector<int64_t>> ids) {
   std::vector<Context*> writers, readers;
   std::vector<std::vector<int64_t>> blocks;  // closed, for the image model

@@ -53,6 +53,8 @@ class Paired final : public UnifiedPolicy {
   int64_t max_positions() const override;
   Context fork(const Context& parent) override;
   void release(Context& context) override;
+  void reserve(int64_t tokens) override;
+  void use_graphs(const tensor::MakeGraph& make) override;
   at::Tensor append_text(std::span<Context* const> rows, std::span<const std::vector<int64_t>> ids) override;
 
   int64_t latent_channels() const override { return image_->latent_channels(); }

@@ -19,6 +19,8 @@ Section rollout_section() {
            "block of text before every prompt; empty: the model folder's own", lines())
       .row("token_budget", &RolloutConfig::token_budget, "tokens that one rollout batch may hold at once",
            between(1, kMany))
+      .row("graphs", &RolloutConfig::graphs,
+           "decoding and denoising steps as CUDA graphs, with the same results; needs policy.device = \"cuda\"")
       .row("rollout_cfg_scale", &RolloutConfig::rollout_cfg_scale, "ablation only: guidance in the rollout; 1: none",
            between(1, 100));
 }
