@@ -118,4 +118,6 @@ check "ten deterministic runs, equal bytes" bash -ec same_bytes
 check "a random BAGEL of 0.5B" bash -ec half_billion
 check "bench_device" bash -ec 'shown "$bin/bench_device" "$work/model"'
 cat "$work/table"
+check "bench_device --graphs" bash -ec 'shown "$bin/bench_device" "$work/model" --graphs --no-eager'
+cat "$work/table"
 echo "gpu_check: ok, $checks checks"
