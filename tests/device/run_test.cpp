@@ -1,9 +1,11 @@
 // A whole run whose policy lies on a device: what it samples and learns is what the CPU's run does.
 #include <ATen/ATen.h>
+#include <ATen/Context.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <ostream>
 #include <string>
@@ -14,6 +16,7 @@
 #include "recipe/parse.h"
 #include "support/pretend_device.h"
 #include "support/temp_folder.h"
+#include "tensor/device.h"
 #include "train/trainer.h"
 
 namespace unigrpo::train {
@@ -94,6 +97,7 @@ constexpr const char* kPrompts = R"({"prompt": "a red circle"}
 struct Result {
   std::vector<json> metrics, samples;
   testing::DeviceCopies copies;
+  std::string weights;  // the bytes of EMA's, where there is one
 };
 
 Image gradient() {
@@ -133,9 +137,12 @@ Result run_on(c10::Device device, recipe::Command command, std::string text, std
   const testing::DeviceCopies after = testing::device_copies();
   Result result{.metrics = lines_of(folder.path() / "run/metrics.jsonl"),
                 .samples = {},
-                .copies = {after.to_device - before.to_device, after.to_host - before.to_host}};
+                .copies = {after.to_device - before.to_device, after.to_host - before.to_host},
+                .weights = {}};
   const std::string last = "step_00000" + std::to_string(result.metrics.size());
   result.samples = lines_of(folder.path() / "run/samples" / last / "samples.jsonl");
+  std::ifstream weights(folder.path() / "run/final/ema.safetensors", std::ios::binary);
+  result.weights.assign(std::istreambuf_iterator<char>(weights), {});
   return result;
 }
 
@@ -190,6 +197,24 @@ INSTANTIATE_TEST_SUITE_P(
         Kind{{"optim.ema.enabled=true", "policy.recompute=true"}},
         Kind{{"sft.stage=joint"}, 1, recipe::Command::sft, kSftRecipe},
         Kind{{"sft.stage=autoencoder", "data.prompts=\"WORLD/train.jsonl\""}, 1, recipe::Command::sft, kSftRecipe}));
+
+TEST(RunOnDevice, DeterministicRunsGiveTheSameBytes) {
+  struct Ordered {  // what has no ordered form throws
+    Ordered() {
+      tensor::set_precision(/*deterministic=*/true);
+      at::globalContext().setDeterministicFillUninitializedMemory(any_device().is_cuda());  // not on the pretend one
+    }
+    ~Ordered() {
+      at::globalContext().setDeterministicAlgorithms(false, false);
+      at::globalContext().setDeterministicFillUninitializedMemory(true);
+    }
+  } ordered;
+  const Result one = run_on(any_device(), recipe::Command::train, kRecipe, {"optim.ema.enabled=true"});
+  const Result two = run_on(any_device(), recipe::Command::train, kRecipe, {"optim.ema.enabled=true"});
+  EXPECT_FALSE(one.weights.empty());
+  EXPECT_TRUE(one.weights == two.weights);
+  EXPECT_EQ(one.samples, two.samples);
+}
 
 TEST(RunOnDevice, CopiesWhatIsCountedHereAndNoMore) {
   if (any_device().is_cuda()) GTEST_SKIP() << "copies are counted on the pretend device";
