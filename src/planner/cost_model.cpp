@@ -15,6 +15,7 @@ double real(int64_t value) { return static_cast<double>(value); }
 MemoryView& MemoryView::operator+=(const MemoryView& other) {
   weights += other.weights;
   gradients += other.gradients;
+  accumulation += other.accumulation;
   moments += other.moments;
   activations += other.activations;
   buffers += other.buffers;
@@ -109,7 +110,7 @@ MemoryView CostModel::states(double parameter_mb, double trainable, const Strate
   const double master = model_.half && repairs_.stored_states ? p * u / split(1) : 0;
   const double weight = p * (model_.half && repairs_.stored_states ? 0.5 : 1);
   out.weights = weight / split(3) + master;
-  out.gradients = p * u / split(2);
+  (micro_batches_ > 1 ? out.accumulation : out.gradients) = p * u / split(2);
   out.moments = 2 * p * u / split(1);
   return out;
 }

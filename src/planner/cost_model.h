@@ -44,10 +44,11 @@ struct Repairs {
   bool stored_states = true;  // 2 + 4 bytes of weights, 4 of gradients, 8 of moments; else Galvatron's 16 a parameter
 };
 
-/// Memory of a rank by what it is for, MB.
+/// Memory of a rank by what it is for, MB. Gradients are those of one micro-batch alone; of several their sum is kept
+/// from one to the next.
 struct MemoryView {
-  double weights = 0, gradients = 0, moments = 0, activations = 0, buffers = 0;
-  double total() const { return weights + gradients + moments + activations + buffers; }
+  double weights = 0, gradients = 0, accumulation = 0, moments = 0, activations = 0, buffers = 0;
+  double total() const { return weights + gradients + accumulation + moments + activations + buffers; }
   MemoryView& operator+=(const MemoryView& other);
 };
 

@@ -18,7 +18,7 @@ using nlohmann::json;
 constexpr size_t kMaxEvents = 20'000;  // of the time line; more would be thinner than a pixel
 
 json memory_json(const MemoryView& memory) {
-  return {memory.weights, memory.gradients, memory.moments, memory.activations, memory.buffers};
+  return {memory.weights, memory.gradients, memory.accumulation, memory.moments, memory.activations, memory.buffers};
 }
 
 /// What one strategy for all layers takes: its degrees, step, and memory of the fullest stage.

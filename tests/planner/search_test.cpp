@@ -180,6 +180,21 @@ TEST(ModelU, StoresStatesAsTheRuntimeDoes) {
   EXPECT_NEAR(bytes(theirs), 16, 1e-9);  // Galvatron's 4 x 4
 }
 
+TEST(ModelU, GradientsOfSeveralMicroBatchesAreKeptAsTheirSum) {
+  const PlannedModel model = model_7b();
+  const Cluster cluster;
+  const CostModel once(model, cluster, {}, 8, 1), often(model, cluster, {}, 64, 8);
+  for (const int zero : {0, 2, 3}) {
+    const MemoryView one = once.layer_memory(0, {.dp = 8, .zero = zero}),
+                     sum = often.layer_memory(0, {.dp = 8, .zero = zero});
+    EXPECT_NEAR(one.gradients, model.layers[0].parameter_mb / (zero >= 2 ? 8 : 1), 1e-9);
+    EXPECT_EQ(one.accumulation, 0);
+    EXPECT_EQ(sum.gradients, 0);
+    EXPECT_EQ(sum.accumulation, one.gradients);
+    EXPECT_NEAR(sum.total(), one.total(), 1e-9);
+  }
+}
+
 TEST(ModelU, ZeroLevelsSplitMoreAndMore) {
   const PlannedModel model = model_7b();
   const Cluster cluster;
