@@ -101,6 +101,20 @@ ProfileFolder open_profile(const std::filesystem::path& folder) {
   return out;
 }
 
+std::vector<int64_t> profiled_lengths(const ProfileFolder& folder) {
+  const json times = io::read_json_file(folder.computation, {}, kMaxFileBytes);
+  std::vector<int64_t> lengths;
+  for (const auto& [key, value] : times.items()) {
+    long long length = 0;
+    int end = 0;
+    const bool read = std::sscanf(key.c_str(), "layertype_0_bsz1_seq%lld%n", &length, &end) == 1;
+    if (read && static_cast<size_t>(end) == key.size() && length > 0) lengths.push_back(length);
+  }
+  if (lengths.empty()) throw BadInput("{}: 'layertype_0_bsz1_seq*' is missing", folder.computation.string());
+  std::ranges::sort(lengths);
+  return lengths;
+}
+
 LoadedProfile load_profile(const ProfileFolder& folder, const ProfileQuery& query) {
   const auto read = [](const std::filesystem::path& file) { return io::read_json_file(file, {}, kMaxFileBytes); };
   const json computation = read(folder.computation), memory = read(folder.memory), allreduce = read(folder.allreduce),

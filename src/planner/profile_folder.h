@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "planner/cost_model.h"
 #include "planner/model_shape.h"
@@ -18,6 +19,9 @@ struct ProfileFolder {
 
 /// Throws BadInput naming the file that is missing, or that there are several of.
 ProfileFolder open_profile(const std::filesystem::path& folder);
+
+/// At which a layer was timed, sample by sample, the shortest first. Throws BadInput where there is none.
+std::vector<int64_t> profiled_lengths(const ProfileFolder& folder);
 
 struct LoadedProfile {
   ModelProfile model;
