@@ -4,8 +4,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <ctime>
 #include <filesystem>
+#include <functional>
 #include <nlohmann/json.hpp>
+#include <numeric>
+#include <set>
 
 #include "base/error.h"
 #include "base/rng.h"
@@ -114,26 +118,42 @@ int64_t draw(const nlohmann::json& quantiles, RandomStream& random) {
   return 128 * static_cast<int64_t>(std::ceil(std::max(1.0, value) / 128));
 }
 
+using Batches = std::vector<std::vector<int64_t>>;
+using Draw = std::function<int64_t(RandomStream&)>;  // of one length
+
+/// Calls `visit` for each distribution of the fixtures.
+void for_each_corpus(const std::filesystem::path& data,
+                     const std::function<void(const std::string&, const Draw&)>& visit) {
+  std::set<std::string> seen;
+  const nlohmann::json content = io::read_json_file(data / "lengths.json");
+  for (const nlohmann::json& one : content["cases"]) {
+    if (!one.contains("info") || one["op"] != "flex.lengths") continue;
+    const auto corpus = one["info"]["corpus"].get<std::string>();
+    const nlohmann::json& quantiles = one["input"]["quantiles"];
+    if (seen.insert(corpus).second) visit(corpus, [&](RandomStream& random) { return draw(quantiles, random); });
+  }
+}
+
+/// Of 512 sequences each, none longer than `limit`.
+Batches draw_batches(const Draw& draw_length, int64_t limit) {
+  RandomStream random({.seed = 64});
+  Batches batches(5);
+  for (auto& batch : batches) {
+    while (batch.size() < 512) {
+      if (const int64_t length = draw_length(random); length <= limit) batch.push_back(length);
+    }
+  }
+  return batches;
+}
+
 void sequence_table(const std::filesystem::path& data) {
   std::printf("\nMean ms a step of 512 sequences on 64 ranks, 5 batches:\n\n");
   std::printf(
       "| lengths | longest | static SP | best SP a batch | flexible SP | over static | over best "
       "|\n|---|---|---|---|---|---|---|\n");
-  std::vector<std::string> seen;
-  const nlohmann::json content = io::read_json_file(data / "lengths.json");
-  for (const nlohmann::json& one : content["cases"]) {
-    if (!one.contains("info") || one["op"] != "flex.lengths") continue;
-    const auto corpus = one["info"]["corpus"].get<std::string>();
-    if (std::ranges::find(seen, corpus) != seen.end()) continue;
-    seen.push_back(corpus);
-    for (const int64_t limit : {65536, 196608}) {
-      RandomStream random({.seed = 64});
-      std::vector<std::vector<int64_t>> batches(5);
-      for (auto& batch : batches) {
-        while (batch.size() < 512) {
-          if (const int64_t length = draw(one["input"]["quantiles"], random); length <= limit) batch.push_back(length);
-        }
-      }
+  const auto rows = [](const std::string& corpus, const Draw& draw_length, const std::vector<int64_t>& limits) {
+    for (const int64_t limit : limits) {
+      const Batches batches = draw_batches(draw_length, limit);
       // Static: the degree whose sum over all batches is least; each batch may choose its own otherwise.
       double flexible = 0, best_static = INFINITY, adaptive = 0;
       std::vector<double> least(batches.size(), INFINITY);
@@ -154,7 +174,89 @@ void sequence_table(const std::filesystem::path& data) {
       std::printf("| %s | %ld | %.0f | %.0f | %.0f | %.2fx | %.2fx |\n", corpus.c_str(), static_cast<long>(limit),
                   best_static / 5, adaptive / 5, flexible / 5, best_static / flexible, adaptive / flexible);
     }
+  };
+  for_each_corpus(
+      data, [&](const std::string& corpus, const Draw& draw_length) { rows(corpus, draw_length, {65536, 196608}); });
+  // The longest of 512 is about 20 times the median, which is 3277.
+  rows("log-normal",
+       [](RandomStream& random) {
+         return 128 *
+                static_cast<int64_t>(std::ceil(65536 / 20.0 * std::exp(std::log(20.0) / 3 * random.normal()) / 128));
+       },
+       {65536});
+}
+
+// ---- what of flexible sequences does how much ----
+
+/// A step planned as if its lengths were `assumed`, with its own.
+double step_ms_by(const SequenceCost& cost, const std::vector<int64_t>& lengths, const std::vector<int64_t>& assumed) {
+  const auto sequences = full_attention(lengths);
+  double ms = 0;
+  for (const Assignment& part : assign_step(cost, full_attention(assumed), 64).value()) {
+    double slowest = 0;
+    for (const SequenceGroup& group : part.groups) slowest = std::max(slowest, group_ms(cost, sequences, group));
+    ms += slowest;
   }
+  return ms;
+}
+
+/// Micro-batches of even tokens in the order in which the sequences come, not by length.
+double step_ms_unsorted(const SequenceCost& cost, const std::vector<int64_t>& lengths) {
+  const int64_t tokens = std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
+  const int64_t least = (tokens + 64 * cost.tokens_per_rank - 1) / (64 * cost.tokens_per_rank);
+  double best = INFINITY;
+  for (int64_t parts = least, tried = 0; tried < 5 && parts < 4 * least + 8; ++parts) {
+    std::vector<std::vector<int64_t>> cut(static_cast<size_t>(parts));
+    int64_t sum = 0;
+    for (const int64_t length : lengths) {
+      cut[static_cast<size_t>(std::min(parts - 1, (sum + length / 2) * parts / tokens))].push_back(length);
+      sum += length;
+    }
+    double ms = 0;
+    for (const auto& part : cut) {
+      const auto assigned = assign_sequences(cost, full_attention(part), 64, {.solver = false});
+      ms += assigned ? assigned->milliseconds : INFINITY;
+    }
+    if (!std::isfinite(ms)) continue;
+    ++tried;
+    best = std::min(best, ms);
+  }
+  return best;
+}
+
+std::vector<int64_t> evenly_padded(const std::vector<int64_t>& lengths, int64_t buckets) {
+  const int64_t width = (*std::ranges::max_element(lengths) + buckets - 1) / buckets;
+  std::vector<int64_t> out;
+  for (const int64_t length : lengths) out.push_back((length + width - 1) / width * width);
+  return out;
+}
+
+void ablation_table(const std::filesystem::path& data) {
+  std::printf(
+      "\nWhat of it does how much, ms a step, and tokens that buckets add:\n\n| lengths | true lengths, sorted | not "
+      "sorted | buckets of least padding | tokens more | buckets of one width | tokens more | CPU s a plan |\n"
+      "|---|---|---|---|---|---|---|---|\n");
+  for_each_corpus(data, [](const std::string& corpus, const Draw& draw_length) {
+    const SequenceCost cost = cost_7b();
+    double sorted = 0, unsorted = 0, best = 0, even = 0, best_padding = 0, even_padding = 0, tokens = 0, seconds = 0;
+    for (const std::vector<int64_t>& lengths : draw_batches(draw_length, 65536)) {
+      const std::clock_t start = std::clock();
+      sorted += step_ms(cost, lengths);
+      seconds += static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
+      unsorted += step_ms_unsorted(cost, lengths);
+      const int64_t buckets = adaptive_buckets(lengths, 64 * cost.tokens_per_rank);
+      const auto by_padding = padded_lengths(lengths, buckets), by_width = evenly_padded(lengths, buckets);
+      best += step_ms_by(cost, lengths, by_padding);
+      even += step_ms_by(cost, lengths, by_width);
+      const auto sum = [](const std::vector<int64_t>& all) { return std::accumulate(all.begin(), all.end(), 0.0); };
+      tokens += sum(lengths);
+      best_padding += sum(by_padding) - sum(lengths);
+      even_padding += sum(by_width) - sum(lengths);
+    }
+    std::printf("| %s | %.0f | %.0f | %.0f | %.1f%% | %.0f | %.0f%% | %.2f |\n", corpus.c_str(), sorted / 5,
+                unsorted / 5, best / 5, 100 * best_padding / tokens, even / 5, 100 * even_padding / tokens,
+                seconds / 5);
+  });
 }
 
 // ---- waves ----
@@ -264,7 +366,9 @@ int main(int argc, char** argv) {
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
   try {
     plan_tables();
-    sequence_table(argc > 1 ? argv[1] : "tests/data/planner");
+    const std::filesystem::path data = argc > 1 ? argv[1] : "tests/data/planner";
+    sequence_table(data);
+    ablation_table(data);
     wave_table();
   } catch (const std::exception& error) {
     std::fprintf(stderr, "bench_planner_tables: %s\n", error.what());

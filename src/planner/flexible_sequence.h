@@ -70,6 +70,8 @@ std::optional<std::vector<Assignment>> assign_step(const SequenceCost& cost, con
 
 /// Least padding of `buckets` contiguous buckets of sorted lengths, each priced at its longest member.
 int64_t least_padding(std::vector<int64_t> lengths, int64_t buckets);
+/// The lengths with that padding, in the order given.
+std::vector<int64_t> padded_lengths(const std::vector<int64_t>& lengths, int64_t buckets);
 /// Buckets until padded tokens are at most (tokens + ranks * tokens_per_rank) / 2; from 16 on.
 int64_t adaptive_buckets(const std::vector<int64_t>& lengths, int64_t capacity_tokens);
 

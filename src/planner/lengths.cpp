@@ -8,25 +8,60 @@
 
 namespace unigrpo::planner {
 
+namespace {
+
+constexpr int64_t kNone = std::numeric_limits<int64_t>::max() / 2;
+
+/// Where the buckets of the least padding end, of sorted lengths.
+struct Buckets {
+  int64_t padding = 0;
+  std::vector<int64_t> ends;
+};
+
 // padding[q][i] = least over j < i of padding[q-1][j] + sum of (l_i - l) over lengths j .. i - 1
-int64_t least_padding(std::vector<int64_t> lengths, int64_t buckets) {
-  std::ranges::sort(lengths);
-  const auto n = std::ssize(lengths);
+Buckets best_buckets(const std::vector<int64_t>& sorted, int64_t buckets) {
+  const auto n = std::ssize(sorted);
   std::vector<int64_t> sums(n + 1, 0);
-  for (int64_t i = 0; i < n; ++i) sums[i + 1] = sums[i] + lengths[i];
-  constexpr int64_t kNone = std::numeric_limits<int64_t>::max() / 2;
+  for (int64_t i = 0; i < n; ++i) sums[i + 1] = sums[i] + sorted[i];
   std::vector<int64_t> least(n + 1, kNone);
   least[0] = 0;
+  std::vector<std::vector<int64_t>> begins;  // [buckets][i]: of the last one of those that end at i; -1: it is empty
   for (int64_t q = 0; q < std::min<int64_t>(buckets, n); ++q) {
-    std::vector<int64_t> next = least;  // a bucket may stay empty
+    std::vector<int64_t> next = least;
+    std::vector<int64_t>& begin = begins.emplace_back(n + 1, -1);
     for (int64_t i = 1; i <= n; ++i) {
       for (int64_t j = 0; j < i; ++j) {
-        next[i] = std::min(next[i], least[j] + lengths[i - 1] * (i - j) - (sums[i] - sums[j]));
+        const int64_t padding = least[j] + sorted[i - 1] * (i - j) - (sums[i] - sums[j]);
+        if (padding < next[i]) next[i] = padding, begin[i] = j;
       }
     }
     least = std::move(next);
   }
-  return least[n];
+  Buckets out{.padding = least[n], .ends = {}};
+  int64_t end = n;
+  for (auto q = std::ssize(begins) - 1; q >= 0; --q) {
+    if (begins[q][end] < 0) continue;
+    out.ends.push_back(end);
+    end = begins[q][end];
+  }
+  std::ranges::reverse(out.ends);
+  return out;
+}
+
+}  // namespace
+
+int64_t least_padding(std::vector<int64_t> lengths, int64_t buckets) {
+  std::ranges::sort(lengths);
+  return best_buckets(lengths, buckets).padding;
+}
+
+std::vector<int64_t> padded_lengths(const std::vector<int64_t>& lengths, int64_t buckets) {
+  std::vector<int64_t> sorted = lengths;
+  std::ranges::sort(sorted);
+  std::vector<int64_t> tops, out;
+  for (const int64_t end : best_buckets(sorted, buckets).ends) tops.push_back(sorted[end - 1]);
+  for (const int64_t length : lengths) out.push_back(*std::ranges::lower_bound(tops, length));
+  return out;
 }
 
 int64_t adaptive_buckets(const std::vector<int64_t>& lengths, int64_t capacity_tokens) {

@@ -204,6 +204,14 @@ TEST(FlexibleSequence, PaddingIsLeastOfAllCuts) {
       best = std::min(best, padding);
     }
     EXPECT_EQ(least_padding(lengths, 3), best);
+    const std::vector<int64_t> padded = padded_lengths(lengths, 3);
+    int64_t padding = 0;
+    for (size_t i = 0; i < lengths.size(); ++i) {
+      EXPECT_GE(padded[i], lengths[i]);
+      padding += padded[i] - lengths[i];
+    }
+    EXPECT_EQ(padding, best);
+    EXPECT_LE(std::set(padded.begin(), padded.end()).size(), 3U);
   }
 }
 
