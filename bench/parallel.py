@@ -9,6 +9,7 @@ one and has one thread. Two things that are compared run in turn; a row shows th
 
 import argparse
 import json
+import math
 import os
 import pathlib
 import re
@@ -237,7 +238,38 @@ def wire(bench):
         yield f"512 x 8, {name}: memory of a rank", f"{taken:.3f} GiB", f"{gib:.3f} GiB, dry run", f"{taken / gib:.2f}", "0.85 to 1.15"
 
 
-ROWS = {"demo": demo, "weights": weights, "peer": peer, "state": state, "begin": begin, "wire": wire}
+def lengths(bench):
+    """An update over prompts of log-normal lengths, the longest 20 times the median, on 4 ranks: groups by lengths against
+    the best static parallel.sp, both with as many tokens a rank."""
+    ranks, prompts, median = 4, 16, 24
+    bench.model()
+    spread_of = statistics.NormalDist(0, math.log(20) / statistics.NormalDist().inv_cdf(1 - 0.5 / prompts))
+    words = [max(1, round(median * math.exp(spread_of.inv_cdf((i + 0.5) / prompts)))) for i in range(prompts)]
+    file = bench.folder / "lengths.jsonl"
+    file.write_text("".join(json.dumps({"prompt": "red " * count}) + "\n" for count in words))
+    settings = {"data.prompts": file, "rollout.episode": '["text"]', "rollout.max_tokens": 8, "grpo.prompts_per_step": prompts,
+                "grpo.group_size": 2}
+    # What the longest sample takes of two ranks: a static degree below 2 has no room for it.
+    tokens = int(0.55 * (max(words) + 20))
+    profile = {"parallel.profile": pathlib.Path(bench.options.profile).resolve()} if bench.options.profile else {}
+    def static(sp):
+        rows = bench.train(ranks, bench.folder / "bench.toml", {**settings, "parallel.sp": sp, "grpo.micro_batch_tokens": sp * tokens},
+                           bench.options.steps)[0]
+        return median_of(rows, "time/update")
+    def flexible():
+        rows = bench.train(ranks, bench.folder / "bench.toml", {**settings, "parallel.flexible_sp": "true",
+                                                                "grpo.micro_batch_tokens": tokens, **profile},
+                           bench.options.steps)[0]
+        print("; ".join(f"{name} {rows[-1][name]:.4g}" for name in sorted(rows[-1]) if "/plan" in name or "/groups_of" in name),
+              file=sys.stderr)
+        return median_of(rows, "time/update")
+    best = min((2, 4), key=lambda sp: static(sp)["time/update"])
+    own, other, ratios = bench.compare(flexible, lambda: static(best))
+    yield (f"{prompts} log-normal lengths x 2, 4 ranks: update", f"{own['time/update']:.2f} s",
+           f"{other['time/update']:.2f} s, sp = {best}", spread(ratios["time/update"]), "")
+
+
+ROWS = {"demo": demo, "weights": weights, "peer": peer, "state": state, "begin": begin, "wire": wire, "lengths": lengths}
 
 
 def main():
@@ -247,6 +279,7 @@ def main():
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--peer", default=sys.executable)
+    parser.add_argument("--profile", help="folder of `unigrpo profile` of this machine, for the row of lengths")
     parser.add_argument("--json")
     options = parser.parse_args()
     table = []
