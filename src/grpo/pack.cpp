@@ -22,6 +22,34 @@ int64_t training_tokens(const Trajectory& trajectory) {
   return tokens;
 }
 
+TrainingSize training_size(const Trajectory& trajectory) {
+  TrainingSize size;
+  double context = 0;
+  const auto add = [&](int64_t tokens, double seen_within, bool stays) {
+    size.tokens += tokens;
+    size.pairs += static_cast<double>(tokens) * (context + seen_within);
+    if (stays) context += static_cast<double>(tokens);
+  };
+  const auto add_clean = [&](const policy::Block& block) {
+    const auto tokens = static_cast<double>(policy::num_tokens(block));
+    add(policy::num_tokens(block), std::holds_alternative<policy::TextBlock>(block) ? (tokens + 1) / 2 : tokens, true);
+  };
+  for (const policy::Block& block : trajectory.prefix) add_clean(block);
+  size_t texts = 0, flows = 0;
+  for (const data::SegmentKind kind : trajectory.segments) {
+    if (kind == data::SegmentKind::text) {
+      const int64_t tokens = std::ssize(trajectory.texts[texts++].ids) + 2;
+      add(tokens, static_cast<double>(tokens + 1) / 2, true);
+      continue;
+    }
+    const FlowSegment& flow = trajectory.flows[flows++];
+    const int64_t tokens = flow.stream().grid.num_tokens() + 2;  // of one state, which sees no other
+    for (int64_t s = 0; s < flow.num_actions(); ++s) add(tokens, static_cast<double>(tokens), false);
+    for (const policy::Block& block : flow.context) add_clean(block);
+  }
+  return size;
+}
+
 namespace {
 
 /// The size of a trajectory's images, which all have one.

@@ -13,6 +13,14 @@ namespace unigrpo::grpo {
 /// Tokens that one trajectory adds to a training forward: its texts and, for each trained step, its image blocks.
 int64_t training_tokens(const rollout::Trajectory& trajectory);
 
+/// What a trajectory costs in a training forward: tokens, its prefix among them, and the pairs of tokens of which one
+/// sees the other.
+struct TrainingSize {
+  int64_t tokens = 0;
+  double pairs = 0;
+};
+TrainingSize training_size(const rollout::Trajectory& trajectory);
+
 /// Splits rows (indices into `trajectories`, in order) into micro-batches of at most `token_budget` tokens, a shared
 /// prefix counted once. A row over the budget gets a micro-batch of its own, and the rows of one micro-batch are
 /// of one task and its images of one size. A function of the trajectories and the budget alone.

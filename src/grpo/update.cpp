@@ -50,6 +50,33 @@ bool meets_within(const UpdateSetup& setup) {
   return meets_within(setup.policy) || (setup.reference && meets_within(*setup.reference));
 }
 
+/// While it lives, so many neighbours share the sequences of the policies' passes.
+class SharedBy {
+ public:
+  SharedBy(const UpdateSetup& setup, int64_t degree) : setup_(setup), degree_(degree) { share(degree); }
+  ~SharedBy() { share(1); }
+  SharedBy(const SharedBy&) = delete;
+  SharedBy& operator=(const SharedBy&) = delete;
+
+  /// Whether this rank speaks for them.
+  bool tells() const { return setup_.runtime.mesh.rank % degree_ == 0; }
+
+ private:
+  void share(int64_t degree) {
+    if (degree_ == 1) return;
+    setup_.policy.share_sequences(degree);
+    if (setup_.reference) setup_.reference->share_sequences(degree);
+  }
+
+  const UpdateSetup& setup_;
+  const int64_t degree_;
+};
+
+/// How many ranks are grouped anew for a micro-batch.
+int64_t degree_of(const Minibatch& part, size_t micro_batch) {
+  return part.degrees.empty() ? 1 : part.degrees[micro_batch];
+}
+
 /// Whether sums have the same bits on any power of two of ranks.
 bool sums_in_pairs(const UpdateSetup& setup) {
   return setup.policy.sharded() && setup.policy.sharded()->sum() == parallel::Sum::pairwise;
@@ -58,7 +85,7 @@ bool sums_in_pairs(const UpdateSetup& setup) {
 /// Micro-batches at once; each on a thread of its own where there are several. Ranks that meet within them call each
 /// other from one thread.
 int64_t num_workers(const UpdateSetup& setup) {
-  if (meets_within(setup) || shares_sequences(setup.runtime)) return 1;
+  if (setup.plan || meets_within(setup) || shares_sequences(setup.runtime)) return 1;
   const bool small = policy::is_small(setup.policy) && (!setup.reference || policy::is_small(*setup.reference));
   return small && !setup.policy.recomputes() ? num_threads(setup.runtime) : 1;
 }
@@ -146,11 +173,11 @@ void pass_over(const Batch& batch, const MinibatchLoss& minibatch, const std::ve
 
 /// Leaves the mini-batch's gradients in the parameters. False: a stop came. Throws Interrupted where one came within a
 /// micro-batch.
-bool one_by_one(const Batch& batch, const MinibatchLoss& minibatch, const MicroBatches& micro_batches,
-                UpdateStats& stats, UpdateStats& differences) {
+bool one_by_one(const Batch& batch, const MinibatchLoss& minibatch, const Minibatch& part, UpdateStats& stats,
+                UpdateStats& differences) {
   const Runtime& runtime = batch.setup.runtime;
   Numbers numbers;
-  for (const auto& rows : micro_batches) {
+  for (const auto& rows : part.micro_batches) {
     if (stop_before_pass(runtime)) return false;
     fault::point("update.micro_batch");
     pass_over(batch, minibatch, rows, numbers);
@@ -170,10 +197,11 @@ void add_by_turns(const Runtime& runtime, const std::vector<UpdateStats>& own, U
 }
 
 /// The same where ranks meet within passes: each makes as many as any.
-bool one_by_one_together(const Batch& batch, const MinibatchLoss& minibatch, const MicroBatches& micro_batches,
-                         UpdateStats& stats, UpdateStats& differences) {
+bool one_by_one_together(const Batch& batch, const MinibatchLoss& minibatch, const Minibatch& part, UpdateStats& stats,
+                         UpdateStats& differences) {
   const Runtime& runtime = batch.setup.runtime;
-  Numbers numbers;
+  const MicroBatches& micro_batches = part.micro_batches;
+  Numbers numbers, others;
   size_t turns = 0;
   for (const uint64_t count : gather(runtime, static_cast<uint64_t>(micro_batches.size()), "micro-batches")) {
     turns = std::max<size_t>(turns, count);
@@ -183,8 +211,9 @@ bool one_by_one_together(const Batch& batch, const MinibatchLoss& minibatch, con
     if (stop_asked(runtime)) return false;
     const auto rows = turn < micro_batches.size() ? micro_batches[turn] : std::vector<int64_t>();
     if (!rows.empty()) fault::point("update.micro_batch");
+    const SharedBy shared(batch.setup, degree_of(part, turn));
     const auto pass = [&] {
-      pass_over(batch, minibatch, rows, numbers);
+      pass_over(batch, minibatch, rows, shared.tells() ? numbers : others);
       return true;
     };
     completed(pass);  // or a stop is asked for, which all see before the next turn
@@ -260,9 +289,10 @@ class OrderedSum {
 };
 
 /// one_by_one with the same bits, on workers.
-bool on_workers(const Batch& batch, const MinibatchLoss& minibatch, const MicroBatches& micro_batches,
-                UpdateStats& stats, UpdateStats& differences) {
+bool on_workers(const Batch& batch, const MinibatchLoss& minibatch, const Minibatch& part, UpdateStats& stats,
+                UpdateStats& differences) {
   const UpdateSetup& setup = batch.setup;
+  const MicroBatches& micro_batches = part.micro_batches;
   const auto count = static_cast<int64_t>(micro_batches.size());
   // The reference may be the policy with its adapters off, for all threads alike: before any that needs them on.
   std::vector<Recomputed> references(micro_batches.size());
@@ -291,15 +321,15 @@ bool on_workers(const Batch& batch, const MinibatchLoss& minibatch, const MicroB
     try {
       fault::point("update.micro_batch");
       const PackedBatch packed = pack_for(setup, batch.trajectories, micro_batches[i]);
-      OrderedSum::Part part;
+      OrderedSum::Part own;
       Numbers numbers;
       const at::Tensor loss = loss_of(batch, minibatch, packed, references[i], numbers);
-      numbers.read_into(part.stats, part.differences);
+      numbers.read_into(own.stats, own.differences);
       if (loss.defined() && loss.requires_grad()) {
-        part.grads =
+        own.grads =
             torch::autograd::grad({loss}, leaves, {}, std::nullopt, /*create_graph=*/false, /*allow_unused=*/true);
       }
-      sum.add(i, std::move(part));
+      sum.add(i, std::move(own));
     } catch (...) {
       sum.end();
       throw;
@@ -361,12 +391,18 @@ LogProbNoise measure_log_prob_noise(const UpdateSetup& setup, std::span<const Tr
   const at::NoGradGuard no_grad;
   std::vector<int64_t> all(trajectories.size());
   std::iota(all.begin(), all.end(), 0);
-  const auto batches = plan_micro_batches(trajectories, held_of(trajectories, all), setup.config.micro_batch_tokens);
+  Minibatch first;
+  if (!setup.plan) {
+    first.micro_batches = plan_micro_batches(trajectories, held_of(trajectories, all), setup.config.micro_batch_tokens);
+  } else if (!setup.plan->empty()) {
+    first = setup.plan->front();
+  }
+  const SharedBy shared(setup, first.degrees.empty() ? 1 : first.degrees.front());
   tensor::Readings differences;
   const bool measured = uninterrupted(setup.runtime, [&] {
     policy::in_pass(setup.policy, /*with_backward=*/false, [&] {
-      if (batches.empty()) return;
-      const PackedBatch packed = pack_for(setup, trajectories, batches.front());
+      if (first.micro_batches.empty() || first.micro_batches.front().empty()) return;
+      const PackedBatch packed = pack_for(setup, trajectories, first.micro_batches.front());
       const Recomputed now = recompute(setup.policy, setup.rollout, packed);
       require_same_fingerprint(setup.policy, setup.rollout, trajectories, packed, now, setup.policy.weights_version());
       note_log_prob_diff(packed, now, differences);
@@ -386,7 +422,7 @@ LogProbNoise measure_log_prob_noise(const UpdateSetup& setup, std::span<const Tr
 
 std::optional<UpdateStats> update(const UpdateSetup& setup, std::span<const Trajectory> trajectories,
                                   const Advantages& advantages, double lr_factor) {
-  auto plan = plan_update(setup.config, trajectories, advantages.keep);
+  auto plan = setup.plan ? *setup.plan : plan_update(setup.config, trajectories, advantages.keep);
   const bool in_pairs = sums_in_pairs(setup);
   const Batch batch{.setup = setup,
                     .trajectories = trajectories,
@@ -395,7 +431,8 @@ std::optional<UpdateStats> update(const UpdateSetup& setup, std::span<const Traj
   UpdateStats stats, noise;  // of the rows held here
   UpdateStats steps;         // of the optimizer
   double micro_batches = 0;
-  const auto run = batch.workers > 1 ? on_workers : meets_within(setup) ? one_by_one_together : one_by_one;
+  const bool meets = setup.plan || meets_within(setup);
+  const auto run = batch.workers > 1 ? on_workers : meets ? one_by_one_together : one_by_one;
   for (size_t u = 0; u < plan.size(); ++u) {
     if (in_pairs) plan[u].micro_batches = group_by_turns(setup.runtime, trajectories, plan[u].rows);
     const MinibatchLoss minibatch(setup.config, setup.rollout, advantages,
@@ -405,14 +442,16 @@ std::optional<UpdateStats> update(const UpdateSetup& setup, std::span<const Traj
     std::optional<policy::Gathered> whole;  // as all ranks' pieces are now
     if (!meets_within(setup)) whole.emplace(setup.policy);
     const bool complete =
-        uninterrupted(setup.runtime, [&] { return run(batch, minibatch, plan[u].micro_batches, stats, differences); });
+        uninterrupted(setup.runtime, [&] { return run(batch, minibatch, plan[u], stats, differences); });
     if (!complete) {
       optim::drop_gradients(setup.optimizer, setup.policy.sharded());
       return std::nullopt;
     }
     if (u == 0) noise = std::move(differences);  // the weights were still the rollout's
-    micro_batches += static_cast<double>(
-        std::ranges::count_if(plan[u].micro_batches, [](const auto& rows) { return !rows.empty(); }));
+    for (size_t i = 0; i < plan[u].micro_batches.size(); ++i) {
+      const bool counts = setup.runtime.mesh.rank % degree_of(plan[u], i) == 0;  // for those that share it
+      if (counts && !plan[u].micro_batches[i].empty()) ++micro_batches;
+    }
     optim::clipped_step(setup.optimizer, setup.clip, setup.runtime, lr_factor, steps, setup.policy.sharded());
   }
   if (!in_pairs) stats = summed(setup.runtime, stats, "losses");

@@ -17,6 +17,16 @@
 
 namespace unigrpo::grpo {
 
+/// What one optimizer step is made of: rows of the trajectories, outlines among them, in the order of the update; and
+/// the micro-batches of those that are held here.
+struct Minibatch {
+  std::vector<int64_t> rows;
+  std::vector<std::vector<int64_t>> micro_batches;
+  /// Where ranks are grouped anew for each micro-batch, of which all have as many: how many neighbours share its
+  /// sequences, all of which have the same rows in it.
+  std::vector<int64_t> degrees = {};
+};
+
 /// What an update needs beside the batch. `reference`: the frozen starting policy; null = the policy itself with its
 /// adapters off. Neither is asked where no penalty needs it.
 struct UpdateSetup {
@@ -27,6 +37,8 @@ struct UpdateSetup {
   const GrpoConfig& config;
   const rollout::RolloutConfig& rollout;
   Runtime runtime = {};  // its threads and its stop token
+  /// Of this batch, where ranks are grouped anew; null: plan_update()'s.
+  const std::vector<Minibatch>* plan = nullptr;
 };
 
 /// Optimizer steps over a rollout batch, one a mini-batch of plan_update(); the loss is minibatch_loss.h's. Empty where
@@ -37,7 +49,8 @@ struct UpdateSetup {
 /// outlines: gradients are summed once a mini-batch, and what it returns is of all ranks. Ranks that share sequences
 /// hold the same trajectories; each has the gradients of its own rows of them.
 ///
-/// Where weights or gradients are spread over ranks, the ranks meet within micro-batches, of which all make as many.
+/// Where weights or gradients are spread over ranks, or ranks are grouped anew, the ranks meet within micro-batches, of
+/// which all make as many.
 ///
 /// Micro-batches of a small model (policy::is_small) that keeps its activations run on workers, one a thread of the
 /// runtime; their gradients are added in the order of the plan, so that the bits are those of one thread.
@@ -50,13 +63,6 @@ struct LogProbNoise {
   double text = 0, image = 0;
 };
 LogProbNoise measure_log_prob_noise(const UpdateSetup& setup, std::span<const rollout::Trajectory> trajectories);
-
-/// What one optimizer step is made of: rows of the trajectories, outlines among them, in the order of the update; and
-/// the micro-batches of those that are held here.
-struct Minibatch {
-  std::vector<int64_t> rows;
-  std::vector<std::vector<int64_t>> micro_batches;
-};
 
 /// There are num_minibatches of whole prompt groups; of single samples where fewer groups than that are kept; fewer
 /// only where fewer samples are.

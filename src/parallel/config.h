@@ -23,6 +23,8 @@ struct ParallelConfig {  // recipe: [parallel]
   int64_t tp = 1;                      // ranks that share the products of each layer
   int64_t sp = 1;                      // such sets that share the tokens of each training sequence
   std::string plan = {};               // a file that says both layer by layer; empty: alike for all
+  bool flexible_sp = false;            // sp is chosen anew for each micro-batch, by the lengths of its sequences
+  std::string profile = {};            // a folder of `unigrpo profile` with what that costs; empty: counted
   int64_t meeting_timeout_s = 300;     // until all ranks have met
   int64_t first_step_timeout_s = 300;  // of a call among ranks, up to the end of the first step
   int64_t step_timeout_s = 120;        // of one in a later step

@@ -37,6 +37,9 @@ void check_shape(const GroupShape& shape, int64_t world_size) {
     throw BadInput("parallel.exact_reduction: expected tp = 1, sp = 1 and shard_ranks = 0, got {}, {} and {}", shape.tp,
                    shape.sp, shape.shard_ranks);
   }
+  if (shape.flexible_sp && model != 1) {
+    throw BadInput("parallel.flexible_sp: expected tp = 1 and sp = 1, got {} and {}", shape.tp, shape.sp);
+  }
   if (model < 1 || shape.tp < 1 || world_size % model != 0) {
     throw BadInput("parallel: tp = {} x sp = {} does not divide {} ranks; their product may be {}", shape.tp, shape.sp,
                    world_size, fmt::join(divisors(world_size), ", "));
@@ -77,6 +80,10 @@ Groups make_groups(const std::shared_ptr<Comm>& world, GroupShape shape) {
   groups.weights = group("weights", groups.tp_rank, weights, tp);
   groups.shard = group("shard", rank - groups.shard_rank * tp, shape.shard_ranks, tp);
   groups.replica = group("replica", groups.shard_rank * tp + groups.tp_rank, groups.replicas, shape.shard_ranks * tp);
+  for (int64_t size = 2; shape.flexible_sp && size <= world->size(); size *= 2) {
+    const int64_t begin = rank - rank % size;
+    if (begin + size <= world->size()) groups.blocks[size] = group("block", begin, size, 1);
+  }
   for (const LayerPlan& layer : shape.layers) {
     const int64_t place = rank % layer.tp;
     groups.layers.push_back({.tp = layer.tp,

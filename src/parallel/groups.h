@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -11,9 +12,10 @@ namespace unigrpo::parallel {
 
 /// How the ranks of a world are spread: recipe [parallel].
 struct GroupShape {
-  int64_t tp = 1, sp = 1;   // ranks that share each layer's products, and each sequence's tokens
-  int64_t shard_ranks = 0;  // that share optimizer state, gradients or weights; 0: all that hold the same weights
-  bool in_pairs = false;    // sums over ranks are taken in pairs (Sum::pairwise)
+  int64_t tp = 1, sp = 1;    // ranks that share each layer's products, and each sequence's tokens
+  int64_t shard_ranks = 0;   // that share optimizer state, gradients or weights; 0: all that hold the same weights
+  bool in_pairs = false;     // sums over ranks are taken in pairs (Sum::pairwise)
+  bool flexible_sp = false;  // blocks of ranks that may share sequences for one micro-batch are made
   std::vector<LayerPlan> layers = {};  // where each has a plan of its own: other tp and sp, with the same product
   std::string plan_file = {};          // that says so
 };
@@ -35,7 +37,9 @@ struct Groups {
   std::shared_ptr<Comm> shard = {};      // blocks of shard_ranks neighbours in it
   std::shared_ptr<Comm> replica = {};    // the ranks with this rank's place in other blocks
   std::vector<LayerGroups> layers = {};  // one for each of shape.layers
-  GroupShape shape = {};                 // shard_ranks as it came out
+  /// With shape.flexible_sp: of 2, 4, 8, ... neighbours the block that has this rank, where it lies in the world.
+  std::map<int64_t, std::shared_ptr<Comm>> blocks = {};
+  GroupShape shape = {};  // shard_ranks as it came out
   int64_t tp_rank = 0, sp_rank = 0, data_rank = 0, shard_rank = 0, replica_rank = 0;
   int64_t data_ranks = 1, replicas = 1;
 };

@@ -73,6 +73,20 @@ std::shared_ptr<const ModelRanks> model_ranks(const MotConfig& llm, const parall
   return ranks;
 }
 
+/// Blocks that may share sequences for a while: those whose ranks have even shares of the query heads.
+std::map<int64_t, std::shared_ptr<const ModelRanks>> flexible_ranks(const MotConfig& llm,
+                                                                    const parallel::Groups& groups) {
+  std::map<int64_t, std::shared_ptr<const ModelRanks>> blocks;
+  for (const auto& [size, block] : groups.blocks) {
+    if (llm.num_heads % size != 0) continue;
+    auto ranks = std::make_shared<ModelRanks>();
+    ranks->all = block;
+    ranks->layers.assign(static_cast<size_t>(llm.num_layers), {.sp = size, .tensor = nullptr, .sequence = block});
+    blocks[size] = std::move(ranks);
+  }
+  return blocks;
+}
+
 bool is_adapter(const std::string& name) { return name.find(".lora_") != std::string::npos; }
 
 KvCache empty_cache(const MotTransformer& llm) {
@@ -118,6 +132,8 @@ MotPolicy::MotPolicy(const MotPolicy& other)
       adapters_on_(other.adapters_on_),
       dropout_(other.dropout_),
       ranks_(other.ranks_),
+      blocks_(other.blocks_),
+      stop_(other.stop_),
       llm_(other.llm_),
       cache_(empty_cache(*llm_)) {}
 
@@ -146,11 +162,24 @@ void MotPolicy::prepare(const PolicyConfig& config, const Runtime& runtime) {
   if (runtime.groups) check_plan(llm_->config(), runtime.groups->shape, config.model);
   llm_->set_recompute(recomputed_layers(llm_->config(), runtime.groups.get(), config.recompute));
   if (!shares_sequences(runtime)) {
-    llm_->set_stop(runtime.stop);
+    stop_ = runtime.stop;
+    llm_->set_stop(stop_);
+    if (runtime.groups) blocks_ = flexible_ranks(llm_->config(), *runtime.groups);
     return;
   }
   // Ranks that work on one sequence must all end a pass, or none: they are asked between passes.
   ranks_ = model_ranks(llm_->config(), *runtime.groups, config.model);
+}
+
+std::vector<int64_t> MotPolicy::sequence_degrees() const {
+  std::vector<int64_t> degrees = {1};
+  for (const auto& [degree, ranks] : blocks_) degrees.push_back(degree);
+  return degrees;
+}
+
+void MotPolicy::share_sequences(int64_t degree) {
+  ranks_ = degree > 1 ? blocks_.at(degree) : nullptr;
+  llm_->set_stop(degree > 1 ? StopToken() : stop_);  // all of them end a pass, or none
 }
 
 nn::RankGroup MotPolicy::sharing_ranks() const { return ranks_ ? ranks_->all : nullptr; }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -39,6 +40,8 @@ class MotPolicy : public UnifiedPolicy {
   uint64_t weights_version() const override;
   bool recomputes() const override { return llm_->recomputes(); }
   at::Device device() const override { return llm_->options().device(); }
+  std::vector<int64_t> sequence_degrees() const override;
+  void share_sequences(int64_t degree) override;
   std::vector<NamedTensors> units() const override;
   void set_sharded(const std::shared_ptr<parallel::ShardedModel>& model, size_t first) override {
     llm_->set_sharded(model, first);
@@ -91,6 +94,8 @@ class MotPolicy : public UnifiedPolicy {
   std::shared_ptr<bool> adapters_on_ = std::make_shared<bool>(true);
   nn::LoraDropout dropout_;
   std::shared_ptr<const ModelRanks> ranks_;  // that work on the same sequences; null: this one alone
+  std::map<int64_t, std::shared_ptr<const ModelRanks>> blocks_;  // that may, by how many they are
+  StopToken stop_;                                               // of passes that this rank makes alone
 
  protected:
   std::shared_ptr<MotTransformer> llm_;

@@ -120,6 +120,11 @@ class UnifiedPolicy : public TextPolicy, public ImagePolicy {
   /// Whether the backward pass runs the layers again instead of keeping their activations.
   virtual bool recomputes() const = 0;
 
+  /// With parallel.flexible_sp: how many neighbouring ranks may share its sequences, 1 among them; and how many do from
+  /// here on, of those a whole block's ranks at once. In rollouts it is 1.
+  virtual std::vector<int64_t> sequence_degrees() const { return {1}; }
+  virtual void share_sequences(int64_t /*degree*/) {}
+
   /// What its weights are gathered by where they are spread over ranks: those of no layer first, then layer by layer in
   /// the order of a forward pass. Adapters are in none: every rank has them whole.
   virtual std::vector<NamedTensors> units() const { return {}; }

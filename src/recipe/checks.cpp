@@ -134,8 +134,27 @@ Finding check_eval(const Recipe& recipe, Command) {
   return Conflict{{"eval.keep_best", "eval.every", "eval.prompts"}, "expected eval.every > 0 and eval.prompts with it"};
 }
 
+Finding check_flexible_sp(const parallel::ParallelConfig& parallel, Command command) {
+  if (!parallel.flexible_sp) {
+    if (parallel.profile.empty()) return {};
+    return Conflict{{"parallel.profile", "parallel.flexible_sp"},
+                    "expected flexible_sp = true with it: nothing else reads it"};
+  }
+  const auto needs = [](const char* key, const char* what) -> Finding {
+    return Conflict{{fmt::format("parallel.{}", key), "parallel.flexible_sp"},
+                    fmt::format("expected {} with flexible_sp", what)};
+  };
+  if (command == Command::sft) return Conflict{{"parallel.flexible_sp"}, "expected false: `unigrpo sft` has none"};
+  if (parallel.sp != 1) return needs("sp", "1");
+  if (parallel.tp != 1) return needs("tp", "1");
+  if (!parallel.plan.empty()) return needs("plan", "an empty string");
+  if (parallel.exact_reduction) return needs("exact_reduction", "false");
+  return {};
+}
+
 Finding check_parallel(const Recipe& recipe, Command command) {
   const parallel::ParallelConfig& parallel = recipe.parallel;
+  if (Finding found = check_flexible_sp(parallel, command)) return found;
   if (!parallel.exact_reduction) return {};
   if (command == Command::sft) {
     return Conflict{{"parallel.exact_reduction"}, "expected false: `unigrpo sft` sums in the order of ranks"};

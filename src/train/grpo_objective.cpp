@@ -14,6 +14,7 @@
 #include "recipe/tasks.h"
 #include "runtime/ranks.h"
 #include "train/build.h"
+#include "train/flexible_sp.h"
 #include "train/step_hook.h"
 #include "train/step_metrics.h"
 #include "train/task_run.h"
@@ -100,6 +101,7 @@ class GrpoObjective : public Objective {
     for (const recipe::Task& task : tasks_) prompts.push_back(read_prompts(recipe, task));
     auto rewarders = build_rewarders(tasks_, runtime);
     policies_ = build_policies(recipe, runtime);
+    if (recipe.parallel.flexible_sp && runtime.comm) flexible_sp_.emplace(recipe, runtime, policies_);
     for (size_t t = 0; t < tasks_.size(); ++t) {
       runs_.push_back(std::make_unique<TaskRun>(recipe, tasks_[t], std::move(prompts[t]), std::move(rewarders[t]),
                                                 *policies_.policy, runtime, drawn_, rollout_seconds_));
@@ -162,14 +164,21 @@ class GrpoObjective : public Objective {
 
   bool update(Step& step, const Optimization& optimization, const RunContext& run) override {
     if (stop_asked(runtime_)) return false;
+    Regrouped regrouped(step.trajectories);
+    if (flexible_sp_) {
+      flexible_sp_->regroup(step.advantages.keep, policies_.policy->weights_version(), regrouped, step.metrics);
+    }
     const grpo::UpdateSetup setup{.policy = *policies_.policy,
                                   .reference = policies_.reference.get(),
                                   .optimizer = optimization.optimizer,
                                   .clip = optimization.clip,
                                   .config = recipe_.grpo,
                                   .rollout = rollout_,
-                                  .runtime = runtime_};
+                                  .runtime = runtime_,
+                                  .plan = flexible_sp_ ? &regrouped.plan : nullptr};
     if (!std::exchange(noise_told_, true)) {
+      if (flexible_sp_)
+        run.monitor.note(fmt::format("{}; groups of this step: {}", flexible_sp_->describe(), regrouped.summary));
       tell_noise(recipe_, grpo::measure_log_prob_noise(setup, step.trajectories), run.monitor);
     }
     auto stats = grpo::update(setup, step.trajectories, step.advantages, optimization.lr_factor);
@@ -207,8 +216,9 @@ class GrpoObjective : public Objective {
   PromptPlaces places_;
   Policies policies_;
   std::vector<std::unique_ptr<TaskRun>> runs_;  // [tasks]
-  Drawn drawn_;                                 // in the step under way, those that were replaced among them
-  double rollout_seconds_ = 0;                  // of it
+  std::optional<FlexibleSp> flexible_sp_;
+  Drawn drawn_;                 // in the step under way, those that were replaced among them
+  double rollout_seconds_ = 0;  // of it
   bool noise_told_ = false;
 };
 

@@ -172,6 +172,7 @@ parallel::GroupShape group_shape(const recipe::Recipe& recipe) {
                              .sp = config.sp,
                              .shard_ranks = shares ? config.shard_ranks : 1,
                              .in_pairs = config.exact_reduction,
+                             .flexible_sp = config.flexible_sp,
                              .plan_file = config.plan};
   if (config.plan.empty()) return shape;
   shape.layers = parallel::read_layer_plan(config.plan, {.shard = std::string(enum_name(config.shard)),

@@ -50,6 +50,14 @@ TEST(PlanMicroBatches, CountsASharedPrefixOnceAndKeepsTheOrder) {
   EXPECT_EQ(plan_micro_batches(all, std::vector<int64_t>{5, 0}, 1000), (Plan{{5, 0}}));
 }
 
+TEST(TrainingSize, CountsThePrefixAndThePairsThatSeeEachOther) {
+  const Trajectory t = made_up(0, 10, 4, 2);
+  const TrainingSize size = training_size(t);
+  EXPECT_EQ(size.tokens, 10 + training_tokens(t));
+  // Causal prefix and text; each of two noisy states of 18 tokens sees both and itself.
+  EXPECT_EQ(size.pairs, 55 + 6 * 10 + 21 + 2 * 18 * (16 + 18));
+}
+
 class Pack : public ::testing::Test {
  protected:
   Pack() {

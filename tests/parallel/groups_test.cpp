@@ -68,6 +68,20 @@ TEST(Groups, OfLayersWithPlansOfTheirOwn) {
   for (const std::string& error : errors) EXPECT_EQ(error, "");
 }
 
+TEST(Groups, OfABlockForEachPowerOfTwoOfNeighbours) {
+  const auto errors = run_ranks(6, [](Comm& world) {
+    const Groups groups = make_groups(shared(world), {.flexible_sp = true});
+    const int64_t r = world.rank();
+    using Ranks = std::vector<int64_t>;
+    ASSERT_EQ(groups.blocks.size(), r < 4 ? 2U : 1U);
+    EXPECT_EQ(members(groups.blocks.at(2), r), (Ranks{r - r % 2, r - r % 2 + 1}));
+    if (r < 4) EXPECT_EQ(members(groups.blocks.at(4), r), (Ranks{0, 1, 2, 3}));
+    EXPECT_FALSE(groups.model || groups.sequence);
+    EXPECT_EQ(groups.data_ranks, 6);
+  });
+  for (const std::string& error : errors) EXPECT_EQ(error, "");
+}
+
 TEST(Groups, OfOneRankAreNone) {
   const auto errors = run_ranks(3, [](Comm& world) {
     const Groups groups = make_groups(shared(world), {});
@@ -114,6 +128,14 @@ TEST(Groups, ShapesThatDoNotDivideAreBadInput) {
   EXPECT_EQ(refused({.sp = 0}, 4), "parallel: tp = 1 x sp = 0 does not divide 4 ranks; their product may be 1, 2, 4");
   EXPECT_EQ(refused({.tp = 2, .shard_ranks = 3}, 8),
             "parallel.shard_ranks: 3 does not divide the 4 ranks with the same weights; expected 0 (all), 1, 2, 4");
+}
+
+TEST(Groups, AnewForEachMicroBatchNeedNoOthers) {
+  EXPECT_EQ(refused({.flexible_sp = true}, 3), "");
+  EXPECT_EQ(refused({.tp = 2, .flexible_sp = true}, 4),
+            "parallel.flexible_sp: expected tp = 1 and sp = 1, got 2 and 1");
+  EXPECT_EQ(refused({.sp = 4, .flexible_sp = true}, 4),
+            "parallel.flexible_sp: expected tp = 1 and sp = 1, got 1 and 4");
 }
 
 TEST(Groups, PairsNeedAPowerOfTwoOfRanksThatAllShareAlike) {

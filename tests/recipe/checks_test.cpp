@@ -181,6 +181,21 @@ TEST(Checks, AKeyIsOfItsKindAlone) {
             "--set rewards.0.settings.limit=3: rewards.0.settings: belongs to kind plugin, not to kind geneval");
 }
 
+TEST(Checks, RanksThatAreGroupedAnewAreNotGroupedOtherwise) {
+  const std::string on = "[[rewards]]\n[parallel]\nflexible_sp = true\n";
+  EXPECT_EQ(refusal(on), "accepted");
+  EXPECT_EQ(refusal(on + "profile = \"p\"\nshard = \"weights\"\n"), "accepted");
+  EXPECT_EQ(refusal(on + "sp = 2\n"), "FILE:4:6: parallel.sp: expected 1 with flexible_sp");
+  EXPECT_EQ(refusal(on + "tp = 2\n"), "FILE:4:6: parallel.tp: expected 1 with flexible_sp");
+  EXPECT_EQ(refusal(on + "plan = \"p.json\"\n"), "FILE:4:8: parallel.plan: expected an empty string with flexible_sp");
+  EXPECT_EQ(refusal(on + "exact_reduction = true\n"),
+            "FILE:4:19: parallel.exact_reduction: expected false with flexible_sp");
+  EXPECT_EQ(refusal("[[rewards]]\n[parallel]\nprofile = \"p\"\n"),
+            "FILE:3:11: parallel.profile: expected flexible_sp = true with it: nothing else reads it");
+  EXPECT_EQ(refusal("[[rewards]]\n[parallel]\ntp = 2\n", {"parallel.flexible_sp=true"}),
+            "--set parallel.flexible_sp=true: parallel.tp: expected 1 with flexible_sp");
+}
+
 TEST(Checks, LayAConflictToTheOverrideThatTookPart) {
   EXPECT_EQ(refusal("[rollout.window]\nwidth = 4\n", {"rollout.num_steps=3"}),
             "--set rollout.num_steps=3: rollout.window.width: expected first + width of at most "

@@ -6,6 +6,7 @@
 #include "grpo/minibatch_loss.h"
 #include "grpo/update.h"
 #include "rollout/deal.h"
+#include "rollout/trajectory_bytes.h"
 #include "support/tiny_rollout.h"
 
 namespace unigrpo::rollout {
@@ -68,6 +69,35 @@ TEST_F(Outline, CutShortItIsRefused) {
   const std::string bytes = to_outline(all->front());
   for (size_t length = 0; length < bytes.size(); length += 7) {
     EXPECT_THROW(from_outline(std::string_view(bytes).substr(0, length)), RuntimeFailure) << length;
+  }
+}
+
+TEST_F(Outline, AParcelMakesItWhole) {
+  std::vector<Trajectory> there;
+  for (const Trajectory& t : *all) there.push_back(from_outline(to_outline(t)));
+  const uint64_t version = (*all)[1].texts[0].fingerprint.weights_version;
+  const std::string parcel = to_parcel(*all, std::vector<int64_t>{1, 4, 2}, version);
+  open_parcel(parcel, version + 5, there);
+  for (size_t i = 0; i < all->size(); ++i) {
+    const bool came = i == 1 || i == 2 || i == 4;
+    ASSERT_EQ(there[i].is_outline, !came) << i;
+    if (!came) continue;
+    const Trajectory& t = (*all)[i];
+    EXPECT_EQ(policy::num_tokens(there[i].prefix), policy::num_tokens(t.prefix));
+    for (size_t n = 0; n < 2; ++n) {
+      EXPECT_TRUE(at::equal(there[i].texts[n].log_probs, t.texts[n].log_probs));
+      EXPECT_TRUE(at::equal(there[i].flows[n].stream().latents, t.flows[n].stream().latents));
+      EXPECT_TRUE(at::equal(there[i].flows[n].stream().velocities, t.flows[n].stream().velocities));
+      EXPECT_EQ(policy::num_tokens(there[i].flows[n].context), policy::num_tokens(t.flows[n].context));
+      Fingerprint same = there[i].texts[n].fingerprint;
+      EXPECT_EQ(same.weights_version, version + 5);
+      same.weights_version = version;
+      EXPECT_EQ(first_difference(same, t.texts[n].fingerprint), "");
+    }
+    EXPECT_EQ(grpo::training_size(there[i]).pairs, grpo::training_size(t).pairs);
+  }
+  for (size_t length = 0; length < parcel.size(); length += 997) {
+    EXPECT_THROW(open_parcel(std::string_view(parcel).substr(0, length), version, there), RuntimeFailure) << length;
   }
 }
 

@@ -310,6 +310,18 @@ void Paired::set_sharded(const std::shared_ptr<parallel::ShardedModel>& model, s
   image_->set_sharded(model, first + text_->units().size() - 1);
 }
 
+std::vector<int64_t> Paired::sequence_degrees() const {
+  std::vector<int64_t> degrees = text_->sequence_degrees();
+  const std::vector<int64_t> others = image_->sequence_degrees();
+  std::erase_if(degrees, [&](int64_t degree) { return std::ranges::find(others, degree) == others.end(); });
+  return degrees;
+}
+
+void Paired::share_sequences(int64_t degree) {
+  text_->share_sequences(degree);
+  image_->share_sequences(degree);
+}
+
 void Paired::enable_adapters(bool on) {
   text_->enable_adapters(on);
   image_->enable_adapters(on);

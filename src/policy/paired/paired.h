@@ -78,6 +78,8 @@ class Paired final : public UnifiedPolicy {
   uint64_t adapter_state() const override;
   uint64_t weights_version() const override;
   bool recomputes() const override { return text_->recomputes(); }
+  std::vector<int64_t> sequence_degrees() const override;
+  void share_sequences(int64_t degree) override;
   std::vector<NamedTensors> units() const override;
   void set_sharded(const std::shared_ptr<parallel::ShardedModel>& model, size_t first) override;
   parallel::ShardedModel* sharded() const override { return text_->sharded(); }

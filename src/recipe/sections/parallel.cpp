@@ -30,6 +30,12 @@ Section parallel_section() {
            between(1, kMostRanks))
       .row("plan", &ParallelConfig::plan,
            "JSON file with tp, sp and recompute of each layer (docs/FORMATS.md); empty: alike for all")
+      .row("flexible_sp", &ParallelConfig::flexible_sp,
+           "sp chosen anew for each micro-batch of an update: blocks of 1, 2, 4, ... ranks share what a plan gives "
+           "them, by "
+           "lengths; grpo.micro_batch_tokens is a rank's then")
+      .row("profile", &ParallelConfig::profile,
+           "with flexible_sp: folder of `unigrpo profile`, whose times the plan goes by; empty: they are counted")
       .row("meeting_timeout_s", &ParallelConfig::meeting_timeout_s, "seconds until all ranks must have come",
            between(1, kOneDay))
       .row("first_step_timeout_s", &ParallelConfig::first_step_timeout_s,
