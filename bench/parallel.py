@@ -249,8 +249,8 @@ def lengths(bench):
     file.write_text("".join(json.dumps({"prompt": "red " * count}) + "\n" for count in words))
     settings = {"data.prompts": file, "rollout.episode": '["text"]', "rollout.max_tokens": 8, "grpo.prompts_per_step": prompts,
                 "grpo.group_size": 2}
-    # What the longest sample takes of two ranks: a static degree below 2 has no room for it.
-    tokens = int(0.55 * (max(words) + 20))
+    # A word is three tokens. What the longest sample takes of two ranks: a static degree below 2 has no room for it.
+    tokens = int(0.55 * (3 * max(words) + 20))
     profile = {"parallel.profile": pathlib.Path(bench.options.profile).resolve()} if bench.options.profile else {}
     def static(sp):
         rows = bench.train(ranks, bench.folder / "bench.toml", {**settings, "parallel.sp": sp, "grpo.micro_batch_tokens": sp * tokens},

@@ -35,6 +35,8 @@ TrainingSize training_size(const Trajectory& trajectory) {
     add(policy::num_tokens(block), std::holds_alternative<policy::TextBlock>(block) ? (tokens + 1) / 2 : tokens, true);
   };
   for (const policy::Block& block : trajectory.prefix) add_clean(block);
+  size.prefix_tokens = size.tokens;
+  size.prefix_pairs = size.pairs;
   size_t texts = 0, flows = 0;
   for (const data::SegmentKind kind : trajectory.segments) {
     if (kind == data::SegmentKind::text) {

@@ -13,11 +13,11 @@ namespace unigrpo::grpo {
 /// Tokens that one trajectory adds to a training forward: its texts and, for each trained step, its image blocks.
 int64_t training_tokens(const rollout::Trajectory& trajectory);
 
-/// What a trajectory costs in a training forward: tokens, its prefix among them, and the pairs of tokens of which one
+/// What a trajectory costs in a training forward, its prefix included: tokens, and the pairs of tokens of which one
 /// sees the other.
 struct TrainingSize {
-  int64_t tokens = 0;
-  double pairs = 0;
+  int64_t tokens = 0, prefix_tokens = 0;
+  double pairs = 0, prefix_pairs = 0;
 };
 TrainingSize training_size(const rollout::Trajectory& trajectory);
 

@@ -8,10 +8,12 @@
 
 namespace unigrpo::planner {
 
-/// A sample of an optimizer step. Samples of different kinds are not packed together.
+/// A sample of an optimizer step. Samples of different kinds are not packed together; those of a prompt have its prefix
+/// once where they are.
 struct StepSample {
-  int64_t row = 0, kind = 0;
-  Sequence size;
+  int64_t row = 0, kind = 0, prompt = 0;
+  Sequence size;         // with the prefix
+  Sequence prefix = {};  // alone
 };
 
 /// How the ranks take the samples of an optimizer step, turn by turn: in each all at once, as groups of neighbours from
@@ -25,6 +27,9 @@ struct StepGroups {
   StepGroups& operator+=(const StepGroups& next);
 };
 
+/// Samples of a prompt stay together as one sequence, the prefix counted once, while they take at most half of a rank's
+/// tokens, or twice what one of them does of which the prefix is half or more.
+///
 /// A rank has at most cost.tokens_per_rank tokens in a turn; where a sample is longer than all ranks may have, as many
 /// as it needs. Each sample once. A function of its input alone. Throws BadInput where samples are too short or `ranks`
 /// or degrees are none.

@@ -65,13 +65,13 @@ planner::SequenceWork work_of(const recipe::Recipe& recipe, const Runtime& runti
 
 /// How long a sample is, told by the rank that has it.
 struct Told {
-  int64_t row = 0, tokens = 0;
-  double pairs = 0;
+  int64_t row = 0;
+  grpo::TrainingSize size;
 };
 
 template <typename Bytes, SameAs<Told> T>
 void fields(Bytes& bytes, T& told) {
-  bytes(told.row, told.tokens, told.pairs);
+  bytes(told.row, told.size.tokens, told.size.prefix_tokens, told.size.pairs, told.size.prefix_pairs);
 }
 
 /// Samples that may be packed together: of one task, with images of one size.
@@ -157,15 +157,14 @@ void FlexibleSp::regroup(const std::vector<bool>& keep, uint64_t weights_version
   std::vector<Told> own;
   for (size_t row = 0; row < trajectories.size(); ++row) {
     if (trajectories[row].is_outline || !keep[row]) continue;
-    const grpo::TrainingSize size = grpo::training_size(trajectories[row]);
-    own.push_back({static_cast<int64_t>(row), size.tokens, size.pairs});
+    own.push_back({static_cast<int64_t>(row), grpo::training_size(trajectories[row])});
   }
   const auto of_ranks = gather(runtime_, own, "lengths");
-  std::vector<planner::Sequence> sizes(trajectories.size());
+  std::vector<grpo::TrainingSize> sizes(trajectories.size());
   std::vector<int64_t> owners(trajectories.size(), -1);
   for (size_t rank = 0; rank < of_ranks.size(); ++rank) {
     for (const Told& told : of_ranks[rank]) {
-      sizes[static_cast<size_t>(told.row)] = {.length = told.tokens, .pairs = told.pairs};
+      sizes[static_cast<size_t>(told.row)] = told.size;
       owners[static_cast<size_t>(told.row)] = static_cast<int64_t>(rank);
     }
   }
@@ -180,7 +179,11 @@ void FlexibleSp::regroup(const std::vector<bool>& keep, uint64_t weights_version
       std::vector<planner::StepSample> samples;
       for (const int64_t row : minibatch.rows) {
         const auto i = static_cast<size_t>(row);
-        samples.push_back({.row = row, .kind = kinds[i], .size = sizes[i]});
+        samples.push_back({.row = row,
+                           .kind = kinds[i],
+                           .prompt = trajectories[i].prompt_index,
+                           .size = {.length = sizes[i].tokens, .pairs = sizes[i].pairs},
+                           .prefix = {.length = sizes[i].prefix_tokens, .pairs = sizes[i].prefix_pairs}});
       }
       minibatches.push_back(planner::group_step(costs_, samples, runtime_.mesh.world_size));
     }

@@ -54,6 +54,8 @@ TEST(TrainingSize, CountsThePrefixAndThePairsThatSeeEachOther) {
   const Trajectory t = made_up(0, 10, 4, 2);
   const TrainingSize size = training_size(t);
   EXPECT_EQ(size.tokens, 10 + training_tokens(t));
+  EXPECT_EQ(size.prefix_tokens, 10);
+  EXPECT_EQ(size.prefix_pairs, 55);
   // Causal prefix and text; each of two noisy states of 18 tokens sees both and itself.
   EXPECT_EQ(size.pairs, 55 + 6 * 10 + 21 + 2 * 18 * (16 + 18));
 }
