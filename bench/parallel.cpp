@@ -46,6 +46,7 @@
 #include "policy/layer_split.h"
 #include "policy/load.h"
 #include "policy/placement.h"
+#include "policy/sharded.h"
 
 namespace {
 
@@ -126,12 +127,14 @@ Model make_model(policy::MotConfig config, const Options& options, bool recomput
 }
 
 void shard(Model& model, const parallel::Groups& groups, parallel::Shard level) {
-  if (level == parallel::Shard::none) return;
+  const parallel::ShardedModel::Ranks ranks = policy::ranks_of(groups, 1);
+  if (level == parallel::Shard::none && ranks.slices.empty()) return;
   std::vector<NamedTensors> units(2);
   for (const NamedTensor& parameter : model.parameters) {
     units[static_cast<size_t>(model.transformer->layer_of(parameter.name) + 1)].push_back(parameter);
   }
-  const parallel::ShardedModel::Ranks ranks{.shard = groups.shard, .replica = groups.replica};
+  policy::cut_units(units, model.transformer->sliced_dimensions(), ranks.slices);
+  level = std::max(level, parallel::Shard::optimizer);  // as policy::shard does
   model.sharded = std::make_shared<parallel::ShardedModel>(units, ranks, level, parallel::Reduce::each);
   model.transformer->set_sharded(model.sharded, 1);
 }
@@ -173,8 +176,8 @@ Cost measure(const Options& options, const policy::MotConfig& config, const std:
              const parallel::Groups& groups, const parallel::LayerPlan& plan) {
   const auto level = *enum_value<parallel::Shard>(plan.shard);
   Model model = make_model(config, options, plan.recompute);
-  const double state = state_mb(model, level, groups.shape.shard_ranks);
   shard(model, groups, level);
+  const double state = state_mb(model, level, groups.shape.shard_ranks);
   const policy::TrainBatch batch = batch_of(options, config);
   const policy::Placement placed(batch, 0, 1);
   policy::ModelRanks ranks{
@@ -243,8 +246,9 @@ int run_rank(const Options& options) {
     const auto key = std::tuple(plan.shard, plan.tp, plan.sp, plan.recompute);
     if (!known.contains(key)) {
       parallel::Groups groups;
-      if (world) groups = parallel::make_groups(world, {.tp = plan.tp, .sp = plan.sp});
-      if (plan.tp > 1) groups.shard = world;  // slices are of weights that are whole (policy/sharded.cpp)
+      if (world)
+        groups =
+            parallel::make_groups(world, {.tp = plan.tp, .sp = plan.sp, .shard_ranks = plan.shard == "none" ? 1 : 0});
       groups.shape.shard_ranks = groups.shard ? groups.shard->size() : 1;
       known[key] = measure(options, config, world, groups, plan);
     }

@@ -213,16 +213,20 @@ Stored deal(const Snapshot& snapshot, const Runtime& runtime) {
 std::map<std::string, NamedTensors> own_pieces(const Snapshot& snapshot, const Stored& dealt, const Runtime& runtime) {
   std::map<std::string, NamedTensors> own;
   for (const auto& [part, tensors] : dealt) {
-    std::map<std::string_view, const NamedTensor*> held;
+    std::map<std::string_view, std::vector<const NamedTensor*>> held;
     if (const auto found = snapshot.parts.find(part); found != snapshot.parts.end()) {
-      for (const NamedTensor& each : found->second) held.emplace(each.name, &each);
+      for (const NamedTensor& each : found->second) held[each.name].push_back(&each);
     }
     const std::string file = io::part_file_name(part, runtime.mesh.rank, runtime.mesh.world_size);
     for (const auto& [name, tensor] : tensors) {
       for (const io::StoredPiece& piece : tensor.pieces) {
         if (piece.file != file) continue;
-        const NamedTensor& from = *held.at(name);
-        const int64_t begin = from.piece ? from.piece->first : 0;
+        const auto begin_of = [](const NamedTensor& each) { return each.piece ? each.piece->first : 0; };
+        const auto holds = [&](const NamedTensor* each) {
+          return begin_of(*each) <= piece.first && piece.first < begin_of(*each) + each->tensor.numel();
+        };
+        const NamedTensor& from = **std::ranges::find_if(held.at(name), holds);
+        const int64_t begin = begin_of(from);
         own[part].push_back({io::piece_name(name, piece.first),
                              from.tensor.detach().reshape({-1}).narrow(0, piece.first - begin, piece.count)});
       }

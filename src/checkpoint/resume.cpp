@@ -22,6 +22,8 @@
 namespace unigrpo::checkpoint {
 namespace {
 
+constexpr int64_t kRun = int64_t{1} << 22;  // elements that are copied at once
+
 void read_state(const std::filesystem::path& path, const io::Manifest& manifest, LoadedCheckpoint& checkpoint) {
   const nlohmann::json state = io::read_json_file(path);
   try {
@@ -111,6 +113,22 @@ at::Tensor MappedTensor::elements(int64_t first, int64_t count) const {
   return is_bool ? copy.ne(0) : copy;
 }
 
+at::Tensor MappedTensor::elements(const PieceOf& piece, int64_t count) const {
+  if (piece.width == 0) return elements(piece.first, count);
+  const int64_t row = shape.back(), first_row = piece.first / piece.width;
+  const int64_t end_row = (piece.first + count + piece.width - 1) / piece.width;
+  const int64_t rows_a_run = std::max<int64_t>(1, kRun / row);
+  at::Tensor columns;  // of the rows that the piece touches
+  for (int64_t from = first_row; from < end_row; from += rows_a_run) {
+    const int64_t rows = std::min(rows_a_run, end_row - from);
+    const at::Tensor run = elements(from * row, rows * row).view({rows, row}).narrow(1, piece.column, piece.width);
+    if (!columns.defined()) columns = at::empty({end_row - first_row, piece.width}, run.options());
+    columns.narrow(0, from - first_row, rows).copy_(run);
+  }
+  if (!columns.defined()) return elements(0, 0);
+  return columns.view({-1}).narrow(0, piece.first - first_row * piece.width, count).clone();
+}
+
 at::Tensor MappedTensor::whole() const { return elements(0, num_elements()).view(shape); }
 
 MappedTensor mapped(const io::TensorView& view) {
@@ -120,7 +138,6 @@ MappedTensor mapped(const io::TensorView& view) {
 }
 
 void for_each_run(const MappedTensor& tensor, const std::function<void(const at::Tensor&)>& take) {
-  constexpr int64_t kRun = int64_t{1} << 22;  // elements
   const int64_t size = tensor.num_elements();
   for (int64_t first = 0; first < size; first += kRun) take(tensor.elements(first, std::min(kRun, size - first)));
 }

@@ -33,6 +33,8 @@ struct MappedTensor {
   int64_t num_elements() const;
   /// [count] on the CPU, in its own dtype: copies those elements and reads no others; the file's pages are given back.
   at::Tensor elements(int64_t first, int64_t count) const;
+  /// The same of a piece, of columns too.
+  at::Tensor elements(const PieceOf& piece, int64_t count) const;
   at::Tensor whole() const;
 };
 /// The tensor of a mapped file.

@@ -23,6 +23,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "checkpoint/deal.h"
+#include "checkpoint/in_rows.h"
 #include "io/atomic_file.h"
 #include "io/checkpoint_commit.h"
 #include "io/checkpoint_layout.h"
@@ -185,7 +186,8 @@ bool CheckpointStore::save(const Snapshot& snapshot) {
   return pending_ != nullptr;
 }
 
-void CheckpointStore::begin(const Snapshot& snapshot) {
+void CheckpointStore::begin(const Snapshot& given) {
+  const Snapshot snapshot = in_rows(given, runtime_);
   Pending& save = *pending_;
   save.written.folder = folder_;
   save.written.keep_last = config_.keep_last;

@@ -19,7 +19,7 @@ NamedTensor loaded_piece(const NamedTensor& own, const MappedTensors& part, cons
     throw BadInput("{}: tensor '{}' has dtype {}, expected {}", where, own.name, c10::toString(type),
                    c10::toString(own.tensor.scalar_type()));
   }
-  return {own.name, stored.elements(own.piece->first, own.tensor.numel()), own.piece};
+  return {own.name, stored.elements(*own.piece, own.tensor.numel()), own.piece};
 }
 
 /// Of the tensors that the component has in pieces its own pieces, the others whole.

@@ -440,7 +440,7 @@ std::optional<UpdateStats> update(const UpdateSetup& setup, std::span<const Traj
     optim::drop_gradients(setup.optimizer, setup.policy.sharded());
     UpdateStats differences;
     std::optional<policy::Gathered> whole;  // as all ranks' pieces are now
-    if (!meets_within(setup)) whole.emplace(setup.policy);
+    if (!meets_within(setup)) whole.emplace(setup.policy, policy::Gathered::Form::slices);
     const bool complete =
         uninterrupted(setup.runtime, [&] { return run(batch, minibatch, plan[u], stats, differences); });
     if (!complete) {

@@ -18,8 +18,8 @@ at::Tensor Linear::operator()(const at::Tensor& x, const std::optional<LoraDropo
     StreamKey key = dropout->key;
     key.prompt = fnv1a64(name);
     const int64_t width = x.size(-1);
-    at::Tensor u = tensor::uniform_rows(dropout->rows, parts * width, key);
-    if (parts > 1) u = u.narrow(1, part * width, width);
+    at::Tensor u = tensor::uniform_rows(dropout->rows, dropout->parts * width, key);
+    if (dropout->parts > 1) u = u.narrow(1, dropout->part * width, width);
     const at::Tensor kept = u.ge(dropout->rate).to(x.options());
     read = x * kept / (1.0 - dropout->rate);
   }

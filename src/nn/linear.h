@@ -24,10 +24,13 @@ struct LoraAdapter {
 struct LoraDropout {
   double rate = 0;
   StreamKey key;
-  at::Tensor rows = {};  // [T] int64, of x's rows
+  at::Tensor rows = {};         // [T] int64, of x's rows
+  int64_t part = 0, parts = 1;  // which of so many equal runs of the whole layer's inputs x has
 
   /// Of some of the rows.
-  LoraDropout narrowed(int64_t first, int64_t count) const { return {rate, key, rows.narrow(0, first, count)}; }
+  LoraDropout narrowed(int64_t first, int64_t count) const {
+    return {rate, key, rows.narrow(0, first, count), part, parts};
+  }
 };
 
 /// y = x W^T + b, with an optional adapter that a switch shared by the whole model turns off. Copies share all three.
@@ -37,7 +40,6 @@ struct Linear {
   at::Tensor bias;    // [out] or undefined
   std::shared_ptr<LoraAdapter> lora;
   const bool* lora_enabled = nullptr;
-  int64_t part = 0, parts = 1;  // which of so many equal runs of the whole layer's inputs these are: for dropout
 
   /// Whether an adapter adds to it.
   bool adapts() const { return lora && *lora_enabled; }

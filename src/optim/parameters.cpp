@@ -11,6 +11,15 @@
 #include "base/error.h"
 
 namespace unigrpo::optim {
+namespace {
+
+/// `count` elements of a tensor, those of a piece.
+at::Tensor elements_of(const at::Tensor& whole, const PieceOf& piece, int64_t count) {
+  const at::Tensor columns = piece.width > 0 ? whole.narrow(-1, piece.column, piece.width) : whole;
+  return columns.flatten().narrow(0, piece.first, count);
+}
+
+}  // namespace
 
 void assign(const NamedParameters& destination, const NamedParameters& source, std::string_view where) {
   std::unordered_map<std::string_view, const NamedParameter*> by_name;
@@ -44,7 +53,7 @@ void assign(const NamedParameters& destination, const NamedParameters& source, s
     const NamedParameter& from = *by_name.at(entry.name);
     at::Tensor target = entry.tensor;
     const bool is_part = entry.piece && !from.piece;
-    target.copy_(is_part ? from.tensor.flatten().narrow(0, entry.piece->first, target.numel()) : from.tensor);
+    target.copy_(is_part ? elements_of(from.tensor, *entry.piece, target.numel()) : from.tensor);
   }
 }
 

@@ -5,6 +5,7 @@
 
 #include <bit>
 #include <map>
+#include <numeric>
 #include <vector>
 
 #include "base/error.h"
@@ -54,7 +55,9 @@ void check_shape(const GroupShape& shape, int64_t world_size) {
 Groups make_groups(const std::shared_ptr<Comm>& world, GroupShape shape) {
   check_shape(shape, world->size());
   const int64_t tp = shape.tp, sp = shape.sp, model = tp * sp, weights = world->size() / tp;
-  if (shape.shard_ranks == 0) shape.shard_ranks = weights;
+  int64_t block = (shape.shard_ranks == 0 ? weights : shape.shard_ranks) * tp;
+  for (const LayerPlan& layer : shape.layers) block = std::lcm(block, layer.tp);  // each divides the world
+  shape.shard_ranks = block / tp;
   const int64_t rank = world->rank(), w = rank / tp;  // w: among the ranks with the same weights
   Groups groups{.shape = shape,
                 .tp_rank = rank % tp,
@@ -78,8 +81,10 @@ Groups make_groups(const std::shared_ptr<Comm>& world, GroupShape shape) {
   groups.model = group("model", first, model, 1);
   groups.data = group("data", rank - first, groups.data_ranks, model);
   groups.weights = group("weights", groups.tp_rank, weights, tp);
-  groups.shard = group("shard", rank - groups.shard_rank * tp, shape.shard_ranks, tp);
-  groups.replica = group("replica", groups.shard_rank * tp + groups.tp_rank, groups.replicas, shape.shard_ranks * tp);
+  const int64_t first_of_block = groups.replica_rank * block;
+  groups.block = group("block", first_of_block, block, 1);
+  groups.shard = group("shard", first_of_block + groups.tp_rank, shape.shard_ranks, tp);
+  groups.replica = group("replica", rank - first_of_block, groups.replicas, block);
   for (int64_t size = 2; shape.flexible_sp && size <= world->size(); size *= 2) {
     const int64_t begin = rank - rank % size;
     if (begin + size <= world->size()) groups.blocks[size] = group("block", begin, size, 1);
@@ -89,7 +94,8 @@ Groups make_groups(const std::shared_ptr<Comm>& world, GroupShape shape) {
     groups.layers.push_back({.tp = layer.tp,
                              .sp = layer.sp,
                              .tensor = group("tensor", rank - place, layer.tp, 1),
-                             .sequence = group("sequence", first + place, layer.sp, layer.tp)});
+                             .sequence = group("sequence", first + place, layer.sp, layer.tp),
+                             .shard = group("shard", first_of_block + place, block / layer.tp, layer.tp)});
   }
   return groups;
 }

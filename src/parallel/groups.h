@@ -24,6 +24,7 @@ struct GroupShape {
 struct LayerGroups {
   int64_t tp = 1, sp = 1;
   std::shared_ptr<Comm> tensor = {}, sequence = {};
+  std::shared_ptr<Comm> shard = {};  // those of Groups::block that have this rank's slices of it
 };
 
 /// The groups that a rank belongs to: rank = (data_rank * sp + sp_rank) * tp + tp_rank, so that those who talk most are
@@ -34,7 +35,9 @@ struct Groups {
   std::shared_ptr<Comm> model = {};      // both: the tp x sp ranks that work on the same samples
   std::shared_ptr<Comm> data = {};       // the ranks with this rank's place in other models
   std::shared_ptr<Comm> weights = {};    // data and sequence: the ranks that multiply with the same slices
-  std::shared_ptr<Comm> shard = {};      // blocks of shard_ranks neighbours in it
+  std::shared_ptr<Comm> block = {};      // neighbours that hold a model between them: shard_ranks x tp, or as many
+                                         // more as the layers' plans ask for
+  std::shared_ptr<Comm> shard = {};      // those of it with this rank's slices
   std::shared_ptr<Comm> replica = {};    // the ranks with this rank's place in other blocks
   std::vector<LayerGroups> layers = {};  // one for each of shape.layers
   /// With shape.flexible_sp: of 2, 4, 8, ... neighbours the block that has this rank, where it lies in the world.

@@ -9,6 +9,7 @@
 #include "base/bytes.h"
 #include "base/fault.h"
 #include "kernels/sum_of_squares.h"
+#include "parallel/slice.h"
 #include "parallel/unit_of.h"
 
 namespace unigrpo::parallel {
@@ -19,7 +20,13 @@ ShardedModel::ShardedModel(const std::vector<NamedTensors>& units, Ranks ranks, 
       sum_(sum),
       reduces_each_(sum == Sum::pairwise ||
                     ((shard == Shard::weights || shard == Shard::gradients) && reduce == Reduce::each)) {
-  for (const NamedTensors& parameters : units) units_.emplace_back(parameters, ranks_.shard.get(), shard, sum);
+  for (size_t unit = 0; unit < units.size(); ++unit) {
+    const SliceRanks slices = ranks_.slices.empty() ? SliceRanks{} : ranks_.slices[unit];
+    units_.emplace_back(units[unit], ranks_.shard.get(), slices.shard.get(), shard, sum);
+    for (const NamedTensor& parameter : units[unit]) {
+      if (parameter.piece) slices_.push_back({parameter.tensor, *parameter.piece, slices.tensor.get()});
+    }
+  }
 }
 
 NamedTensors ShardedModel::pieces() const {
@@ -117,15 +124,31 @@ void ShardedModel::end() {
   in_pass_ = false;
 }
 
-void ShardedModel::hold() {
+void ShardedModel::hold(Form form) {
   refresh();
-  if (held_++ > 0) return;
-  for (ShardedUnit& unit : units_) unit.gather();
+  if (held_++ == 0) {
+    for (ShardedUnit& unit : units_) unit.gather();
+  }
+  if (form == Form::whole && held_whole_++ == 0) join_slices();
 }
 
-void ShardedModel::let_go() {
+void ShardedModel::let_go(Form form) {
+  if (form == Form::whole && --held_whole_ == 0) part_slices();
   if (--held_ > 0) return;
   for (ShardedUnit& unit : units_) unit.release();
+}
+
+void ShardedModel::join_slices() {
+  const at::NoGradGuard no_grad;
+  for (Slice& slice : slices_) {
+    slice.own = slice.parameter.detach();
+    slice.parameter.set_data(joined(slice.own, slice.piece, *slice.ranks));
+  }
+}
+
+void ShardedModel::part_slices() {
+  const at::NoGradGuard no_grad;
+  for (Slice& slice : slices_) slice.parameter.set_data(std::exchange(slice.own, {}));
 }
 
 void ShardedModel::wrote() {
@@ -136,19 +159,22 @@ void ShardedModel::wrote() {
 void ShardedModel::refresh() {
   if (!std::exchange(stale_, false)) return;
   for (ShardedUnit& unit : units_) {
-    if (FlatParameters* flat = unit.trained()) flat->refresh();
+    for (FlatParameters& flat : unit.trained()) flat.refresh();
   }
+  if (held_whole_ == 0) return;
+  part_slices();
+  join_slices();
 }
 
 void ShardedModel::finish_gradients() {
   std::vector<int32_t> had;
   for (ShardedUnit& unit : units_) {
-    FlatParameters* flat = unit.trained();
-    if (!flat) continue;
-    if (!reduces_each_) flat->reduce_gradients();
-    flat->finish_gradients();
-    if (ranks_.replica && flat->gradient().defined()) ranks_.replica->all_reduce(flat->gradient(), "gradients");
-    had.insert(had.end(), flat->had_gradient().begin(), flat->had_gradient().end());
+    for (FlatParameters& flat : unit.trained()) {
+      if (!reduces_each_) flat.reduce_gradients();
+      flat.finish_gradients();
+      if (ranks_.replica && flat.gradient().defined()) ranks_.replica->all_reduce(flat.gradient(), "gradients");
+      had.insert(had.end(), flat.had_gradient().begin(), flat.had_gradient().end());
+    }
   }
   at::Tensor flags = at::tensor(had, at::kInt);
   for (const auto& ranks : {ranks_.shard, ranks_.replica}) {
@@ -156,16 +182,16 @@ void ShardedModel::finish_gradients() {
   }
   const int32_t* flag = flags.const_data_ptr<int32_t>();
   for (ShardedUnit& unit : units_) {
-    FlatParameters* flat = unit.trained();
-    if (!flat) continue;
-    for (int32_t& each : flat->had_gradient()) each = *flag++;
-    flat->show_gradients();
+    for (FlatParameters& flat : unit.trained()) {
+      for (int32_t& each : flat.had_gradient()) each = *flag++;
+      flat.show_gradients();
+    }
   }
 }
 
 void ShardedModel::drop_gradients() {
   for (ShardedUnit& unit : units_) {
-    if (FlatParameters* flat = unit.trained()) flat->drop_gradients();
+    for (FlatParameters& flat : unit.trained()) flat.drop_gradients();
   }
 }
 
@@ -173,13 +199,18 @@ double ShardedModel::square_of_gradients() const {
   std::vector<at::Tensor> cells;
   std::vector<int64_t> counts;  // of the own cells of each unit
   for (const ShardedUnit& unit : units_) {
-    const FlatParameters* flat = unit.trained();
-    if (!flat || !flat->gradient().defined()) continue;
-    const std::vector<at::Tensor> own = flat->gradient().split(kCell);
-    cells.insert(cells.end(), own.begin(), own.end());
-    counts.push_back(static_cast<int64_t>(own.size()));
+    for (const FlatParameters& flat : unit.trained()) {
+      if (!flat.gradient().defined()) continue;
+      const std::vector<at::Tensor> own = flat.gradient().split(kCell);
+      cells.insert(cells.end(), own.begin(), own.end());
+      counts.push_back(static_cast<int64_t>(own.size()));
+    }
   }
   at::Tensor all = kernels::sum_of_squares(cells);
+  if (!ranks_.slices.empty()) {  // which need not be equally large
+    all = all.sum(0, /*keepdim=*/true);
+    counts = {1};
+  }
   const int64_t num_own = all.numel();
   if (num_own == 0) return 0;
   if (ranks_.shard) {
@@ -210,7 +241,7 @@ int64_t ShardedModel::weight_bytes() const {
 int64_t ShardedModel::gradient_bytes() const {
   int64_t elements = 0;
   for (const ShardedUnit& unit : units_) {
-    if (const FlatParameters* flat = unit.trained()) elements += reduces_each_ ? flat->own_size() : flat->size();
+    for (const FlatParameters& flat : unit.trained()) elements += reduces_each_ ? flat.own_size() : flat.size();
   }
   return elements * static_cast<int64_t>(sizeof(float));
 }

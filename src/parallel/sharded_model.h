@@ -22,11 +22,18 @@ namespace unigrpo::parallel {
 /// ranks are the same everywhere.
 class ShardedModel {
  public:
-  struct Ranks {
-    std::shared_ptr<Comm> shard;    // those that together hold a model; null: one rank holds it
-    std::shared_ptr<Comm> replica;  // those that hold the same share; null: this one alone
+  /// Of a unit of which ranks hold slices (parallel/slice.h).
+  struct SliceRanks {
+    std::shared_ptr<Comm> tensor;  // those that have one each; null: it is not sliced
+    std::shared_ptr<Comm> shard;   // those of Ranks::shard that have the same one; null: this one alone
   };
-  /// Pairwise sums are made after each micro-batch.
+  struct Ranks {
+    std::shared_ptr<Comm> shard;          // those that together hold a model; null: one rank holds it
+    std::shared_ptr<Comm> replica;        // those that hold the same share; null: this one alone
+    std::vector<SliceRanks> slices = {};  // by unit; empty: none is sliced
+  };
+  /// Of the units' parameters those that are pieces are this rank's slices. Pairwise sums are made after each
+  /// micro-batch.
   ShardedModel(const std::vector<NamedTensors>& units, Ranks ranks, Shard shard, Reduce reduce,
                Sum sum = Sum::one_by_one);
 
@@ -48,9 +55,10 @@ class ShardedModel {
   void enter(size_t unit, bool again);
   void leave(size_t unit, bool again);
 
-  /// All weights are whole until let_go() was called as often.
-  void hold();
-  void let_go();
+  /// All weights are gathered until let_go() was called as often: slices as they are, or whole tensors.
+  enum class Form { slices, whole };
+  void hold(Form form);
+  void let_go(Form form);
   /// Pieces were written: what is whole is gathered anew before it is used again.
   void wrote();
   /// How often.
@@ -60,7 +68,8 @@ class ShardedModel {
   /// rank.
   void finish_gradients();
   void drop_gradients();
-  /// The sum of the squares of all gradients, the same bits on all ranks and for any number of them.
+  /// The sum of the squares of all gradients, the same bits on all ranks, and, unless they have slices, for any number
+  /// of them.
   double square_of_gradients() const;
 
   /// What this rank keeps between passes: of weights, and of gradients from one to the next.
@@ -72,13 +81,23 @@ class ShardedModel {
   void skip_backward(size_t unit);
   void finish_forward();
   void refresh();
+  void join_slices();
+  void part_slices();
 
+  /// A parameter of which this rank has a slice.
+  struct Slice {
+    at::Tensor parameter;
+    PieceOf piece;
+    Comm* ranks = nullptr;  // that have one each
+    at::Tensor own = {};    // while the parameter is whole
+  };
   std::vector<ShardedUnit> units_;
+  std::vector<Slice> slices_;
   const Ranks ranks_;
   const Shard shard_;
   const Sum sum_;
   const bool reduces_each_;
-  int64_t held_ = 0;
+  int64_t held_ = 0, held_whole_ = 0;
   bool stale_ = false;
   uint64_t version_ = 0;
   // Of the pass under way.

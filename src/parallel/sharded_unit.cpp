@@ -55,8 +55,8 @@ FlatParameters::FlatParameters(NamedTensors parameters, Comm* ranks, bool stays_
     const int64_t last = firsts_[i] + parameter.tensor.numel();
     const int64_t begin = std::clamp(firsts_[i], own_first_, own_first_ + own_size_);
     const int64_t end = std::clamp(last, begin, own_first_ + own_size_);
-    const PieceOf piece{.shape = parameter.tensor.sizes().vec(),
-                        .first = std::clamp<int64_t>(begin - firsts_[i], 0, parameter.tensor.numel())};
+    PieceOf piece = parameter.piece.value_or(PieceOf{.shape = parameter.tensor.sizes().vec()});
+    piece.first += std::clamp<int64_t>(begin - firsts_[i], 0, parameter.tensor.numel());
     pieces_.push_back({parameter.name, own_.narrow(0, begin - own_first_, end - begin).detach(), piece});
     // Or a sum of many micro-batches' gradients loses what bf16 rounds away.
     if (parameter.tensor.requires_grad()) parameter.tensor.set_grad_dtype(at::kFloat);
@@ -159,15 +159,21 @@ void FlatParameters::drop_gradients() {
   had_gradient_.assign(parameters_.size(), 0);
 }
 
-ShardedUnit::ShardedUnit(const NamedTensors& parameters, Comm* ranks, Shard shard, Sum sum) {
-  NamedTensors trained, frozen;
-  for (const NamedTensor& parameter : parameters) {
-    (parameter.tensor.requires_grad() ? trained : frozen).push_back(parameter);
-  }
-  trains_ = !trained.empty();
+ShardedUnit::ShardedUnit(const NamedTensors& parameters, Comm* ranks, Comm* slice_ranks, Shard shard, Sum sum) {
   const bool shares_weights = shard == Shard::weights;
-  if (trains_) flats_.emplace_back(std::move(trained), ranks, !shares_weights, sum);
-  if (shares_weights && !frozen.empty()) flats_.emplace_back(std::move(frozen), ranks, false, sum);
+  for (const bool trains : {true, false}) {
+    for (const bool sliced : {false, true}) {
+      NamedTensors members;
+      for (const NamedTensor& parameter : parameters) {
+        if (parameter.tensor.requires_grad() == trains && parameter.piece.has_value() == sliced) {
+          members.push_back(parameter);
+        }
+      }
+      if (members.empty() || (!trains && !shares_weights)) continue;
+      flats_.emplace_back(std::move(members), sliced ? slice_ranks : ranks, !shares_weights, sum);
+    }
+    if (trains) num_trained_ = flats_.size();
+  }
 }
 
 bool ShardedUnit::is_whole() const {
@@ -187,7 +193,7 @@ void ShardedUnit::release() {
 }
 
 void ShardedUnit::reduce_gradients() {
-  if (FlatParameters* flat = trained()) flat->reduce_gradients();
+  for (FlatParameters& flat : trained()) flat.reduce_gradients();
 }
 
 }  // namespace unigrpo::parallel

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "parallel/comm.h"
@@ -27,7 +28,8 @@ enum class Sum { one_by_one, pairwise };
 /// identity: wherever a layer holds one, it sees the buffer, or nothing (NaN) while the buffer is released.
 class FlatParameters {
  public:
-  /// `ranks`: null where one rank owns all. `stays_whole`: the buffer is never released. `sum`: of gradients.
+  /// `ranks`: null where one rank owns all. `stays_whole`: the buffer is never released. `sum`: of gradients. What is
+  /// a piece of a tensor already has pieces of that one.
   FlatParameters(NamedTensors parameters, Comm* ranks, bool stays_whole, Sum sum);
 
   /// The own pieces, by their parameters' names; they share memory with the own share.
@@ -35,6 +37,7 @@ class FlatParameters {
   const NamedTensors& parameters() const { return parameters_; }
 
   bool is_whole() const { return is_whole_; }
+  bool trains() const { return parameters_.front().tensor.requires_grad(); }
   /// Makes the parameters whole, from all ranks' shares.
   void gather();
   /// Begins to: gather() will wait for less. The own share must not change meanwhile.
@@ -84,10 +87,11 @@ class FlatParameters {
 };
 
 /// What is gathered and reduced at once: a layer, or all that belongs to none. What trains and what is frozen are
-/// buffers of their own, since the latter has no gradients.
+/// buffers of their own, since the latter has no gradients, and so are slices, which other ranks share.
 class ShardedUnit {
  public:
-  ShardedUnit(const NamedTensors& parameters, Comm* ranks, Shard shard, Sum sum);
+  /// `ranks` share what is whole, `slice_ranks` the slices (parallel/slice.h).
+  ShardedUnit(const NamedTensors& parameters, Comm* ranks, Comm* slice_ranks, Shard shard, Sum sum);
 
   bool is_whole() const;
   void gather();
@@ -95,15 +99,14 @@ class ShardedUnit {
   void release();
   void reduce_gradients();
 
-  /// One or none for what trains, and with shared weights another for what is frozen.
+  /// For what trains, then, with shared weights, for what is frozen.
   const std::vector<FlatParameters>& flats() const { return flats_; }
-  /// What trains; null: nothing does.
-  FlatParameters* trained() { return trains_ ? &flats_.front() : nullptr; }
-  const FlatParameters* trained() const { return trains_ ? &flats_.front() : nullptr; }
+  std::span<FlatParameters> trained() { return {flats_.data(), num_trained_}; }
+  std::span<const FlatParameters> trained() const { return {flats_.data(), num_trained_}; }
 
  private:
   std::vector<FlatParameters> flats_;
-  bool trains_ = false;
+  size_t num_trained_ = 0;
 };
 
 }  // namespace unigrpo::parallel

@@ -270,11 +270,11 @@ uint64_t MotPolicy::adapter_state() const {
   return 2 * adapters + (*adapters_on_ ? 1 : 0);
 }
 
-std::vector<NamedTensors> MotPolicy::units() const {
+std::vector<NamedTensors> MotPolicy::units(bool with_adapters) const {
   std::vector<NamedTensors> units(static_cast<size_t>(llm_->config().num_layers) + 1);
   for (const NamedTensor& parameter : parameters_) {
-    if (!is_adapter(parameter.name))
-      units[static_cast<size_t>(llm_->layer_of(parameter.name) + 1)].push_back(parameter);
+    if (!with_adapters && is_adapter(parameter.name)) continue;
+    units[static_cast<size_t>(llm_->layer_of(parameter.name) + 1)].push_back(parameter);
   }
   return units;
 }

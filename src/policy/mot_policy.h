@@ -42,7 +42,8 @@ class MotPolicy : public UnifiedPolicy {
   at::Device device() const override { return llm_->options().device(); }
   std::vector<int64_t> sequence_degrees() const override;
   void share_sequences(int64_t degree) override;
-  std::vector<NamedTensors> units() const override;
+  std::vector<NamedTensors> units(bool with_adapters) const override;
+  std::map<std::string, int64_t> sliced_dimensions() const override { return llm_->sliced_dimensions(); }
   void set_sharded(const std::shared_ptr<parallel::ShardedModel>& model, size_t first) override {
     llm_->set_sharded(model, first);
   }

@@ -12,7 +12,6 @@
 #include "kernels/linear.h"
 #include "kernels/rms_norm.h"
 #include "nn/gathered_products.h"
-#include "nn/linear_slice.h"
 #include "nn/recompute.h"
 #include "nn/sharded_step.h"
 #include "parallel/sharded_model.h"
@@ -70,7 +69,7 @@ class MotTransformer::Work {
   explicit Work(const LayerSplit* split) : split_(split), group_(split ? split->ranks.tensor : nullptr) {}
 
   int64_t num_und(int64_t own) const { return group_ ? sum_of(split_->und_counts) : own; }
-  /// Own rows times some of the layer's linears: where ranks have slices, the rows of all of them times own slices.
+  /// Own rows times some of the layer's linears, or, where ranks have slices, the rows of all of them times own slices.
   std::vector<Streams> columns(const Layer& layer, const Streams& own, const std::vector<Projection>& projections,
                                const PackedTokens& tokens) const {
     if (group_ && !tokens.dropout) return gathered_columns(layer, own, projections);
@@ -78,8 +77,7 @@ class MotTransformer::Work {
     std::vector<Streams> out;
     for (const Projection projection : projections) {
       out.push_back(rows.each(layer.und, layer.gen, [&](const Expert& e, const at::Tensor& x) {
-        const Dropout dropped = dropout(tokens, &e == &layer.und);
-        return group_ ? slice(e.*projection)(x, dropped) : (e.*projection)(x, dropped);
+        return (e.*projection)(x, dropout(tokens, &e == &layer.und));
       }));
     }
     return out;
@@ -87,9 +85,12 @@ class MotTransformer::Work {
   /// What own slices of a linear give for those rows, summed over ranks and back in own rows.
   Streams sums(const Layer& layer, const Streams& rows, Projection projection, const PackedTokens& tokens) const {
     const Streams parts = rows.each(layer.und, layer.gen, [&](const Expert& e, const at::Tensor& x) {
-      const Dropout dropped = dropout(tokens, &e == &layer.und);
-      if (!group_) return (e.*projection)(x, dropped);
-      return nn::input_slice(e.*projection, group_->rank(), group_->size())(x, dropped);
+      Dropout dropped = dropout(tokens, &e == &layer.und);
+      if (dropped && group_) {
+        dropped->part = group_->rank();
+        dropped->parts = group_->size();
+      }
+      return (e.*projection)(x, dropped);
     });
     if (!group_) return parts;
     const at::Tensor own = nn::sum_scatter_both({parts.und, parts.gen}, counts(), group_, "tensor sums");
@@ -102,8 +103,9 @@ class MotTransformer::Work {
   /// Of the rows that columns() and sums() are given.
   Dropout dropout(const PackedTokens& tokens, bool of_und) const {
     if (!tokens.dropout) return std::nullopt;
-    const nn::LoraDropout all{tokens.dropout->rate, tokens.dropout->key,
-                              split_ ? split_->numbers : tokens.dropout->rows};
+    const nn::LoraDropout all{.rate = tokens.dropout->rate,
+                              .key = tokens.dropout->key,
+                              .rows = split_ ? split_->numbers : tokens.dropout->rows};
     const int64_t first_gen = num_und(tokens.num_und);
     return of_und ? all.narrowed(0, first_gen) : all.narrowed(first_gen, all.rows.size(0) - first_gen);
   }
@@ -120,9 +122,9 @@ class MotTransformer::Work {
     nn::WeightPair weights;
     const auto add = [&](const Expert& e, std::vector<at::Tensor>& to) {
       for (const Projection projection : projections) {
-        const nn::Linear part = slice(e.*projection);
-        to.push_back(part.weight);
-        if (part.adapts()) to.push_back(part.lora->a);
+        const nn::Linear& linear = e.*projection;
+        to.push_back(linear.weight);
+        if (linear.adapts()) to.push_back(linear.lora->a);
       }
     };
     if (has_und) add(layer.und, weights.und);
@@ -130,10 +132,10 @@ class MotTransformer::Work {
     const nn::WeightPair products = nn::gathered_products(own.join(), rows, weights, group_, "tensor rows");
     auto und = products.und.begin(), gen = products.gen.begin();
     const auto next = [&](const Expert& e, Projection projection, auto& product) {
-      const nn::Linear part = slice(e.*projection);
+      const nn::Linear& linear = e.*projection;
       at::Tensor y = *product++;
-      if (part.bias.defined()) y = y + part.bias;
-      if (part.adapts()) y = y + kernels::linear(*product++, part.lora->b, at::Tensor()) * part.lora->scale;
+      if (linear.bias.defined()) y = y + linear.bias;
+      if (linear.adapts()) y = y + kernels::linear(*product++, linear.lora->b, at::Tensor()) * linear.lora->scale;
       return y;
     };
     std::vector<Streams> out;
@@ -146,7 +148,6 @@ class MotTransformer::Work {
     }
     return out;
   }
-  nn::Linear slice(const nn::Linear& linear) const { return nn::output_slice(linear, group_->rank(), group_->size()); }
   static int64_t sum_of(const std::vector<int64_t>& counts) {
     return std::accumulate(counts.begin(), counts.end(), int64_t{0});
   }
@@ -333,6 +334,23 @@ void MotTransformer::for_each_linear(const std::function<void(nn::Linear&)>& vis
       for (nn::Linear* linear : {&e->q, &e->k, &e->v, &e->o, &e->gate, &e->up, &e->down}) visit(*linear);
     }
   }
+}
+
+std::map<std::string, int64_t> MotTransformer::sliced_dimensions() const {
+  std::map<std::string, int64_t> dimensions;
+  const auto add = [&](const nn::Linear& linear, int64_t dim) {
+    dimensions[linear.name + ".weight"] = dim;
+    if (linear.bias.defined()) dimensions[linear.name + ".bias"] = dim;
+    if (linear.lora) dimensions[linear.name + (dim == 0 ? ".lora_B.weight" : ".lora_A.weight")] = dim;
+  };
+  for (const Layer& layer : layers_) {
+    for (const Expert* e : {&layer.und, &layer.gen}) {
+      if (e == &layer.gen && !config_.generation_expert) continue;
+      for (const nn::Linear* linear : {&e->q, &e->k, &e->v, &e->gate, &e->up}) add(*linear, 0);
+      for (const nn::Linear* linear : {&e->o, &e->down}) add(*linear, 1);
+    }
+  }
+  return dimensions;
 }
 
 }  // namespace unigrpo::policy

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -82,6 +83,9 @@ class MotTransformer {
   StopToken stop() const { return stop_; }
   /// Every linear layer, for LoRA.
   void for_each_linear(const std::function<void(nn::Linear&)>& visit);
+  /// Of the linears' parameters, adapters' included: of which ranks that divide a layer have slices, of their rows (0)
+  /// or their columns (1).
+  std::map<std::string, int64_t> sliced_dimensions() const;
 
  private:
   struct Expert {

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -126,8 +127,10 @@ class UnifiedPolicy : public TextPolicy, public ImagePolicy {
   virtual void share_sequences(int64_t /*degree*/) {}
 
   /// What its weights are gathered by where they are spread over ranks: those of no layer first, then layer by layer in
-  /// the order of a forward pass. Adapters are in none: every rank has them whole.
-  virtual std::vector<NamedTensors> units() const { return {}; }
+  /// the order of a forward pass. Without the adapters every rank has them whole.
+  virtual std::vector<NamedTensors> units(bool /*with_adapters*/) const { return {}; }
+  /// The parameters of which ranks that divide the layers' products have slices, and along which dimension.
+  virtual std::map<std::string, int64_t> sliced_dimensions() const { return {}; }
   /// The layers are the model's units from `first` on.
   virtual void set_sharded(const std::shared_ptr<parallel::ShardedModel>& /*model*/, size_t /*first*/) {}
   /// Null: every rank has all weights whole.

@@ -5,39 +5,55 @@
 #include <string>
 #include <utility>
 
-#include "base/error.h"
 #include "base/memory.h"
-#include "parallel/groups.h"
+#include "parallel/slice.h"
 
 namespace unigrpo::policy {
-namespace {
 
-/// Ranks that multiply with slices have the weights whole, so that all ranks have the same ones.
-parallel::ShardedModel::Ranks ranks_of(const parallel::Groups& groups, const std::shared_ptr<parallel::Comm>& all) {
-  const auto slices = [](const auto& layer) { return layer.tp > 1; };
-  if (!slices(groups.shape) && std::ranges::none_of(groups.layers, slices)) {
-    return {.shard = groups.shard, .replica = groups.replica};
+parallel::ShardedModel::Ranks ranks_of(const parallel::Groups& groups, size_t num_layers) {
+  parallel::ShardedModel::Ranks ranks{.shard = groups.block, .replica = groups.replica};
+  const auto is_sliced = [](const auto& layer) { return layer.tp > 1; };
+  if (!is_sliced(groups.shape) && std::ranges::none_of(groups.layers, is_sliced)) return ranks;
+  ranks.slices.emplace_back();  // of what belongs to no layer, of which nothing is sliced
+  for (size_t layer = 0; layer < num_layers; ++layer) {
+    if (groups.layers.empty()) {
+      ranks.slices.push_back({.tensor = groups.tensor, .shard = groups.shard});
+    } else {
+      ranks.slices.push_back({.tensor = groups.layers[layer].tensor, .shard = groups.layers[layer].shard});
+    }
   }
-  if (groups.replica) {
-    throw BadInput("parallel.shard_ranks: {} with parallel.tp > 1, with which all ranks share the weights; expected 0",
-                   groups.shape.shard_ranks);
-  }
-  return {.shard = all, .replica = nullptr};
+  return ranks;
 }
 
-}  // namespace
+void cut_units(std::vector<NamedTensors>& units, const std::map<std::string, int64_t>& dimensions,
+               const std::vector<parallel::ShardedModel::SliceRanks>& ranks) {
+  for (size_t unit = 0; unit < ranks.size(); ++unit) {
+    const auto& tensor = ranks[unit].tensor;
+    if (!tensor) continue;
+    for (NamedTensor& parameter : units[unit]) {
+      const auto found = dimensions.find(parameter.name);
+      if (found == dimensions.end()) continue;
+      parameter = parallel::cut(parameter, found->second, tensor->rank(), tensor->size());
+    }
+  }
+}
 
 void shard(UnifiedPolicy& policy, const parallel::ParallelConfig& config, const Runtime& runtime) {
   using parallel::Shard;
-  const Shard shard = config.exact_reduction && config.shard == Shard::none ? Shard::gradients : config.shard;
-  if (!config.exact_reduction && (!runtime.comm || shard == Shard::none)) return;
+  Shard shard = config.exact_reduction && config.shard == Shard::none ? Shard::gradients : config.shard;
   parallel::ShardedModel::Ranks ranks{.shard = runtime.comm, .replica = nullptr};
-  if (runtime.groups) ranks = ranks_of(*runtime.groups, ranks.shard);
+  if (runtime.groups) ranks = ranks_of(*runtime.groups, policy.units(/*with_adapters=*/false).size() - 1);
+  const bool sliced = !ranks.slices.empty();
+  if (!config.exact_reduction && !sliced && (!runtime.comm || shard == Shard::none)) return;
+  // Ranks with slices of a layer have each a share of what it has whole: that is summed over them all the same.
+  if (sliced && shard == Shard::none) shard = Shard::optimizer;
+  std::vector<NamedTensors> units = policy.units(/*with_adapters=*/sliced);
+  cut_units(units, policy.sliced_dimensions(), ranks.slices);
   const auto model = std::make_shared<parallel::ShardedModel>(
-      policy.units(), std::move(ranks), shard, config.reduce,
+      units, std::move(ranks), shard, config.reduce,
       config.exact_reduction ? parallel::Sum::pairwise : parallel::Sum::one_by_one);
   policy.set_sharded(model, 1);
-  if (shard == Shard::weights) return_free_memory();  // of the whole model
+  if (sliced || shard == Shard::weights) return_free_memory();  // of the whole model
 }
 
 NamedTensors trained_parameters(const UnifiedPolicy& policy) {

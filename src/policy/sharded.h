@@ -1,10 +1,15 @@
 #pragma once
 
+#include <cstdint>
 #include <exception>
+#include <map>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "base/signals.h"
 #include "parallel/config.h"
+#include "parallel/groups.h"
 #include "parallel/sharded_model.h"
 #include "policy/policy.h"
 #include "runtime/runtime.h"
@@ -15,22 +20,30 @@ namespace unigrpo::policy {
 /// only where sums are to have the bits of several. All ranks have the same policy.
 void shard(UnifiedPolicy& policy, const parallel::ParallelConfig& config, const Runtime& runtime);
 
-/// While it lives, all ranks have all weights whole, for what is no pass: rollouts, exports. All ranks make and drop it
-/// alike.
+/// The ranks of those groups that hold a model of so many layers between them.
+parallel::ShardedModel::Ranks ranks_of(const parallel::Groups& groups, size_t num_layers);
+/// Cuts what of the units is sliced, along these dimensions by name, among each unit's ranks.
+void cut_units(std::vector<NamedTensors>& units, const std::map<std::string, int64_t>& dimensions,
+               const std::vector<parallel::ShardedModel::SliceRanks>& ranks);
+
+/// While it lives, all ranks have all weights, whole or of what is sliced their own slices, for what is no pass:
+/// rollouts, exports. All ranks make and drop it alike.
 class Gathered {
  public:
-  explicit Gathered(const UnifiedPolicy& policy) : Gathered(policy.sharded()) {}
-  explicit Gathered(parallel::ShardedModel* model) : model_(model) {
-    if (model_) model_->hold();
+  using Form = parallel::ShardedModel::Form;
+  explicit Gathered(const UnifiedPolicy& policy, Form form = Form::whole) : Gathered(policy.sharded(), form) {}
+  explicit Gathered(parallel::ShardedModel* model, Form form = Form::whole) : model_(model), form_(form) {
+    if (model_) model_->hold(form_);
   }
   ~Gathered() {
-    if (model_) model_->let_go();
+    if (model_) model_->let_go(form_);
   }
   Gathered(const Gathered&) = delete;
   Gathered& operator=(const Gathered&) = delete;
 
  private:
   parallel::ShardedModel* model_;
+  Form form_;
 };
 
 /// A packed forward, its backward with it or not, in which sharded weights are gathered as they are needed. All ranks

@@ -154,7 +154,7 @@ class SftObjective : public Objective {
     const bool together = sharded && sharded->passes_together();
     optim::drop_gradients(optimization.optimizer, sharded);
     std::optional<policy::Gathered> whole;  // as all ranks' pieces are now
-    if (!together) whole.emplace(*policy_);
+    if (!together) whole.emplace(*policy_, policy::Gathered::Form::slices);
     const bool complete =
         uninterrupted(runtime_, [&] { return together ? add_all_together(counts, losses) : add_all(counts, losses); });
     if (!complete) {

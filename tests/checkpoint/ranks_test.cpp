@@ -21,6 +21,7 @@
 #include "io/checkpoint_layout.h"
 #include "io/step_folder.h"
 #include "optim/parameters.h"
+#include "parallel/groups.h"
 #include "support/rank_threads.h"
 #include "support/temp_folder.h"
 
@@ -107,6 +108,42 @@ class Sharded : public Stateful {
   at::Tensor step_ = at::zeros({1}, at::kLong);
 };
 
+/// Of which pairs of ranks have the columns between them, each pair's rank a half, and of what it has an uneven share.
+class Columns : public Stateful {
+ public:
+  Columns(const Runtime& runtime, double value) {
+    const int64_t ranks = runtime.mesh.world_size, part = runtime.mesh.rank % 2, pair = runtime.mesh.rank / 2;
+    for (const NamedTensor& each : whole(value)) {
+      if (ranks < 4) {
+        const int64_t size = each.tensor.numel(), first = size * runtime.mesh.rank / ranks;
+        const int64_t last = size * (runtime.mesh.rank + 1) / ranks;
+        tensors_.push_back({each.name, each.tensor.reshape({-1}).narrow(0, first, last - first).clone(),
+                            PieceOf{.shape = each.tensor.sizes().vec(), .first = first}});
+        continue;
+      }
+      const int64_t width = each.tensor.size(1) / 2, size = each.tensor.size(0) * width, cut = size * 2 / 3;
+      const int64_t first = pair == 0 ? 0 : cut, last = pair == 0 ? cut : size;
+      const at::Tensor half = each.tensor.narrow(1, part * width, width).reshape({-1});
+      tensors_.push_back(
+          {each.name, half.narrow(0, first, last - first).clone(),
+           PieceOf{.shape = each.tensor.sizes().vec(), .first = first, .column = part * width, .width = width}});
+    }
+  }
+  static NamedTensors whole(double value) {
+    return {{"o.exp_avg", at::arange(13 * 10, at::kFloat).view({13, 10}) * value},
+            {"one.exp_avg", at::arange(8, at::kFloat).view({1, 8}) + value},
+            {"down.master", (at::arange(6 * 600, at::kFloat).view({600, 6}) * value).to(at::kBFloat16)}};
+  }
+  std::string name() const override { return "optimizer"; }
+  State state() const override { return {.tensors = tensors_}; }
+  void load_state(const State& state, const std::string& where) override {
+    optim::assign(tensors_, state.tensors, where);
+  }
+
+ private:
+  NamedTensors tensors_;
+};
+
 void expect_no_errors(const std::vector<std::string>& errors) {
   for (const std::string& error : errors) EXPECT_EQ(error, "");
 }
@@ -162,6 +199,39 @@ TEST_F(CheckpointOfRanks, SavedOnNAndLoadedOnMIsTheSameToTheBit) {
     expect_no_errors(save(saved, step, value));
     for (int64_t loaded = 1; loaded <= 4; ++loaded) expect_loads(loaded, step, value);
   }
+}
+
+TEST_F(CheckpointOfRanks, ColumnsAreSavedAsRowsAndLoadedAsEither) {
+  // Runtime without Groups but with the one that pairs need.
+  const auto on_ranks = [](int64_t ranks, const std::function<void(const Runtime&)>& work) {
+    expect_no_errors(run_runtimes(ranks, [&](const Runtime& plain) {
+      Runtime runtime = plain;
+      if (ranks == 4) runtime.groups = std::make_shared<parallel::Groups>(parallel::make_groups(plain.comm, {.tp = 2}));
+      work(runtime);
+    }));
+  };
+  int64_t step = 0;
+  for (const int64_t saved : {4, 3, 1}) {
+    const double value = 0.3 * static_cast<double>(++step);
+    on_ranks(saved, [&](const Runtime& runtime) {
+      CheckpointStore store(folder_.path(), {}, runtime);
+      Columns optimizer(runtime, value);
+      store.save(take_snapshot(step, "[run]\n", std::vector<Stateful*>{&optimizer}));
+    });
+    for (const int64_t loaded_on : {4, 3, 2, 1}) {
+      on_ranks(loaded_on, [&](const Runtime& runtime) {
+        CheckpointStore store(folder_.path(), {}, runtime);
+        const auto loaded = store.newest();
+        ASSERT_TRUE(loaded);
+        Columns optimizer(runtime, 0), wanted(runtime, value);
+        restore(std::vector<Stateful*>{&optimizer}, *loaded);
+        const NamedTensors got = optimizer.state().tensors, want = wanted.state().tensors;
+        for (size_t i = 0; i < want.size(); ++i) EXPECT_TRUE(at::equal(got[i].tensor, want[i].tensor)) << want[i].name;
+      });
+    }
+  }
+  const io::Manifest manifest = io::read_manifest(folder_.path() / "step_000001" / io::kManifestFile);
+  EXPECT_LE(manifest.parts.at("optimizer").at("down.master").pieces.size(), 12U);  // three a rank
 }
 
 TEST_F(CheckpointOfRanks, ReplicasShareTheWork) {

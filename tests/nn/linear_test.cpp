@@ -56,6 +56,24 @@ TEST_F(LoraLinear, WithBZeroItIsTheBaseAndOnlyBHasAGradient) {
   EXPECT_GT(grads[1].abs().max().item<double>(), 0);
 }
 
+TEST_F(LoraLinear, SlicesOfItsInputsDropWhatItDrops) {
+  LoraDropout dropout{.rate = 0.5, .key = {.seed = 3, .purpose = Purpose::dropout}, .rows = at::arange(5)};
+  layer.bias = at::Tensor();
+  const at::Tensor want = layer(x, dropout);
+  EXPECT_FALSE(close(layer(x), want, 1e-5));
+  at::Tensor sum = at::zeros({5, 6});
+  dropout.parts = 2;
+  for (; dropout.part < 2; ++dropout.part) {
+    const int64_t first = 4 * dropout.part;
+    Linear slice = layer;
+    slice.weight = layer.weight.narrow(1, first, 4).contiguous();
+    slice.lora = std::make_shared<LoraAdapter>(*layer.lora);
+    slice.lora->a = layer.lora->a.narrow(1, first, 4);
+    sum = sum + slice(x.narrow(1, first, 4), dropout);
+  }
+  EXPECT_TRUE(close(sum, want, 1e-5));
+}
+
 TEST_F(LoraLinear, DropoutTakesFromTheAdaptersInputAloneAndKeepsItsMean) {
   layer.name = "q_proj";
   const at::Tensor wide = tensor::normal({20000, 8}, {.seed = 14});

@@ -37,6 +37,7 @@ TEST(Groups, EightRanksOfTwoByTwoInShardsOfTwo) {
     EXPECT_EQ(members(groups.model, r), (Ranks{4 * d, 4 * d + 1, 4 * d + 2, 4 * d + 3}));
     EXPECT_EQ(members(groups.data, r), (Ranks{r % 4, r % 4 + 4}));
     EXPECT_EQ(members(groups.weights, r), (Ranks{t, 2 + t, 4 + t, 6 + t}));
+    EXPECT_EQ(members(groups.block, r), (Ranks{4 * d, 4 * d + 1, 4 * d + 2, 4 * d + 3}));
     EXPECT_EQ(members(groups.shard, r), (Ranks{4 * d + t, 4 * d + 2 + t}));
     EXPECT_EQ(members(groups.replica, r), (Ranks{2 * s + t, 2 * s + t + 4}));
     EXPECT_EQ(groups.tp_rank, t);
@@ -64,6 +65,24 @@ TEST(Groups, OfLayersWithPlansOfTheirOwn) {
     EXPECT_EQ(members(groups.layers[1].sequence, r), (Ranks{4 * d + r % 2, 4 * d + 2 + r % 2}));
     EXPECT_EQ(members(groups.layers[2].sequence, r), model);
     EXPECT_EQ(groups.layers[3].sequence, groups.layers[1].sequence);
+    EXPECT_EQ(members(groups.block, r), (Ranks{0, 1, 2, 3, 4, 5, 6, 7}));
+    EXPECT_EQ(members(groups.layers[0].shard, r), (Ranks{r % 4, r % 4 + 4}));
+    EXPECT_EQ(members(groups.layers[1].shard, r), (Ranks{r % 2, r % 2 + 2, r % 2 + 4, r % 2 + 6}));
+    EXPECT_EQ(groups.layers[2].shard, groups.block);
+  });
+  for (const std::string& error : errors) EXPECT_EQ(error, "");
+}
+
+TEST(Groups, BlocksAreLargeEnoughForAllLayersSlices) {
+  const auto errors = run_ranks(8, [](Comm& world) {
+    const LayerPlan tensor{.tp = 4, .sp = 1}, sequence{.tp = 1, .sp = 4};
+    const Groups groups = make_groups(shared(world), {.sp = 4, .shard_ranks = 1, .layers = {sequence, tensor}});
+    const int64_t r = world.rank(), d = r / 4;
+    using Ranks = std::vector<int64_t>;
+    EXPECT_EQ(members(groups.block, r), (Ranks{4 * d, 4 * d + 1, 4 * d + 2, 4 * d + 3}));
+    EXPECT_EQ(members(groups.replica, r), (Ranks{r % 4, r % 4 + 4}));
+    EXPECT_FALSE(groups.layers[1].shard);
+    EXPECT_EQ(groups.shape.shard_ranks, 4);
   });
   for (const std::string& error : errors) EXPECT_EQ(error, "");
 }

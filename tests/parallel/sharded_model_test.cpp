@@ -65,13 +65,13 @@ TEST_P(ShardedModelOf, PiecesOfAllRanksAreTheWholeAndGatheringRestoresIt) {
     }
     EXPECT_TRUE(units[1][0].tensor.isnan().all().item<bool>());
     EXPECT_EQ(units[1][0].tensor.sizes(), at::IntArrayRef({64, 130}));
-    model.hold();
+    model.hold(ShardedModel::Form::whole);
     for (size_t u = 0; u < units.size(); ++u) {
       for (size_t i = 0; i < units[u].size(); ++i) {
         EXPECT_TRUE(at::equal(units[u][i].tensor, wanted[u][i].tensor)) << units[u][i].name;
       }
     }
-    model.let_go();
+    model.let_go(ShardedModel::Form::whole);
     EXPECT_TRUE(units[0][1].tensor.isnan().all().item<bool>());
   });
   EXPECT_EQ(seen.size(), 6U);  // what is frozen is no piece
@@ -224,13 +224,13 @@ TEST(ShardedModel, WhatWasWrittenIsSeenByAllBeforeItIsUsed) {
       for (const NamedTensor& piece : model.pieces()) at::Tensor(piece.tensor).add_(1);
       model.wrote();
       EXPECT_NE(model.version(), before);
-      model.hold();
+      model.hold(ShardedModel::Form::whole);
       const auto before_it = make_units();
       for (const NamedTensor& parameter : before_it[0]) {
         const at::Tensor now = units[0][parameter.name == "norm" ? 1 : 0].tensor;
         EXPECT_TRUE(at::equal(now, parameter.tensor + 1)) << parameter.name;
       }
-      model.let_go();
+      model.let_go(ShardedModel::Form::whole);
     });
   }
 }

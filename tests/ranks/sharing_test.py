@@ -8,6 +8,7 @@ UNIGRPO_RANKS_FULL=1: also what takes more than a minute.
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import sys
@@ -18,6 +19,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import equality_test  # noqa: E402
 import ranks_run  # noqa: E402
 import resume_test  # noqa: E402
+import tiny_run  # noqa: E402
 
 BINARY = DATA = ""
 EMA = {"optim.ema.enabled": "true"}
@@ -25,6 +27,7 @@ LORA = {"policy.train": "lora", "policy.lora.rank": 4, "policy.lora.alpha": 8, "
 SHORT = {"run.num_steps": 3}
 FULL = os.environ.get("UNIGRPO_RANKS_FULL") == "1"
 ONE_PROCESS = equality_test.ONE_PROCESS
+SLICED = re.compile(r"layers\..*_proj")
 
 
 class Sharing(resume_test.Resume):
@@ -47,8 +50,10 @@ class Sharing(resume_test.Resume):
         shape = {"sp": 1, "tp": 1, **parallel}
         if "plan" in parallel:
             shape.update(json.loads(parallel["plan"].read_text())["layers"][0])
-        self.assertEqual(mesh, {"data": size // (shape["sp"] * shape["tp"]), "sequence": shape["sp"], "tensor": shape["tp"],
-                                "shard": parallel.get("shard_ranks", size) if "shard" in parallel else 1})
+        tp = shape["tp"]
+        same_slices = parallel.get("shard_ranks", size // tp) if "shard" in parallel else 1
+        self.assertEqual(mesh, {"data": size // (shape["sp"] * tp), "sequence": shape["sp"], "tensor": tp,
+                                "shard": same_slices * tp})
 
     def as_one(self, settings, cases):
         """cases: (ranks, what stands in [parallel])."""
@@ -80,19 +85,37 @@ class Sharing(resume_test.Resume):
 
     def test_with_shards(self):
         layers = self.plan([{"tp": 2, "sp": 1}, {"tp": 1, "sp": 2}, {"tp": 2, "sp": 1}])
-        cases = [(2, {"sp": 2, "shard": "weights"}), (2, {"tp": 2, "shard": "weights"})]
+        cases = [(2, {"sp": 2, "shard": "weights"}), (2, {"tp": 2, "shard": "gradients"}), (4, {"tp": 2, "shard": "weights"})]
         for shard in FULL * ("optimizer", "gradients", "weights"):
             cases += [(2, {"sp": 2, "shard": shard}), (2, {"tp": 2, "shard": shard}), (2, {"plan": layers, "shard": shard}),
-                      (4, {"sp": 2, "shard": shard, "shard_ranks": 2}), (4, {"tp": 2, "shard": shard})]
+                      (4, {"sp": 2, "shard": shard, "shard_ranks": 2}), (4, {"tp": 2, "shard": shard}),
+                      (4, {"tp": 2, "shard": shard, "shard_ranks": 1})]
         self.as_one({**SHORT, **EMA, "grpo.micro_batch_tokens": 60}, cases)
 
     @unittest.skipUnless(FULL, "long")
     def test_more_ranks_than_key_heads(self):
         self.as_one(SHORT, [(4, {"sp": 4})])
 
+    def test_a_rank_holds_its_slices_alone(self):
+        """Weights, gradients, moments and averages of what is sliced: an even part of one process's. Of the rest, the
+        moments and averages."""
+        def held(size, parallel):
+            keys = {f"parallel.{key}": value for key, value in parallel.items()}
+            run = self.train(size, {**EMA, "run.num_steps": 1, **keys})
+            return tiny_run.metrics_of(run, steady=False)[-1]["memory/state_bytes"], run
+        whole, run = held(ONE_PROCESS, {})
+        (last,) = (run / "checkpoints").glob("step_*")
+        sizes = {name: 4 * len(values) for name, values in ranks_run.part_of(last, "policy").items()}
+        every, sliced = sum(sizes.values()), sum(size for name, size in sizes.items() if SLICED.search(name))
+        self.assertGreater(sliced, 0.5 * every)
+        frozen = whole - 5 * every
+        ends = 5 * 4 * 4096 * 4  # of buffers: a cell each of four units
+        self.assertLess(held(2, {"tp": 2})[0], 5 * sliced / 2 + 3.5 * (every - sliced) + frozen + ends)
+        self.assertLess(held(4, {"tp": 2, "shard": "weights"})[0], (5 * every + frozen) / 4 + 2 * ends)
+
     def test_lora_and_its_dropout(self):
         """The mask belongs to a sequence and a token, and of a layer's inputs each rank drops its own."""
-        self.as_one({**SHORT, **LORA, "policy.lora.dropout": 0.3}, [(2, {"sp": 2}), (2, {"tp": 2})])
+        self.as_one({**SHORT, **LORA, "policy.lora.dropout": 0.3}, [(2, {"sp": 2}), (2, {"tp": 2}), (2, {"tp": 2, "shard": "weights"})])
         if FULL:
             self.as_one({**SHORT, **LORA}, [(4, {"tp": 2, "sp": 2, "shard": "weights"})])
 
@@ -146,7 +169,8 @@ class Sharing(resume_test.Resume):
 
     def test_saved_by_ranks_that_share_resumed_by_others(self):
         reference = self.train(ONE_PROCESS, {"checkpoint.keep_last": 1}, base=resume_test.BASE)
-        for first, then in (((2, {"sp": 2}), (ONE_PROCESS, {})), ((2, {"tp": 2, "shard": "weights"}), (2, {"sp": 2}))):
+        for first, then in (((2, {"sp": 2}), (ONE_PROCESS, {})), ((2, {"tp": 2, "shard": "weights"}), (2, {"sp": 2})),
+                            ((ONE_PROCESS, {}), (4, {"tp": 2, "shard": "weights"}))):
             with self.subTest(saved_on=first, resumed_on=then):
                 folder = self.fresh()
                 keys = [{f"parallel.{key}": value for key, value in table.items()} for _, table in (first, then)]
@@ -155,6 +179,28 @@ class Sharing(resume_test.Resume):
                 run = self.train(then[0], {**keys[1], "checkpoint.keep_last": 1}, folder=folder, resume=True,
                                  base=resume_test.BASE)
                 self.check(run, reference)
+
+    def test_what_is_saved_in_slices_is_loaded_to_the_bit(self):
+        """A step with a gradient that is not finite changes nothing, so that its checkpoint holds what was loaded."""
+        layers = self.plan([{"tp": 2, "sp": 1}, {"tp": 1, "sp": 2}, {"tp": 2, "sp": 1}])
+        shapes = [(2, {"tp": 2}), (ONE_PROCESS, {}), (4, {"tp": 2, "shard": "weights"}), (3, {"shard": "optimizer"}),
+                  (2, {"plan": layers, "shard": "weights"})]
+        parts = ("policy", "optimizer", "ema")
+        for first, others in ((shapes[0], shapes[1:]), (shapes[1], shapes[:1]), *FULL * ((shapes[2], shapes), (shapes[4], shapes))):
+            saved = self.fresh()
+            base = {**resume_test.BASE, "run.num_steps": 3}
+            self.train(first[0], {f"parallel.{key}": value for key, value in first[1].items()}, folder=saved,
+                       fault="optim.before@0:3=kill", code=None, base=base)
+            want = {part: ranks_run.part_of(saved / "runs/tiny/checkpoints/step_000002", part) for part in parts}
+            for size, parallel in others:
+                with self.subTest(saved_on=first, loaded_on=(size, parallel)):
+                    folder = self.fresh()
+                    shutil.rmtree(folder)
+                    shutil.copytree(saved, folder)
+                    run = self.train(size, {f"parallel.{key}": value for key, value in parallel.items()}, folder=folder,
+                                     resume=True, fault="grad.reduced@0:1=nan", base=base)
+                    for part in parts:
+                        self.assertEqual(ranks_run.part_of(run / "checkpoints/step_000003", part), want[part], part)
 
     def test_plans_that_differ_between_ranks_are_refused(self):
         folders = [self.fresh(), self.fresh()]
@@ -181,7 +227,7 @@ class Sharing(resume_test.Resume):
                 (2, {"plan": self.plan([{"sp": 2}, {"tp": 2, "sp": 2}, {"sp": 2}])}, "expected a product of 2"),
                 (2, {"plan": "nowhere.json"}, "nowhere.json"),
                 (2, {"tp": 2, "sp": 2}, "tp = 2 x sp = 2 does not divide 2 ranks"),
-                (4, {"tp": 2, "shard": "weights", "shard_ranks": 1}, "parallel.shard_ranks: 1 with parallel.tp > 1"),
+                (4, {"tp": 2, "shard": "weights", "shard_ranks": 3}, "expected 0 (all), 1, 2"),
                 (2, {"sp": 2, "exact_reduction": "true"}, "parallel.exact_reduction: expected tp = 1, sp = 1"),
                 (2, {"tp": 0}, "parallel.tp"), (2, {"sp": 0}, "parallel.sp"), (2, {"sp": '"two"'}, "parallel.sp")):
             with self.subTest(ranks=size, **settings):

@@ -297,17 +297,24 @@ NamedTensors Paired::parameters() const { return joined(text_->parameters(), ima
 
 NamedTensors Paired::merged() const { return joined(text_->merged(), image_->merged()); }
 
-std::vector<NamedTensors> Paired::units() const {
-  const std::vector<NamedTensors> text = text_->units(), image = image_->units();
+std::vector<NamedTensors> Paired::units(bool with_adapters) const {
+  const std::vector<NamedTensors> text = text_->units(with_adapters), image = image_->units(with_adapters);
   std::vector<NamedTensors> units = {joined(text.front(), image.front())};
   for (size_t i = 1; i < text.size(); ++i) units.push_back(joined(text[i], {}));
   for (size_t i = 1; i < image.size(); ++i) units.push_back(joined({}, image[i]));
   return units;
 }
 
+std::map<std::string, int64_t> Paired::sliced_dimensions() const {
+  std::map<std::string, int64_t> dimensions;
+  for (const auto& [name, dim] : text_->sliced_dimensions()) dimensions[kTextPrefix + name] = dim;
+  for (const auto& [name, dim] : image_->sliced_dimensions()) dimensions[kImagePrefix + name] = dim;
+  return dimensions;
+}
+
 void Paired::set_sharded(const std::shared_ptr<parallel::ShardedModel>& model, size_t first) {
   text_->set_sharded(model, first);
-  image_->set_sharded(model, first + text_->units().size() - 1);
+  image_->set_sharded(model, first + text_->units(/*with_adapters=*/false).size() - 1);
 }
 
 std::vector<int64_t> Paired::sequence_degrees() const {

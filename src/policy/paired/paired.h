@@ -80,7 +80,8 @@ class Paired final : public UnifiedPolicy {
   bool recomputes() const override { return text_->recomputes(); }
   std::vector<int64_t> sequence_degrees() const override;
   void share_sequences(int64_t degree) override;
-  std::vector<NamedTensors> units() const override;
+  std::vector<NamedTensors> units(bool with_adapters) const override;
+  std::map<std::string, int64_t> sliced_dimensions() const override;
   void set_sharded(const std::shared_ptr<parallel::ShardedModel>& model, size_t first) override;
   parallel::ShardedModel* sharded() const override { return text_->sharded(); }
   std::unique_ptr<UnifiedPolicy> share() const override {
