@@ -226,9 +226,9 @@ class GatherLogProb : public torch::autograd::Function<GatherLogProb> {
     const auto zeros_like = [](const at::Tensor& grad, const at::Tensor& like) {
       return grad.defined() ? grad : at::zeros_like(like);
     };
-    const at::Tensor grad = call<&gather_log_prob_backward_cpu>(
-        "gather_log_prob_backward", saved[0], saved[1], context->saved_data["temperature"].toDouble(), saved[2],
-        saved[3], zeros_like(grads[0], saved[2]), zeros_like(grads[1], saved[2]));
+    const at::Tensor grad =
+        gather_log_prob_backward(saved[0], saved[1], context->saved_data["temperature"].toDouble(), saved[2], saved[3],
+                                 zeros_like(grads[0], saved[2]), zeros_like(grads[1], saved[2]));
     return {grad, at::Tensor(), at::Tensor()};
   }
 };
@@ -259,6 +259,13 @@ TokenLogProbs gather_log_prob_reference(const at::Tensor& logits, const at::Tens
   const at::Tensor log_p = (logits.to(result_type(logits)) / temperature).log_softmax(-1);       // [N, V]
   const at::Tensor terms = log_p.exp() * log_p.clamp_min(std::numeric_limits<float>::lowest());  // 0 for -inf
   return {log_p.gather(1, ids.unsqueeze(1)).squeeze(1), -terms.sum(-1)};
+}
+
+at::Tensor gather_log_prob_backward(const at::Tensor& logits, const at::Tensor& ids, double temperature,
+                                    const at::Tensor& entropy, const at::Tensor& log_normalizer,
+                                    const at::Tensor& grad_log_probs, const at::Tensor& grad_entropy) {
+  return call<&gather_log_prob_backward_cpu>("gather_log_prob_backward", logits, ids, temperature, entropy,
+                                             log_normalizer, grad_log_probs, grad_entropy);
 }
 
 TokenLogProbs gather_log_prob(const at::Tensor& logits, const at::Tensor& ids, double temperature) {

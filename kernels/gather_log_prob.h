@@ -20,7 +20,12 @@ struct TokenLogProbs {
 /// -inf logits are tokens that cannot occur; a nan in a row makes that row's results nan.
 /// Throws c10::Error for other shapes and, on the CPU, for ids out of range.
 TokenLogProbs gather_log_prob(const at::Tensor& logits, const at::Tensor& ids, double temperature);
-/// The same in plain ATen.
+/// With gradients of both results, that of the logits. log_normalizer: [N], of logits / temperature. Those of a row may
+/// be some of many, of which entropy and log_normalizer are.
+at::Tensor gather_log_prob_backward(const at::Tensor& logits, const at::Tensor& ids, double temperature,
+                                    const at::Tensor& entropy, const at::Tensor& log_normalizer,
+                                    const at::Tensor& grad_log_probs, const at::Tensor& grad_entropy);
+/// The same as gather_log_prob in plain ATen.
 TokenLogProbs gather_log_prob_reference(const at::Tensor& logits, const at::Tensor& ids, double temperature);
 
 }  // namespace unigrpo::kernels

@@ -109,6 +109,15 @@ at::Tensor gather_rows(const at::Tensor& own, const std::vector<int64_t>& counts
       });
 }
 
+at::Tensor sum_over(const at::Tensor& mine, const RankGroup& group, const char* purpose) {
+  const auto sum = [=](const at::Tensor& x) {
+    at::Tensor all = x.clone(at::MemoryFormat::Contiguous);
+    group->all_reduce(all, purpose);
+    return all;
+  };
+  return apply(mine, sum, sum);
+}
+
 at::Tensor sum_scatter_rows(const at::Tensor& all, const std::vector<int64_t>& counts, const RankGroup& group,
                             const char* purpose) {
   return apply(

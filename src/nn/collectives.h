@@ -31,6 +31,8 @@ enum class GatheredGradient { part, alike };
 /// The rows of all ranks, in rank order; own: [counts[rank], ...].
 at::Tensor gather_rows(const at::Tensor& own, const std::vector<int64_t>& counts, const RankGroup& group,
                        GatheredGradient gradient, const char* purpose);
+/// Sums what all ranks have, in rank order (16-bit floats in float32), on all of them, and the gradients likewise.
+at::Tensor sum_over(const at::Tensor& mine, const RankGroup& group, const char* purpose);
 /// Sums what all ranks have for each row, in rank order (16-bit floats in float32), and gives each rank its
 /// counts[rank] of them. Backward gathers.
 at::Tensor sum_scatter_rows(const at::Tensor& all, const std::vector<int64_t>& counts, const RankGroup& group,

@@ -14,14 +14,18 @@ UNIGRPO_ENUM(Shard, none, optimizer, gradients, weights);
 /// When gradients are summed over ranks: after each micro-batch, or once after the last one of an optimizer step.
 UNIGRPO_ENUM(Reduce, each, last);
 
+/// How ranks with slices of a model generate: with whole weights, joined once a phase, or with the slices as they are.
+UNIGRPO_ENUM(RolloutWeights, gather, tp);
+
 struct ParallelConfig {  // recipe: [parallel]
   Backend backend = Backend::automatic;
   Shard shard = Shard::none;
   int64_t shard_ranks = 0;  // that share; 0: all
   Reduce reduce = Reduce::each;
   bool exact_reduction = false;
-  int64_t tp = 1;                      // ranks that share the products of each layer
-  int64_t sp = 1;                      // such sets that share the tokens of each training sequence
+  int64_t tp = 1;  // ranks that share the products of each layer
+  int64_t sp = 1;  // such sets that share the tokens of each training sequence
+  RolloutWeights rollout = RolloutWeights::gather;
   std::string plan = {};               // a file that says both layer by layer; empty: alike for all
   bool flexible_sp = false;            // sp is chosen anew for each micro-batch, by the lengths of its sequences
   std::string profile = {};            // a folder of `unigrpo profile` with what that costs; empty: counted

@@ -59,6 +59,9 @@ class ShardedModel {
   enum class Form { slices, whole };
   void hold(Form form);
   void let_go(Form form);
+  /// What generation is done with.
+  Form rollout_form() const { return rollout_form_; }
+  void set_rollout_form(Form form) { rollout_form_ = form; }
   /// Pieces were written: what is whole is gathered anew before it is used again.
   void wrote();
   /// How often.
@@ -97,6 +100,7 @@ class ShardedModel {
   const Shard shard_;
   const Sum sum_;
   const bool reduces_each_;
+  Form rollout_form_ = Form::whole;
   int64_t held_ = 0, held_whole_ = 0;
   bool stale_ = false;
   uint64_t version_ = 0;

@@ -11,7 +11,6 @@
 #include "base/hash.h"
 #include "base/text.h"
 #include "io/model_folder.h"
-#include "kernels/gather_log_prob.h"
 #include "parallel/groups.h"
 #include "parallel/sharded_model.h"
 #include "policy/family.h"
@@ -91,7 +90,7 @@ bool is_adapter(const std::string& name) { return name.find(".lora_") != std::st
 
 KvCache empty_cache(const MotTransformer& llm) {
   const MotConfig& config = llm.config();
-  return {config.num_layers, config.num_kv_heads, config.head_dim, llm.options()};
+  return {config.num_layers, llm.cached_heads(), config.head_dim, llm.options()};
 }
 
 }  // namespace
@@ -169,6 +168,10 @@ void MotPolicy::prepare(const PolicyConfig& config, const Runtime& runtime) {
   }
   // Ranks that work on one sequence must all end a pass, or none: they are asked between passes.
   ranks_ = model_ranks(llm_->config(), *runtime.groups, config.model);
+  const auto& tensor = ranks_->layers.front().tensor;
+  if (std::ranges::all_of(ranks_->layers, [&](const LayerRanks& layer) { return layer.tensor == tensor; })) {
+    llm_->set_tensor_ranks(tensor);
+  }
 }
 
 std::vector<int64_t> MotPolicy::sequence_degrees() const {
@@ -182,7 +185,15 @@ void MotPolicy::share_sequences(int64_t degree) {
   llm_->set_stop(degree > 1 ? StopToken() : stop_);  // all of them end a pass, or none
 }
 
-nn::RankGroup MotPolicy::sharing_ranks() const { return ranks_ ? ranks_->all : nullptr; }
+nn::RankGroup MotPolicy::denoising_ranks() const {
+  if (!ranks_) return nullptr;
+  return llm_->generates_in_slices() ? ranks_->layers.front().sequence : ranks_->all;
+}
+
+void MotPolicy::set_sharded(const std::shared_ptr<parallel::ShardedModel>& model, size_t first) {
+  llm_->set_sharded(model, first);
+  cache_ = empty_cache(*llm_);
+}
 
 PackedTokens MotPolicy::packed(const Placement& placed, uint64_t update, const std::vector<at::Tensor*>& more) const {
   PackedTokens tokens = placed.packed(llm_->options(), ranks_.get());
@@ -209,16 +220,16 @@ at::Tensor MotPolicy::text_hidden(const at::Tensor& hidden, const PackedTokens& 
   return tokens.share->gathered(hidden.index_select(0, held), placed.text_rows, nn::GatheredGradient::part);
 }
 
-// Logits are the largest tensor of all: ranks that share sequences divide the tokens among them.
+// Logits are the largest tensor of all: ranks that share sequences divide the tokens among them, those with slices of
+// the vocabulary that.
 at::Tensor MotPolicy::log_probs(const at::Tensor& hidden, const at::Tensor& ids, double temperature) const {
-  const nn::RankGroup sharing = sharing_ranks();
-  if (!sharing) return kernels::gather_log_prob(logits(hidden), ids, temperature).log_probs;
+  nn::RankGroup sharing;
+  if (ranks_) sharing = llm_->is_sliced() ? ranks_->layers.front().sequence : ranks_->all;
+  if (!sharing) return llm_->log_probs(hidden, ids, temperature);
   const int64_t total = ids.size(0), rank = sharing->rank(), ranks = sharing->size();
   const int64_t first = nn::share_begin(total, rank, ranks);
   const int64_t count = nn::share_begin(total, rank + 1, ranks) - first;
-  const at::Tensor own =
-      kernels::gather_log_prob(logits(hidden.narrow(0, first, count)), ids.narrow(0, first, count), temperature)
-          .log_probs;
+  const at::Tensor own = llm_->log_probs(hidden.narrow(0, first, count), ids.narrow(0, first, count), temperature);
   return nn::gather_rows(own, nn::even_shares(total, ranks), sharing, nn::GatheredGradient::alike, "log-probs");
 }
 
@@ -323,7 +334,7 @@ at::Tensor MotPolicy::append_text(std::span<Context* const> rows, std::span<cons
 
 const tensor::MakeGraph& MotPolicy::graphs() const {
   static const tensor::MakeGraph kNone;
-  return sharing_ranks() ? kNone : steps_.make();
+  return ranks_ ? kNone : steps_.make();
 }
 
 at::Tensor MotPolicy::next_logits(const at::Tensor& ids, const PackedTokens& tokens, const at::Tensor& last_rows) {

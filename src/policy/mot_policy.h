@@ -44,9 +44,7 @@ class MotPolicy : public UnifiedPolicy {
   void share_sequences(int64_t degree) override;
   std::vector<NamedTensors> units(bool with_adapters) const override;
   std::map<std::string, int64_t> sliced_dimensions() const override { return llm_->sliced_dimensions(); }
-  void set_sharded(const std::shared_ptr<parallel::ShardedModel>& model, size_t first) override {
-    llm_->set_sharded(model, first);
-  }
+  void set_sharded(const std::shared_ptr<parallel::ShardedModel>& model, size_t first) override;
   parallel::ShardedModel* sharded() const override { return llm_->sharded(); }
 
  protected:
@@ -67,8 +65,8 @@ class MotPolicy : public UnifiedPolicy {
   /// gradients are recorded, keyed by the update and, row by row, by sequence and place in it. Where ranks share
   /// sequences it is of this rank's rows.
   PackedTokens packed(const Placement& placed, uint64_t update, const std::vector<at::Tensor*>& more) const;
-  /// The ranks that share the rows of a forward pass; null: there are no others.
-  nn::RankGroup sharing_ranks() const;
+  /// The ranks that share the rows of images that are denoised; null: there are no others.
+  nn::RankGroup denoising_ranks() const;
   /// forward() over embeddings of all rows.
   at::Tensor hidden_of(const at::Tensor& embeds, const PackedTokens& tokens) const;
   /// The hidden states of the texts, on all ranks that share the rows. hidden: of hidden_of(); text_rows: on the

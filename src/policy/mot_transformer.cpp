@@ -9,11 +9,13 @@
 #include <utility>
 
 #include "base/fault.h"
+#include "kernels/gather_log_prob.h"
 #include "kernels/linear.h"
 #include "kernels/rms_norm.h"
 #include "nn/gathered_products.h"
 #include "nn/recompute.h"
 #include "nn/sharded_step.h"
+#include "nn/vocabulary.h"
 #include "parallel/sharded_model.h"
 #include "policy/layer_split.h"
 #include "tensor/device.h"
@@ -66,7 +68,9 @@ struct MotTransformer::Streams {
 /// A rank's part of a layer: all of it where ranks do not divide it.
 class MotTransformer::Work {
  public:
-  explicit Work(const LayerSplit* split) : split_(split), group_(split ? split->ranks.tensor : nullptr) {}
+  /// together: ranks that have all the same rows, and slices of the layer; null: none.
+  Work(const LayerSplit* split, nn::RankGroup together)
+      : split_(split), group_(split ? split->ranks.tensor : nullptr), together_(std::move(together)) {}
 
   int64_t num_und(int64_t own) const { return group_ ? sum_of(split_->und_counts) : own; }
   /// Own rows times some of the layer's linears, or, where ranks have slices, the rows of all of them times own slices.
@@ -92,6 +96,7 @@ class MotTransformer::Work {
       }
       return (e.*projection)(x, dropped);
     });
+    if (together_) return Streams::split(nn::sum_over(parts.join(), together_, "tensor sums"), parts.und.size(0));
     if (!group_) return parts;
     const at::Tensor own = nn::sum_scatter_both({parts.und, parts.gen}, counts(), group_, "tensor sums");
     return Streams::split(own, split_->und_counts[group_->rank()]);
@@ -154,7 +159,7 @@ class MotTransformer::Work {
   nn::RowCounts counts() const { return {split_->und_counts, split_->gen_counts}; }
 
   const LayerSplit* split_;
-  nn::RankGroup group_;
+  nn::RankGroup group_, together_;
 };
 
 MotTransformer::Expert MotTransformer::take_expert(const MotConfig& config, nn::Weights& weights, int64_t layer,
@@ -199,9 +204,25 @@ MotTransformer::MotTransformer(const MotConfig& config, nn::Weights& weights, co
   }
 }
 
-at::Tensor MotTransformer::embed(const at::Tensor& ids) const { return at::embedding(embed_tokens_, ids); }
+int64_t MotTransformer::first_id() const {
+  return nn::share_begin(config_.vocab_size, tensor_ranks_->rank(), tensor_ranks_->size());
+}
 
-at::Tensor MotTransformer::logits(const at::Tensor& hidden) const { return kernels::linear(hidden, lm_head_, {}); }
+at::Tensor MotTransformer::embed(const at::Tensor& ids) const {
+  if (!is_sliced()) return at::embedding(embed_tokens_, ids);
+  return nn::sliced_embedding(embed_tokens_, ids, first_id(), tensor_ranks_);
+}
+
+at::Tensor MotTransformer::logits(const at::Tensor& hidden) const {
+  const at::Tensor own = kernels::linear(hidden, lm_head_, {});
+  return is_sliced() ? nn::whole_logits(own, config_.vocab_size, tensor_ranks_) : own;
+}
+
+at::Tensor MotTransformer::log_probs(const at::Tensor& hidden, const at::Tensor& ids, double temperature) const {
+  const at::Tensor own = kernels::linear(hidden, lm_head_, {});
+  if (is_sliced()) return nn::sliced_log_probs(own, ids, first_id(), temperature, tensor_ranks_);
+  return kernels::gather_log_prob(own, ids, temperature).log_probs;
+}
 
 at::Tensor MotTransformer::until_stopped(at::Tensor x) const {
   stop_.throw_if_requested();
@@ -227,7 +248,7 @@ MotTransformer::Streams MotTransformer::run_layer(size_t index, const Streams& x
   const double eps = config_.rms_norm_eps;
   const Layer& layer = layers_[index];
   const LayerSplit* split = tokens.splits.empty() ? nullptr : tokens.splits[index].get();
-  const Work work(split);
+  const Work work(split, cache && is_sliced() ? tensor_ranks_ : nullptr);
   fault::point("policy.layer");
   auto each = [&](const Streams& s, const auto& f) { return s.each(layer.und, layer.gen, f); };
   const Streams h =
@@ -322,6 +343,14 @@ void MotTransformer::set_sharded(std::shared_ptr<parallel::ShardedModel> model, 
   first_unit_ = first;
 }
 
+bool MotTransformer::generates_in_slices() const {
+  return sharded_ && sharded_->rollout_form() == parallel::ShardedModel::Form::slices;
+}
+
+int64_t MotTransformer::cached_heads() const {
+  return config_.num_kv_heads / (generates_in_slices() ? tensor_ranks_->size() : 1);
+}
+
 int64_t MotTransformer::layer_of(const std::string& name) const {
   const std::string base = config_.prefix + "model.layers.";
   return name.starts_with(base) ? std::stoll(name.substr(base.size())) : -1;
@@ -343,6 +372,8 @@ std::map<std::string, int64_t> MotTransformer::sliced_dimensions() const {
     if (linear.bias.defined()) dimensions[linear.name + ".bias"] = dim;
     if (linear.lora) dimensions[linear.name + (dim == 0 ? ".lora_B.weight" : ".lora_A.weight")] = dim;
   };
+  dimensions[config_.prefix + "model.embed_tokens.weight"] = 0;
+  if (!config_.tie_word_embeddings) dimensions[config_.prefix + "lm_head.weight"] = 0;
   for (const Layer& layer : layers_) {
     for (const Expert* e : {&layer.und, &layer.gen}) {
       if (e == &layer.gen && !config_.generation_expert) continue;

@@ -31,7 +31,7 @@ struct LayerSplit;  // layer_split.h
 
 /// Tokens of many sequences in one row order: understanding tokens first, then generation (latent) tokens. Where ranks
 /// share them, those of this rank; each layer then has a layout of its own. With a cache, which every rank has whole,
-/// the layout is of this rank's rows, and the slots are those of all rows in rank order.
+/// or of its key heads, the layout is of this rank's rows, and the slots are those of all rows in rank order.
 struct PackedTokens {
   int64_t num_und = 0;      // rows before this use the understanding weights, the others `_moe_gen`; all rows
                             // where there is no generation expert
@@ -54,7 +54,7 @@ class MotTransformer {
  public:
   MotTransformer(const MotConfig& config, nn::Weights& weights, const bool* lora_enabled);
 
-  /// ids: [T] int64 -> [T, D].
+  /// ids: [T] int64 -> [T, D]; the same ones on ranks with slices.
   at::Tensor embed(const at::Tensor& ids) const;
 
   /// embeds: [T, D] in the order of `tokens`. With a cache the new keys and values are written to it and queries see
@@ -62,8 +62,10 @@ class MotTransformer {
   /// D].
   at::Tensor forward(const at::Tensor& embeds, const PackedTokens& tokens, KvCache* cache) const;
 
-  /// hidden: [T, D] -> [T, V].
+  /// hidden: [T, D] -> [T, V]; the same rows on ranks with slices, which have no gradients of this.
   at::Tensor logits(const at::Tensor& hidden) const;
+  /// hidden: [T, D], ids: [T] -> [T], their log-probs (kernels/gather_log_prob.h); the same rows on ranks with slices.
+  at::Tensor log_probs(const at::Tensor& hidden, const at::Tensor& ids, double temperature) const;
 
   const MotConfig& config() const { return config_; }
   /// dtype and device of the weights.
@@ -75,6 +77,13 @@ class MotTransformer {
   /// The layers are the units from `first` on of a model that is spread over ranks.
   void set_sharded(std::shared_ptr<parallel::ShardedModel> model, size_t first);
   parallel::ShardedModel* sharded() const { return sharded_.get(); }
+  /// The ranks that divide the products of all layers: each has an even run of the vocabulary, too.
+  void set_tensor_ranks(nn::RankGroup ranks) { tensor_ranks_ = std::move(ranks); }
+  /// Whether generation is done with slices; and how many key heads are this rank's in it.
+  bool generates_in_slices() const;
+  int64_t cached_heads() const;
+  /// Whether this rank has its slices now, not what is whole.
+  bool is_sliced() const { return embed_tokens_.size(0) < config_.vocab_size; }
   /// Which layer a weight belongs to by its name, from 0; -1: none.
   int64_t layer_of(const std::string& name) const;
   /// Forward and backward throw Interrupted within a part of a layer once a stop is asked for: with billions of weights
@@ -83,8 +92,8 @@ class MotTransformer {
   StopToken stop() const { return stop_; }
   /// Every linear layer, for LoRA.
   void for_each_linear(const std::function<void(nn::Linear&)>& visit);
-  /// Of the linears' parameters, adapters' included: of which ranks that divide a layer have slices, of their rows (0)
-  /// or their columns (1).
+  /// Of the linears' parameters, adapters' included, and the vocabulary's: of which ranks that divide a layer have
+  /// slices, of their rows (0) or their columns (1).
   std::map<std::string, int64_t> sliced_dimensions() const;
 
  private:
@@ -103,6 +112,7 @@ class MotTransformer {
   Streams run_layer(size_t index, const Streams& x, const PackedTokens& tokens, const kernels::RotaryTable& rotary,
                     KvCache* cache) const;
   std::vector<kernels::RotaryTable> rotary_tables(const PackedTokens& tokens) const;
+  int64_t first_id() const;  // of the own slice of the vocabulary
   static Expert take_expert(const MotConfig& config, nn::Weights& weights, int64_t layer, const std::string& suffix,
                             const bool* lora_enabled);
 
@@ -112,6 +122,7 @@ class MotTransformer {
   std::vector<bool> recompute_;  // of each layer; empty: none
   std::shared_ptr<parallel::ShardedModel> sharded_;
   size_t first_unit_ = 0;
+  nn::RankGroup tensor_ranks_;
   StopToken stop_;
 };
 

@@ -5,16 +5,21 @@
 #include <string>
 #include <utility>
 
+#include "base/error.h"
 #include "base/memory.h"
 #include "parallel/slice.h"
 
 namespace unigrpo::policy {
 
+using SliceRanks = parallel::ShardedModel::SliceRanks;
+
 parallel::ShardedModel::Ranks ranks_of(const parallel::Groups& groups, size_t num_layers) {
   parallel::ShardedModel::Ranks ranks{.shard = groups.block, .replica = groups.replica};
   const auto is_sliced = [](const auto& layer) { return layer.tp > 1; };
   if (!is_sliced(groups.shape) && std::ranges::none_of(groups.layers, is_sliced)) return ranks;
-  ranks.slices.emplace_back();  // of what belongs to no layer, of which nothing is sliced
+  // The vocabulary has the slices of all layers, where those have the same.
+  const bool alike = std::ranges::all_of(groups.layers, [&](const auto& layer) { return layer.tp == groups.shape.tp; });
+  ranks.slices.push_back(alike ? SliceRanks{.tensor = groups.tensor, .shard = groups.shard} : SliceRanks{});
   for (size_t layer = 0; layer < num_layers; ++layer) {
     if (groups.layers.empty()) {
       ranks.slices.push_back({.tensor = groups.tensor, .shard = groups.shard});
@@ -26,7 +31,7 @@ parallel::ShardedModel::Ranks ranks_of(const parallel::Groups& groups, size_t nu
 }
 
 void cut_units(std::vector<NamedTensors>& units, const std::map<std::string, int64_t>& dimensions,
-               const std::vector<parallel::ShardedModel::SliceRanks>& ranks) {
+               const std::vector<SliceRanks>& ranks) {
   for (size_t unit = 0; unit < ranks.size(); ++unit) {
     const auto& tensor = ranks[unit].tensor;
     if (!tensor) continue;
@@ -45,6 +50,10 @@ void shard(UnifiedPolicy& policy, const parallel::ParallelConfig& config, const 
   if (runtime.groups) ranks = ranks_of(*runtime.groups, policy.units(/*with_adapters=*/false).size() - 1);
   const bool sliced = !ranks.slices.empty();
   if (!config.exact_reduction && !sliced && (!runtime.comm || shard == Shard::none)) return;
+  const bool rolls_in_slices = sliced && config.rollout == parallel::RolloutWeights::tp;
+  if (rolls_in_slices && !ranks.slices.front().tensor) {
+    throw BadInput("parallel.rollout: \"tp\" with {}, whose layers differ in tp; expected \"gather\"", config.plan);
+  }
   // Ranks with slices of a layer have each a share of what it has whole: that is summed over them all the same.
   if (sliced && shard == Shard::none) shard = Shard::optimizer;
   std::vector<NamedTensors> units = policy.units(/*with_adapters=*/sliced);
@@ -52,6 +61,7 @@ void shard(UnifiedPolicy& policy, const parallel::ParallelConfig& config, const 
   const auto model = std::make_shared<parallel::ShardedModel>(
       units, std::move(ranks), shard, config.reduce,
       config.exact_reduction ? parallel::Sum::pairwise : parallel::Sum::one_by_one);
+  if (rolls_in_slices) model->set_rollout_form(parallel::ShardedModel::Form::slices);
   policy.set_sharded(model, 1);
   if (sliced || shard == Shard::weights) return_free_memory();  // of the whole model
 }

@@ -17,7 +17,8 @@
 namespace unigrpo::policy {
 
 /// Spreads a policy's weights, gradients and their like over the runtime's ranks as the config says; in one process
-/// only where sums are to have the bits of several. All ranks have the same policy.
+/// only where sums are to have the bits of several. All ranks have the same policy. Throws BadInput where it cannot
+/// generate as the config says.
 void shard(UnifiedPolicy& policy, const parallel::ParallelConfig& config, const Runtime& runtime);
 
 /// The ranks of those groups that hold a model of so many layers between them.
@@ -31,6 +32,10 @@ void cut_units(std::vector<NamedTensors>& units, const std::map<std::string, int
 class Gathered {
  public:
   using Form = parallel::ShardedModel::Form;
+  /// What generation by the policy needs.
+  static Form for_rollout(const UnifiedPolicy& policy) {
+    return policy.sharded() ? policy.sharded()->rollout_form() : Form::whole;
+  }
   explicit Gathered(const UnifiedPolicy& policy, Form form = Form::whole) : Gathered(policy.sharded(), form) {}
   explicit Gathered(parallel::ShardedModel* model, Form form = Form::whole) : model_(model), form_(form) {
     if (model_) model_->hold(form_);

@@ -529,7 +529,7 @@ void RolloutEngine::check_length(const data::Prompt& prompt) const {
 
 std::vector<Trajectory> RolloutEngine::rollout(const RolloutRequest& request) {
   if (request.keys.size() != request.prompts.size()) throw std::invalid_argument("rollout: one key a prompt");
-  const policy::Gathered whole(policy_);
+  const policy::Gathered weights(policy_, policy::Gathered::for_rollout(policy_));
   std::vector<int64_t> asked;  // prompts of which there is something to sample
   for (int64_t p = 0; p < static_cast<int64_t>(request.prompts.size()); ++p) {
     if (range_of(request, p).count > 0) asked.push_back(p);

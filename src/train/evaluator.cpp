@@ -241,7 +241,7 @@ Evaluator::Evaluator(const EvalOptions& options, const Runtime& runtime)
 
 EvalResult Evaluator::evaluate(policy::UnifiedPolicy& policy, const EvalOptions& options) {
   const Stopwatch watch;
-  const policy::Gathered whole(policy);
+  const policy::Gathered weights(policy, policy::Gathered::for_rollout(policy));
   Runtime own = runtime_;
   own.seed = options.seed;
   rollout::RolloutEngine engine(policy, to_rollout_config(options.generation), own, options.generation.system_prompt);

@@ -29,7 +29,7 @@ struct Elements {
   double all = 0, layer = 0, last = 0, root = 0;
 };
 
-/// As a rank of `tp` has them: the products of a layer by slices, the rest whole.
+/// As a rank of `tp` has them: the products of a layer and the vocabulary by slices, the rest whole.
 Elements elements_of(const StepFacts& facts, int64_t tp) {
   const std::string layers = facts.model.llm.prefix + "model.layers.";
   std::map<int64_t, double> by_layer;
@@ -38,7 +38,8 @@ Elements elements_of(const StepFacts& facts, int64_t tp) {
     if (weight.name.starts_with("autoencoder.")) continue;
     const auto elements = static_cast<double>(weight.tensor.numel());
     if (!weight.name.starts_with(layers)) {
-      sum.root += elements;
+      const bool of_ids = weight.name.ends_with("embed_tokens.weight") || weight.name.ends_with("lm_head.weight");
+      sum.root += of_ids ? elements / static_cast<double>(tp) : elements;
       continue;
     }
     const bool sliced = weight.name.find("_proj") != std::string::npos;
@@ -51,6 +52,11 @@ Elements elements_of(const StepFacts& facts, int64_t tp) {
     sum.last = elements;
   }
   return sum;
+}
+
+/// Whether tp ranks put their slices together to sample.
+bool joins_slices(const recipe::Recipe& recipe, const Spread& spread) {
+  return spread.tp > 1 && recipe.parallel.rollout == parallel::RolloutWeights::gather;
 }
 
 /// Micro-batches of a rank in a step.
@@ -238,7 +244,10 @@ RankMemory memory_of_rank(const StepFacts& facts, const Spread& spread) {
                               static_cast<double>(2 * llm.num_layers * llm.num_kv_heads * llm.head_dim) *
                               facts.bytes()}};
   const bool gathers = of_weights > 1;
-  memory.sampling = {{"all weights, gathered", gathers ? weights * facts.bytes() : 0},
+  const double sampled_with = joins_slices(recipe, spread) ? elements_of(facts, 1).all + count.adapters
+                              : gathers                    ? weights
+                                                           : 0;
+  memory.sampling = {{"all weights, gathered", sampled_with * facts.bytes()},
                      {"decoding images", decoding_bytes(facts, spread)}};
   memory.learning = {
       {"gradients (float32)", trained * kFloat * (workers > 1 ? 1 + workers : 1) / of_gradients},
@@ -272,6 +281,9 @@ std::vector<Amount> sent_by_rank(const StepFacts& facts, const Spread& spread) {
     const double reference = facts.reference ? elements.all + (facts.lora ? adapters : 0) : 0;
     sent.push_back({"weights for sampling", (elements.all + adapters) * facts.bytes() * others});
     sent.push_back({"weights for learning", passes * (there_and_back + reference) * facts.bytes() * others});
+  }
+  if (joins_slices(facts.recipe, spread)) {
+    sent.push_back({"slices for sampling", (elements_of(facts, 1).all - elements.all) * facts.bytes()});
   }
   if (spread.tp * spread.sp > 1) {
     sent.push_back({"tokens of shared sequences", sent_for_sequences(facts, spread)});

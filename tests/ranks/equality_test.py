@@ -76,16 +76,18 @@ class Equality(unittest.TestCase):
                 self.assertEqual(got, code, f"rank {rank} of {size}: {stderr}")
         return folder / "runs/tiny"
 
-    def check_metrics(self, run, reference):
+    def check_metrics(self, run, reference, same_bits=True):
         rows, wanted = tiny_run.metrics_of(run, steady=False), tiny_run.metrics_of(reference, steady=False)
         self.assertEqual([row["step"] for row in rows], [row["step"] for row in wanted])
         for row, want in zip(rows, wanted):
             names = {name for name in want if not name.startswith(SPREAD)}
             self.assertEqual({name for name in row if not name.startswith(SPREAD)}, names)
             for name in names:
+                if not same_bits and name.startswith("drift/"):  # counts pixels
+                    continue
                 what = f"step {row['step']}, {name}: {row[name]}, one process has {want[name]}"
                 first = row["step"] <= 1 and name.startswith(("reward/", "text/length", "text/entropy", "text/truncated",
-                                                              "advantage/", "eval/"))
+                                                              "advantage/", "eval/")) and (same_bits or name != "text/entropy")
                 if first or want[name] is None or row[name] is None:
                     self.assertEqual(row[name], want[name], what)
                 elif name == "optim/grad_norm":
@@ -95,16 +97,17 @@ class Equality(unittest.TestCase):
                 else:
                     self.assertTrue(abs(row[name] - want[name]) <= 1e-5 * abs(want[name]) + 1e-6, what)
 
-    def check(self, run, reference):
-        """The equality table: what step 1 drew to the bit, every step's numbers, the weights at the end."""
+    def check(self, run, reference, same_bits=True):
+        """The equality table: what step 1 drew to the bit (or texts alone), every step's numbers, the weights at the end."""
         for file in sorted((reference / "samples/step_000001").iterdir()):
             same = (run / "samples/step_000001" / file.name).read_bytes()
             if file.suffix == ".png":
-                self.assertEqual(same, file.read_bytes(), file.name)
+                if same_bits:
+                    self.assertEqual(same, file.read_bytes(), file.name)
                 continue
             for row, want in zip(same.splitlines(), file.read_bytes().splitlines(), strict=True):
                 self.assertEqual(json.loads(row), json.loads(want))
-        self.check_metrics(run, reference)
+        self.check_metrics(run, reference, same_bits)
         (last,) = (reference / "checkpoints").glob("step_*")
         for part in last.glob("*.safetensors"):
             if part.stem in ("policy", "ema"):

@@ -27,7 +27,27 @@ LORA = {"policy.train": "lora", "policy.lora.rank": 4, "policy.lora.alpha": 8, "
 SHORT = {"run.num_steps": 3}
 FULL = os.environ.get("UNIGRPO_RANKS_FULL") == "1"
 ONE_PROCESS = equality_test.ONE_PROCESS
-SLICED = re.compile(r"layers\..*_proj")
+SLICED = re.compile(r"layers\..*_proj|embed_tokens|lm_head")
+
+
+def add_row(file, name):
+    """Another row of zeros, of a tensor that then comes last."""
+    data = file.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    header, body = json.loads(data[8:start]), data[start:]
+    entry = header.pop(name)
+    first, last = entry["data_offsets"]
+    row = (last - first) // entry["shape"][0]
+    rest = b""
+    for other, each in sorted(header.items(), key=lambda item: item[1].get("data_offsets", [0])):
+        if other != "__metadata__":
+            begin, end = each["data_offsets"]
+            each["data_offsets"] = [len(rest), len(rest) + end - begin]
+            rest += body[begin:end]
+    entry["shape"][0] += 1
+    entry["data_offsets"] = [len(rest), len(rest) + last - first + row]
+    text = json.dumps({**header, name: entry}).encode()
+    file.write_bytes(len(text).to_bytes(8, "little") + text + rest + body[first:last] + bytes(row))
 
 
 class Sharing(resume_test.Resume):
@@ -62,7 +82,7 @@ class Sharing(resume_test.Resume):
             with self.subTest(ranks=size, **parallel):
                 keys = {f"parallel.{key}": value for key, value in parallel.items()}
                 run = self.train(size, {**settings, **keys})
-                self.check(run, reference)
+                self.check(run, reference, same_bits=parallel.get("rollout") != "tp")
                 self.check_mesh(run, size, parallel)
 
     def test_sequences(self):
@@ -145,6 +165,18 @@ class Sharing(resume_test.Resume):
         self.as_one({**SHORT, "policy.model": f"{DATA}/qwen2_tiny_tied", "rollout.episode": '["text"]'},
                     [(2, {"sp": 2}), (2, {"tp": 2})])
 
+    def test_a_vocabulary_that_ranks_cannot_share_evenly(self):
+        self.rewards = equality_test.REWARDS.partition('[[rewards]]\nkind = "saturation"')[0]
+        model = pathlib.Path(self.holder.name) / "odd"
+        shutil.copytree(f"{DATA}/qwen2_tiny_tied", model)
+        config = json.loads((model / "config.json").read_text())
+        config["vocab_size"] += 1
+        (model / "config.json").write_text(json.dumps(config))
+        name = "model.embed_tokens.weight"
+        add_row(model / json.loads((model / "model.safetensors.index.json").read_text())["weight_map"][name], name)
+        self.as_one({**SHORT, **EMA, "policy.model": model, "rollout.episode": '["text"]'},
+                    [(2, {"tp": 2}), (2, {"tp": 2, "shard": "weights", "rollout": "tp"})])
+
     def test_supervised(self):
         rows = {"sft.output": "trained", "sft.batch_size": 6, "sft.num_examples": 40, "sft.edit": 0.3, "sft.self_correct": 0.3,
                 "sft.describe": 0.2, "sft.prompt_dropout": 0.3}
@@ -179,6 +211,17 @@ class Sharing(resume_test.Resume):
                 run = self.train(then[0], {**keys[1], "checkpoint.keep_last": 1}, folder=folder, resume=True,
                                  base=resume_test.BASE)
                 self.check(run, reference)
+
+    def test_rollouts_in_slices(self):
+        """parallel.rollout = "tp": no rank ever has whole layers, and all draw what one process draws; of images, which are
+        sums in another order, some pixels may be a level apart."""
+        self.rewards = equality_test.TEXT_REWARDS
+        self.as_one({**SHORT, **EMA},
+                    [(2, {"tp": 2, "rollout": "tp"}), (4, {"tp": 2, "sp": 2, "rollout": "tp", "shard": "weights"})])
+        if FULL:
+            self.as_one({**SHORT, **LORA}, [(2, {"tp": 2, "rollout": "tp"})])
+            self.as_one({"run.num_steps": 1, "rollout.episode": '["text", "image", "text", "image"]'},
+                        [(2, {"tp": 2, "rollout": "tp"})])
 
     def test_what_is_saved_in_slices_is_loaded_to_the_bit(self):
         """A step with a gradient that is not finite changes nothing, so that its checkpoint holds what was loaded."""
@@ -228,6 +271,8 @@ class Sharing(resume_test.Resume):
                 (2, {"plan": "nowhere.json"}, "nowhere.json"),
                 (2, {"tp": 2, "sp": 2}, "tp = 2 x sp = 2 does not divide 2 ranks"),
                 (4, {"tp": 2, "shard": "weights", "shard_ranks": 3}, "expected 0 (all), 1, 2"),
+                (2, {"tp": 2, "rollout": "slices"}, "parallel.rollout"),
+                (2, {"plan": self.plan([{"tp": 2}, {"sp": 2}, {"tp": 2}]), "rollout": "tp"}, 'parallel.rollout: "tp" with '),
                 (2, {"sp": 2, "exact_reduction": "true"}, "parallel.exact_reduction: expected tp = 1, sp = 1"),
                 (2, {"tp": 0}, "parallel.tp"), (2, {"sp": 0}, "parallel.sp"), (2, {"sp": '"two"'}, "parallel.sp")):
             with self.subTest(ranks=size, **settings):

@@ -147,7 +147,7 @@ class BagelDenoiser final : public Denoiser {
                         .layout = nullptr,
                         .cache_slots = index_tensor(placed.slots)};
     int64_t num_queries = num_rows;
-    if (const nn::RankGroup ranks = model.sharing_ranks()) {
+    if (const nn::RankGroup ranks = model.denoising_ranks()) {
       const auto share = std::make_shared<nn::SequenceShare>(ranks, num_und, num_rows);
       const at::Tensor own = index_tensor(share->rows());
       num_queries = own.size(0);

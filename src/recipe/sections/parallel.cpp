@@ -28,6 +28,9 @@ Section parallel_section() {
       .row("sp", &ParallelConfig::sp,
            "ranks (with tp: sets of tp) that share each training batch's tokens; divides the ranks and query heads",
            between(1, kMostRanks))
+      .row("rollout", &ParallelConfig::rollout,
+           "with tp, how texts and images are drawn: with all weights, gathered once a phase | in slices, by tp ranks "
+           "together")
       .row("plan", &ParallelConfig::plan,
            "JSON file with tp, sp and recompute of each layer (docs/FORMATS.md); empty: alike for all")
       .row("flexible_sp", &ParallelConfig::flexible_sp,
