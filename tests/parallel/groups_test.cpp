@@ -94,7 +94,9 @@ TEST(Groups, OfABlockForEachPowerOfTwoOfNeighbours) {
     using Ranks = std::vector<int64_t>;
     ASSERT_EQ(groups.blocks.size(), r < 4 ? 2U : 1U);
     EXPECT_EQ(members(groups.blocks.at(2), r), (Ranks{r - r % 2, r - r % 2 + 1}));
-    if (r < 4) EXPECT_EQ(members(groups.blocks.at(4), r), (Ranks{0, 1, 2, 3}));
+    if (r < 4) {
+      EXPECT_EQ(members(groups.blocks.at(4), r), (Ranks{0, 1, 2, 3}));
+    }
     EXPECT_FALSE(groups.model || groups.sequence);
     EXPECT_EQ(groups.data_ranks, 6);
   });
