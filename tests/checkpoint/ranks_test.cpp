@@ -214,7 +214,7 @@ TEST_F(CheckpointOfRanks, ColumnsAreSavedAsRowsAndLoadedAsEither) {
   for (const int64_t saved : {4, 3, 1}) {
     const double value = 0.3 * static_cast<double>(++step);
     on_ranks(saved, [&](const Runtime& runtime) {
-      CheckpointStore store(folder_.path(), {}, runtime);
+      CheckpointStore store(folder_.path(), {.keep_last = 3}, runtime);
       Columns optimizer(runtime, value);
       store.save(take_snapshot(step, "[run]\n", std::vector<Stateful*>{&optimizer}));
     });
