@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "parallel/even_shares.h"
 #include "parallel/groups.h"
 
 namespace unigrpo::checkpoint {
@@ -20,12 +21,6 @@ parallel::Comm& ranks_of(int64_t parts, const Runtime& runtime) {
     }
   }
   throw std::logic_error("a piece of columns that no ranks have between them");
-}
-
-std::vector<int64_t> even_shares(int64_t total, int64_t ranks) {
-  std::vector<int64_t> shares;
-  for (int64_t r = 0; r < ranks; ++r) shares.push_back(total * (r + 1) / ranks - total * r / ranks);
-  return shares;
 }
 
 /// A piece that begins or ends within a row stays so there: elements of one row are in a row of the whole as well. Of
@@ -45,12 +40,12 @@ void add_in_rows(const NamedTensor& own, const Runtime& runtime, NamedTensors& t
   parallel::Comm& ranks = ranks_of(row / width, runtime);
   const int64_t count = end_row - first_row, parts = ranks.size();
   if (count > 0) {
-    const std::vector<int64_t> shares = even_shares(count, parts);
+    const std::vector<int64_t> shares = parallel::even_shares(count, parts);
     const int64_t share = shares[static_cast<size_t>(ranks.rank())];
     at::Tensor got = at::empty({parts * share, width}, flat.options());
     ranks.all_to_all(got, flat.narrow(0, first_row * width - first, count * width).view({count, width}),
                      std::vector<int64_t>(static_cast<size_t>(parts), share), shares, "checkpoint");
-    const int64_t own_row = first_row + count * ranks.rank() / parts;
+    const int64_t own_row = first_row + parallel::share_begin(count, ranks.rank(), parts);
     if (share > 0) {
       to.push_back({own.name, got.view({parts, share, width}).transpose(0, 1).reshape({-1}),
                     PieceOf{.shape = piece.shape, .first = own_row * row}});

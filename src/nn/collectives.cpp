@@ -86,12 +86,6 @@ at::Tensor own_rows(const at::Tensor& all, const std::vector<int64_t>& counts, c
 
 }  // namespace
 
-std::vector<int64_t> even_shares(int64_t total, int64_t ranks) {
-  std::vector<int64_t> counts;
-  for (int64_t r = 0; r < ranks; ++r) counts.push_back(share_begin(total, r + 1, ranks) - share_begin(total, r, ranks));
-  return counts;
-}
-
 at::Tensor exchange_rows(const at::Tensor& rows, const std::vector<int64_t>& out_counts,
                          const std::vector<int64_t>& in_counts, const RankGroup& group, const char* purpose) {
   return apply(

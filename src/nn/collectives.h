@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "parallel/comm.h"
+#include "parallel/even_shares.h"
 
 /// Collectives through which gradients pass: each backward is a collective too. Where gradients are recorded, what they
 /// return asks for one on every rank, whatever this rank's own inputs need, so that all ranks make the same calls on
@@ -16,10 +17,8 @@ namespace unigrpo::nn {
 
 using RankGroup = std::shared_ptr<parallel::Comm>;
 
-/// Where the even share of `rank` among `ranks` begins; that of rank + 1 is where it ends.
-inline int64_t share_begin(int64_t total, int64_t rank, int64_t ranks) { return total * rank / ranks; }
-/// [ranks]: the sizes of all shares.
-std::vector<int64_t> even_shares(int64_t total, int64_t ranks);
+using parallel::even_shares;
+using parallel::share_begin;
 
 /// in_counts[r] of the rows [N, ...] go to rank r, out_counts[r] rows come from it, in rank order.
 at::Tensor exchange_rows(const at::Tensor& rows, const std::vector<int64_t>& out_counts,

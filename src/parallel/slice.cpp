@@ -4,20 +4,20 @@
 
 #include <vector>
 
+#include "parallel/even_shares.h"
+
 namespace unigrpo::parallel {
 namespace {
 
 constexpr const char* kPurpose = "slices";
-
-int64_t begin_of(int64_t size, int64_t part, int64_t parts) { return size * part / parts; }
 
 }  // namespace
 
 NamedTensor cut(const NamedTensor& parameter, int64_t dim, int64_t part, int64_t parts) {
   const at::NoGradGuard no_grad;
   const at::Tensor whole = parameter.tensor.detach();
-  const int64_t begin = begin_of(whole.size(dim), part, parts);
-  const at::Tensor own = whole.narrow(dim, begin, begin_of(whole.size(dim), part + 1, parts) - begin);
+  const int64_t begin = share_begin(whole.size(dim), part, parts);
+  const at::Tensor own = whole.narrow(dim, begin, share_begin(whole.size(dim), part + 1, parts) - begin);
   PieceOf piece{.shape = whole.sizes().vec()};
   if (dim == 0) {
     piece.first = begin * (whole.numel() / whole.size(0));
@@ -42,14 +42,10 @@ at::Tensor joined(const at::Tensor& own, const PieceOf& piece, Comm& ranks) {
     ranks.all_gather(whole, own, kPurpose);
     return whole;
   }
-  std::vector<int64_t> rows;
-  for (int64_t p = 0; p < parts; ++p) {
-    rows.push_back(begin_of(piece.shape[0], p + 1, parts) - begin_of(piece.shape[0], p, parts));
-  }
   std::vector<int64_t> copies(piece.shape.size(), 1);
   copies.front() = parts;
   const std::vector<int64_t> to_each(static_cast<size_t>(parts), own.size(0));
-  ranks.all_to_all(whole, own.repeat(copies), rows, to_each, kPurpose);
+  ranks.all_to_all(whole, own.repeat(copies), even_shares(piece.shape[0], parts), to_each, kPurpose);
   return whole;
 }
 
