@@ -14,12 +14,18 @@
 
 namespace unigrpo::parallel {
 
+Shard shard_level(const ParallelConfig& config) {
+  return config.exact_reduction && config.shard == Shard::none ? Shard::gradients : config.shard;
+}
+
+Sum kind_of_sum(const ParallelConfig& config) { return config.exact_reduction ? Sum::pairwise : Sum::one_by_one; }
+
+bool reduces_each(Shard shard, Reduce reduce, Sum sum) {
+  return sum == Sum::pairwise || (shard >= Shard::gradients && reduce == Reduce::each);
+}
+
 ShardedModel::ShardedModel(const std::vector<NamedTensors>& units, Ranks ranks, Shard shard, Reduce reduce, Sum sum)
-    : ranks_(std::move(ranks)),
-      shard_(shard),
-      sum_(sum),
-      reduces_each_(sum == Sum::pairwise ||
-                    ((shard == Shard::weights || shard == Shard::gradients) && reduce == Reduce::each)) {
+    : ranks_(std::move(ranks)), shard_(shard), sum_(sum), reduces_each_(parallel::reduces_each(shard, reduce, sum)) {
   for (size_t unit = 0; unit < units.size(); ++unit) {
     const SliceRanks slices = ranks_.slices.empty() ? SliceRanks{} : ranks_.slices[unit];
     units_.emplace_back(units[unit], ranks_.shard.get(), slices.shard.get(), shard, sum);

@@ -14,6 +14,12 @@
 
 namespace unigrpo::parallel {
 
+/// What ranks share by a config: sums in pairs need gradients that are shared.
+Shard shard_level(const ParallelConfig& config);
+Sum kind_of_sum(const ParallelConfig& config);
+/// Whether gradients go to their owners after each micro-batch, not once an optimizer step.
+bool reduces_each(Shard shard, Reduce reduce, Sum sum);
+
 /// A model of which each rank holds a share (ZeRO, arXiv 1910.02054): its units in the order in which a forward pass
 /// runs them, the first being what belongs to no layer and is whole for as long as a pass lasts.
 ///

@@ -45,7 +45,7 @@ void cut_units(std::vector<NamedTensors>& units, const std::map<std::string, int
 
 void shard(UnifiedPolicy& policy, const parallel::ParallelConfig& config, const Runtime& runtime) {
   using parallel::Shard;
-  Shard shard = config.exact_reduction && config.shard == Shard::none ? Shard::gradients : config.shard;
+  Shard shard = parallel::shard_level(config);
   parallel::ShardedModel::Ranks ranks{.shard = runtime.comm, .replica = nullptr};
   if (runtime.groups) ranks = ranks_of(*runtime.groups, policy.units(/*with_adapters=*/false).size() - 1);
   const bool sliced = !ranks.slices.empty();
@@ -58,9 +58,8 @@ void shard(UnifiedPolicy& policy, const parallel::ParallelConfig& config, const 
   if (sliced && shard == Shard::none) shard = Shard::optimizer;
   std::vector<NamedTensors> units = policy.units(/*with_adapters=*/sliced);
   cut_units(units, policy.sliced_dimensions(), ranks.slices);
-  const auto model = std::make_shared<parallel::ShardedModel>(
-      units, std::move(ranks), shard, config.reduce,
-      config.exact_reduction ? parallel::Sum::pairwise : parallel::Sum::one_by_one);
+  const auto model = std::make_shared<parallel::ShardedModel>(units, std::move(ranks), shard, config.reduce,
+                                                              parallel::kind_of_sum(config));
   if (rolls_in_slices) model->set_rollout_form(parallel::ShardedModel::Form::slices);
   policy.set_sharded(model, 1);
   if (sliced || shard == Shard::weights) return_free_memory();  // of the whole model

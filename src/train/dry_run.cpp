@@ -167,10 +167,9 @@ RankMemory memory_on(const Machine& machine, const StepFacts& facts, const Sprea
 std::string what_would_fit(const StepFacts& facts, const Machine& machine, const Spread& spread, double gib) {
   if (spread.is_exact) return {};
   for (int level = static_cast<int>(spread.shard) + 1; level <= static_cast<int>(parallel::Shard::weights); ++level) {
-    Spread other = spread;
-    other.shard = static_cast<parallel::Shard>(level);
-    other.reduces_each = other.shard >= parallel::Shard::gradients;
-    if (spread.shard == parallel::Shard::none) other.shard_ranks = spread.ranks / spread.tp;
+    Recipe recipe = facts.recipe;
+    recipe.parallel.shard = static_cast<parallel::Shard>(level);
+    const Spread other = spread_of(recipe, spread.ranks, spread.threads);
     const double bytes = memory_on(machine, facts, other).total();
     if (bytes / kGiB <= gib) return verdict(fmt::format("parallel.shard = \"{}\"", enum_name(other.shard)), bytes, gib);
   }

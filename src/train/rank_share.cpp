@@ -10,6 +10,7 @@
 
 #include "base/enum_names.h"
 #include "kernels/linear.h"
+#include "parallel/sharded_model.h"
 #include "policy/kv_cache.h"
 #include "recipe/tasks.h"
 #include "rollout/rules.h"
@@ -173,7 +174,7 @@ double RankMemory::total() const { return sum_of(held) + std::max(sum_of(samplin
 
 parallel::GroupShape group_shape(const recipe::Recipe& recipe) {
   const parallel::ParallelConfig& config = recipe.parallel;
-  const bool shares = config.exact_reduction || config.shard != Shard::none;
+  const bool shares = parallel::shard_level(config) != Shard::none;
   parallel::GroupShape shape{.tp = config.tp,
                              .sp = config.sp,
                              .shard_ranks = shares ? config.shard_ranks : 1,
@@ -195,15 +196,14 @@ Spread spread_of(const recipe::Recipe& recipe, int64_t ranks, int64_t threads) {
   const parallel::GroupShape shape = group_shape(recipe);
   parallel::check_shape(shape, ranks);
   const parallel::ParallelConfig& config = recipe.parallel;
-  const Shard shard = config.exact_reduction && config.shard == Shard::none ? Shard::gradients : config.shard;
-  const bool each = shard == Shard::weights || (shard == Shard::gradients && config.reduce == parallel::Reduce::each);
+  const Shard shard = parallel::shard_level(config);
   return {.ranks = ranks,
           .threads = threads,
           .tp = shape.tp,
           .sp = shape.sp,
           .shard_ranks = shape.shard_ranks == 0 ? ranks / shape.tp : shape.shard_ranks,
           .shard = shard,
-          .reduces_each = each || config.exact_reduction,
+          .reduces_each = parallel::reduces_each(shard, config.reduce, parallel::kind_of_sum(config)),
           .is_exact = config.exact_reduction};
 }
 

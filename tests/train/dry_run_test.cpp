@@ -132,6 +132,8 @@ TEST(RankShare, SendsWhatEachLevelNeeds) {
   const double gathered = elements + 2 * elements - root - last;  // to sample; to learn, there and back
   EXPECT_DOUBLE_EQ(sent(Shard::weights, 2, 0), 1.0 / 2 * 4 * (trained + gathered));
   EXPECT_DOUBLE_EQ(sent(Shard::weights, 4, 2), 1.0 / 2 * 4 * (trained + gathered) + 2 * 1.0 / 2 / 2 * 4 * trained);
+  recipe.parallel.reduce = parallel::Reduce::last;
+  EXPECT_FALSE(spread_of(recipe, 4, 1).reduces_each);  // with weights as with gradients
 }
 
 TEST(DryRun, WithoutGpusThisMachinesMemoryIsCompared) {
