@@ -63,14 +63,19 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def launched(rank, size, port):
+    """A launcher's variables."""
+    return {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size),
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+
 def start_ranks(size, command, cwd):
     """Rank r on core r; size 0: one process, on core 0. Returns what rank 0 printed."""
     port, ranks = free_port(), []
     for rank in range(max(size, 1)):
         env = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
         if size > 0:
-            env.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size), LOCAL_WORLD_SIZE=str(size),
-                       MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+            env.update(launched(rank, size, port))
         ranks.append(subprocess.Popen(list(map(str, command)), cwd=cwd, env=env, preexec_fn=pinned(rank),
                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
     outputs = [rank.communicate() for rank in ranks]
@@ -227,9 +232,7 @@ def wire(bench):
         settings = {f"parallel.{key}": value for key, value in keys.items()}
         sets = [word for key, value in {**settings, "run.threads": 1}.items() for word in ("--set", f"{key}={value}")]
         dry = [bench.unigrpo, "train", bench.folder / "bench.toml", *sets, "--dry-run"]
-        rank_0 = {"RANK": "0", "WORLD_SIZE": str(size), "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1",
-                  "MASTER_PORT": "1"}
-        said = subprocess.run(list(map(str, dry)), cwd=ROOT, env={**os.environ, **rank_0}, check=True, capture_output=True, text=True)
+        said = subprocess.run(list(map(str, dry)), cwd=ROOT, env={**os.environ, **launched(0, size, 1)}, check=True, capture_output=True, text=True)
         sent, gib = said_of(said.stdout)
         rows, _ = bench.train(size, bench.folder / "bench.toml", settings, 2)
         measured = rows[-1]["parallel/bytes_sent"] / size

@@ -31,11 +31,7 @@ LONG_TEXT = "a red circle left of a blue square, " * 12
 class Flexible(resume_test.Resume):
     """Borrows the comparison and the stops; has tests of its own."""
 
-    def setUp(self):
-        super().setUp()
-        resume_test.BINARY, resume_test.DATA = BINARY, DATA
-        equality_test.BINARY, equality_test.DATA = BINARY, DATA
-        self.prompts = None
+    prompts = None
 
     def fresh(self):
         folder = super().fresh()
@@ -198,12 +194,7 @@ class Flexible(resume_test.Resume):
             self.assertIn("parallel.tp", stderr)
 
 
-def load_tests(loader, _tests, _pattern):
-    """Without the inherited ones."""
-    suite = unittest.TestSuite()
-    suite.addTests(loader.loadTestsFromName(name, Flexible)
-                   for name in sorted(vars(Flexible)) if name.startswith("test_"))
-    return suite
+load_tests = ranks_run.own_tests(Flexible)
 
 
 if __name__ == "__main__":

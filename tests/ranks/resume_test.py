@@ -24,9 +24,6 @@ NOT_THIS_PROCESS = equality_test.SPREAD
 class Resume(equality_test.Equality):
     """Borrows the comparison; has tests of its own."""
 
-    def setUp(self):
-        equality_test.BINARY, equality_test.DATA = BINARY, DATA
-
     def steps(self, run):
         return sorted(int(path.name[5:]) for path in (run / "checkpoints").glob("step_*"))
 
@@ -129,12 +126,7 @@ class Resume(equality_test.Equality):
         self.assertEqual(tiny_run.files_in(folder / "runs/tiny"), ["other"])
 
 
-def load_tests(loader, _tests, _pattern):
-    """Without the inherited ones."""
-    suite = unittest.TestSuite()
-    suite.addTests(loader.loadTestsFromName(name, Resume)
-                   for name in sorted(vars(Resume)) if name.startswith("test_"))
-    return suite
+load_tests = ranks_run.own_tests(Resume)
 
 
 if __name__ == "__main__":

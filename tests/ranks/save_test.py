@@ -25,9 +25,6 @@ ASYNC = {"checkpoint.async": "true"}
 class Save(resume_test.Resume):
     """Borrows the comparison and the starts; has tests of its own."""
 
-    def setUp(self):
-        resume_test.BINARY, resume_test.DATA = equality_test.BINARY, equality_test.DATA = BINARY, DATA
-
     @classmethod
     def left_alone(cls, test):
         """A run of three ranks, made once. Tests that spoil it take a copy."""
@@ -163,11 +160,7 @@ class Save(resume_test.Resume):
         self.assertIn("ema.rank_00001-of-00003.safetensors: has 0 bytes", damaged.stderr)
 
 
-def load_tests(loader, _tests, _pattern):
-    """Without the inherited ones."""
-    suite = unittest.TestSuite()
-    suite.addTests(loader.loadTestsFromName(name, Save) for name in sorted(vars(Save)) if name.startswith("test_"))
-    return suite
+load_tests = ranks_run.own_tests(Save)
 
 
 if __name__ == "__main__":

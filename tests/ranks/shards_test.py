@@ -29,11 +29,6 @@ NOT_ALIKE = ("time/", "throughput/", "memory/", "parallel/")
 class Shards(resume_test.Resume):
     """Borrows the comparison and the stops; has tests of its own."""
 
-    def setUp(self):
-        super().setUp()
-        resume_test.BINARY, resume_test.DATA = BINARY, DATA
-        equality_test.BINARY, equality_test.DATA = BINARY, DATA
-
     def as_one(self, settings, cases, home=None):
         """cases: (ranks, what stands in [parallel]). home(): makes a folder where the usual one will not do."""
         make = home or self.fresh
@@ -238,12 +233,7 @@ class Shards(resume_test.Resume):
         self.assertFalse((folder / "runs").exists())
 
 
-def load_tests(loader, _tests, _pattern):
-    """Without the inherited ones."""
-    suite = unittest.TestSuite()
-    suite.addTests(loader.loadTestsFromName(name, Shards)
-                   for name in sorted(vars(Shards)) if name.startswith("test_"))
-    return suite
+load_tests = ranks_run.own_tests(Shards)
 
 
 if __name__ == "__main__":

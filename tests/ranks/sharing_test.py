@@ -53,11 +53,6 @@ def add_row(file, name):
 class Sharing(resume_test.Resume):
     """Borrows the comparison and the stops; has tests of its own."""
 
-    def setUp(self):
-        super().setUp()
-        resume_test.BINARY, resume_test.DATA = BINARY, DATA
-        equality_test.BINARY, equality_test.DATA = BINARY, DATA
-
     def plan(self, layers):
         type(self).count += 1
         file = pathlib.Path(self.holder.name) / f"plan-{self.count}.json"
@@ -286,12 +281,7 @@ class Sharing(resume_test.Resume):
                 self.assertFalse((folder / "runs").exists())
 
 
-def load_tests(loader, _tests, _pattern):
-    """Without the inherited ones."""
-    suite = unittest.TestSuite()
-    suite.addTests(loader.loadTestsFromName(name, Sharing)
-                   for name in sorted(vars(Sharing)) if name.startswith("test_"))
-    return suite
+load_tests = ranks_run.own_tests(Sharing)
 
 
 if __name__ == "__main__":

@@ -94,8 +94,18 @@ def distance(path, other):
     return (apart / size) ** 0.5
 
 
+def own_tests(case):
+    """A module's load_tests: the tests of `case` without the inherited ones."""
+    def load_tests(loader, _tests, _pattern):
+        names = sorted(name for name in vars(case) if name.startswith("test_"))
+        return loader.suiteClass(loader.loadTestsFromName(name, case) for name in names)
+    return load_tests
+
+
 def main(unittest, module):
-    """usage: X_test.py UNIGRPO DATA [TEST ...]"""
-    module.BINARY, module.DATA = map(os.path.abspath, sys.argv[1:3])
+    """usage: X_test.py UNIGRPO DATA [TEST ...]. Modules whose tests it borrows run the same binary."""
+    for each in (module, *vars(module).values()):
+        if hasattr(each, "BINARY"):
+            each.BINARY, each.DATA = map(os.path.abspath, sys.argv[1:3])
     os.environ.pop("UNIGRPO_FAULT", None)
     unittest.main(argv=[sys.argv[0], *sys.argv[3:]])
