@@ -2,12 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
+
+#include "planner/numbers.h"
 
 namespace unigrpo::planner {
 namespace {
-
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 /// Cost to go under a price of memory: go[i][s] = least of time + price * memory over layers i + 1 .., i having s.
 ///

@@ -1,15 +1,11 @@
 #include "planner/cost_galvatron.h"
 
 #include "base/error.h"
+#include "planner/numbers.h"
 #include "planner/partition.h"
 
 namespace unigrpo::planner {
 namespace {
-
-constexpr double kContextMb = 1024;
-constexpr double kMib = 1024.0 * 1024.0;
-
-double real(int64_t value) { return static_cast<double>(value); }
 
 const EndsMemory& ends_of(const ModelProfile& model, int64_t stages, int64_t stage) {
   if (stages == 1) return model.whole;

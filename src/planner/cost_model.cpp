@@ -2,16 +2,9 @@
 
 #include <cmath>
 
+#include "planner/numbers.h"
+
 namespace unigrpo::planner {
-namespace {
-
-constexpr double kMib = 1024.0 * 1024.0;
-constexpr double kContextMb = 1024;  // of the device's runtime
-
-double real(int64_t value) { return static_cast<double>(value); }
-
-}  // namespace
-
 MemoryView& MemoryView::operator+=(const MemoryView& other) {
   weights += other.weights;
   gradients += other.gradients;

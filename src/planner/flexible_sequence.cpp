@@ -2,16 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <numeric>
 
 #include "base/error.h"
+#include "planner/numbers.h"
 #include "planner/sequence_packing.h"
 
 namespace unigrpo::planner {
 namespace {
-
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 Assignment assignment_of(const SequenceTable& table, const SequenceBins& bins) {
   Assignment out;

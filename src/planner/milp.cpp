@@ -5,14 +5,13 @@
 #include <dlfcn.h>
 
 #include <algorithm>
-#include <limits>
 #include <memory>
 #include <string>
 
+#include "planner/numbers.h"
+
 namespace unigrpo::planner {
 namespace {
-
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 /// Loaded when a program is first solved: linked, it would slow every start of every command.
 struct Cbc {

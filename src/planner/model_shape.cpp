@@ -2,13 +2,10 @@
 
 #include "base/error.h"
 #include "io/json_section.h"
+#include "planner/numbers.h"
 
 namespace unigrpo::planner {
 namespace {
-
-double real(int64_t value) { return static_cast<double>(value); }
-
-constexpr double kMib = 1024.0 * 1024.0;
 
 /// Parameters of one expert of a layer: q and o, k and v, the three matrices of the MLP.
 double expert_parameters(const ModelShape& m) {

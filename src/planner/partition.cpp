@@ -1,16 +1,14 @@
 #include "planner/partition.h"
 
 #include <algorithm>
-#include <limits>
 #include <numeric>
 
 #include "base/error.h"
+#include "planner/numbers.h"
 #include "planner/pipeline.h"
 
 namespace unigrpo::planner {
 namespace {
-
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 /// Sums of layers first .. last - 1 as stage s of S.
 PartitionProblem::Layer stage_sums(const PartitionProblem& p, int64_t stage, int64_t first, int64_t last) {

@@ -7,6 +7,8 @@
 #include <functional>
 #include <limits>
 
+#include "planner/numbers.h"
+
 namespace unigrpo::planner {
 namespace {
 
@@ -14,8 +16,6 @@ namespace {
 int64_t chunks_of(int64_t samples, size_t tasks) {
   return std::min<int64_t>(tasks > 1 ? 2 : 4, std::max<int64_t>(1, samples));
 }
-
-double real(int64_t value) { return static_cast<double>(value); }
 
 /// Parameters that a token passes: one expert of every layer.
 double active_parameters(const ModelShape& m) {

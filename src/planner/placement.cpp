@@ -2,17 +2,16 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <numeric>
 
 #include "base/error.h"
 #include "base/rng.h"
 #include "base/text.h"
+#include "planner/numbers.h"
 
 namespace unigrpo::planner {
 namespace {
 
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr int64_t kMovesPerPiece = 4000;  // of an annealing
 constexpr double kExactNodes = 3e6;       // arrangements that are looked at one by one
 
@@ -130,9 +129,9 @@ class Load {
 };
 
 /// All placements, depth first over pieces, cheapest starts first; either the cost or the fullest rank is least.
-class Exact {
+class ExactPlacement {
  public:
-  Exact(const PlacementProblem& problem, FlowTable& flows, bool memory_alone)
+  ExactPlacement(const PlacementProblem& problem, FlowTable& flows, bool memory_alone)
       : p_(problem), flows_(flows), memory_alone_(memory_alone), load_(problem), start_(problem.pieces.size(), 0) {
     for (const auto& wave : p_.waves) order_.insert(order_.end(), wave.begin(), wave.end());
     for (size_t w = 0; w < p_.waves.size(); ++w) wave_.insert(wave_.end(), p_.waves[w].size(), w);
@@ -207,9 +206,9 @@ class Exact {
 };
 
 /// Simulated annealing over the order of a wave's pieces and the gaps between them.
-class Annealer {
+class PlacementAnnealer {
  public:
-  Annealer(const PlacementProblem& problem, FlowTable& flows, double memory, uint64_t seed)
+  PlacementAnnealer(const PlacementProblem& problem, FlowTable& flows, double memory, uint64_t seed)
       : p_(problem),
         flows_(flows),
         memory_(memory),
@@ -336,10 +335,11 @@ class Annealer {
   std::vector<int64_t> start_;
 };
 
-Annealer::Result anneal(const PlacementProblem& problem, FlowTable& flows, double memory) {
-  Annealer::Result best;
+PlacementAnnealer::Result anneal(const PlacementProblem& problem, FlowTable& flows, double memory) {
+  PlacementAnnealer::Result best;
   for (uint64_t seed = 0; seed < 4; ++seed) {
-    const auto result = Annealer(problem, flows, memory, seed).run(kMovesPerPiece * std::ssize(problem.pieces));
+    const auto result =
+        PlacementAnnealer(problem, flows, memory, seed).run(kMovesPerPiece * std::ssize(problem.pieces));
     if (result.over < best.over - 1e-9 || (result.over <= best.over + 1e-9 && result.cost < best.cost)) best = result;
   }
   return best;
@@ -398,11 +398,11 @@ std::vector<int64_t> naive_placement(const PlacementProblem& problem) {
 std::optional<Placement> place_waves(const PlacementProblem& problem) {
   check(problem);
   FlowTable flows(problem);
-  const Annealer::Result found = anneal(problem, flows, problem.memory_mb);
+  const PlacementAnnealer::Result found = anneal(problem, flows, problem.memory_mb);
   const bool fits = found.over <= 1e-9;
   double cost = fits ? found.cost * (1 + 1e-9) + 1e-9 : kInfinity;
   std::vector<int64_t> best = found.start;
-  if (Exact::feasible(problem)) Exact(problem, flows, false).run(cost, best);
+  if (ExactPlacement::feasible(problem)) ExactPlacement(problem, flows, false).run(cost, best);
   if (!fits && cost == kInfinity) return std::nullopt;
   return Placement{best, placement_ms(problem, best)};
 }
@@ -414,12 +414,12 @@ double least_placement_mb(const PlacementProblem& problem) {
   std::vector<int64_t> best;
   // Below the heaviest op, and below the mean over ranks, no placement can be.
   for (int round = 0; round < 12; ++round) {
-    const Annealer::Result found = anneal(problem, flows, least * (1 - 1e-9) - 1e-9);
+    const PlacementAnnealer::Result found = anneal(problem, flows, least * (1 - 1e-9) - 1e-9);
     const double mb = placement_mb(problem, found.start);
     if (mb >= least) break;
     least = mb;
   }
-  if (Exact::feasible(problem)) Exact(problem, flows, true).run(least, best);
+  if (ExactPlacement::feasible(problem)) ExactPlacement(problem, flows, true).run(least, best);
   return least;
 }
 

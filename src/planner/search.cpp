@@ -2,16 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <numeric>
 
 #include "base/error.h"
 #include "planner/choose.h"
+#include "planner/numbers.h"
 
 namespace unigrpo::planner {
 namespace {
 
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr int64_t kMostUniformStages = 16;
 constexpr double kUnit = 1024;  // the choice counts whole MB; GiB only in messages
 

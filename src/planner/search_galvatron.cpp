@@ -18,7 +18,7 @@ struct Task {
   int64_t cap;  // on ranks a sample
 };
 
-std::vector<int64_t> even_partition(int64_t layers, int64_t stages) {
+std::vector<int64_t> partition_of_equals(int64_t layers, int64_t stages) {
   std::vector<int64_t> out(stages, layers / stages);
   out.back() += layers - layers / stages * stages;
   return out;
@@ -60,9 +60,9 @@ double transition_seconds(const GalvatronCost& cost, const LayerType& type, cons
   return a.zero == 3 ? 1e-9 : 2e-9;
 }
 
-class Searcher {
+class GalvatronSearcher {
  public:
-  Searcher(const ModelProfile& model, const HardwareProfile& hardware, const GalvatronQuery& query)
+  GalvatronSearcher(const ModelProfile& model, const HardwareProfile& hardware, const GalvatronQuery& query)
       : model_(model), hardware_(hardware), query_(query) {
     for (const LayerType& type : query.setting.types) num_layers_ += type.count;
   }
@@ -130,7 +130,7 @@ class Searcher {
     const GalvatronCost cost(model_, hardware_, setting);
     const std::vector<Strategy> list = strategies_of(task);
     if (list.empty()) return;
-    const std::vector<int64_t> partition = even_partition(num_layers_, task.pp), types = cost.layer_types();
+    const std::vector<int64_t> partition = partition_of_equals(num_layers_, task.pp), types = cost.layer_types();
     std::vector<ChooseProblem> problems;
     int64_t first = 0;
     for (int64_t stage = 0; stage < task.pp; ++stage) {
@@ -204,7 +204,7 @@ std::vector<double> galvatron_stage_mb(const GalvatronCost& cost, const Galvatro
 
 std::optional<GalvatronPlan> search_galvatron(const ModelProfile& model, const HardwareProfile& hardware,
                                               const GalvatronQuery& query) {
-  return Searcher(model, hardware, query).run();
+  return GalvatronSearcher(model, hardware, query).run();
 }
 
 }  // namespace unigrpo::planner

@@ -17,9 +17,9 @@ constexpr size_t kMostPieces = 5;             // that one or two groups become a
 ///
 /// in ranks. Where it is 0 the packing is kept and the limit lowered. An empty group counts beta here, which is never
 /// over the limit.
-class Annealer {
+class SequenceAnnealer {
  public:
-  Annealer(const SequenceTable& table, const SequenceBins& bins, RandomStream& random)
+  SequenceAnnealer(const SequenceTable& table, const SequenceBins& bins, RandomStream& random)
       : t_(table), random_(random), best_(bins), bins_(bins), where_(table.lengths.size()) {
     int64_t idle = t_.num_ranks;
     for (const SequenceBin& bin : bins_) idle -= t_.degrees[bin.degree];
@@ -204,7 +204,7 @@ class Annealer {
 
 SequenceBins anneal_packing(const SequenceTable& table, const SequenceBins& bins, RandomStream& random,
                             int64_t trials) {
-  Annealer annealer(table, bins, random);
+  SequenceAnnealer annealer(table, bins, random);
   for (int cycle = 0; cycle < kCycles; ++cycle) annealer.run(trials / kCycles);
   return std::move(annealer).best();
 }

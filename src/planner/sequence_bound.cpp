@@ -1,18 +1,17 @@
 // What no assignment of sequences to groups can undercut.
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <map>
 #include <numeric>
 
 #include "planner/flexible_sequence.h"
 #include "planner/milp.h"
+#include "planner/numbers.h"
 #include "planner/sequence_packing.h"
 
 namespace unigrpo::planner {
 namespace {
 
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr int kPriceSteps = 150;
 constexpr int64_t kNodes = 25;
 

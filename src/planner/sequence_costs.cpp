@@ -4,13 +4,10 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "planner/numbers.h"
 
 namespace unigrpo::planner {
 namespace {
-
-constexpr double kMib = 1024.0 * 1024.0;
-
-double real(int64_t value) { return static_cast<double>(value); }
 
 /// a x^2 + b x + c.
 struct Curve {

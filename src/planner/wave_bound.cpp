@@ -1,14 +1,12 @@
 // What no schedule of waves can undercut.
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
+#include "planner/numbers.h"
 #include "planner/wave_search.h"
 
 namespace unigrpo::planner {
 namespace {
-
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 /// How long an op runs and the rank-ms that it takes so, from the cheapest on: the lower convex hull of its sizes.
 struct Allotment {

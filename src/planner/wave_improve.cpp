@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "planner/numbers.h"
 #include "planner/wave_search.h"
 
 namespace unigrpo::planner {
@@ -7,8 +8,6 @@ namespace {
 
 constexpr int64_t kWindows = 100;  // that are planned anew at most
 constexpr int64_t kWindowSteps = 100'000;
-
-double real(int64_t value) { return static_cast<double>(value); }
 
 /// Moves layers of a wave's longest piece into other waves where that op, or idle ranks for it, are.
 class Shifter {

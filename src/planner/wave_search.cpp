@@ -2,19 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <map>
 
 #include "base/error.h"
 #include "base/rng.h"
 #include "base/text.h"
+#include "planner/numbers.h"
 
 namespace unigrpo::planner {
 namespace {
-
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
-
-double real(int64_t value) { return static_cast<double>(value); }
 
 bool ready(const WaveShape& shape, const RemainingLayers& left, size_t m) {
   if (left[m] == 0) return false;
@@ -26,9 +22,9 @@ bool ready(const WaveShape& shape, const RemainingLayers& left, size_t m) {
 constexpr double kExactStates = 200'000;
 
 /// Every wave from every state that may still be the best, shortest paths over what is left.
-class Exact {
+class ExactWaves {
  public:
-  Exact(const WaveShape& shape, int64_t most_steps) : s_(shape), steps_(most_steps) {
+  ExactWaves(const WaveShape& shape, int64_t most_steps) : s_(shape), steps_(most_steps) {
     for (const MetaOp& op : s_.ops) {
       stride_.push_back(states_);
       states_ *= op.layers + 1;
@@ -334,7 +330,7 @@ double rest_bound(const WaveShape& shape, const RemainingLayers& left) {
 std::optional<std::vector<Wave>> exact_waves(const WaveShape& shape, int64_t most_steps) {
   double states = 1;
   for (const MetaOp& op : shape.ops) states *= real(op.layers + 1);
-  return states <= kExactStates ? Exact(shape, most_steps).run() : std::nullopt;
+  return states <= kExactStates ? ExactWaves(shape, most_steps).run() : std::nullopt;
 }
 
 std::vector<Wave> beam_waves(const WaveShape& shape, const BeamEffort& effort) { return Beam(shape, effort).run(); }

@@ -6,14 +6,13 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "planner/numbers.h"
 #include "planner/wave_search.h"
 
 namespace unigrpo::planner {
 namespace {
 
 constexpr int64_t kExactSteps = 20'000'000;
-
-double real(int64_t value) { return static_cast<double>(value); }
 
 /// Sum over levels of their continuous optimum.
 double level_ideal(const std::vector<MetaOp>& ops, int64_t ranks) {
