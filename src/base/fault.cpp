@@ -28,7 +28,7 @@ std::atomic<bool> enabled{std::getenv("UNIGRPO_FAULT") != nullptr};
 
 namespace {
 
-UNIGRPO_ENUM(Action, kill, segv, stop, exit, UNIGRPO_SPELLED(raise, "throw"), enospc, eio,
+UNIGRPO_ENUM(Action, kill, segv, stop, exit, UNIGRPO_SPELLED(raise, "throw"), enospc, eio, erofs,
              UNIGRPO_SPELLED(short_write, "short"), nan, inf, memory, delay);
 
 struct Rule {
@@ -131,6 +131,9 @@ Effect passed(std::string_view name) {
         break;
       case Action::eio:
         effect.error = EIO;
+        break;
+      case Action::erofs:
+        effect.error = EROFS;
         break;
       case Action::short_write:
         effect.short_write = true;

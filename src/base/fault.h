@@ -9,12 +9,12 @@ namespace unigrpo::fault {
 /// Fault points: named places where a test can make this process fail, by the environment variable
 ///   UNIGRPO_FAULT="point[@rank][:hit]=action,..."
 /// `hit` counts passes from 1 (default 1) and fires once; `@rank` compares with RANK (default 0).
-/// Actions: kill, segv, stop, exit, throw, enospc, eio, short, nan, inf, memory (none is left), delay:<ms>.
+/// Actions: kill, segv, stop, exit, throw, enospc, eio, erofs, short, nan, inf, memory (none is left), delay:<ms>.
 /// A spec that cannot be read throws BadInput at the first point. Off, a point costs one load.
 
 /// What the code at a point has to act out itself.
 struct Effect {
-  int error = 0;                   // errno with which the system call "failed": ENOSPC or EIO
+  int error = 0;                   // errno with which the system call "failed": ENOSPC, EIO or EROFS
   bool short_write = false;        // write only a part
   std::optional<double> bad = {};  // a NaN or infinity to be put into the value at hand
 };
@@ -27,7 +27,7 @@ inline Effect effect(std::string_view name) {
   return enabled.load(std::memory_order_relaxed) ? passed(name) : Effect{};
 }
 
-/// For code that cannot: enospc and eio are thrown as RuntimeFailure, as are short, nan and inf,
+/// For code that cannot: enospc, eio and erofs are thrown as RuntimeFailure, as are short, nan and inf,
 /// which have no meaning there.
 void point_slow(std::string_view name);
 inline void point(std::string_view name) {

@@ -22,9 +22,10 @@ TEST_F(Fault, IsOffByDefault) {
 }
 
 TEST_F(Fault, FiresOnceAtItsHit) {
-  fault::configure("a:2=enospc,b=nan,d=inf");
+  fault::configure("a:2=enospc,a:3=erofs,b=nan,d=inf");
   EXPECT_EQ(fault::effect("a").error, 0);
   EXPECT_EQ(fault::effect("a").error, ENOSPC);
+  EXPECT_EQ(fault::effect("a").error, EROFS);
   EXPECT_EQ(fault::effect("a").error, 0);
   EXPECT_TRUE(std::isnan(fault::effect("b").bad.value()));
   EXPECT_FALSE(fault::effect("c").bad);

@@ -9,6 +9,7 @@ import pathlib
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import time
 import zlib
@@ -195,7 +196,7 @@ class Errors(ranks_case.RanksCase):
 
         for size in (2, 4):
             self.reference(size)
-        self.in_parallel(outcome, some([(2, "save.write:12", "enospc"), (2, "save.fsync:12", "eio"), (2, "save.open:12", "eio"),
+        self.in_parallel(outcome, some([(2, "save.write:12", "enospc"), (2, "save.fsync:12", "eio"), (2, "save.open:12", "erofs"),
                                    (2, "save.manifest:2", "enospc"), (4, "save.commit:2", "enospc"), (4, "save.rename:12", "eio")], 2))
 
     def test_a_full_disk_may_cost_a_checkpoint_instead_of_the_run(self):
@@ -207,6 +208,24 @@ class Errors(ranks_case.RanksCase):
                 self.assertIn("checkpoint.on_disk_full = continue", ends[0][1])
                 name = "final/ema.safetensors"
                 self.assertEqual((folder / "runs/tiny" / name).read_bytes(), (reference / name).read_bytes())
+
+    def test_a_folder_that_only_rank_0_may_not_write_to(self):
+        """Rank 0 owns the run folder: on a file system that became read-only it says so, and the others quote it."""
+        for size in (2, 4):
+            with self.subTest(ranks=size):
+                folder = self.fresh(f"read-only-{size}")
+                (folder / "disk").mkdir()
+                mounted = shutil.which("mount") and subprocess.run(
+                    ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(folder / "disk")], capture_output=True, check=False)
+                if not mounted or mounted.returncode != 0:
+                    self.skipTest("nothing can be mounted here")
+                try:
+                    ends = self.ends_of(size, folder, ("--set", "run.dir=disk/run"))
+                finally:
+                    subprocess.run(["umount", str(folder / "disk")], check=True)
+                self.assertEqual([code for code, _ in ends], [1] + [75] * (size - 1), ends)
+                for _, err in ends:
+                    self.assertRegex(err.splitlines()[-1], r"disk/run.*[Rr]ead-only file system")
 
     # ---- who does not come
 
