@@ -8,6 +8,12 @@
 // once an optimizer step), MB that it holds from one pass to the other for them, and of weights, gradients and
 // optimizer state all the time. Weights are random and only of MODEL's shape; a sample is a text and, where the model
 // has generation experts, an image of side x side tokens.
+//
+//   build/bin/bench_parallel MODEL --gathers [--ranks 2] [--samples 2] [--text 256] [--side 16] [--steps 7]
+//
+// How much of the gathers of shared weights is hidden behind work, over all layers, forward and backward: a JSON object
+// of "alone_ms", what as many gathers take when nothing else is done; "waited_ms", what the slowest rank waits for them
+// in a step; and "hidden", 1 - waited / alone. Medians of the steps.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <arpa/inet.h>
@@ -57,7 +63,7 @@ constexpr double kMib = 1024.0 * 1024.0;
 struct Options {
   std::string model, plan, shard = "none", dtype = "float32";
   int64_t ranks = 2, tp = 1, sp = 1, samples = 2, text = 256, side = 16, steps = 7;
-  bool per_layer = false;
+  bool per_layer = false, gathers = false;
 };
 
 /// Counts what is alive: Gloo's threads, too, give back what a rank has allocated.
@@ -98,7 +104,7 @@ double sent_mb(const std::shared_ptr<parallel::Comm>& world) {
   return bytes / kMib;
 }
 
-/// A model of one layer.
+/// Some layers of a model.
 struct Model {
   NamedTensors parameters;
   std::unique_ptr<policy::MotTransformer> transformer;
@@ -112,8 +118,8 @@ struct Model {
   }
 };
 
-Model make_model(policy::MotConfig config, const Options& options, bool recompute) {
-  config.num_layers = 1;
+Model make_model(policy::MotConfig config, int64_t layers, const Options& options, bool recompute) {
+  config.num_layers = layers;
   Model out;
   const auto dtype = options.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
   nn::Weights weights("random weights", [&](const std::string& name, const std::vector<int64_t>& shape) {
@@ -127,9 +133,10 @@ Model make_model(policy::MotConfig config, const Options& options, bool recomput
 }
 
 void shard(Model& model, const parallel::Groups& groups, parallel::Shard level) {
-  const parallel::ShardedModel::Ranks ranks = policy::ranks_of(groups, 1);
+  const auto layers = static_cast<size_t>(model.transformer->config().num_layers);
+  const parallel::ShardedModel::Ranks ranks = policy::ranks_of(groups, layers);
   if (level == parallel::Shard::none && ranks.slices.empty()) return;
-  std::vector<NamedTensors> units(2);
+  std::vector<NamedTensors> units(layers + 1);
   for (const NamedTensor& parameter : model.parameters) {
     units[static_cast<size_t>(model.transformer->layer_of(parameter.name) + 1)].push_back(parameter);
   }
@@ -175,7 +182,7 @@ double state_mb(const Model& model, parallel::Shard level, int64_t shard_ranks) 
 Cost measure(const Options& options, const policy::MotConfig& config, const std::shared_ptr<parallel::Comm>& world,
              const parallel::Groups& groups, const parallel::LayerPlan& plan) {
   const auto level = *enum_value<parallel::Shard>(plan.shard);
-  Model model = make_model(config, options, plan.recompute);
+  Model model = make_model(config, 1, options, plan.recompute);
   shard(model, groups, level);
   const double state = state_mb(model, level, groups.shape.shard_ranks);
   const policy::TrainBatch batch = batch_of(options, config);
@@ -226,11 +233,68 @@ Cost measure(const Options& options, const policy::MotConfig& config, const std:
   return cost;
 }
 
+parallel::CallTotals gathered(const parallel::Comm& world) {
+  const auto totals = world.calls().totals();
+  const auto found = totals.find("weights");
+  return found == totals.end() ? parallel::CallTotals{} : found->second;
+}
+
+/// Milliseconds of as many gathers of as many bytes in all, one after the other and nothing else meanwhile.
+double gathers_alone_ms(const std::shared_ptr<parallel::Comm>& world, const parallel::CallTotals& of_step) {
+  const int64_t share = of_step.bytes / of_step.calls / (world->size() - 1) / 4;
+  at::Tensor all = at::zeros({share * world->size()});
+  const at::Tensor mine = at::zeros({share});
+  world->barrier("alone");
+  const Stopwatch watch;
+  for (int64_t i = 0; i < of_step.calls; ++i) world->all_gather(all, mine, "alone");
+  return watch.seconds() * 1e3;
+}
+
+int measure_gathers(const Options& options, const policy::MotConfig& config) {
+  const std::shared_ptr<parallel::Comm> world = parallel::meet(parallel::read_world(), {}, {}, {});
+  if (!world) throw std::invalid_argument("--gathers needs ranks");
+  const parallel::Groups groups = parallel::make_groups(world, {.shard_ranks = 0});
+  Model model = make_model(config, config.num_layers, options, false);
+  shard(model, groups, parallel::Shard::weights);
+  const policy::TrainBatch batch = batch_of(options, config);
+  const policy::PackedTokens tokens = policy::Placement(batch, 0, 1).packed(model.transformer->options(), nullptr);
+  const at::Tensor own = at::randn({tokens.position_ids.size(0), config.hidden_size}, model.transformer->options());
+  std::vector<double> waited, alone;
+  for (int64_t step = 0; step <= options.steps; ++step) {
+    model.sharded->drop_gradients();
+    world->barrier("step");
+    const parallel::CallTotals before = gathered(*world);
+    model.begin();
+    const at::Tensor out = model.transformer->forward(own.detach().requires_grad_(), tokens, nullptr);
+    out.backward(at::ones_like(out));
+    model.end();
+    const parallel::CallTotals after = gathered(*world);
+    const parallel::CallTotals of_step{.calls = after.calls - before.calls, .bytes = after.bytes - before.bytes};
+    double most = 0;
+    for (const std::string& bytes : world->gather_bytes(to_bytes(after.seconds - before.seconds), "waits")) {
+      double other = 0;
+      from_bytes(bytes, other);
+      most = std::max(most, other);
+    }
+    const double alone_ms = gathers_alone_ms(world, of_step);
+    if (step == 0) continue;
+    waited.push_back(most * 1e3);
+    alone.push_back(alone_ms);
+  }
+  if (world->rank() == 0) {
+    fmt::print("{{\"alone_ms\": {:.2f}, \"waited_ms\": {:.2f}, \"hidden\": {:.3f}}}\n", median(alone), median(waited),
+               1 - median(waited) / median(alone));
+  }
+  world->barrier("end");
+  return 0;
+}
+
 int run_rank(const Options& options) {
   at::set_num_threads(1);
+  const policy::MotConfig config = policy::read_sizes(options.model).llm;
+  if (options.gathers) return measure_gathers(options, config);
   static CountingAllocator allocator;
   c10::SetCPUAllocator(&allocator, /*priority=*/1);
-  const policy::MotConfig config = policy::read_sizes(options.model).llm;
   const parallel::LayerPlan alike{.shard = options.shard, .tp = options.tp, .sp = options.sp};
   std::vector<parallel::LayerPlan> layers(static_cast<size_t>(config.num_layers), alike);
   if (!options.plan.empty()) layers = parallel::read_layer_plan(options.plan, alike);
@@ -315,7 +379,10 @@ int main(int argc, char** argv) {
   Options options;
   CLI::App app("what layers cost on ranks");
   app.add_option("model", options.model)->required();
-  app.add_flag("--per-layer", options.per_layer)->required();
+  auto& what = *app.add_option_group("what", "one of");
+  what.add_flag("--per-layer", options.per_layer);
+  what.add_flag("--gathers", options.gathers);
+  what.require_option(1);
   app.add_option("--ranks", options.ranks);
   app.add_option("--tp", options.tp);
   app.add_option("--sp", options.sp);

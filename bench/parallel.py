@@ -241,6 +241,16 @@ def wire(bench):
         yield f"512 x 8, {name}: memory of a rank", f"{taken:.3f} GiB", f"{gib:.3f} GiB, dry run", f"{taken / gib:.2f}", "0.85 to 1.15"
 
 
+def gathers(bench):
+    """512 x 8: gathers of shared weights behind the work of a micro-batch."""
+    command = [bench.unigrpo.with_name("bench_parallel"), bench.model(), "--gathers", "--steps", bench.options.steps]
+    for samples in (2, 8):
+        run = subprocess.run(list(map(str, [*command, "--samples", samples])), check=True, capture_output=True, text=True)
+        seen = json.loads(run.stdout)
+        yield (f'512 x 8, "weights", {samples * 512} rows: gathers waited for', f"{seen['waited_ms']:.0f} ms",
+               f"{seen['alone_ms']:.0f} ms, nothing else done", f"{seen['hidden']:.2f} hidden", ">= 0.6")
+
+
 def lengths(bench):
     """An update over prompts of log-normal lengths, the longest 20 times the median, on 4 ranks: groups by lengths against
     the best static parallel.sp, both with as many tokens a rank."""
@@ -272,7 +282,7 @@ def lengths(bench):
            f"{other['time/update']:.2f} s, sp = {best}", spread(ratios["time/update"]), "")
 
 
-ROWS = {"demo": demo, "weights": weights, "peer": peer, "state": state, "begin": begin, "wire": wire, "lengths": lengths}
+ROWS = {"demo": demo, "weights": weights, "peer": peer, "state": state, "begin": begin, "wire": wire, "gathers": gathers, "lengths": lengths}
 
 
 def main():
