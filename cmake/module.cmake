@@ -1,3 +1,11 @@
+# Several files of a target in one go: what each would begin with (the precompiled header's templates, 4 s of them with
+# ATen's) is done once. Files with flags of their own stay alone; SINGLE names further ones.
+function(unigrpo_unite target)
+  cmake_parse_arguments(arg "" "" "SINGLE" ${ARGN})
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ${UNIGRPO_UNITY} UNITY_BUILD_BATCH_SIZE 8)
+  set_source_files_properties(${arg_SINGLE} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+endfunction()
+
 # unigrpo_module(NAME [TORCH] [EXCLUDE regex] [DEPENDS ...] [PRIVATE ...]): one static library per folder of src/, named
 # unigrpo_NAME. TORCH: the folder sees LibTorch and reuses the precompiled ATen header. EXCLUDE: files of another target.
 # A rules.cpp is of the target unigrpo_rules.
@@ -11,6 +19,7 @@ function(unigrpo_module name)
   add_library(unigrpo_${name} STATIC ${sources})
   target_include_directories(unigrpo_${name} PUBLIC ${PROJECT_SOURCE_DIR}/src)
   target_link_libraries(unigrpo_${name} PRIVATE unigrpo_warnings)
+  unigrpo_unite(unigrpo_${name})
   foreach(dep ${arg_DEPENDS})
     target_link_libraries(unigrpo_${name} PUBLIC unigrpo_${dep})
   endforeach()
@@ -23,10 +32,12 @@ function(unigrpo_module name)
   endif()
 endfunction()
 
-# unigrpo_test(NAME [TORCH] LINKS ... [LABELS ...] [TIMEOUT s]): a GoogleTest program of the *_test.cpp in tests/NAME/.
+# unigrpo_test(NAME [TORCH] LINKS ... [LABELS ...] [TIMEOUT s] [SINGLE ...]): a GoogleTest program of the *_test.cpp in
+# tests/NAME/. SINGLE: those, without _test.cpp, whose helpers are named as another file's; they are compiled alone.
 function(unigrpo_test name)
-  cmake_parse_arguments(arg "TORCH" "TIMEOUT" "LINKS;LABELS" ${ARGN})
+  cmake_parse_arguments(arg "TORCH" "TIMEOUT" "LINKS;LABELS;SINGLE" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*_test.cpp)
+  list(TRANSFORM arg_SINGLE REPLACE "(.+)" "${CMAKE_CURRENT_SOURCE_DIR}/${name}/\\1_test.cpp")
   add_executable(test_${name} ${sources})
   target_include_directories(test_${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
   target_compile_definitions(test_${name} PRIVATE UNIGRPO_TEST_DATA="${UNIGRPO_FILES}/tests/data"
@@ -37,6 +48,7 @@ function(unigrpo_test name)
     target_compile_options(test_${name} PRIVATE -Wno-maybe-uninitialized)
   endif()
   target_compile_options(test_${name} PRIVATE ${UNIGRPO_TEST_OPTIONS})
+  unigrpo_unite(test_${name} SINGLE ${arg_SINGLE})
   if(arg_TORCH)
     target_link_libraries(test_${name} PRIVATE unigrpo_torch)
     unigrpo_use_precompiled(test_${name} unigrpo_torch_test_pch)

@@ -26,7 +26,7 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr int kMostFrames = 64;
-constexpr auto kPatience = 100ms;  // a thread
+constexpr auto kThreadPatience = 100ms;  // a thread
 
 struct Capture {
   std::array<void*, kMostFrames> frames{};
@@ -78,7 +78,7 @@ std::string stack_of(long thread) {
   capture.count = -1;
   capture.thread = thread;
   if (syscall(SYS_tgkill, getpid(), thread, our_signal()) != 0) return "  (gone)\n";
-  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  const auto deadline = std::chrono::steady_clock::now() + kThreadPatience;
   while (capture.count < 0 && std::chrono::steady_clock::now() < deadline) std::this_thread::sleep_for(200us);
   capture.thread = 0;
   if (capture.count < 0) return "  (does not answer)\n";

@@ -20,7 +20,7 @@ namespace fs = std::filesystem;
 
 constexpr const char* kStem = "diffusion_pytorch_model";
 
-void copy_synced(const fs::path& from, const fs::path& to) {
+void copy_file_synced(const fs::path& from, const fs::path& to) {
   const io::MappedFile file(from);
   io::write_file_atomic(to, file.bytes());
 }
@@ -31,7 +31,7 @@ void copy_folder(const fs::path& from, const fs::path& to, StopToken stop) {
   for (const auto& entry : fs::directory_iterator(from)) {
     stop.throw_if_requested();
     if (entry.is_directory()) copy_folder(entry.path(), to / entry.path().filename(), stop);
-    if (entry.is_regular_file()) copy_synced(entry.path(), to / entry.path().filename());
+    if (entry.is_regular_file()) copy_file_synced(entry.path(), to / entry.path().filename());
   }
 }
 
@@ -39,7 +39,7 @@ void write_part(const policy::ltx2::Model& model, const policy::ltx2::Model::Par
                 const ExportLtx2Options& options) {
   const fs::path from = model.folder() / part.name;
   fs::create_directory(to);
-  copy_synced(from / "config.json", to / "config.json");
+  copy_file_synced(from / "config.json", to / "config.json");
   const auto source = io::Checkpoint::open(*io::find_weights(from, std::string(kStem) + ".safetensors"));
   std::vector<at::Tensor> owned;
   std::vector<io::TensorView> views;
@@ -65,7 +65,7 @@ void write_part(const policy::ltx2::Model& model, const policy::ltx2::Model::Par
 
 void export_ltx2(const policy::ltx2::Model& model, const fs::path& destination, const ExportLtx2Options& options) {
   build_folder(destination, [&](const fs::path& folder) {
-    copy_synced(model.folder() / "model_index.json", folder / "model_index.json");
+    copy_file_synced(model.folder() / "model_index.json", folder / "model_index.json");
     for (const auto& part : model.parts()) write_part(model, part, folder / part.name, options);
     for (const auto& [name, type] : model.index()) {
       if (!fs::exists(folder / name)) copy_folder(model.folder() / name, folder / name, options.stop);

@@ -9,9 +9,9 @@
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
 #include <fmt/format.h>
-#endif
-#ifdef UNIGRPO_WITH_CUDA
+#ifdef UNIGRPO_CUDA
 #include <ATen/cuda/CUDAContext.h>
+#endif
 #endif
 
 namespace unigrpo::cli {
@@ -28,7 +28,7 @@ std::string cuda_version() {
 std::string devices() {
   std::string text = fmt::format("cpu ({}, {} threads)", at::get_cpu_capability(), at::get_num_threads());
   for (int index = 0; index < at::detail::getCUDAHooks().getNumGPUs(); ++index) {
-#ifdef UNIGRPO_WITH_CUDA
+#ifdef UNIGRPO_CUDA
     text += fmt::format(", cuda:{} ({})", index, at::cuda::getDeviceProperties(index)->name);
 #else
     text += fmt::format(", cuda:{} (idle: built without the CUDA kernels)", index);

@@ -11,8 +11,8 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-struct Holder : torch::CustomClassHolder {
-  Holder(PairStep step_, const parallel::UnitOf& unit_) : step(std::move(step_)), unit(unit_) {}
+struct StepHolder : torch::CustomClassHolder {
+  StepHolder(PairStep step_, const parallel::UnitOf& unit_) : step(std::move(step_)), unit(unit_) {}
   PairStep step;
   parallel::UnitOf unit;
 };
@@ -31,14 +31,14 @@ class Recompute : public torch::autograd::Function<Recompute> {
   static variable_list forward(AutogradContext* ctx, const at::Tensor& a, const at::Tensor& b,
                                const at::Tensor& /*anchor*/, const PairStep& step, const parallel::UnitOf& unit) {
     ctx->save_for_backward({a, b});
-    ctx->saved_data["step"] = c10::IValue::make_capsule(c10::make_intrusive<Holder>(step, unit));
+    ctx->saved_data["step"] = c10::IValue::make_capsule(c10::make_intrusive<StepHolder>(step, unit));
     const auto [x, y] = run_once(step, a, b, unit);  // a Function's forward records nothing
     return {x, y};
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();
-    const auto holder = c10::static_intrusive_pointer_cast<Holder>(ctx->saved_data["step"].toCapsule());
+    const auto holder = c10::static_intrusive_pointer_cast<StepHolder>(ctx->saved_data["step"].toCapsule());
     const at::Tensor a = saved[0].detach().requires_grad_(), b = saved[1].detach().requires_grad_();
     holder->unit.enter(/*again=*/true);
     variable_list outputs, upstream;

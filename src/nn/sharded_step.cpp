@@ -10,8 +10,8 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-struct Holder : torch::CustomClassHolder {
-  explicit Holder(const parallel::UnitOf& unit_) : unit(unit_) {}
+struct UnitHolder : torch::CustomClassHolder {
+  explicit UnitHolder(const parallel::UnitOf& unit_) : unit(unit_) {}
   parallel::UnitOf unit;
 };
 
@@ -24,13 +24,13 @@ class End : public torch::autograd::Function<End<kIsBehind>> {
   /// anchor: any tensor that requires a gradient, since the leaves inside the unit may be all there is to train.
   static variable_list forward(AutogradContext* ctx, const at::Tensor& a, const at::Tensor& b,
                                const at::Tensor& /*anchor*/, const parallel::UnitOf& unit) {
-    ctx->saved_data["unit"] = c10::IValue::make_capsule(c10::make_intrusive<Holder>(unit));
+    ctx->saved_data["unit"] = c10::IValue::make_capsule(c10::make_intrusive<UnitHolder>(unit));
     ctx->set_materialize_grads(false);
     return {a.view_as(a), b.view_as(b)};
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    const auto holder = c10::static_intrusive_pointer_cast<Holder>(ctx->saved_data["unit"].toCapsule());
+    const auto holder = c10::static_intrusive_pointer_cast<UnitHolder>(ctx->saved_data["unit"].toCapsule());
     if (kIsBehind) {
       holder->unit.enter(/*again=*/true);
     } else {

@@ -14,7 +14,7 @@ namespace {
 
 // toml++ 3.3.0 recurses for every part of a dotted key and dies at some tens of thousands; no
 // recipe needs more than a few.
-constexpr size_t kMaxDepth = 32;
+constexpr size_t kMaxNesting = 32;
 
 bool is_non_ascii(char c) { return static_cast<unsigned char>(c) >= 0x80; }
 
@@ -121,14 +121,14 @@ class Guard {
 
   std::optional<Trouble> structural(char c) {
     if (c == ' ' || c == '\t' || c == '\r') return std::nullopt;
-    if (c == '.' && static_cast<size_t>(++dots_) >= kMaxDepth) return too_deep("parts in a dotted key");
+    if (c == '.' && static_cast<size_t>(++dots_) >= kMaxNesting) return too_deep("parts in a dotted key");
     if (c == '=' || c == ',' || c == '{' || c == '[') dots_ = 0;
     if (c == '[' && previous_ == '\n' && open_.empty()) {
       header_ = true;
       if (auto trouble = check_header()) return trouble;
     }
     if (c == '[' || c == '{') {
-      if (open_.size() == kMaxDepth) return too_deep("brackets inside one another");
+      if (open_.size() == kMaxNesting) return too_deep("brackets inside one another");
       open_ += c;
     } else if ((c == ']' || c == '}') && !open_.empty()) {
       open_.pop_back();
@@ -158,7 +158,7 @@ class Guard {
   }
 
   Trouble trouble_here(std::string message) const { return {{line_, column_}, std::move(message)}; }
-  Trouble too_deep(const char* what) const { return trouble_here(fmt::format("more than {} {}", kMaxDepth, what)); }
+  Trouble too_deep(const char* what) const { return trouble_here(fmt::format("more than {} {}", kMaxNesting, what)); }
 
   std::string_view text_;
   size_t index_ = 0;

@@ -154,7 +154,7 @@ std::string verdict(const std::string& what, double bytes, double gib) {
 }
 
 /// With what each rank takes besides.
-RankMemory memory_on(const Machine& machine, const StepFacts& facts, const Spread& spread) {
+RankMemory memory_on(const Machine& machine, const StepFacts& facts, const RankSpread& spread) {
   RankMemory memory = memory_of_rank(facts, spread);
   const bool on_gpus = machine.num_gpus > 0;
   if (on_gpus) std::erase_if(memory.held, [](const Amount& amount) { return amount.what == kAsyncCopy; });
@@ -164,12 +164,12 @@ RankMemory memory_on(const Machine& machine, const StepFacts& facts, const Sprea
 }
 
 /// The least sharing with which a rank fits, where that which the recipe says does not.
-std::string what_would_fit(const StepFacts& facts, const Machine& machine, const Spread& spread, double gib) {
+std::string what_would_fit(const StepFacts& facts, const Machine& machine, const RankSpread& spread, double gib) {
   if (spread.is_exact) return {};
   for (int level = static_cast<int>(spread.shard) + 1; level <= static_cast<int>(parallel::Shard::weights); ++level) {
     Recipe recipe = facts.recipe;
     recipe.parallel.shard = static_cast<parallel::Shard>(level);
-    const Spread other = spread_of(recipe, spread.ranks, spread.threads);
+    const RankSpread other = spread_on_ranks(recipe, spread.ranks, spread.threads);
     const double bytes = memory_on(machine, facts, other).total();
     if (bytes / kGiB <= gib) return verdict(fmt::format("parallel.shard = \"{}\"", enum_name(other.shard)), bytes, gib);
   }
@@ -181,7 +181,8 @@ std::string memory_table(const StepFacts& facts, const Machine& machine) {
   const int64_t all_threads = num_threads({.threads = facts.recipe.run.threads});
   const int64_t threads =
       facts.recipe.run.threads > 0 ? all_threads : std::max<int64_t>(1, all_threads / machine.ranks_here());
-  const Spread alone = spread_of(facts.recipe, 1, all_threads), spread = spread_of(facts.recipe, ranks, threads);
+  const RankSpread alone = spread_on_ranks(facts.recipe, 1, all_threads),
+                   spread = spread_on_ranks(facts.recipe, ranks, threads);
   std::vector<RankMemory> columns = {memory_on(machine, facts, alone)};
   std::string text = "\nmemory, GiB\n";
   if (ranks > 1) {

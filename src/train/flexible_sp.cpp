@@ -64,12 +64,12 @@ planner::SequenceWork work_of(const recipe::Recipe& recipe, const Runtime& runti
 }
 
 /// How long a sample is, told by the rank that has it.
-struct Told {
+struct Length {
   int64_t row = 0;
   grpo::TrainingSize size;
 };
 
-template <typename Bytes, SameAs<Told> T>
+template <typename Bytes, SameAs<Length> T>
 void fields(Bytes& bytes, T& told) {
   bytes(told.row, told.size.tokens, told.size.prefix_tokens, told.size.pairs, told.size.prefix_pairs);
 }
@@ -154,7 +154,7 @@ void FlexibleSp::regroup(const std::vector<bool>& keep, uint64_t weights_version
                          Metrics& out) const {
   const Stopwatch watch;
   const std::vector<Trajectory>& trajectories = regrouped.trajectories_;
-  std::vector<Told> own;
+  std::vector<Length> own;
   for (size_t row = 0; row < trajectories.size(); ++row) {
     if (trajectories[row].is_outline || !keep[row]) continue;
     own.push_back({static_cast<int64_t>(row), grpo::training_size(trajectories[row])});
@@ -163,7 +163,7 @@ void FlexibleSp::regroup(const std::vector<bool>& keep, uint64_t weights_version
   std::vector<grpo::TrainingSize> sizes(trajectories.size());
   std::vector<int64_t> owners(trajectories.size(), -1);
   for (size_t rank = 0; rank < of_ranks.size(); ++rank) {
-    for (const Told& told : of_ranks[rank]) {
+    for (const Length& told : of_ranks[rank]) {
       sizes[static_cast<size_t>(told.row)] = told.size;
       owners[static_cast<size_t>(told.row)] = static_cast<int64_t>(rank);
     }

@@ -56,12 +56,12 @@ Elements elements_of(const StepFacts& facts, int64_t tp) {
 }
 
 /// Whether tp ranks put their slices together to sample.
-bool joins_slices(const recipe::Recipe& recipe, const Spread& spread) {
+bool joins_slices(const recipe::Recipe& recipe, const RankSpread& spread) {
   return spread.tp > 1 && recipe.parallel.rollout == parallel::RolloutWeights::gather;
 }
 
 /// Micro-batches of a rank in a step.
-double micro_batches(const StepFacts& facts, const Spread& spread) {
+double micro_batches(const StepFacts& facts, const RankSpread& spread) {
   const recipe::Recipe& recipe = facts.recipe;
   if (spread.is_exact) return std::ceil(static_cast<double>(recipe.grpo.prompts_per_step) / spread.sets());
   const auto minibatches = static_cast<double>(recipe.grpo.num_minibatches);
@@ -70,7 +70,7 @@ double micro_batches(const StepFacts& facts, const Spread& spread) {
 }
 
 /// Those that run at once (grpo/update.h).
-double count_workers(const StepFacts& facts, const Spread& spread) {
+double count_workers(const StepFacts& facts, const RankSpread& spread) {
   const recipe::Recipe& recipe = facts.recipe;
   const bool meets = spread.reduces_each || spread.tp * spread.sp > 1;
   const bool small = recipe.policy.dtype == policy::DtypeChoice::float32 && !recipe.policy.recompute &&
@@ -82,7 +82,7 @@ double count_workers(const StepFacts& facts, const Spread& spread) {
 }
 
 /// What the backward pass of the largest micro-batch keeps, in bytes.
-double activation_bytes(const StepFacts& facts, const Spread& spread) {
+double activation_bytes(const StepFacts& facts, const RankSpread& spread) {
   const auto& [recipe, t, llm] = std::tie(facts.recipe, facts.tokens, facts.model.llm);
   const double d = static_cast<double>(llm.hidden_size), kv = static_cast<double>(llm.num_kv_heads * llm.head_dim);
   const double inter = static_cast<double>(llm.intermediate_size), layers = static_cast<double>(llm.num_layers);
@@ -102,7 +102,7 @@ double activation_bytes(const StepFacts& facts, const Spread& spread) {
 }
 
 /// What decoding the images of a rollout takes at its most, in bytes.
-double decoding_bytes(const StepFacts& facts, const Spread& spread) {
+double decoding_bytes(const StepFacts& facts, const RankSpread& spread) {
   int64_t side = 0;
   for (const recipe::Task& task : recipe::tasks_of(facts.recipe)) {
     if (has_segment(task.rollout, data::SegmentKind::image)) side = std::max(side, task.rollout.image_size);
@@ -119,7 +119,7 @@ double decoding_bytes(const StepFacts& facts, const Spread& spread) {
 }
 
 /// Tokens for whose keys and values the rollout's cache has room.
-double cached_tokens(const StepFacts& facts, const Spread& spread) {
+double cached_tokens(const StepFacts& facts, const RankSpread& spread) {
   const StepTokens& t = facts.tokens;
   constexpr double kBlock = policy::KvCache::kBlockTokens;
   const double prompt = t.prefix / static_cast<double>(facts.recipe.grpo.prompts_per_step);
@@ -147,7 +147,7 @@ std::vector<Amount> without_nothing(std::vector<Amount> amounts) {
 /// What goes with each token of an update through the layers, to the ranks that share its sequence, in bytes a rank:
 /// heads for attention and back (Ulysses, arXiv 2309.14509), or hidden states around the products
 /// (arXiv 2205.05198), which are gathered again in the backward pass rather than kept.
-double sent_for_sequences(const StepFacts& facts, const Spread& spread) {
+double sent_for_sequences(const StepFacts& facts, const RankSpread& spread) {
   const auto& llm = facts.model.llm;
   const auto tp = static_cast<double>(spread.tp), sp = static_cast<double>(spread.sp);
   const double tokens = facts.tokens.trained() / static_cast<double>(spread.ranks);  // that it holds
@@ -161,7 +161,7 @@ double sent_for_sequences(const StepFacts& facts, const Spread& spread) {
 }
 
 /// The same for images that are being denoised: all ranks have all keys and values of the block.
-double sent_for_denoising(const StepFacts& facts, const Spread& spread) {
+double sent_for_denoising(const StepFacts& facts, const RankSpread& spread) {
   const auto& llm = facts.model.llm;
   const double others = static_cast<double>(spread.tp * spread.sp - 1);
   const double tokens = facts.tokens.drawn / static_cast<double>(spread.ranks);
@@ -191,7 +191,7 @@ parallel::GroupShape group_shape(const recipe::Recipe& recipe) {
   return shape;
 }
 
-Spread spread_of(const recipe::Recipe& recipe, int64_t ranks, int64_t threads) {
+RankSpread spread_on_ranks(const recipe::Recipe& recipe, int64_t ranks, int64_t threads) {
   if (ranks == 1) return {.threads = threads, .is_exact = recipe.parallel.exact_reduction};
   const parallel::GroupShape shape = group_shape(recipe);
   parallel::check_shape(shape, ranks);
@@ -207,7 +207,7 @@ Spread spread_of(const recipe::Recipe& recipe, int64_t ranks, int64_t threads) {
           .is_exact = config.exact_reduction};
 }
 
-std::string describe(const Spread& spread) {
+std::string describe(const RankSpread& spread) {
   std::string text = fmt::format("shard = \"{}\"", enum_name(spread.shard));
   if (spread.shard != Shard::none && spread.shard_ranks * spread.tp != spread.ranks) {
     text += fmt::format(" over {}", spread.shard_ranks);
@@ -217,7 +217,7 @@ std::string describe(const Spread& spread) {
   return text;
 }
 
-RankMemory memory_of_rank(const StepFacts& facts, const Spread& spread) {
+RankMemory memory_of_rank(const StepFacts& facts, const RankSpread& spread) {
   const auto& [recipe, count, llm] = std::tie(facts.recipe, facts.count, facts.model.llm);
   const Elements elements = elements_of(facts, spread.tp);
   const double sliced = elements.all / elements_of(facts, 1).all;
@@ -260,7 +260,7 @@ RankMemory memory_of_rank(const StepFacts& facts, const Spread& spread) {
   return memory;
 }
 
-std::vector<Amount> sent_by_rank(const StepFacts& facts, const Spread& spread) {
+std::vector<Amount> sent_by_rank(const StepFacts& facts, const RankSpread& spread) {
   if (spread.ranks == 1) return {};
   const Elements elements = elements_of(facts, spread.tp);
   const double sliced = elements.all / elements_of(facts, 1).all;

@@ -10,7 +10,7 @@
 namespace unigrpo::train {
 
 /// How the ranks of a run share its model and its steps; by default one process alone.
-struct Spread {
+struct RankSpread {
   int64_t ranks = 1;
   int64_t threads = 1;      // of each
   int64_t tp = 1, sp = 1;   // that share each layer's products, and each sequence's tokens
@@ -23,11 +23,11 @@ struct Spread {
 };
 
 /// Its keys of [parallel], in words.
-std::string describe(const Spread& spread);
+std::string describe(const RankSpread& spread);
 
 /// Of a run on `ranks` ranks as the recipe's [parallel] says. Throws BadInput naming its key where they cannot be
 /// spread so.
-Spread spread_of(const recipe::Recipe& recipe, int64_t ranks, int64_t threads);
+RankSpread spread_on_ranks(const recipe::Recipe& recipe, int64_t ranks, int64_t threads);
 
 struct Amount {
   std::string what;
@@ -43,10 +43,10 @@ struct RankMemory {
 /// The part of it that is in the host's memory where there is another.
 inline constexpr const char* kAsyncCopy = "copy that a checkpoint is written from";
 
-RankMemory memory_of_rank(const StepFacts& facts, const Spread& spread);
+RankMemory memory_of_rank(const StepFacts& facts, const RankSpread& spread);
 
 /// What a rank sends in a step, by purpose. Counts, outlines and votes are left out: a few kB.
-std::vector<Amount> sent_by_rank(const StepFacts& facts, const Spread& spread);
+std::vector<Amount> sent_by_rank(const StepFacts& facts, const RankSpread& spread);
 
 /// What the recipe's [parallel] says, as groups of ranks are made from it. Reads the plan where one is named.
 parallel::GroupShape group_shape(const recipe::Recipe& recipe);

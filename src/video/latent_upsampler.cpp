@@ -13,13 +13,13 @@
 namespace unigrpo::video {
 namespace {
 
-constexpr int64_t kNormGroups = 32;
+constexpr int64_t kGroups = 32;
 
 struct GroupNorm {
   at::Tensor weight, bias;
   GroupNorm(nn::Weights& w, const std::string& name, int64_t channels)
       : weight(w.take(name + ".weight", {channels})), bias(w.take(name + ".bias", {channels})) {}
-  at::Tensor operator()(const at::Tensor& x) const { return at::group_norm(x, kNormGroups, weight, bias, 1e-5); }
+  at::Tensor operator()(const at::Tensor& x) const { return at::group_norm(x, kGroups, weight, bias, 1e-5); }
 };
 
 Conv take_conv3(nn::Weights& w, const std::string& name, int64_t out, int64_t in, size_t axes) {
@@ -28,13 +28,13 @@ Conv take_conv3(nn::Weights& w, const std::string& name, int64_t out, int64_t in
       {.out = out, .in = in, .kernel = std::vector<int64_t>(axes, 3), .padding = std::vector<int64_t>(axes, 1)});
 }
 
-struct ResBlock {
+struct UpsamplerResBlock {
   Conv conv1;
   GroupNorm norm1;
   Conv conv2;
   GroupNorm norm2;
 
-  ResBlock(nn::Weights& w, const std::string& name, int64_t channels, size_t axes)
+  UpsamplerResBlock(nn::Weights& w, const std::string& name, int64_t channels, size_t axes)
       : conv1(take_conv3(w, name + ".conv1", channels, channels, axes)),
         norm1(w, name + ".norm1", channels),
         conv2(take_conv3(w, name + ".conv2", channels, channels, axes)),
@@ -70,9 +70,8 @@ LatentUpsamplerConfig read_latent_upsampler_config(const std::filesystem::path& 
   c.per_frame = dims == 2;
   if (c.per_frame && c.temporal) file.refuse("dims", "is 2; temporal_upsample needs 3");
   if (!c.spatial && !c.temporal) file.refuse("spatial_upsample", "or temporal_upsample must be true");
-  if (c.mid_channels % kNormGroups != 0) {
-    file.refuse("mid_channels",
-                fmt::format("must be a multiple of {} (group norm), is {}", kNormGroups, c.mid_channels));
+  if (c.mid_channels % kGroups != 0) {
+    file.refuse("mid_channels", fmt::format("must be a multiple of {} (group norm), is {}", kGroups, c.mid_channels));
   }
   constexpr std::pair<double, std::pair<int64_t, int64_t>> kScales[] = {
       {0.75, {3, 4}}, {1.5, {3, 2}}, {2.0, {2, 1}}, {4.0, {4, 1}}};
@@ -88,7 +87,7 @@ struct LatentUpsampler::Network {
   LatentUpsamplerConfig config;
   Conv initial_conv;
   GroupNorm initial_norm;
-  std::vector<ResBlock> before, after;
+  std::vector<UpsamplerResBlock> before, after;
   Conv upsampler, final_conv;
   at::Tensor blur;  // [1, 1, 5, 5], of the rational one
 
@@ -129,13 +128,13 @@ struct LatentUpsampler::Network {
     const int64_t batch = latents.size(0);
     at::Tensor x = config.per_frame ? frames_first(latents) : latents;
     x = silu_of(initial_norm(initial_conv(x)));
-    for (const ResBlock& block : before) x = block(x);
+    for (const UpsamplerResBlock& block : before) x = block(x);
     if (config.temporal) {
       x = in_time(x);
     } else {
       x = config.per_frame ? by_frame(x) : frames_back(by_frame(frames_first(x)), batch);
     }
-    for (const ResBlock& block : after) x = block(x);
+    for (const UpsamplerResBlock& block : after) x = block(x);
     x = final_conv(x);
     return config.per_frame ? frames_back(x, batch) : x;
   }

@@ -74,12 +74,13 @@ struct FrameConv {
   static constexpr int64_t kKernel = 3;
 };
 
-struct ResnetBlock {
+struct VideoResnetBlock {
   FrameConv conv1, conv2;
   std::optional<nn::LayerNorm> norm3;
   std::optional<Conv> shortcut;
 
-  ResnetBlock(nn::Weights& w, const std::string& name, int64_t in, int64_t out, double eps, const std::string& mode)
+  VideoResnetBlock(nn::Weights& w, const std::string& name, int64_t in, int64_t out, double eps,
+                   const std::string& mode)
       : conv1(w, name + ".conv1", out, in, mode), conv2(w, name + ".conv2", out, out, mode) {
     if (in == out) return;
     norm3 = nn::take_layer_norm(w, name + ".norm3", in, eps);
@@ -93,9 +94,9 @@ struct ResnetBlock {
   }
 };
 
-std::vector<ResnetBlock> take_resnets(nn::Weights& w, const std::string& name, int64_t count, int64_t channels,
-                                      double eps, const std::string& mode) {
-  std::vector<ResnetBlock> blocks;
+std::vector<VideoResnetBlock> take_resnets(nn::Weights& w, const std::string& name, int64_t count, int64_t channels,
+                                           double eps, const std::string& mode) {
+  std::vector<VideoResnetBlock> blocks;
   for (int64_t i = 0; i < count; ++i) {
     blocks.emplace_back(w, fmt::format("{}.resnets.{}", name, i), channels, channels, eps, mode);
   }
@@ -238,12 +239,12 @@ VideoVaeConfig read_video_vae_config(const std::filesystem::path& path) {
 
 struct VideoVae::Encoder {
   struct Level {
-    std::vector<ResnetBlock> resnets;
+    std::vector<VideoResnetBlock> resnets;
     std::optional<Downsampler> down = {};
   };
   FrameConv conv_in;
   std::vector<Level> levels;
-  std::vector<ResnetBlock> mid;
+  std::vector<VideoResnetBlock> mid;
   FrameConv conv_out;
 
   Encoder(const VideoVaeConfig& c, nn::Weights& w)
@@ -273,22 +274,22 @@ struct VideoVae::Encoder {
   at::Tensor operator()(const at::Tensor& patches, bool causal) const {
     at::Tensor x = conv_in(patches, causal);
     for (const Level& level : levels) {
-      for (const ResnetBlock& block : level.resnets) x = block(x, causal);
+      for (const VideoResnetBlock& block : level.resnets) x = block(x, causal);
       if (level.down) x = (*level.down)(x, causal);
     }
-    for (const ResnetBlock& block : mid) x = block(x, causal);
+    for (const VideoResnetBlock& block : mid) x = block(x, causal);
     return conv_out(silu_of(channel_rms_norm(x, kPixelNormEps)), causal);
   }
 };
 
 struct VideoVae::Decoder {
   struct Level {
-    std::optional<ResnetBlock> conv_in;
+    std::optional<VideoResnetBlock> conv_in;
     std::optional<Upsampler> up;
-    std::vector<ResnetBlock> resnets;
+    std::vector<VideoResnetBlock> resnets;
   };
   FrameConv conv_in;
-  std::vector<ResnetBlock> mid;
+  std::vector<VideoResnetBlock> mid;
   std::vector<Level> levels;
   FrameConv conv_out;
 
@@ -325,11 +326,11 @@ struct VideoVae::Decoder {
 
   at::Tensor operator()(const at::Tensor& latents, bool causal) const {
     at::Tensor x = conv_in(latents, causal);
-    for (const ResnetBlock& block : mid) x = block(x, causal);
+    for (const VideoResnetBlock& block : mid) x = block(x, causal);
     for (const Level& level : levels) {
       if (level.conv_in) x = (*level.conv_in)(x, causal);
       if (level.up) x = (*level.up)(x, causal);
-      for (const ResnetBlock& block : level.resnets) x = block(x, causal);
+      for (const VideoResnetBlock& block : level.resnets) x = block(x, causal);
     }
     return conv_out(silu_of(channel_rms_norm(x, kPixelNormEps)), causal);
   }

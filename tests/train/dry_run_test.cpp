@@ -122,7 +122,7 @@ TEST(RankShare, SendsWhatEachLevelNeeds) {
     recipe.parallel.shard = shard;
     recipe.parallel.shard_ranks = shard_ranks;
     double sum = 0;
-    for (const Amount& amount : sent_by_rank(facts, spread_of(recipe, ranks, 1))) sum += amount.bytes;
+    for (const Amount& amount : sent_by_rank(facts, spread_on_ranks(recipe, ranks, 1))) sum += amount.bytes;
     return sum;
   };
   using parallel::Shard;
@@ -133,7 +133,7 @@ TEST(RankShare, SendsWhatEachLevelNeeds) {
   EXPECT_DOUBLE_EQ(sent(Shard::weights, 2, 0), 1.0 / 2 * 4 * (trained + gathered));
   EXPECT_DOUBLE_EQ(sent(Shard::weights, 4, 2), 1.0 / 2 * 4 * (trained + gathered) + 2 * 1.0 / 2 / 2 * 4 * trained);
   recipe.parallel.reduce = parallel::Reduce::last;
-  EXPECT_FALSE(spread_of(recipe, 4, 1).reduces_each);  // with weights as with gradients
+  EXPECT_FALSE(spread_on_ranks(recipe, 4, 1).reduces_each);  // with weights as with gradients
 }
 
 TEST(DryRun, WithoutGpusThisMachinesMemoryIsCompared) {

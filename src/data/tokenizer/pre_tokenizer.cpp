@@ -120,7 +120,7 @@ std::vector<std::string> PreTokenizer::words(std::string_view text) const try {
   if (!text.empty()) words.emplace_back(text);
   for (const auto& step : steps_) {
     std::vector<std::string> cut;
-    for (std::string& word : words) step->cut(std::move(word), cut);
+    for (const std::string& word : words) step->cut(word, cut);
     words = std::move(cut);
   }
   return words;
