@@ -241,27 +241,23 @@ void Comm::enter_end() {
   shared_->place.deadline_s = shared_->options.deadlines.save_s;
 }
 
-void Comm::call(const char* kind, const char* purpose, const at::Tensor& tensor, int64_t bytes,
-                const std::function<void(double)>& work) {
+void Comm::record(const char* kind, const char* purpose, const at::Tensor& tensor, CallPlace place, int64_t bytes,
+                  const std::function<void(double)>& work) {
   const at::NoGradGuard no_grad;
   const Shared::Place at = shared_->current_place();
-  const std::string what = described(tensor);
   const double start_s = shared_->now_s();
   CallRecord& calls = shared_->calls;
-  calls.begin({.place = {.group = id_, .place = ++calls_},
+  calls.begin({.place = place,
                .kind = kind,
                .purpose = purpose,
                .phase = at.phase,
                .step = at.step,
-               .what = what,
+               .what = described(tensor),
                .start_s = start_s});
   shared_->watcher.reached(calls.count());
   fault::point("collective");
   if (fault::enabled.load(std::memory_order_relaxed)) fault::point(fmt::format("collective.{}", purpose));
   try {
-    if (shared_->options.check_calls) {
-      check_alike(fmt::format("{} of '{}', {}, call {}", kind, purpose, what, calls_), at.deadline_s);
-    }
     work(at.deadline_s);
   } catch (const RuntimeFailure&) {
     throw;  // unlike calls
@@ -269,6 +265,17 @@ void Comm::call(const char* kind, const char* purpose, const at::Tensor& tensor,
     shared_->lost(shared_->now_s() - start_s > kLateShare * at.deadline_s, cause);
   }
   calls.end(shared_->now_s(), bytes);
+}
+
+void Comm::call(const char* kind, const char* purpose, const at::Tensor& tensor, int64_t bytes,
+                const std::function<void(double)>& work) {
+  ++calls_;
+  record(kind, purpose, tensor, {.group = id_, .place = calls_}, bytes, [&](double deadline_s) {
+    if (shared_->options.check_calls) {
+      check_alike(fmt::format("{} of '{}', {}, call {}", kind, purpose, described(tensor), calls_), deadline_s);
+    }
+    work(deadline_s);
+  });
 }
 
 void Comm::failed(const std::string& line) { shared_->watcher.failed(line); }
@@ -376,6 +383,56 @@ void Comm::finish(Gathering& gathering) {
   call("all_gather", gathering.purpose, mine, (size() - 1) * mine.numel() * mine.element_size(), [&](double) {
     if (gathering.failure) std::rethrow_exception(gathering.failure);
     gathering.exchange->wait();
+  });
+}
+
+class Comm::Message {
+ public:
+  bool sends = false;
+  at::Tensor tensor;
+  const char* purpose = "";
+  CallPlace place;
+  std::unique_ptr<Group::Exchange> exchange;  // null: of no bytes
+  std::exception_ptr failure = nullptr;       // of its start
+};
+
+std::shared_ptr<Comm::Message> Comm::start_message(bool sends, const at::Tensor& tensor, int64_t other,
+                                                   const char* purpose) {
+  require_sound(*group_, tensor, purpose);
+  if (other < 0 || other >= size() || other == rank()) {
+    throw std::invalid_argument(
+        fmt::format("{}: a message between rank {} and rank {} of {}", purpose, rank(), other, size()));
+  }
+  const at::NoGradGuard no_grad;
+  const std::pair<int64_t, int64_t> way = sends ? std::pair(rank(), other) : std::pair(other, rank());
+  auto message = std::make_shared<Message>();
+  message->sends = sends;
+  message->tensor = tensor;
+  message->purpose = purpose;
+  message->place = {.group = fnv1a64(fmt::format("{}/{}/{}", id_, way.first, way.second)), .place = ++messages_[way]};
+  try {
+    if (tensor.numel() > 0) {
+      message->exchange = group_->start_message(sends, bytes_of(tensor), other, shared_->current_place().deadline_s);
+    }
+  } catch (const std::exception&) {
+    message->failure = std::current_exception();
+  }
+  return message;
+}
+
+std::shared_ptr<Comm::Message> Comm::start_send(const at::Tensor& tensor, int64_t to, const char* purpose) {
+  return start_message(/*sends=*/true, tensor, to, purpose);
+}
+
+std::shared_ptr<Comm::Message> Comm::start_receive(const at::Tensor& tensor, int64_t from, const char* purpose) {
+  return start_message(/*sends=*/false, tensor, from, purpose);
+}
+
+void Comm::finish(Message& message) {
+  const int64_t bytes = message.sends ? message.tensor.numel() * message.tensor.element_size() : 0;
+  record(message.sends ? "send" : "receive", message.purpose, message.tensor, message.place, bytes, [&](double) {
+    if (message.failure) std::rethrow_exception(message.failure);
+    if (message.exchange) message.exchange->wait();
   });
 }
 

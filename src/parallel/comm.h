@@ -6,9 +6,11 @@
 #include <exception>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "parallel/calls.h"
@@ -91,6 +93,13 @@ class Comm {
   /// in_counts[r] rows of `in` go to rank r, out_counts[r] rows of `out` come from it, in rank order.
   void all_to_all(at::Tensor& out, const at::Tensor& in, const std::vector<int64_t>& out_counts,
                   const std::vector<int64_t>& in_counts, const char* purpose);
+  /// A tensor to another rank of the group, or from it into this one, while both go on: neither may change it until
+  /// finish() is back, which counts as the call. What goes from one rank to another comes in the order in which it was
+  /// sent, and each finishes it in that order; no other rank takes part.
+  class Message;
+  std::shared_ptr<Message> start_send(const at::Tensor& tensor, int64_t to, const char* purpose);
+  std::shared_ptr<Message> start_receive(const at::Tensor& tensor, int64_t from, const char* purpose);
+  void finish(Message& message);
   /// Of all ranks, on all ranks; any lengths.
   std::vector<std::string> gather_bytes(const std::string& mine, const char* purpose);
   void barrier(const char* purpose);
@@ -116,14 +125,19 @@ class Comm {
   /// Makes one call of c10d's or several, which count as one; `bytes`: what this rank sends.
   void call(const char* kind, const char* purpose, const at::Tensor& tensor, int64_t bytes,
             const std::function<void(double deadline_s)>& work);
+  /// `work` at its place among the calls of all ranks that make it.
+  void record(const char* kind, const char* purpose, const at::Tensor& tensor, CallPlace place, int64_t bytes,
+              const std::function<void(double deadline_s)>& work);
+  std::shared_ptr<Message> start_message(bool sends, const at::Tensor& tensor, int64_t other, const char* purpose);
   void check_alike(const std::string& description, double deadline_s);
   void exchange(at::Tensor& all, const at::Tensor& mine, double deadline_s);
   at::Tensor scattered_sum(const at::Tensor& all, double deadline_s);
 
   std::unique_ptr<Group> group_;
   std::vector<Peer> peers_;
-  const uint64_t id_ = 0;           // of Call::group
-  uint64_t calls_ = 0;              // of this group
+  const uint64_t id_ = 0;                                     // of Call::group
+  uint64_t calls_ = 0;                                        // of this group
+  std::map<std::pair<int64_t, int64_t>, uint64_t> messages_;  // by sender and receiver
   std::shared_ptr<Shared> shared_;  // last: the watcher says goodbye before the connections close
 };
 

@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cstdlib>
+#include <stdexcept>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
@@ -13,7 +14,6 @@
 #ifdef USE_C10D_NCCL
 #include <c10/cuda/CUDAGuard.h>
 
-#include <stdexcept>
 #include <thread>
 #include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
 #endif
@@ -157,6 +157,33 @@ std::unique_ptr<Group::Exchange> Group::start_all_to_all(at::Tensor out, at::Ten
   started->in = std::move(in);
   started->work = impl_->of(started->out).alltoall_base(started->out, started->in, out_counts, in_counts, options);
   return started;
+}
+
+std::unique_ptr<Group::Exchange> Group::start_message(bool sends, at::Tensor bytes, int64_t other, double timeout_s) {
+  /// Over Gloo its time begins with wait().
+  struct Message : Exchange {
+    const Impl* group = nullptr;
+    double timeout_s = 0;
+    at::Tensor bytes;
+    c10::intrusive_ptr<c10d::Work> work;
+    void wait() override {
+      if (bytes.is_cuda()) {
+        group->wait(*work, /*on_device=*/true, timeout_s);
+      } else if (!work->wait(milliseconds(timeout_s))) {
+        throw std::runtime_error("the message was aborted");
+      }
+    }
+  };
+  constexpr int kTag = 0;
+  auto message = std::make_unique<Message>();
+  message->group = impl_.get();
+  message->timeout_s = timeout_s;
+  message->bytes = std::move(bytes);
+  std::vector<at::Tensor> tensors = {message->bytes};
+  c10d::Backend& backend = impl_->of(message->bytes);
+  const int rank = static_cast<int>(other);
+  message->work = sends ? backend.send(tensors, rank, kTag) : backend.recv(tensors, rank, kTag);
+  return message;
 }
 
 void Group::broadcast(at::Tensor& bytes, int64_t root, double timeout_s) {

@@ -71,6 +71,9 @@ class Group {
   /// all_to_all without waiting; further calls may be made meanwhile, in the same order on all ranks.
   std::unique_ptr<Exchange> start_all_to_all(at::Tensor out, at::Tensor in, std::vector<int64_t> out_counts,
                                              std::vector<int64_t> in_counts, double timeout_s);
+  /// Of this rank and another one alone: a uint8 vector to it (`sends`) or from it. What goes from one rank to another
+  /// comes in the order in which it was sent.
+  std::unique_ptr<Exchange> start_message(bool sends, at::Tensor bytes, int64_t other, double timeout_s);
 
  private:
   struct Impl;

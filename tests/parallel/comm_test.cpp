@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <array>
+
 #include "base/failure.h"
 #include "base/left_behind.h"
 #include "support/ranks.h"
@@ -157,6 +159,67 @@ TEST_P(CommOf, ABroadcastKeepsTheRootsBits) {
     }
     comm.barrier("test");
   }));
+}
+
+TEST_P(CommOf, MessagesComeInTheOrderInWhichTheyWereSentWhileBothGoOn) {
+  const int64_t size = GetParam();
+  expect_none(run_ranks(size, [&](Comm& comm) {
+    const int64_t next = (comm.rank() + 1) % size, previous = (comm.rank() + size - 1) % size;
+    std::vector<at::Tensor> got;
+    std::vector<std::shared_ptr<Comm::Message>> coming, going;
+    for (const int64_t n : {3, 0, 100'003}) {
+      got.push_back(at::empty({n}));
+      coming.push_back(comm.start_receive(got.back(), previous, "activations"));
+      going.push_back(comm.start_send(values_of(comm.rank(), n), next, "activations"));
+    }
+    comm.barrier("between");
+    for (size_t i = 0; i < got.size(); ++i) {
+      comm.finish(*going[i]);
+      comm.finish(*coming[i]);
+      EXPECT_TRUE(at::equal(got[i], values_of(previous, got[i].numel())));
+    }
+    EXPECT_EQ(comm.calls().totals().at("activations").calls, 6);
+    EXPECT_EQ(comm.calls().totals().at("activations").bytes, 4 * 100'006);
+  }));
+}
+
+TEST(Comm, BothEndsOfAMessageKnowItByOnePlace) {
+  std::array<CallPlace, 2> places;
+  expect_none(run_ranks(2, [&](Comm& comm) {
+    at::Tensor tensor = at::zeros({5}, at::kBFloat16);
+    const bool sends = comm.rank() == 1;
+    comm.finish(*(sends ? comm.start_send(tensor, 0, "one way") : comm.start_receive(tensor, 1, "one way")));
+    places[static_cast<size_t>(comm.rank())] = comm.calls().last().back().place;
+    EXPECT_EQ(comm.calls().last().back().kind, std::string(sends ? "send" : "receive"));
+    EXPECT_THROW(comm.start_send(tensor, comm.rank(), "to itself"), std::invalid_argument);
+    EXPECT_THROW(comm.start_receive(tensor, 2, "from nobody"), std::invalid_argument);
+  }));
+  EXPECT_EQ(places[0], places[1]);
+  EXPECT_EQ(places[0].place, 1U);
+}
+
+TEST(Comm, AMessageThatDoesNotComeIsLostWhenTheTimeIsUp) {
+  std::atomic<bool> ended = false;
+  const auto errors = run_ranks(2,
+                                [&](Comm& comm) {
+                                  comm.enter(0, "update");
+                                  comm.enter(2, "update");
+                                  if (comm.rank() == 1) {
+                                    while (!ended) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+                                    return;
+                                  }
+                                  at::Tensor tensor = at::zeros({5});
+                                  const auto coming = comm.start_receive(tensor, 1, "activations");
+                                  try {
+                                    comm.finish(*coming);
+                                  } catch (const PeerLost&) {
+                                    ended = true;
+                                    throw;
+                                  }
+                                },
+                                {.deadlines = {.step_s = 0.3}});
+  EXPECT_TRUE(ended);
+  EXPECT_NE(errors[0].find("step 2, update: receive of 'activations'"), std::string::npos) << errors[0];
 }
 
 TEST(Comm, WhatGlooWouldTakeWronglyIsRefused) {
