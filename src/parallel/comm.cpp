@@ -121,7 +121,7 @@ struct Comm::Shared {
   double now_s() const { return clock_s() - start_s; }
   Place current_place() const;
   std::string where() const;
-  [[noreturn]] void lost(bool late, const std::exception& cause);
+  [[noreturn]] void lost(bool late, const std::exception& cause, int64_t waited_for = -1);
   void write_report(const Verdict& found);
 
   const Options options;
@@ -153,9 +153,9 @@ std::string Comm::Shared::where() const {
   return fmt::format("step {}, {}: {} of '{}', call {}", call.step, call.phase, call.kind, call.purpose, call.number);
 }
 
-void Comm::Shared::lost(bool late, const std::exception& cause) {
+void Comm::Shared::lost(bool late, const std::exception& cause, int64_t waited_for) {
   constexpr double kPatience_s = 3;
-  const auto found = watcher.why(late, kPatience_s);
+  const auto found = watcher.why(late, kPatience_s, waited_for);
   throw PeerLost("{} ({})", found ? found->text : "a rank is lost: " + describe_failure(cause).line, where());
 }
 
@@ -241,8 +241,8 @@ void Comm::enter_end() {
   shared_->place.deadline_s = shared_->options.deadlines.save_s;
 }
 
-void Comm::record(const char* kind, const char* purpose, const at::Tensor& tensor, CallPlace place, int64_t bytes,
-                  const std::function<void(double)>& work) {
+void Comm::record(const char* kind, const char* purpose, const at::Tensor& tensor, CallPlace place, int64_t with,
+                  int64_t bytes, const std::function<void(double)>& work) {
   const at::NoGradGuard no_grad;
   const Shared::Place at = shared_->current_place();
   const double start_s = shared_->now_s();
@@ -262,7 +262,7 @@ void Comm::record(const char* kind, const char* purpose, const at::Tensor& tenso
   } catch (const RuntimeFailure&) {
     throw;  // unlike calls
   } catch (const std::exception& cause) {
-    shared_->lost(shared_->now_s() - start_s > kLateShare * at.deadline_s, cause);
+    shared_->lost(shared_->now_s() - start_s > kLateShare * at.deadline_s, cause, with);
   }
   calls.end(shared_->now_s(), bytes);
 }
@@ -270,7 +270,7 @@ void Comm::record(const char* kind, const char* purpose, const at::Tensor& tenso
 void Comm::call(const char* kind, const char* purpose, const at::Tensor& tensor, int64_t bytes,
                 const std::function<void(double)>& work) {
   ++calls_;
-  record(kind, purpose, tensor, {.group = id_, .place = calls_}, bytes, [&](double deadline_s) {
+  record(kind, purpose, tensor, {.group = id_, .place = calls_}, /*with=*/-1, bytes, [&](double deadline_s) {
     if (shared_->options.check_calls) {
       check_alike(fmt::format("{} of '{}', {}, call {}", kind, purpose, described(tensor), calls_), deadline_s);
     }
@@ -389,6 +389,7 @@ void Comm::finish(Gathering& gathering) {
 class Comm::Message {
  public:
   bool sends = false;
+  int64_t with = -1;  // rank of the world
   at::Tensor tensor;
   const char* purpose = "";
   CallPlace place;
@@ -407,6 +408,7 @@ std::shared_ptr<Comm::Message> Comm::start_message(bool sends, const at::Tensor&
   const std::pair<int64_t, int64_t> way = sends ? std::pair(rank(), other) : std::pair(other, rank());
   auto message = std::make_shared<Message>();
   message->sends = sends;
+  message->with = peers_[static_cast<size_t>(other)].rank;
   message->tensor = tensor;
   message->purpose = purpose;
   message->place = {.group = fnv1a64(fmt::format("{}/{}/{}", id_, way.first, way.second)), .place = ++messages_[way]};
@@ -430,7 +432,8 @@ std::shared_ptr<Comm::Message> Comm::start_receive(const at::Tensor& tensor, int
 
 void Comm::finish(Message& message) {
   const int64_t bytes = message.sends ? message.tensor.numel() * message.tensor.element_size() : 0;
-  record(message.sends ? "send" : "receive", message.purpose, message.tensor, message.place, bytes, [&](double) {
+  const char* kind = message.sends ? "send" : "receive";
+  record(kind, message.purpose, message.tensor, message.place, message.with, bytes, [&](double) {
     if (message.failure) std::rethrow_exception(message.failure);
     if (message.exchange) message.exchange->wait();
   });

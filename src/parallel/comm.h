@@ -125,9 +125,10 @@ class Comm {
   /// Makes one call of c10d's or several, which count as one; `bytes`: what this rank sends.
   void call(const char* kind, const char* purpose, const at::Tensor& tensor, int64_t bytes,
             const std::function<void(double deadline_s)>& work);
-  /// `work` at its place among the calls of all ranks that make it.
-  void record(const char* kind, const char* purpose, const at::Tensor& tensor, CallPlace place, int64_t bytes,
-              const std::function<void(double deadline_s)>& work);
+  /// `work` at its place among the calls of all ranks that make it. `with`: the one other rank of the world that does;
+  /// -1: all of the group.
+  void record(const char* kind, const char* purpose, const at::Tensor& tensor, CallPlace place, int64_t with,
+              int64_t bytes, const std::function<void(double deadline_s)>& work);
   std::shared_ptr<Message> start_message(bool sends, const at::Tensor& tensor, int64_t other, const char* purpose);
   void check_alike(const std::string& description, double deadline_s);
   void exchange(at::Tensor& all, const at::Tensor& mine, double deadline_s);

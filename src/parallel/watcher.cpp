@@ -137,10 +137,10 @@ void Watcher::wake() const {
   [[maybe_unused]] const ssize_t written = write(wake_, &one, sizeof one);
 }
 
-std::optional<Verdict> Watcher::why(bool late, double patience_s) {
+std::optional<Verdict> Watcher::why(bool late, double patience_s, int64_t waited_for) {
   std::unique_lock lock(mutex_);
   ends_by_itself_ = true;
-  own_lines_.push_back(late ? fmt::format("late {}", calls_.load()) : "broken");
+  own_lines_.push_back(late ? fmt::format("late {} {}", calls_.load(), waited_for) : "broken");
   wake();
   changed_.wait_for(lock, duration_of(patience_s), [this] { return verdict_.has_value(); });
   return verdict_;
@@ -276,7 +276,8 @@ void Watcher::on_line(Connection& from, const std::string& line) {
     decide(
         {.kind = Verdict::Kind::failed, .rank = from.rank, .text = fmt::format("rank {} failed: {}", from.rank, rest)});
   } else if (word == "late" && is_hub()) {
-    judge_late(from.rank, static_cast<uint64_t>(number_of(rest)));
+    const auto calls = static_cast<uint64_t>(number_of(take_word(rest)));
+    judge_late(from.rank, calls, number_of(rest));
   } else if (word == "verdict" && !is_hub()) {
     const auto kind = static_cast<Verdict::Kind>(number_of(take_word(rest)));
     const int64_t rank = number_of(take_word(rest));
@@ -289,8 +290,9 @@ void Watcher::on_line(Connection& from, const std::string& line) {
   }
 }
 
-/// A rank has waited in vain in its call `calls`: for one that is silent, or else for one that has not come so far.
-void Watcher::judge_late(int64_t asking, uint64_t calls) {
+/// A rank has waited in vain in its call `calls`: for one that is silent, or else for the one that it names, or one
+/// that has not come so far.
+void Watcher::judge_late(int64_t asking, uint64_t calls, int64_t waited_for) {
   const double silent_s = 2.5 * options_.beat_s;
   for (const Connection& peer : peers_) {
     if (peer.rank < 0 || peer.left || peer.rank == asking || seconds_since(peer.heard) < silent_s) continue;
@@ -298,6 +300,12 @@ void Watcher::judge_late(int64_t asking, uint64_t calls) {
             .rank = peer.rank,
             .text = fmt::format("rank {} is lost: nothing heard of it for {:.1f} s", peer.rank,
                                 seconds_since(peer.heard))});
+    return;
+  }
+  if (waited_for >= 0) {
+    decide({.kind = Verdict::Kind::late,
+            .rank = waited_for,
+            .text = fmt::format("rank {} is lost: rank {} waited for it in call {}", waited_for, asking, calls)});
     return;
   }
   const auto behind = [&](int64_t rank, uint64_t theirs) {

@@ -57,7 +57,8 @@ class Watcher {
   void reached(uint64_t calls) { calls_ = calls; }
   /// For a call that failed, or whose deadline has passed (`late`): waits for the verdict, at most so long. The rank
   /// ends by itself then.
-  std::optional<Verdict> why(bool late, double patience_s);
+  /// `waited_for`: the one rank that the call was with; -1: several.
+  std::optional<Verdict> why(bool late, double patience_s, int64_t waited_for = -1);
   /// This rank is about to end, whatever others say of it: nobody need end it.
   void ends_by_itself();
   /// This rank ends with an error of its own, which the others will quote. Back when that is on its way.
@@ -74,7 +75,7 @@ class Watcher {
   void accept_new();
   void read_lines(Connection& from);
   void on_line(Connection& from, const std::string& line);
-  void judge_late(int64_t asking, uint64_t calls);
+  void judge_late(int64_t asking, uint64_t calls, int64_t waited_for);
   void look_around();
   void decide(const Verdict& verdict);
   void wake() const;
