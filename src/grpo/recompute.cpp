@@ -12,7 +12,11 @@
 namespace unigrpo::grpo {
 
 Recomputed recompute(policy::UnifiedPolicy& policy, const rollout::RolloutConfig& rollout, const PackedBatch& packed) {
-  policy::TrainOutput out = policy.forward_train(packed.batch);
+  return recomputed(policy, rollout, packed, policy.forward_train(packed.batch));
+}
+
+Recomputed recomputed(const policy::UnifiedPolicy& policy, const rollout::RolloutConfig& rollout,
+                      const PackedBatch& packed, policy::TrainOutput out) {
   Recomputed result;
   result.digests = std::move(out.digests);
   if (packed.texts.ids.defined()) {

@@ -24,6 +24,9 @@ struct Recomputed {
 };
 
 Recomputed recompute(policy::UnifiedPolicy& policy, const rollout::RolloutConfig& rollout, const PackedBatch& packed);
+/// The same of a forward that was made.
+Recomputed recomputed(const policy::UnifiedPolicy& policy, const rollout::RolloutConfig& rollout,
+                      const PackedBatch& packed, policy::TrainOutput out);
 
 /// Throws RuntimeFailure where an action is about to be trained under other conditions than those it was sampled under.
 /// `weights_version`: of the policy when the update began; later mini-batches of the same rollout are trained on newer

@@ -13,7 +13,9 @@
 #include "base/fault.h"
 #include "base/interleave.h"
 #include "base/signals.h"
+#include "grpo/micro_batch.h"
 #include "grpo/pack.h"
+#include "grpo/pipeline.h"
 #include "grpo/recompute.h"
 #include "optim/clipped_step.h"
 #include "policy/sharded.h"
@@ -24,15 +26,6 @@ namespace unigrpo::grpo {
 namespace {
 
 using rollout::Trajectory;
-
-PackedBatch pack_for(const UpdateSetup& setup, std::span<const Trajectory> trajectories,
-                     std::span<const int64_t> rows) {
-  PackedBatch packed =
-      pack(setup.policy, trajectories, rows, setup.config.image.context_gradient == ContextGradient::detached,
-           setup.rollout.rollout_cfg_scale != 1.0);
-  packed.batch.update = static_cast<uint64_t>(setup.optimizer.num_updates());
-  return packed;
-}
 
 /// What the reference says of the same actions.
 Recomputed of_reference(const UpdateSetup& setup, const PackedBatch& packed) {
@@ -85,44 +78,9 @@ bool sums_in_pairs(const UpdateSetup& setup) {
 /// Micro-batches at once; each on a thread of its own where there are several. Ranks that meet within them call each
 /// other from one thread.
 int64_t num_workers(const UpdateSetup& setup) {
-  if (setup.plan || meets_within(setup) || shares_sequences(setup.runtime)) return 1;
+  if (setup.plan || meets_within(setup) || shares_sequences(setup.runtime) || has_stages(setup.runtime)) return 1;
   const bool small = policy::is_small(setup.policy) && (!setup.reference || policy::is_small(*setup.reference));
   return small && !setup.policy.recomputes() ? num_threads(setup.runtime) : 1;
-}
-
-/// What all micro-batches of an update share.
-struct Batch {
-  const UpdateSetup& setup;
-  std::span<const Trajectory> trajectories;
-  uint64_t weights_version;
-  int64_t workers;
-};
-
-/// Numbers of micro-batches, which may still be on their way: losses to be summed, differences whose largest counts.
-struct Numbers {
-  tensor::Readings losses, differences;
-
-  void read_into(UpdateStats& sums, UpdateStats& largest) {
-    for (const auto& [name, value] : losses.read()) sums[name] += value;
-    for (const auto& [name, value] : differences.read()) {
-      double& most = largest[name];
-      most = std::max(most, value);
-    }
-  }
-};
-
-/// The loss of a micro-batch, to start backward from.
-at::Tensor loss_of(const Batch& batch, const MinibatchLoss& minibatch, const PackedBatch& packed,
-                   const Recomputed& reference, Numbers& numbers) {
-  const UpdateSetup& setup = batch.setup;
-  const Recomputed now = recompute(setup.policy, setup.rollout, packed);
-  require_same_fingerprint(setup.policy, setup.rollout, batch.trajectories, packed, now, batch.weights_version);
-  note_log_prob_diff(packed, now, numbers.differences);
-  at::Tensor loss = minibatch.loss(packed, now, reference, numbers.losses);
-  if (!loss.defined()) return loss;
-  if (const auto bad = fault::effect("update.loss").bad) loss = loss * *bad;
-  // A loss that is no number makes gradients that are none, which a bound on the way back would wipe away.
-  return loss * (loss.detach() * 0 + 1);
 }
 
 using MicroBatches = std::vector<std::vector<int64_t>>;  // rows of the trajectories
@@ -166,7 +124,8 @@ void pass_over(const Batch& batch, const MinibatchLoss& minibatch, const std::ve
     if (interrupted) throw Interrupted("a micro-batch");
     if (rows.empty()) return;
     if (!packed) packed = pack_for(setup, batch.trajectories, rows);
-    const at::Tensor loss = loss_of(batch, minibatch, *packed, reference, numbers);
+    const Recomputed now = recompute(setup.policy, setup.rollout, *packed);
+    const at::Tensor loss = loss_of(batch, minibatch, *packed, now, reference, numbers);
     if (loss.defined() && loss.requires_grad()) loss.backward();
   });
 }
@@ -323,7 +282,8 @@ bool on_workers(const Batch& batch, const MinibatchLoss& minibatch, const Miniba
       const PackedBatch packed = pack_for(setup, batch.trajectories, micro_batches[i]);
       OrderedSum::Part own;
       Numbers numbers;
-      const at::Tensor loss = loss_of(batch, minibatch, packed, references[i], numbers);
+      const Recomputed now = recompute(setup.policy, setup.rollout, packed);
+      const at::Tensor loss = loss_of(batch, minibatch, packed, now, references[i], numbers);
       numbers.read_into(own.stats, own.differences);
       if (loss.defined() && loss.requires_grad()) {
         own.grads =
@@ -399,10 +359,15 @@ LogProbNoise measure_log_prob_noise(const UpdateSetup& setup, std::span<const Tr
   }
   const SharedBy shared(setup, first.degrees.empty() ? 1 : first.degrees.front());
   tensor::Readings differences;
+  const auto rows = first.micro_batches.empty() ? std::vector<int64_t>() : first.micro_batches.front();
   const bool measured = uninterrupted(setup.runtime, [&] {
+    if (has_stages(setup.runtime)) {
+      compare_through_stages(setup, trajectories, rows, differences);
+      return true;
+    }
     policy::in_pass(setup.policy, /*with_backward=*/false, [&] {
-      if (first.micro_batches.empty() || first.micro_batches.front().empty()) return;
-      const PackedBatch packed = pack_for(setup, trajectories, first.micro_batches.front());
+      if (rows.empty()) return;
+      const PackedBatch packed = pack_for(setup, trajectories, rows);
       const Recomputed now = recompute(setup.policy, setup.rollout, packed);
       require_same_fingerprint(setup.policy, setup.rollout, trajectories, packed, now, setup.policy.weights_version());
       note_log_prob_diff(packed, now, differences);
@@ -432,7 +397,10 @@ std::optional<UpdateStats> update(const UpdateSetup& setup, std::span<const Traj
   UpdateStats steps;         // of the optimizer
   double micro_batches = 0;
   const bool meets = setup.plan || meets_within(setup);
-  const auto run = batch.workers > 1 ? on_workers : meets ? one_by_one_together : one_by_one;
+  const auto run = has_stages(setup.runtime) ? through_stages
+                   : batch.workers > 1       ? on_workers
+                   : meets                   ? one_by_one_together
+                                             : one_by_one;
   for (size_t u = 0; u < plan.size(); ++u) {
     if (in_pairs) plan[u].micro_batches = group_by_turns(setup.runtime, trajectories, plan[u].rows);
     const MinibatchLoss minibatch(setup.config, setup.rollout, advantages,
@@ -449,7 +417,8 @@ std::optional<UpdateStats> update(const UpdateSetup& setup, std::span<const Traj
     }
     if (u == 0) noise = std::move(differences);  // the weights were still the rollout's
     for (size_t i = 0; i < plan[u].micro_batches.size(); ++i) {
-      const bool counts = setup.runtime.mesh.rank % degree_of(plan[u], i) == 0;  // for those that share it
+      // For those that share it.
+      const bool counts = setup.runtime.mesh.rank % degree_of(plan[u], i) == 0 && in_last_stage(setup.runtime);
       if (counts && !plan[u].micro_batches[i].empty()) ++micro_batches;
     }
     optim::clipped_step(setup.optimizer, setup.clip, setup.runtime, lr_factor, steps, setup.policy.sharded());

@@ -18,6 +18,9 @@ struct GroupShape {
   bool flexible_sp = false;  // blocks of ranks that may share sequences for one micro-batch are made
   std::vector<LayerPlan> layers = {};  // where each has a plan of its own: other tp and sp, with the same product
   std::string plan_file = {};          // that says so
+  Schedule schedule = Schedule::one_f_one_b;  // of the stages that the layers have
+
+  int64_t stages() const { return count_stages(layers); }
 };
 
 /// The ranks that divide a layer's work.
@@ -28,13 +31,14 @@ struct LayerGroups {
 };
 
 /// The groups that a rank belongs to: rank = (data_rank * sp + sp_rank) * tp + tp_rank, so that those who talk most are
-/// neighbours. A group of one rank is null; two of the same ranks are one.
+/// neighbours. The ranks of a stage are neighbours, as many in each: all that shares the update's work or state is
+/// within a stage. A group of one rank is null; two of the same ranks are one.
 struct Groups {
   std::shared_ptr<Comm> tensor = {};     // tp ranks that multiply with slices of the same layers
   std::shared_ptr<Comm> sequence = {};   // sp ranks with parts of the same sequences
   std::shared_ptr<Comm> model = {};      // both: the tp x sp ranks that work on the same samples
   std::shared_ptr<Comm> data = {};       // the ranks with this rank's place in other models
-  std::shared_ptr<Comm> weights = {};    // data and sequence: the ranks that multiply with the same slices
+  std::shared_ptr<Comm> weights = {};    // the ranks of the stage that multiply with the same slices
   std::shared_ptr<Comm> block = {};      // neighbours that hold a model between them: shard_ranks x tp, or as many
                                          // more as the layers' plans ask for
   std::shared_ptr<Comm> shard = {};      // those of it with this rank's slices
@@ -42,9 +46,13 @@ struct Groups {
   std::vector<LayerGroups> layers = {};  // one for each of shape.layers
   /// With shape.flexible_sp: of 2, 4, 8, ... neighbours the block that has this rank, where it lies in the world.
   std::map<int64_t, std::shared_ptr<Comm>> blocks = {};
+  /// The ranks with this rank's place in their stages, in the order of stages, twice: over NCCL what goes forward need
+  /// not wait for what goes back.
+  std::shared_ptr<Comm> pipeline = {}, pipeline_back = {};
   GroupShape shape = {};  // shard_ranks as it came out
   int64_t tp_rank = 0, sp_rank = 0, data_rank = 0, shard_rank = 0, replica_rank = 0;
   int64_t data_ranks = 1, replicas = 1;
+  int64_t stage = 0;
 };
 
 /// `count` ranks from `first` on, `step` apart.

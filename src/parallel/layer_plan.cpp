@@ -16,6 +16,34 @@ namespace {
 
 constexpr std::array kFields = {"shard", "tp", "sp", "recompute", "stage"};
 
+int64_t read_stage(const nlohmann::json& object, const std::string& where) {
+  if (!object.contains("stage")) return 0;
+  const nlohmann::json& stage = object["stage"];
+  if (stage.is_number_unsigned() && stage <= io::JsonSection::kMaxSize) return stage.get<int64_t>();
+  throw BadInput("{}: 'stage' is {}; expected a whole number from 0 on", where, stage.dump());
+}
+
+/// Of each layer: that of the layer before it, or the next one.
+void check_stages(const std::vector<LayerPlan>& layers, const std::string& file) {
+  int64_t before = 0;
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const int64_t stage = layers[i].stage;
+    if (stage != before && (i == 0 || stage != before + 1)) {
+      throw BadInput("{}: layers[{}]: 'stage' is {}; expected {}", file, i, stage,
+                     i == 0 ? "0 for the first layer" : fmt::format("{0} as before or {1}", before, before + 1));
+    }
+    before = stage;
+  }
+}
+
+Schedule read_schedule(const nlohmann::json& object, const std::string& file) {
+  if (!object.contains("schedule")) return Schedule::one_f_one_b;
+  const auto schedule =
+      object["schedule"].is_string() ? enum_value<Schedule>(object["schedule"].get<std::string>()) : std::nullopt;
+  if (!schedule) throw BadInput("{}: 'schedule' is {}; expected 1f1b or gpipe", file, object["schedule"].dump());
+  return *schedule;
+}
+
 LayerPlan read_layer(const nlohmann::json& object, const std::string& where, const LayerPlan& otherwise) {
   if (!object.is_object()) throw BadInput("{}: expected an object, got {}", where, object.dump());
   for (const auto& [key, value] : object.items()) {
@@ -23,14 +51,12 @@ LayerPlan read_layer(const nlohmann::json& object, const std::string& where, con
       throw BadInput("{}: unknown field '{}'; expected one of {}", where, key, fmt::join(kFields, ", "));
     }
   }
-  if (object.contains("stage") && object["stage"] != 0) {
-    throw BadInput("{}: 'stage' is {}; there are no pipeline stages yet, expected 0", where, object["stage"].dump());
-  }
   const io::JsonSection section(object, where);
   LayerPlan layer{.shard = section.text("shard", otherwise.shard),
                   .tp = section.integer("tp", otherwise.tp),
                   .sp = section.integer("sp", otherwise.sp),
-                  .recompute = section.boolean("recompute", otherwise.recompute)};
+                  .recompute = section.boolean("recompute", otherwise.recompute),
+                  .stage = read_stage(object, where)};
   if (layer.shard != otherwise.shard) {
     throw BadInput("{}: 'shard' is \"{}\"; expected \"{}\", one level for all layers", where, layer.shard,
                    otherwise.shard);
@@ -40,15 +66,19 @@ LayerPlan read_layer(const nlohmann::json& object, const std::string& where, con
 
 }  // namespace
 
-std::vector<LayerPlan> read_layer_plan(const std::filesystem::path& file, const LayerPlan& otherwise) {
+int64_t count_stages(const std::vector<LayerPlan>& layers) { return layers.empty() ? 1 : layers.back().stage + 1; }
+
+LayerPlans read_layer_plan(const std::filesystem::path& file, const LayerPlan& otherwise) {
   const nlohmann::json object = io::read_json_file(file);
-  if (!object.is_object() || object.size() != 1 || !object.contains("layers") || !object["layers"].is_array() ||
+  const size_t keys = object.is_object() && object.contains("schedule") ? 2 : 1;
+  if (!object.is_object() || object.size() != keys || !object.contains("layers") || !object["layers"].is_array() ||
       object["layers"].empty()) {
-    throw BadInput("{}: expected an object with one key, 'layers', a list with an object for each layer",
+    throw BadInput("{}: expected an object with 'layers', a list with an object for each layer, and perhaps 'schedule'",
                    file.string());
   }
-  std::vector<LayerPlan> layers;
+  LayerPlans plans{.layers = {}, .schedule = read_schedule(object, file.string())};
   for (const nlohmann::json& layer : object["layers"]) {
+    std::vector<LayerPlan>& layers = plans.layers;
     layers.push_back(read_layer(layer, fmt::format("{}: layers[{}]", file.string(), layers.size()), otherwise));
     const LayerPlan& first = layers.front();
     const LayerPlan& last = layers.back();
@@ -56,7 +86,8 @@ std::vector<LayerPlan> read_layer_plan(const std::filesystem::path& file, const 
     throw BadInput("{}: layers[{}]: tp = {} x sp = {}; expected a product of {}, as in layers[0]", file.string(),
                    layers.size() - 1, last.tp, last.sp, first.tp * first.sp);
   }
-  return layers;
+  check_stages(plans.layers, file.string());
+  return plans;
 }
 
 }  // namespace unigrpo::parallel

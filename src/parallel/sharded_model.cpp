@@ -3,7 +3,9 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <map>
 #include <stdexcept>
+#include <string>
 #include <utility>
 
 #include "base/bytes.h"
@@ -24,11 +26,17 @@ bool reduces_each(Shard shard, Reduce reduce, Sum sum) {
   return sum == Sum::pairwise || (shard >= Shard::gradients && reduce == Reduce::each);
 }
 
-ShardedModel::ShardedModel(const std::vector<NamedTensors>& units, Ranks ranks, Shard shard, Reduce reduce, Sum sum)
-    : ranks_(std::move(ranks)), shard_(shard), sum_(sum), reduces_each_(parallel::reduces_each(shard, reduce, sum)) {
+ShardedModel::ShardedModel(const std::vector<NamedTensors>& units, Ranks ranks, Shard shard, Reduce reduce, Sum sum,
+                           std::unique_ptr<OtherStages> others)
+    : others_(std::move(others)),
+      ranks_(std::move(ranks)),
+      shard_(shard),
+      sum_(sum),
+      reduces_each_(parallel::reduces_each(shard, reduce, sum)) {
+  const auto is_tied = [this](const std::string& name) { return others_ && others_->is_tied(name); };
   for (size_t unit = 0; unit < units.size(); ++unit) {
     const SliceRanks slices = ranks_.slices.empty() ? SliceRanks{} : ranks_.slices[unit];
-    units_.emplace_back(units[unit], ranks_.shard.get(), slices.shard.get(), shard, sum);
+    units_.emplace_back(units[unit], ranks_.shard.get(), slices.shard.get(), shard, sum, is_tied);
     for (const NamedTensor& parameter : units[unit]) {
       if (parameter.piece) slices_.push_back({parameter.tensor, *parameter.piece, slices.tensor.get()});
     }
@@ -44,6 +52,7 @@ NamedTensors ShardedModel::pieces() const {
       }
     }
   }
+  if (others_) all.insert(all.end(), others_->pieces().begin(), others_->pieces().end());
   return all;
 }
 
@@ -59,6 +68,14 @@ void ShardedModel::begin(bool with_backward) {
   if (!gathers_) return;
   units_.front().gather();
   if (units_.size() > 1) units_[1].start_gather();
+}
+
+void ShardedModel::begin_backward() {
+  if (in_pass_) throw std::logic_error("a pass within a pass");
+  in_pass_ = with_backward_ = is_forward_done_ = true;
+  gathers_ = shard_ == Shard::weights && held_ == 0;
+  next_ = left_ = units_.size();
+  if (gathers_) units_.front().gather();
 }
 
 void ShardedModel::enter(size_t unit, bool again) {
@@ -135,25 +152,27 @@ void ShardedModel::hold(Form form) {
   if (held_++ == 0) {
     for (ShardedUnit& unit : units_) unit.gather();
   }
-  if (form == Form::whole && held_whole_++ == 0) join_slices();
+  if (form == Form::whole && held_whole_++ == 0) make_whole();
 }
 
 void ShardedModel::let_go(Form form) {
-  if (form == Form::whole && --held_whole_ == 0) part_slices();
+  if (form == Form::whole && --held_whole_ == 0) make_slices();
   if (--held_ > 0) return;
   for (ShardedUnit& unit : units_) unit.release();
 }
 
-void ShardedModel::join_slices() {
+void ShardedModel::make_whole() {
   const at::NoGradGuard no_grad;
   for (Slice& slice : slices_) {
     slice.own = slice.parameter.detach();
     slice.parameter.set_data(joined(slice.own, slice.piece, *slice.ranks));
   }
+  if (others_) others_->gather();
 }
 
-void ShardedModel::part_slices() {
+void ShardedModel::make_slices() {
   const at::NoGradGuard no_grad;
+  if (others_) others_->release();
   for (Slice& slice : slices_) slice.parameter.set_data(std::exchange(slice.own, {}));
 }
 
@@ -168,8 +187,8 @@ void ShardedModel::refresh() {
     for (FlatParameters& flat : unit.trained()) flat.refresh();
   }
   if (held_whole_ == 0) return;
-  part_slices();
-  join_slices();
+  make_slices();
+  make_whole();
 }
 
 void ShardedModel::finish_gradients() {
@@ -179,6 +198,9 @@ void ShardedModel::finish_gradients() {
       if (!reduces_each_) flat.reduce_gradients();
       flat.finish_gradients();
       if (ranks_.replica && flat.gradient().defined()) ranks_.replica->all_reduce(flat.gradient(), "gradients");
+      if (others_ && others_->is_tied(flat.parameters().front().name) && flat.gradient().defined()) {
+        others_->sum_tied(flat.gradient());
+      }
       had.insert(had.end(), flat.had_gradient().begin(), flat.had_gradient().end());
     }
   }
@@ -190,8 +212,27 @@ void ShardedModel::finish_gradients() {
   for (ShardedUnit& unit : units_) {
     for (FlatParameters& flat : unit.trained()) {
       for (int32_t& each : flat.had_gradient()) each = *flag++;
-      flat.show_gradients();
     }
+  }
+  show_gradients();
+}
+
+void ShardedModel::show_gradients() {
+  std::map<std::string, bool> had;
+  const auto for_each = [&](const auto& visit) {
+    for (ShardedUnit& unit : units_) {
+      for (FlatParameters& flat : unit.trained()) {
+        for (size_t i = 0; i < flat.parameters().size(); ++i) visit(flat.parameters()[i].name, flat.had_gradient()[i]);
+      }
+    }
+  };
+  if (others_) {
+    for_each([&](const std::string& name, int32_t& each) { had[name] = each > 0; });
+    had = others_->show_gradients(had);
+    for_each([&](const std::string& name, int32_t& each) { each = had.at(name) ? 1 : 0; });
+  }
+  for (ShardedUnit& unit : units_) {
+    for (FlatParameters& flat : unit.trained()) flat.show_gradients();
   }
 }
 
@@ -199,6 +240,7 @@ void ShardedModel::drop_gradients() {
   for (ShardedUnit& unit : units_) {
     for (FlatParameters& flat : unit.trained()) flat.drop_gradients();
   }
+  if (others_) others_->drop_gradients();
 }
 
 double ShardedModel::square_of_gradients() const {
@@ -206,7 +248,7 @@ double ShardedModel::square_of_gradients() const {
   std::vector<int64_t> counts;  // of the own cells of each unit
   for (const ShardedUnit& unit : units_) {
     for (const FlatParameters& flat : unit.trained()) {
-      if (!flat.gradient().defined()) continue;
+      if (!flat.gradient().defined() || (others_ && !others_->counts(flat.parameters().front().name))) continue;
       const std::vector<at::Tensor> own = flat.gradient().split(kCell);
       cells.insert(cells.end(), own.begin(), own.end());
       counts.push_back(static_cast<int64_t>(own.size()));
@@ -218,7 +260,7 @@ double ShardedModel::square_of_gradients() const {
     counts = {1};
   }
   const int64_t num_own = all.numel();
-  if (num_own == 0) return 0;
+  if (num_own == 0) return others_ ? others_->sum(0) : 0;
   if (ranks_.shard) {
     const at::Tensor own = all;
     all = at::empty({num_ranks() * num_own}, at::kDouble);
@@ -233,7 +275,7 @@ double ShardedModel::square_of_gradients() const {
     }
     first += count;
   }
-  return sum;
+  return others_ ? others_->sum(sum) : sum;
 }
 
 int64_t ShardedModel::weight_bytes() const {

@@ -9,6 +9,7 @@
 
 #include "parallel/comm.h"
 #include "parallel/config.h"
+#include "parallel/other_stages.h"
 #include "parallel/sharded_unit.h"
 #include "tensor/named_tensor.h"
 
@@ -21,7 +22,8 @@ Sum kind_of_sum(const ParallelConfig& config);
 bool reduces_each(Shard shard, Reduce reduce, Sum sum);
 
 /// A model of which each rank holds a share (ZeRO, arXiv 1910.02054): its units in the order in which a forward pass
-/// runs them, the first being what belongs to no layer and is whole for as long as a pass lasts.
+/// runs them, the first being what belongs to no layer and is whole for as long as a pass lasts. Of a pipeline's stage
+/// those of its own: units of other stages are empty.
 ///
 /// All ranks make the same passes. Which units one of them runs may depend on its data, and a pass may do nothing at
 /// all: what a rank passes over, it gathers and reduces all the same, in the order of units, so that the calls among
@@ -41,7 +43,7 @@ class ShardedModel {
   /// Of the units' parameters those that are pieces are this rank's slices. Pairwise sums are made after each
   /// micro-batch.
   ShardedModel(const std::vector<NamedTensors>& units, Ranks ranks, Shard shard, Reduce reduce,
-               Sum sum = Sum::one_by_one);
+               Sum sum = Sum::one_by_one, std::unique_ptr<OtherStages> others = nullptr);
 
   Shard shard() const { return shard_; }
   Sum sum() const { return sum_; }
@@ -50,18 +52,21 @@ class ShardedModel {
   /// Whether ranks meet within passes, so that all need as many of them, in the same turns.
   bool passes_together() const { return shard_ == Shard::weights || reduces_each_; }
 
-  /// This rank's pieces of what trains.
+  /// This rank's pieces of what trains, empty ones of what other stages hold.
   NamedTensors pieces() const;
 
   // A pass: forward, and backward with it or not. Passes over whole weights (see hold) gather nothing.
   void begin(bool with_backward);
+  /// Of a pass whose forward was one by itself: other passes may have been made since.
+  void begin_backward();
   /// Whatever was left out of it: also after an Interrupted, when its gradients are worth nothing.
   void end();
   /// Around a unit's forward, and around its second forward and backward (`again`).
   void enter(size_t unit, bool again);
   void leave(size_t unit, bool again);
 
-  /// All weights are gathered until let_go() was called as often: slices as they are, or whole tensors.
+  /// All weights are gathered until let_go() was called as often: slices as they are, of the own stage alone, or whole
+  /// tensors.
   enum class Form { slices, whole };
   void hold(Form form);
   void let_go(Form form);
@@ -90,8 +95,9 @@ class ShardedModel {
   void skip_backward(size_t unit);
   void finish_forward();
   void refresh();
-  void join_slices();
-  void part_slices();
+  void show_gradients();
+  void make_whole();
+  void make_slices();
 
   /// A parameter of which this rank has a slice.
   struct Slice {
@@ -102,6 +108,7 @@ class ShardedModel {
   };
   std::vector<ShardedUnit> units_;
   std::vector<Slice> slices_;
+  const std::unique_ptr<OtherStages> others_;  // null: there is one stage
   const Ranks ranks_;
   const Shard shard_;
   const Sum sum_;

@@ -159,18 +159,23 @@ void FlatParameters::drop_gradients() {
   had_gradient_.assign(parameters_.size(), 0);
 }
 
-ShardedUnit::ShardedUnit(const NamedTensors& parameters, Comm* ranks, Comm* slice_ranks, Shard shard, Sum sum) {
+ShardedUnit::ShardedUnit(const NamedTensors& parameters, Comm* ranks, Comm* slice_ranks, Shard shard, Sum sum,
+                         const std::function<bool(const std::string&)>& is_tied) {
   const bool shares_weights = shard == Shard::weights;
+  const auto add = [&](bool trains, bool sliced, bool tied) {
+    NamedTensors members;
+    for (const NamedTensor& parameter : parameters) {
+      if (parameter.tensor.requires_grad() == trains && parameter.piece.has_value() == sliced &&
+          is_tied(parameter.name) == tied) {
+        members.push_back(parameter);
+      }
+    }
+    if (members.empty() || (!trains && !shares_weights)) return;
+    flats_.emplace_back(std::move(members), sliced ? slice_ranks : ranks, !shares_weights, sum);
+  };
   for (const bool trains : {true, false}) {
     for (const bool sliced : {false, true}) {
-      NamedTensors members;
-      for (const NamedTensor& parameter : parameters) {
-        if (parameter.tensor.requires_grad() == trains && parameter.piece.has_value() == sliced) {
-          members.push_back(parameter);
-        }
-      }
-      if (members.empty() || (!trains && !shares_weights)) continue;
-      flats_.emplace_back(std::move(members), sliced ? slice_ranks : ranks, !shares_weights, sum);
+      for (const bool tied : {false, true}) add(trains, sliced, tied);
     }
     if (trains) num_trained_ = flats_.size();
   }

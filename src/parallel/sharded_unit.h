@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -87,11 +88,13 @@ class FlatParameters {
 };
 
 /// What is gathered and reduced at once: a layer, or all that belongs to none. What trains and what is frozen are
-/// buffers of their own, since the latter has no gradients, and so are slices, which other ranks share.
+/// buffers of their own, since the latter has no gradients, and so are slices, which other ranks share, and what is
+/// tied, which another stage has too.
 class ShardedUnit {
  public:
   /// `ranks` share what is whole, `slice_ranks` the slices (parallel/slice.h).
-  ShardedUnit(const NamedTensors& parameters, Comm* ranks, Comm* slice_ranks, Shard shard, Sum sum);
+  ShardedUnit(const NamedTensors& parameters, Comm* ranks, Comm* slice_ranks, Shard shard, Sum sum,
+              const std::function<bool(const std::string& name)>& is_tied);
 
   bool is_whole() const;
   void gather();

@@ -133,6 +133,8 @@ MotPolicy::MotPolicy(const MotPolicy& other)
       ranks_(other.ranks_),
       blocks_(other.blocks_),
       stop_(other.stop_),
+      first_layer_(other.first_layer_),
+      last_layer_(other.last_layer_),
       llm_(other.llm_),
       cache_(empty_cache(*llm_)) {}
 
@@ -160,8 +162,10 @@ void MotPolicy::prepare(const PolicyConfig& config, const Runtime& runtime) {
   dropout_ = {.rate = full ? 0 : config.lora.dropout, .key = {.seed = runtime.seed, .purpose = Purpose::dropout}};
   if (runtime.groups) check_plan(llm_->config(), runtime.groups->shape, config.model);
   llm_->set_recompute(recomputed_layers(llm_->config(), runtime.groups.get(), config.recompute));
+  take_stage(runtime.groups.get());
   if (!shares_sequences(runtime)) {
-    stop_ = runtime.stop;
+    // Nor may a rank leave a pass that goes through the stages.
+    if (!runtime.groups || !runtime.groups->pipeline) stop_ = runtime.stop;
     llm_->set_stop(stop_);
     if (runtime.groups) blocks_ = flexible_ranks(llm_->config(), *runtime.groups);
     return;
@@ -172,6 +176,15 @@ void MotPolicy::prepare(const PolicyConfig& config, const Runtime& runtime) {
   if (std::ranges::all_of(ranks_->layers, [&](const LayerRanks& layer) { return layer.tensor == tensor; })) {
     llm_->set_tensor_ranks(tensor);
   }
+}
+
+void MotPolicy::take_stage(const parallel::Groups* groups) {
+  last_layer_ = llm_->config().num_layers;
+  if (!groups || !groups->pipeline) return;
+  const std::vector<parallel::LayerPlan>& layers = groups->shape.layers;
+  const auto [first, last] = std::ranges::equal_range(layers, groups->stage, {}, &parallel::LayerPlan::stage);
+  first_layer_ = first - layers.begin();
+  last_layer_ = last - layers.begin();
 }
 
 std::vector<int64_t> MotPolicy::sequence_degrees() const {
@@ -208,9 +221,47 @@ PackedTokens MotPolicy::packed(const Placement& placed, uint64_t update, const s
   return tokens;
 }
 
-at::Tensor MotPolicy::hidden_of(const at::Tensor& embeds, const PackedTokens& tokens) const {
-  const at::Tensor own = tokens.share ? embeds.index_select(0, index_tensor(tokens.share->rows(), device())) : embeds;
-  return llm_->forward(own, tokens, nullptr);
+at::Tensor MotPolicy::own_embeds(const TrainForward& forward) const {
+  const at::Tensor embeds = embeds_of(forward);
+  const auto& share = forward.tokens.share;
+  return share ? embeds.index_select(0, index_tensor(share->rows(), device())) : embeds;
+}
+
+TrainOutput MotPolicy::forward_train(const TrainBatch& batch) {
+  const TrainForward forward = begin_train(batch);
+  if (forward.placed.text_rows.empty() && forward.placed.noisy.empty()) {
+    TrainOutput nothing;
+    nothing.digests = forward.placed.digests;
+    return nothing;
+  }
+  return finish_train(forward, llm_->forward(own_embeds(forward), forward.tokens, nullptr));
+}
+
+class MotStagedForward : public StagedForward {
+ public:
+  MotStagedForward(const MotPolicy& policy, const TrainBatch& batch)
+      : policy_(policy), forward_(policy.begin_train(batch)) {}
+
+  at::Tensor border() const override {
+    const PackedTokens& tokens = forward_.tokens;
+    const int64_t rows = tokens.share ? std::ssize(tokens.share->rows()) : forward_.placed.num_rows;
+    return at::empty({rows, policy_.llm_->config().hidden_size}, policy_.llm_->options().requires_grad(false));
+  }
+  at::Tensor run(const at::Tensor& before) override {
+    const at::Tensor x = policy_.first_layer_ == 0 ? policy_.own_embeds(forward_) : before;
+    return policy_.llm_->run_layers(x, forward_.tokens, policy_.first_layer_, policy_.last_layer_);
+  }
+  TrainOutput finish(const at::Tensor& after) override {
+    return policy_.finish_train(forward_, policy_.llm_->normed(after, forward_.tokens));
+  }
+
+ private:
+  const MotPolicy& policy_;
+  const MotPolicy::TrainForward forward_;
+};
+
+std::unique_ptr<StagedForward> MotPolicy::staged_forward(const TrainBatch& batch) {
+  return std::make_unique<MotStagedForward>(*this, batch);
 }
 
 at::Tensor MotPolicy::text_hidden(const at::Tensor& hidden, const PackedTokens& tokens, const Placement& placed,

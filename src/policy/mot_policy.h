@@ -31,6 +31,8 @@ class MotPolicy : public UnifiedPolicy {
   void use_graphs(const tensor::MakeGraph& make) override { steps_.set(make); }
   at::Tensor append_text(std::span<Context* const> rows, std::span<const std::vector<int64_t>> ids) override;
 
+  TrainOutput forward_train(const TrainBatch& batch) override;
+  std::unique_ptr<StagedForward> staged_forward(const TrainBatch& batch) override;
   at::Tensor logits(const at::Tensor& hidden) const override { return llm_->logits(hidden); }
   at::Tensor log_probs(const at::Tensor& hidden, const at::Tensor& ids, double temperature) const override;
   NamedTensors parameters() const override { return parameters_; }
@@ -44,6 +46,8 @@ class MotPolicy : public UnifiedPolicy {
   void share_sequences(int64_t degree) override;
   std::vector<NamedTensors> units(bool with_adapters) const override;
   std::map<std::string, int64_t> sliced_dimensions() const override { return llm_->sliced_dimensions(); }
+  std::vector<std::string> head_names() const override { return llm_->head_names(); }
+  bool is_tied(const std::string& name) const override { return llm_->is_tied(name); }
   void set_sharded(const std::shared_ptr<parallel::ShardedModel>& model, size_t first) override;
   parallel::ShardedModel* sharded() const override { return llm_->sharded(); }
 
@@ -65,10 +69,20 @@ class MotPolicy : public UnifiedPolicy {
   /// gradients are recorded, keyed by the update and, row by row, by sequence and place in it. Where ranks share
   /// sequences it is of this rank's rows.
   PackedTokens packed(const Placement& placed, uint64_t update, const std::vector<at::Tensor*>& more) const;
+  /// A batch on its way through the layers, and what its embeddings are made of, on the device.
+  struct TrainForward {
+    Placement placed;
+    PackedTokens tokens = {};
+    at::Tensor ids = {}, vision_rows = {}, text_rows = {};
+    at::Tensor noisy = {}, noisy_t = {};  // [sum of S, L, C], [sum of S], where there are noisy images
+  };
+  /// The packed forward: its batch, the embeddings of all rows, and what a model says by the final hidden states of own
+  /// rows.
+  virtual TrainForward begin_train(const TrainBatch& batch) const = 0;
+  virtual at::Tensor embeds_of(const TrainForward& forward) const = 0;
+  virtual TrainOutput finish_train(const TrainForward& forward, const at::Tensor& hidden) const = 0;
   /// The ranks that share the rows of images that are denoised; null: there are no others.
   nn::RankGroup denoising_ranks() const;
-  /// forward() over embeddings of all rows.
-  at::Tensor hidden_of(const at::Tensor& embeds, const PackedTokens& tokens) const;
   /// The hidden states of the texts, on all ranks that share the rows. hidden: of hidden_of(); text_rows: on the
   /// device.
   at::Tensor text_hidden(const at::Tensor& hidden, const PackedTokens& tokens, const Placement& placed,
@@ -85,6 +99,10 @@ class MotPolicy : public UnifiedPolicy {
   /// The same of one token a row, recorded. The layout's index, the rest of `tokens` and ids: on the host.
   at::Tensor recorded_logits(at::Tensor ids, PackedTokens tokens, at::Tensor last_rows);
   void attach_lora(const PolicyConfig& config, uint64_t seed);
+  void take_stage(const parallel::Groups* groups);
+  /// The embeddings of own rows.
+  at::Tensor own_embeds(const TrainForward& forward) const;
+  friend class MotStagedForward;
 
   std::filesystem::path folder_;
   std::shared_ptr<const data::Tokenizer> tokenizer_;
@@ -95,6 +113,7 @@ class MotPolicy : public UnifiedPolicy {
   std::shared_ptr<const ModelRanks> ranks_;  // that work on the same sequences; null: this one alone
   std::map<int64_t, std::shared_ptr<const ModelRanks>> blocks_;  // that may, by how many they are
   StopToken stop_;                                               // of passes that this rank makes alone
+  int64_t first_layer_ = 0, last_layer_ = 0;                     // of the own stage: from the first to before the last
 
  protected:
   std::shared_ptr<MotTransformer> llm_;

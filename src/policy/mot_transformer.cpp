@@ -209,7 +209,7 @@ int64_t MotTransformer::first_id() const {
 }
 
 at::Tensor MotTransformer::embed(const at::Tensor& ids) const {
-  if (!is_sliced()) return at::embedding(embed_tokens_, ids);
+  if (embed_tokens_.size(0) == config_.vocab_size) return at::embedding(embed_tokens_, ids);
   return nn::sliced_embedding(embed_tokens_, ids, first_id(), tensor_ranks_);
 }
 
@@ -312,10 +312,10 @@ std::vector<kernels::RotaryTable> MotTransformer::rotary_tables(const PackedToke
   return tables;
 }
 
-at::Tensor MotTransformer::forward(const at::Tensor& embeds, const PackedTokens& tokens, KvCache* cache) const {
+MotTransformer::Streams MotTransformer::run_all(Streams x, const PackedTokens& tokens, KvCache* cache, size_t first,
+                                                size_t last) const {
   const std::vector<kernels::RotaryTable> tables = rotary_tables(tokens);
-  Streams x = Streams::split(embeds, tokens.num_und);
-  for (size_t i = 0; i < layers_.size(); ++i) {
+  for (size_t i = first; i < last; ++i) {
     const kernels::RotaryTable& rotary = tables.size() == 1 ? tables.front() : tables[i];
     const bool recomputes = !recompute_.empty() && recompute_[i];
     const bool is_shared = sharded_ && sharded_->shard() == parallel::Shard::weights;
@@ -330,12 +330,35 @@ at::Tensor MotTransformer::forward(const at::Tensor& embeds, const PackedTokens&
     const parallel::UnitOf unit{.model = sharded_.get(), .unit = first_unit_ + i};
     std::tie(x.und, x.gen) = (recomputes ? nn::recompute : nn::sharded_step)(step, x.und, x.gen, unit);
   }
-  return x
-      .each(norm_, norm_gen_,
-            [&](const at::Tensor& weight, const at::Tensor& rows) {
-              return kernels::rms_norm(rows, weight, config_.rms_norm_eps);
-            })
+  return x;
+}
+
+MotTransformer::Streams MotTransformer::normed(const Streams& x) const {
+  return x.each(norm_, norm_gen_, [&](const at::Tensor& weight, const at::Tensor& rows) {
+    return kernels::rms_norm(rows, weight, config_.rms_norm_eps);
+  });
+}
+
+at::Tensor MotTransformer::forward(const at::Tensor& embeds, const PackedTokens& tokens, KvCache* cache) const {
+  return normed(run_all(Streams::split(embeds, tokens.num_und), tokens, cache, 0, layers_.size())).join();
+}
+
+at::Tensor MotTransformer::run_layers(const at::Tensor& x, const PackedTokens& tokens, int64_t first,
+                                      int64_t last) const {
+  return run_all(Streams::split(x, tokens.num_und), tokens, nullptr, static_cast<size_t>(first),
+                 static_cast<size_t>(last))
       .join();
+}
+
+at::Tensor MotTransformer::normed(const at::Tensor& x, const PackedTokens& tokens) const {
+  return normed(Streams::split(x, tokens.num_und)).join();
+}
+
+std::vector<std::string> MotTransformer::head_names() const {
+  std::vector<std::string> names = {config_.prefix + "model.norm.weight"};
+  names.push_back(config_.prefix + (config_.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight"));
+  if (config_.generation_expert) names.push_back(config_.prefix + "model.norm_moe_gen.weight");
+  return names;
 }
 
 void MotTransformer::set_sharded(std::shared_ptr<parallel::ShardedModel> model, size_t first) {

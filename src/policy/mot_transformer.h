@@ -61,6 +61,9 @@ class MotTransformer {
   /// the pool (no gradients); without one the pool is the packed rows themselves. Returns the final hidden states [T,
   /// D].
   at::Tensor forward(const at::Tensor& embeds, const PackedTokens& tokens, KvCache* cache) const;
+  /// A part of forward() without a cache: layers first .. last - 1, [T, D] -> [T, D]; and what follows the last layer.
+  at::Tensor run_layers(const at::Tensor& x, const PackedTokens& tokens, int64_t first, int64_t last) const;
+  at::Tensor normed(const at::Tensor& x, const PackedTokens& tokens) const;
 
   /// hidden: [T, D] -> [T, V]; the same rows on ranks with slices, which have no gradients of this.
   at::Tensor logits(const at::Tensor& hidden) const;
@@ -82,8 +85,14 @@ class MotTransformer {
   /// Whether generation is done with slices; and how many key heads are this rank's in it.
   bool generates_in_slices() const;
   int64_t cached_heads() const;
-  /// Whether this rank has its slices now, not what is whole.
-  bool is_sliced() const { return embed_tokens_.size(0) < config_.vocab_size; }
+  /// Whether this rank has its slices of the head now, not what is whole.
+  bool is_sliced() const { return lm_head_.size(0) < config_.vocab_size; }
+  /// Of the weights of no layer, those that are used after the last one.
+  std::vector<std::string> head_names() const;
+  /// Whether it is used before the first one as well.
+  bool is_tied(const std::string& name) const {
+    return config_.tie_word_embeddings && name == config_.prefix + "model.embed_tokens.weight";
+  }
   /// Which layer a weight belongs to by its name, from 0; -1: none.
   int64_t layer_of(const std::string& name) const;
   /// Forward and backward throw Interrupted within a part of a layer once a stop is asked for: with billions of weights
@@ -111,6 +120,8 @@ class MotTransformer {
   class Work;  // how a layer's is divided among ranks
   Streams run_layer(size_t index, const Streams& x, const PackedTokens& tokens, const kernels::RotaryTable& rotary,
                     KvCache* cache) const;
+  Streams run_all(Streams x, const PackedTokens& tokens, KvCache* cache, size_t first, size_t last) const;
+  Streams normed(const Streams& x) const;
   std::vector<kernels::RotaryTable> rotary_tables(const PackedTokens& tokens) const;
   int64_t first_id() const;  // of the own slice of the vocabulary
   static Expert take_expert(const MotConfig& config, nn::Weights& weights, int64_t layer, const std::string& suffix,

@@ -1,6 +1,7 @@
 #include "policy/policy.h"
 
 #include <algorithm>
+#include <stdexcept>
 
 #include "kernels/linear.h"
 
@@ -11,6 +12,10 @@ std::vector<int64_t> block_ids(const TextPolicy& policy, const std::string& text
   for (const int64_t id : policy.tokenizer().encode(text)) ids.push_back(id);
   ids.push_back(policy.eos_id());
   return ids;
+}
+
+std::unique_ptr<StagedForward> UnifiedPolicy::staged_forward(const TrainBatch& /*batch*/) {
+  throw std::logic_error("a model without stages");
 }
 
 bool is_small(const UnifiedPolicy& policy) {

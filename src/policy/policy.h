@@ -92,6 +92,19 @@ struct TrainOutput {
   std::vector<std::vector<ContextDigest>> digests;  // [sequences][blocks]: what had been read after each block
 };
 
+/// A forward of one batch on a rank that has a stage of the layers (parallel.plan); the batch must outlive it.
+class StagedForward {
+ public:
+  virtual ~StagedForward() = default;
+  /// What comes from the stage before and goes to the next one: [T, D] of the rows of this rank, which the ranks with
+  /// its place in other stages have too. Empty memory, in the weights' dtype, on their device.
+  virtual at::Tensor border() const = 0;
+  /// The stage's layers, after the embeddings where it is the first, which takes none. before, returned: border()'s.
+  virtual at::Tensor run(const at::Tensor& before) = 0;
+  /// Of the last stage's run().
+  virtual TrainOutput finish(const at::Tensor& after) = 0;
+};
+
 /// A model that does both over one set of weights.
 class UnifiedPolicy : public TextPolicy, public ImagePolicy {
  public:
@@ -101,6 +114,8 @@ class UnifiedPolicy : public TextPolicy, public ImagePolicy {
 
   /// The packed forward that training differentiates; the same layers as rollouts.
   virtual TrainOutput forward_train(const TrainBatch& batch) = 0;
+  /// The same in stages, where the layers have some. With gradients or without, as when it is made.
+  virtual std::unique_ptr<StagedForward> staged_forward(const TrainBatch& batch);
   /// hidden: [T, D] -> logits [T, V].
   virtual at::Tensor logits(const at::Tensor& hidden) const = 0;
   /// hidden: [T, D], ids: [T] -> [T], log-probs of those tokens (kernels/gather_log_prob.h). For training: ranks that
@@ -131,6 +146,10 @@ class UnifiedPolicy : public TextPolicy, public ImagePolicy {
   virtual std::vector<NamedTensors> units(bool /*with_adapters*/) const { return {}; }
   /// The parameters of which ranks that divide the layers' products have slices, and along which dimension.
   virtual std::map<std::string, int64_t> sliced_dimensions() const { return {}; }
+  /// Of the weights of no layer, those that are used after the last one; what is used before the first one as well is
+  /// tied.
+  virtual std::vector<std::string> head_names() const { return {}; }
+  virtual bool is_tied(const std::string& /*name*/) const { return false; }
   /// The layers are the model's units from `first` on.
   virtual void set_sharded(const std::shared_ptr<parallel::ShardedModel>& /*model*/, size_t /*first*/) {}
   /// Null: every rank has all weights whole.

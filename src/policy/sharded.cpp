@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -43,26 +44,62 @@ void cut_units(std::vector<NamedTensors>& units, const std::map<std::string, int
   }
 }
 
+namespace {
+
+/// The units by the stages that hold them; `units` keeps this rank's own.
+std::unique_ptr<parallel::OtherStages> split_by_stages(const UnifiedPolicy& policy, const parallel::Groups& groups,
+                                                       std::vector<NamedTensors>& units) {
+  const int64_t last = groups.shape.stages() - 1;
+  const std::vector<std::string> head_names = policy.head_names();
+  parallel::StagePart first{.stages = {0}, .parameters = {}}, tied{.stages = {0, last}, .parameters = {}},
+      head{.stages = {last}, .parameters = {}};
+  for (const NamedTensor& parameter : units.front()) {
+    const bool of_head = std::ranges::find(head_names, parameter.name) != head_names.end();
+    (policy.is_tied(parameter.name) ? tied : of_head ? head : first).parameters.push_back(parameter);
+  }
+  std::vector<parallel::StagePart> parts = {first, tied, head};
+  units.front().clear();
+  for (const parallel::StagePart& part : parts) {
+    if (std::ranges::count(part.stages, groups.stage) == 0) continue;
+    units.front().insert(units.front().end(), part.parameters.begin(), part.parameters.end());
+  }
+  for (size_t layer = 0; layer < groups.shape.layers.size(); ++layer) {
+    const int64_t stage = groups.shape.layers[layer].stage;
+    parts.push_back({.stages = {stage}, .parameters = units[layer + 1]});
+    if (stage != groups.stage) units[layer + 1].clear();
+  }
+  return std::make_unique<parallel::OtherStages>(std::move(parts), groups.pipeline);
+}
+
+}  // namespace
+
 void shard(UnifiedPolicy& policy, const parallel::ParallelConfig& config, const Runtime& runtime) {
   using parallel::Shard;
   Shard shard = parallel::shard_level(config);
   parallel::ShardedModel::Ranks ranks{.shard = runtime.comm, .replica = nullptr};
   if (runtime.groups) ranks = ranks_of(*runtime.groups, policy.units(/*with_adapters=*/false).size() - 1);
-  const bool sliced = !ranks.slices.empty();
-  if (!config.exact_reduction && !sliced && (!runtime.comm || shard == Shard::none)) return;
-  const bool rolls_in_slices = sliced && config.rollout == parallel::RolloutWeights::tp;
-  if (rolls_in_slices && !ranks.slices.front().tensor) {
+  const bool sliced = !ranks.slices.empty(), staged = runtime.groups && runtime.groups->pipeline;
+  if (!config.exact_reduction && !sliced && !staged && (!runtime.comm || shard == Shard::none)) return;
+  const bool rolls_in_slices = config.rollout == parallel::RolloutWeights::tp;
+  if (staged && rolls_in_slices) {
+    throw BadInput("parallel.rollout: \"tp\" with {}, whose layers are in {} stages; expected \"gather\"", config.plan,
+                   runtime.groups->shape.stages());
+  }
+  if (sliced && rolls_in_slices && !ranks.slices.front().tensor) {
     throw BadInput("parallel.rollout: \"tp\" with {}, whose layers differ in tp; expected \"gather\"", config.plan);
   }
-  // Ranks with slices of a layer have each a share of what it has whole: that is summed over them all the same.
-  if (sliced && shard == Shard::none) shard = Shard::optimizer;
-  std::vector<NamedTensors> units = policy.units(/*with_adapters=*/sliced);
+  // Ranks with slices of a layer have each a share of what it has whole: that is summed over them all the same. Those
+  // of a stage have pieces, if of no elements, of all parameters.
+  if ((sliced || staged) && shard == Shard::none) shard = Shard::optimizer;
+  std::vector<NamedTensors> units = policy.units(/*with_adapters=*/sliced || staged);
+  std::unique_ptr<parallel::OtherStages> others;
+  if (staged) others = split_by_stages(policy, *runtime.groups, units);
   cut_units(units, policy.sliced_dimensions(), ranks.slices);
   const auto model = std::make_shared<parallel::ShardedModel>(units, std::move(ranks), shard, config.reduce,
-                                                              parallel::kind_of_sum(config));
-  if (rolls_in_slices) model->set_rollout_form(parallel::ShardedModel::Form::slices);
+                                                              parallel::kind_of_sum(config), std::move(others));
+  if (sliced && rolls_in_slices) model->set_rollout_form(parallel::ShardedModel::Form::slices);
   policy.set_sharded(model, 1);
-  if (sliced || shard == Shard::weights) return_free_memory();  // of the whole model
+  if (sliced || staged || shard == Shard::weights) return_free_memory();  // of the whole model
 }
 
 NamedTensors trained_parameters(const UnifiedPolicy& policy) {

@@ -21,7 +21,7 @@ namespace unigrpo::policy {
 /// generate as the config says.
 void shard(UnifiedPolicy& policy, const parallel::ParallelConfig& config, const Runtime& runtime);
 
-/// The ranks of those groups that hold a model of so many layers between them.
+/// The ranks of those groups that hold a model of so many layers, or their stage of it, between them.
 parallel::ShardedModel::Ranks ranks_of(const parallel::Groups& groups, size_t num_layers);
 /// Cuts what of the units is sliced, along these dimensions by name, among each unit's ranks.
 void cut_units(std::vector<NamedTensors>& units, const std::map<std::string, int64_t>& dimensions,
@@ -51,21 +51,34 @@ class Gathered {
   Form form_;
 };
 
-/// A packed forward, its backward with it or not, in which sharded weights are gathered as they are needed. All ranks
-/// make the same passes; `work` may do nothing. Where it throws Interrupted, the other ranks have the whole pass.
+/// What runs between a pass' beginning and its end. Where it throws Interrupted, the other ranks have the whole pass.
 template <typename Work>
-void in_pass(const UnifiedPolicy& policy, bool with_backward, const Work& work) {
-  parallel::ShardedModel* model = policy.sharded();
-  if (!model) return work();
+void in_pass_of(parallel::ShardedModel& model, const Work& work) {
   std::exception_ptr interrupted;
-  model->begin(with_backward);
   try {
     work();
   } catch (const Interrupted&) {
     interrupted = std::current_exception();
   }
-  model->end();
+  model.end();
   if (interrupted) std::rethrow_exception(interrupted);
+}
+
+/// A packed forward, its backward with it or not, in which sharded weights are gathered as they are needed. All ranks
+/// make the same passes; `work` may do nothing.
+template <typename Work>
+void in_pass(const UnifiedPolicy& policy, bool with_backward, const Work& work) {
+  parallel::ShardedModel* model = policy.sharded();
+  if (!model) return work();
+  model->begin(with_backward);
+  in_pass_of(*model, work);
+}
+
+/// The backward of an earlier forward, which was a pass without.
+template <typename Work>
+void in_backward(const UnifiedPolicy& policy, const Work& work) {
+  policy.sharded()->begin_backward();
+  in_pass_of(*policy.sharded(), work);
 }
 
 /// The parameters that move: those that require a gradient, of which this rank may hold a piece.

@@ -56,6 +56,11 @@ int64_t share_of(const Runtime& runtime, int64_t rank) { return rank / model_siz
 int64_t own_share(const Runtime& runtime) { return share_of(runtime, runtime.mesh.rank); }
 bool tells_share(const Runtime& runtime) { return runtime.mesh.rank % model_size(runtime) == 0; }
 
+bool has_stages(const Runtime& runtime) { return runtime.groups && runtime.groups->pipeline; }
+bool in_last_stage(const Runtime& runtime) {
+  return !has_stages(runtime) || runtime.groups->stage + 1 == runtime.groups->shape.stages();
+}
+
 std::vector<std::string> gather_bytes(const Runtime& runtime, std::string mine, const char* purpose) {
   if (!runtime.comm) return {std::move(mine)};
   return runtime.comm->gather_bytes(std::move(mine), purpose);

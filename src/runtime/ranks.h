@@ -32,6 +32,11 @@ int64_t share_of(const Runtime& runtime, int64_t rank);
 /// Whether this is the first of the ranks that have its share, which speaks for them.
 bool tells_share(const Runtime& runtime);
 
+/// Whether the layers are divided among stages of ranks (parallel::Groups::pipeline); whether this rank is of the last
+/// one, as it is where there are none.
+bool has_stages(const Runtime& runtime);
+bool in_last_stage(const Runtime& runtime);
+
 /// One string a rank, on all ranks.
 std::vector<std::string> gather_bytes(const Runtime& runtime, std::string mine, const char* purpose);
 

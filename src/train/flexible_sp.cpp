@@ -129,10 +129,6 @@ void tell(const std::vector<StepGroups>& minibatches, Metrics& out, std::string&
 
 }  // namespace
 
-Regrouped::~Regrouped() {
-  for (auto& [row, outline] : outlines_) trajectories_[static_cast<size_t>(row)] = std::move(outline);
-}
-
 FlexibleSp::FlexibleSp(const recipe::Recipe& recipe, const Runtime& runtime, const Policies& policies)
     : recipe_(recipe), runtime_(runtime) {
   const planner::SequenceWork work = work_of(recipe, runtime, policies);
@@ -153,7 +149,7 @@ FlexibleSp::FlexibleSp(const recipe::Recipe& recipe, const Runtime& runtime, con
 void FlexibleSp::regroup(const std::vector<bool>& keep, uint64_t weights_version, Regrouped& regrouped,
                          Metrics& out) const {
   const Stopwatch watch;
-  const std::vector<Trajectory>& trajectories = regrouped.trajectories_;
+  const std::vector<Trajectory>& trajectories = regrouped.trajectories();
   std::vector<Length> own;
   for (size_t row = 0; row < trajectories.size(); ++row) {
     if (trajectories[row].is_outline || !keep[row]) continue;
@@ -220,7 +216,7 @@ void FlexibleSp::move_samples(const Turns& turns, const std::vector<int64_t>& ow
   std::string parcels;
   std::vector<int64_t> sizes;
   for (const std::vector<int64_t>& rows : sent) {
-    const std::string parcel = rows.empty() ? "" : rollout::to_parcel(regrouped.trajectories_, rows, weights_version);
+    const std::string parcel = rows.empty() ? "" : rollout::to_parcel(regrouped.trajectories(), rows, weights_version);
     sizes.push_back(std::ssize(parcel));
     parcels += parcel;
   }
@@ -235,13 +231,11 @@ void FlexibleSp::move_samples(const Turns& turns, const std::vector<int64_t>& ow
   at::Tensor in = at::empty({std::ssize(parcels)}, at::kByte), came = at::empty({here}, at::kByte);
   if (!parcels.empty()) std::memcpy(in.mutable_data_ptr(), parcels.data(), parcels.size());
   runtime_.comm->all_to_all(came, in, sizes_here, sizes, "samples");
-  for (const int64_t row : received) {
-    regrouped.outlines_.emplace_back(row, regrouped.trajectories_[static_cast<size_t>(row)]);
-  }
+  regrouped.keep_outlines(received);
   std::string_view left(static_cast<const char*>(came.const_data_ptr()), static_cast<size_t>(here));
   for (const int64_t size : sizes_here) {
     if (size > 0)
-      rollout::open_parcel(left.substr(0, static_cast<size_t>(size)), weights_version, regrouped.trajectories_);
+      rollout::open_parcel(left.substr(0, static_cast<size_t>(size)), weights_version, regrouped.trajectories());
     left.remove_prefix(static_cast<size_t>(size));
   }
 }

@@ -5,34 +5,16 @@
 #include <utility>
 #include <vector>
 
-#include "grpo/update.h"
 #include "planner/step_groups.h"
 #include "recipe/recipe.h"
 #include "rollout/trajectory.h"
 #include "runtime/runtime.h"
+#include "train/regrouped.h"
 #include "train/step_metrics.h"
 
 namespace unigrpo::train {
 
 struct Policies;  // build.h
-
-/// The ranks of one update, grouped anew for each micro-batch. While it lives, samples of other ranks that are trained
-/// here are whole; then they are outlines again.
-class Regrouped {
- public:
-  explicit Regrouped(std::vector<rollout::Trajectory>& trajectories) : trajectories_(trajectories) {}
-  ~Regrouped();
-  Regrouped(const Regrouped&) = delete;
-  Regrouped& operator=(const Regrouped&) = delete;
-
-  std::vector<grpo::Minibatch> plan;
-  std::string summary;  // of the groups, in words
-
- private:
-  friend class FlexibleSp;
-  std::vector<rollout::Trajectory>& trajectories_;
-  std::vector<std::pair<int64_t, rollout::Trajectory>> outlines_;  // of rows that came
-};
 
 /// Sequence parallelism by the lengths of a step (planner/step_groups.h): before an update the ranks tell each other
 /// how long their samples are, the root plans, and samples go to the ranks that train on them.

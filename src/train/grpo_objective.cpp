@@ -15,6 +15,7 @@
 #include "runtime/ranks.h"
 #include "train/build.h"
 #include "train/flexible_sp.h"
+#include "train/regrouped.h"
 #include "train/step_hook.h"
 #include "train/step_metrics.h"
 #include "train/task_run.h"
@@ -168,6 +169,7 @@ class GrpoObjective : public Objective {
     if (flexible_sp_) {
       flexible_sp_->regroup(step.advantages.keep, policies_.policy->weights_version(), regrouped, step.metrics);
     }
+    share_with_stages(runtime_, policies_.policy->weights_version(), regrouped);
     const grpo::UpdateSetup setup{.policy = *policies_.policy,
                                   .reference = policies_.reference.get(),
                                   .optimizer = optimization.optimizer,

@@ -1,5 +1,8 @@
 #include "train/objective.h"
 
+#include "base/error.h"
+#include "parallel/groups.h"
+#include "runtime/ranks.h"
 #include "train/grpo_objective.h"
 #include "train/sft_objective.h"
 
@@ -8,6 +11,10 @@ namespace unigrpo::train {
 std::unique_ptr<Objective> make_objective(const recipe::Recipe& recipe, recipe::Command command,
                                           const Runtime& runtime) {
   if (command != recipe::Command::sft) return make_grpo_objective(recipe, runtime);
+  if (has_stages(runtime)) {
+    throw BadInput("parallel.plan: {} has {} stages, and `unigrpo sft` has none; expected stage 0 for all layers",
+                   recipe.parallel.plan, runtime.groups->shape.stages());
+  }
   return recipe.sft.stage == recipe::SftStage::autoencoder ? make_autoencoder_objective(recipe, runtime)
                                                            : make_sft_objective(recipe, runtime);
 }

@@ -28,25 +28,40 @@ constexpr double kDecodedMaps = 12;
 /// Elements of a model that ranks may share: in all, of its largest layer, and of what belongs to no layer.
 struct Elements {
   double all = 0, layer = 0, last = 0, root = 0;
+  int64_t layers = 0;
 };
 
-/// As a rank of `tp` has them: the products of a layer and the vocabulary by slices, the rest whole.
-Elements elements_of(const StepFacts& facts, int64_t tp) {
+/// Whether a weight of no layer is used before the first layer, or after the last one; of tied embeddings both.
+bool is_of_ends(const StepFacts& facts, const std::string& name, bool first, bool last) {
+  const auto& llm = facts.model.llm;
+  const bool tied = llm.tie_word_embeddings && name.ends_with("embed_tokens.weight");
+  const std::string rest = name.starts_with(llm.prefix) ? name.substr(llm.prefix.size()) : name;
+  const bool of_head = rest.starts_with("lm_head.") || rest.starts_with("model.norm") || rest.starts_with("llm2vae.");
+  return tied ? first || last : of_head ? last : first;
+}
+
+/// Of a stage, as a rank of `tp` has them: the products of a layer and the vocabulary by slices, the rest whole.
+Elements elements_of_stage(const StepFacts& facts, const RankSpread& spread, int64_t stage) {
   const std::string layers = facts.model.llm.prefix + "model.layers.";
+  const auto tp = static_cast<double>(spread.tp);
   std::map<int64_t, double> by_layer;
   Elements sum;
   for (const NamedTensor& weight : facts.model.shapes) {
     if (weight.name.starts_with("autoencoder.")) continue;
     const auto elements = static_cast<double>(weight.tensor.numel());
     if (!weight.name.starts_with(layers)) {
+      if (!is_of_ends(facts, weight.name, stage == 0, stage + 1 == spread.num_stages())) continue;
       const bool of_ids = weight.name.ends_with("embed_tokens.weight") || weight.name.ends_with("lm_head.weight");
-      sum.root += of_ids ? elements / static_cast<double>(tp) : elements;
+      sum.root += of_ids ? elements / tp : elements;
       continue;
     }
+    const int64_t layer = std::stoll(weight.name.substr(layers.size()));
+    if (!spread.stages.empty() && spread.stages[static_cast<size_t>(layer)] != stage) continue;
     const bool sliced = weight.name.find("_proj") != std::string::npos;
-    by_layer[std::stoll(weight.name.substr(layers.size()))] += sliced ? elements / static_cast<double>(tp) : elements;
+    by_layer[layer] += sliced ? elements / tp : elements;
   }
   sum.all = sum.root;
+  sum.layers = std::ssize(by_layer);
   for (const auto& [layer, elements] : by_layer) {
     sum.all += elements;
     sum.layer = std::max(sum.layer, elements);
@@ -55,9 +70,22 @@ Elements elements_of(const StepFacts& facts, int64_t tp) {
   return sum;
 }
 
-/// Whether tp ranks put their slices together to sample.
+/// Of the largest stage.
+Elements elements_of(const StepFacts& facts, const RankSpread& spread) {
+  Elements most;
+  for (int64_t stage = 0; stage < spread.num_stages(); ++stage) {
+    const Elements own = elements_of_stage(facts, spread, stage);
+    if (own.all > most.all) most = own;
+  }
+  return most;
+}
+
+/// Of all layers, whole.
+Elements whole_model(const StepFacts& facts) { return elements_of(facts, {}); }
+
+/// Whether ranks put their slices, and what stages have, together to sample.
 bool joins_slices(const recipe::Recipe& recipe, const RankSpread& spread) {
-  return spread.tp > 1 && recipe.parallel.rollout == parallel::RolloutWeights::gather;
+  return spread.num_stages() > 1 || (spread.tp > 1 && recipe.parallel.rollout == parallel::RolloutWeights::gather);
 }
 
 /// Micro-batches of a rank in a step.
@@ -65,14 +93,14 @@ double micro_batches(const StepFacts& facts, const RankSpread& spread) {
   const recipe::Recipe& recipe = facts.recipe;
   if (spread.is_exact) return std::ceil(static_cast<double>(recipe.grpo.prompts_per_step) / spread.sets());
   const auto minibatches = static_cast<double>(recipe.grpo.num_minibatches);
-  const double tokens = facts.tokens.trained() / spread.sets() / minibatches;
+  const double tokens = facts.tokens.trained() / spread.pipelines() / minibatches;
   return minibatches * std::ceil(tokens / static_cast<double>(recipe.grpo.micro_batch_tokens));
 }
 
 /// Those that run at once (grpo/update.h).
 double count_workers(const StepFacts& facts, const RankSpread& spread) {
   const recipe::Recipe& recipe = facts.recipe;
-  const bool meets = spread.reduces_each || spread.tp * spread.sp > 1;
+  const bool meets = spread.reduces_each || spread.tp * spread.sp * spread.num_stages() > 1;
   const bool small = recipe.policy.dtype == policy::DtypeChoice::float32 && !recipe.policy.recompute &&
                      std::ranges::all_of(facts.model.shapes, [](const NamedTensor& weight) {
                        return weight.name.starts_with("autoencoder.") || kernels::is_narrow(weight.tensor);
@@ -81,11 +109,28 @@ double count_workers(const StepFacts& facts, const RankSpread& spread) {
   return std::min(static_cast<double>(spread.threads), micro_batches(facts, spread));
 }
 
-/// What the backward pass of the largest micro-batch keeps, in bytes.
+/// Micro-batches between their forward and their backward on a stage, at most.
+double micro_batches_held(const StepFacts& facts, const RankSpread& spread, int64_t stage) {
+  const double all = micro_batches(facts, spread) / static_cast<double>(facts.recipe.grpo.num_minibatches);
+  if (spread.schedule == parallel::Schedule::gpipe && spread.num_stages() > 1) return all;
+  return std::min(all, static_cast<double>(spread.num_stages() - stage));
+}
+
+/// Layers' activations that a rank holds at most, of however many micro-batches.
+double layers_held(const StepFacts& facts, const RankSpread& spread) {
+  double most = 0;
+  for (int64_t stage = 0; stage < spread.num_stages(); ++stage) {
+    const auto layers = static_cast<double>(elements_of_stage(facts, spread, stage).layers);
+    most = std::max(most, layers * std::max(1.0, micro_batches_held(facts, spread, stage)));
+  }
+  return most;
+}
+
+/// What the backward pass of the largest micro-batch keeps, in bytes; of all that a stage holds.
 double activation_bytes(const StepFacts& facts, const RankSpread& spread) {
   const auto& [recipe, t, llm] = std::tie(facts.recipe, facts.tokens, facts.model.llm);
   const double d = static_cast<double>(llm.hidden_size), kv = static_cast<double>(llm.num_kv_heads * llm.head_dim);
-  const double inter = static_cast<double>(llm.intermediate_size), layers = static_cast<double>(llm.num_layers);
+  const double inter = static_cast<double>(llm.intermediate_size), layers = layers_held(facts, spread);
   // Numbers that a layer keeps a token: its input, norms, q k v before and after rotation, attention, gate, up,
   // products; with LoRA also what a pair hands on within it, and the products once more.
   const double adapters =
@@ -94,7 +139,7 @@ double activation_bytes(const StepFacts& facts, const RankSpread& spread) {
   const double row = t.row_context + t.trained_image / t.samples;  // of one sample, its prompt among them
   const double prompt = t.prefix / static_cast<double>(recipe.grpo.prompts_per_step);
   const double minibatches = static_cast<double>(recipe.grpo.num_minibatches);
-  const double all = (t.prefix + t.samples * (row - prompt)) / minibatches / spread.sets();
+  const double all = (t.prefix + t.samples * (row - prompt)) / minibatches / spread.pipelines();
   const double tokens = std::max(std::min(static_cast<double>(recipe.grpo.micro_batch_tokens), all), row);
   const double logits = tokens * (t.text / t.samples) / row * static_cast<double>(llm.vocab_size);
   const double of_set = tokens * (recipe.policy.recompute ? layers * d + kept : layers * kept) + 2 * logits;
@@ -150,14 +195,20 @@ std::vector<Amount> without_nothing(std::vector<Amount> amounts) {
 double sent_for_sequences(const StepFacts& facts, const RankSpread& spread) {
   const auto& llm = facts.model.llm;
   const auto tp = static_cast<double>(spread.tp), sp = static_cast<double>(spread.sp);
-  const double tokens = facts.tokens.trained() / static_cast<double>(spread.ranks);  // that it holds
+  const double tokens = facts.tokens.trained() / static_cast<double>(spread.stage_ranks());  // that it holds
   const double again = facts.recipe.policy.recompute ? 1 : 0;
   const double forwards = (facts.reference ? 1 : 0) + 1 + again;
   const double heads = static_cast<double>(2 * llm.num_heads + 2 * std::max(llm.num_kv_heads, spread.sp));
   const double exchanged = tokens * heads * static_cast<double>(llm.head_dim) * (sp - 1) / sp;
   const double gathered = tokens * static_cast<double>(llm.hidden_size) * (tp - 1);
-  return static_cast<double>(llm.num_layers) * facts.bytes() *
-         (exchanged * (forwards + 1) + gathered * (4 * (forwards + 1) + 2));
+  const auto layers = static_cast<double>(elements_of(facts, spread).layers);
+  return layers * facts.bytes() * (exchanged * (forwards + 1) + gathered * (4 * (forwards + 1) + 2));
+}
+
+/// Hidden states to the next stage, the reference's too, and gradients to the one before, in bytes a rank between two.
+double sent_between_stages(const StepFacts& facts, const RankSpread& spread) {
+  const double rows = facts.tokens.trained() / spread.pipelines() / static_cast<double>(spread.tp * spread.sp);
+  return rows * static_cast<double>(facts.model.llm.hidden_size) * facts.bytes() * (facts.reference ? 3 : 2);
 }
 
 /// The same for images that are being denoised: all ranks have all keys and values of the block.
@@ -182,10 +233,13 @@ parallel::GroupShape group_shape(const recipe::Recipe& recipe) {
                              .flexible_sp = config.flexible_sp,
                              .plan_file = config.plan};
   if (config.plan.empty()) return shape;
-  shape.layers = parallel::read_layer_plan(config.plan, {.shard = std::string(enum_name(config.shard)),
-                                                         .tp = config.tp,
-                                                         .sp = config.sp,
-                                                         .recompute = recipe.policy.recompute});
+  const parallel::LayerPlan otherwise{.shard = std::string(enum_name(config.shard)),
+                                      .tp = config.tp,
+                                      .sp = config.sp,
+                                      .recompute = recipe.policy.recompute};
+  parallel::LayerPlans plans = parallel::read_layer_plan(config.plan, otherwise);
+  shape.layers = std::move(plans.layers);
+  shape.schedule = plans.schedule;
   shape.tp = shape.layers.front().tp;
   shape.sp = shape.layers.front().sp;
   return shape;
@@ -197,11 +251,15 @@ RankSpread spread_on_ranks(const recipe::Recipe& recipe, int64_t ranks, int64_t 
   parallel::check_shape(shape, ranks);
   const parallel::ParallelConfig& config = recipe.parallel;
   const Shard shard = parallel::shard_level(config);
+  std::vector<int64_t> stages;
+  for (const parallel::LayerPlan& layer : shape.layers) stages.push_back(layer.stage);
   return {.ranks = ranks,
           .threads = threads,
           .tp = shape.tp,
           .sp = shape.sp,
-          .shard_ranks = shape.shard_ranks == 0 ? ranks / shape.tp : shape.shard_ranks,
+          .shard_ranks = shape.shard_ranks == 0 ? ranks / shape.stages() / shape.tp : shape.shard_ranks,
+          .stages = std::move(stages),
+          .schedule = shape.schedule,
           .shard = shard,
           .reduces_each = parallel::reduces_each(shard, config.reduce, parallel::kind_of_sum(config)),
           .is_exact = config.exact_reduction};
@@ -209,18 +267,19 @@ RankSpread spread_on_ranks(const recipe::Recipe& recipe, int64_t ranks, int64_t 
 
 std::string describe(const RankSpread& spread) {
   std::string text = fmt::format("shard = \"{}\"", enum_name(spread.shard));
-  if (spread.shard != Shard::none && spread.shard_ranks * spread.tp != spread.ranks) {
+  if (spread.shard != Shard::none && spread.shard_ranks * spread.tp != spread.stage_ranks()) {
     text += fmt::format(" over {}", spread.shard_ranks);
   }
   if (spread.tp > 1) text += fmt::format(", tp = {}", spread.tp);
   if (spread.sp > 1) text += fmt::format(", sp = {}", spread.sp);
+  if (spread.num_stages() > 1) text += fmt::format(", {} stages", spread.num_stages());
   return text;
 }
 
 RankMemory memory_of_rank(const StepFacts& facts, const RankSpread& spread) {
   const auto& [recipe, count, llm] = std::tie(facts.recipe, facts.count, facts.model.llm);
-  const Elements elements = elements_of(facts, spread.tp);
-  const double sliced = elements.all / elements_of(facts, 1).all;
+  const Elements elements = elements_of(facts, spread);
+  const double sliced = elements.all / whole_model(facts).all;
   const double trained = count.total_trained() * sliced, weights = elements.all + count.adapters * sliced;
   const double masters = facts.bf16 ? kFloat : 0, moments = 2 * kFloat;
   const auto ranks = static_cast<double>(spread.shard_ranks);
@@ -238,13 +297,13 @@ RankMemory memory_of_rank(const StepFacts& facts, const RankSpread& spread) {
       {"weights and optimizer before a step",
        recipe.grpo.num_minibatches > 1 ? trained * (moments + facts.bytes() + masters) / of_optimizer : 0},
       {"EMA", average / of_optimizer},
-      {kAsyncCopy, recipe.checkpoint.async ? saved / static_cast<double>(spread.ranks) : 0},
+      {kAsyncCopy, recipe.checkpoint.async ? saved / static_cast<double>(spread.stage_ranks()) : 0},
       {"autoencoder (float32)", count.all[kAutoencoder] * kFloat * (copy > 0 ? 2 : 1)},
       {"key/value cache", cached_tokens(facts, spread) *
                               static_cast<double>(2 * llm.num_layers * llm.num_kv_heads * llm.head_dim) *
                               facts.bytes()}};
   const bool gathers = of_weights > 1;
-  const double sampled_with = joins_slices(recipe, spread) ? elements_of(facts, 1).all + count.adapters
+  const double sampled_with = joins_slices(recipe, spread) ? whole_model(facts).all + count.adapters
                               : gathers                    ? weights
                                                            : 0;
   memory.sampling = {{"all weights, gathered", sampled_with * facts.bytes()},
@@ -262,12 +321,13 @@ RankMemory memory_of_rank(const StepFacts& facts, const RankSpread& spread) {
 
 std::vector<Amount> sent_by_rank(const StepFacts& facts, const RankSpread& spread) {
   if (spread.ranks == 1) return {};
-  const Elements elements = elements_of(facts, spread.tp);
-  const double sliced = elements.all / elements_of(facts, 1).all;
+  const Elements elements = elements_of(facts, spread);
+  const double sliced = elements.all / whole_model(facts).all;
   const double trained = facts.count.total_trained() * sliced;
   const double updates = static_cast<double>(facts.recipe.grpo.num_minibatches), passes = micro_batches(facts, spread);
-  const auto holders = static_cast<double>(spread.shard_ranks);
-  const double others = (holders - 1) / holders, blocks = static_cast<double>(spread.ranks / spread.tp) / holders;
+  const auto holders = static_cast<double>(spread.shard_ranks), tp = static_cast<double>(spread.tp);
+  const double others = (holders - 1) / holders;
+  const double blocks = static_cast<double>(spread.stage_ranks() / spread.tp) / holders;
   const bool gathers = spread.shard == Shard::weights;
   // A sum's shares are exchanged (parallel/comm.h), and where all need it they come back summed.
   std::vector<Amount> sent = {{"gradients (float32)", trained * kFloat *
@@ -282,8 +342,14 @@ std::vector<Amount> sent_by_rank(const StepFacts& facts, const RankSpread& sprea
     sent.push_back({"weights for sampling", (elements.all + adapters) * facts.bytes() * others});
     sent.push_back({"weights for learning", passes * (there_and_back + reference) * facts.bytes() * others});
   }
-  if (joins_slices(facts.recipe, spread)) {
-    sent.push_back({"slices for sampling", (elements_of(facts, 1).all - elements.all) * facts.bytes()});
+  if (joins_slices(facts.recipe, spread) && spread.tp > 1) {
+    const double whole = spread.num_stages() > 1 ? elements.all * tp : whole_model(facts).all;
+    sent.push_back({"slices for sampling", (whole - elements.all) * facts.bytes()});
+  }
+  if (spread.num_stages() > 1) {
+    const auto other_stages = static_cast<double>(spread.num_stages() - 1);
+    sent.push_back({"weights of stages for sampling", elements.all * tp * other_stages * facts.bytes()});
+    sent.push_back({"hidden states between stages", sent_between_stages(facts, spread)});
   }
   if (spread.tp * spread.sp > 1) {
     sent.push_back({"tokens of shared sequences", sent_for_sequences(facts, spread)});

@@ -22,7 +22,8 @@ void write_ranks_file(const std::filesystem::path& run_folder, const Runtime& ru
   const auto shape = runtime.groups ? runtime.groups->shape : parallel::GroupShape{};
   const Json file = {{"world_size", runtime.mesh.world_size},
                      {"mesh",
-                      {{"data", num_shares(runtime)},
+                      {{"stages", runtime.comm ? shape.stages() : 1},
+                       {"data", num_shares(runtime) / (runtime.comm ? shape.stages() : 1)},
                        {"shard", sharded ? sharded->num_ranks() : 1},
                        {"sequence", shape.sp},
                        {"tensor", shape.tp}}},

@@ -6,7 +6,10 @@ int64_t state_bytes(Objective& objective, const NamedTensors& trained, const opt
                     const optim::Ema& ema) {
   int64_t bytes = 0;
   const auto add = [&](const NamedTensors& tensors) {
-    for (const NamedTensor& one : tensors) bytes += static_cast<int64_t>(one.tensor.nbytes());
+    for (const NamedTensor& one : tensors) {
+      if (one.tensor.storage().nbytes() < one.tensor.nbytes()) continue;  // another stage's
+      bytes += static_cast<int64_t>(one.tensor.nbytes());
+    }
   };
   NamedTensors whole;  // that train
   for (const NamedTensor& one : trained) {

@@ -73,6 +73,31 @@ TEST(Groups, OfLayersWithPlansOfTheirOwn) {
   for (const std::string& error : errors) EXPECT_EQ(error, "");
 }
 
+TEST(Groups, OfStagesHaveAllButThePipelineWithinAStage) {
+  const auto errors = run_ranks(8, [](Comm& world) {
+    const LayerPlan tensor{.tp = 2}, sequence{.sp = 2, .stage = 1};
+    const Groups groups = make_groups(shared(world), {.tp = 2, .shard_ranks = 1, .layers = {tensor, sequence}});
+    const int64_t r = world.rank(), first = r / 4 * 4, m = r / 2 * 2;
+    using Ranks = std::vector<int64_t>;
+    EXPECT_EQ(groups.stage, r / 4);
+    EXPECT_EQ(members(groups.pipeline, r), (Ranks{r % 4, r % 4 + 4}));
+    EXPECT_EQ(members(groups.pipeline_back, r), (Ranks{r % 4, r % 4 + 4}));
+    EXPECT_NE(groups.pipeline, groups.pipeline_back);
+    EXPECT_EQ(members(groups.model, r), (Ranks{m, m + 1}));
+    EXPECT_EQ(members(groups.data, r), (Ranks{r % 2, r % 2 + 2, r % 2 + 4, r % 2 + 6}));
+    EXPECT_EQ(members(groups.weights, r), (Ranks{first + r % 2, first + r % 2 + 2}));
+    EXPECT_EQ(members(groups.block, r), (Ranks{m, m + 1}));
+    EXPECT_EQ(members(groups.replica, r), (Ranks{first + r % 2, first + r % 2 + 2}));
+    for (const LayerGroups& layer : groups.layers) {  // of the other stage too
+      EXPECT_EQ(members(layer.tp == 2 ? layer.tensor : layer.sequence, r), (Ranks{m, m + 1}));
+    }
+    EXPECT_EQ(groups.data_rank, r / 2);
+    EXPECT_EQ(groups.data_ranks, 4);
+    EXPECT_EQ(groups.replicas, 2);
+  });
+  for (const std::string& error : errors) EXPECT_EQ(error, "");
+}
+
 TEST(Groups, BlocksAreLargeEnoughForAllLayersSlices) {
   const auto errors = run_ranks(8, [](Comm& world) {
     const LayerPlan tensor{.tp = 4, .sp = 1}, sequence{.tp = 1, .sp = 4};
@@ -149,6 +174,16 @@ TEST(Groups, ShapesThatDoNotDivideAreBadInput) {
   EXPECT_EQ(refused({.sp = 0}, 4), "parallel: tp = 1 x sp = 0 does not divide 4 ranks; their product may be 1, 2, 4");
   EXPECT_EQ(refused({.tp = 2, .shard_ranks = 3}, 8),
             "parallel.shard_ranks: 3 does not divide the 4 ranks with the same weights; expected 0 (all), 1, 2, 4");
+}
+
+TEST(Groups, StagesHaveEquallyManyRanks) {
+  const LayerPlan first{.tp = 2}, second{.tp = 2, .stage = 1};
+  const GroupShape shape{.tp = 2, .layers = {first, second}, .plan_file = "plan.json"};
+  EXPECT_EQ(refused(shape, 4), "");
+  EXPECT_EQ(refused(shape, 3), "plan.json: 2 stages do not divide 3 ranks; their number may be 1, 3");
+  EXPECT_EQ(refused(shape, 2), "parallel: tp = 2 x sp = 1 does not divide 1 ranks of a stage; their product may be 1");
+  EXPECT_EQ(refused({.in_pairs = true, .layers = {{}, {.stage = 1}}, .plan_file = "plan.json"}, 2),
+            "parallel.exact_reduction: expected layers of one stage, plan.json has 2");
 }
 
 TEST(Groups, AnewForEachMicroBatchNeedNoOthers) {

@@ -60,7 +60,7 @@ class Launch(tiny_case.TinyCase):
         ranks = launch_run.ranks_of(self.run_folder())
         self.assertEqual(ranks["world_size"], 2)
         self.assertEqual(ranks["restart"], 0)
-        self.assertEqual(ranks["mesh"], {"data": 2, "shard": 1, "sequence": 1, "tensor": 1})
+        self.assertEqual(ranks["mesh"], {"stages": 1, "data": 2, "shard": 1, "sequence": 1, "tensor": 1})
         self.assertEqual([rank["rank"] for rank in ranks["ranks"]], [0, 1])
         for rank in ranks["ranks"]:
             self.assertEqual(rank["host"], socket.gethostname())

@@ -67,7 +67,7 @@ class Sharing(resume_test.Resume):
             shape.update(json.loads(parallel["plan"].read_text())["layers"][0])
         tp = shape["tp"]
         same_slices = parallel.get("shard_ranks", size // tp) if "shard" in parallel else 1
-        self.assertEqual(mesh, {"data": size // (shape["sp"] * tp), "sequence": shape["sp"], "tensor": tp,
+        self.assertEqual(mesh, {"stages": 1, "data": size // (shape["sp"] * tp), "sequence": shape["sp"], "tensor": tp,
                                 "shard": same_slices * tp})
 
     def as_one(self, settings, cases):
@@ -260,7 +260,6 @@ class Sharing(resume_test.Resume):
                 (4, {"tp": 4}, "expected one of 1, 2"),
                 (2, {"plan": self.plan(4 * [{"sp": 2}])}, "has 3 (num_hidden_layers)"),
                 (ONE_PROCESS, {"plan": self.plan(2 * [{}])}, "has 3 (num_hidden_layers)"),
-                (2, {"plan": self.plan(3 * [{"sp": 2, "stage": 1}])}, "'stage' is 1"),
                 (2, {"plan": self.plan(3 * [{"sp": 2, "stages": 0}])}, "layers[0]: unknown field 'stages'"),
                 (2, {"plan": self.plan([{"sp": 2}, {"tp": 2, "sp": 2}, {"sp": 2}])}, "expected a product of 2"),
                 (2, {"plan": "nowhere.json"}, "nowhere.json"),

@@ -62,7 +62,7 @@ class Bagel final : public MotPolicy {
   std::unique_ptr<Denoiser> denoise(std::span<const Context* const> rows, LatentGrid grid) override;
   std::vector<Image> decode(const at::Tensor& latents, LatentGrid grid) override;
 
-  TrainOutput forward_train(const TrainBatch& batch) override;
+  std::vector<std::string> head_names() const override;
   std::unique_ptr<UnifiedPolicy> share() const override { return another(); }
   std::unique_ptr<Bagel> another() const { return std::unique_ptr<Bagel>(new Bagel(*this)); }
 
@@ -74,6 +74,9 @@ class Bagel final : public MotPolicy {
 
  private:
   friend class BagelDenoiser;
+  TrainForward begin_train(const TrainBatch& batch) const override;
+  at::Tensor embeds_of(const TrainForward& forward) const override;
+  TrainOutput finish_train(const TrainForward& forward, const at::Tensor& hidden) const override;
   Bagel(const Bagel&) = default;
   Bagel(const BagelConfig& config, nn::Weights weights, std::unique_ptr<Autoencoder> autoencoder,
         std::unique_ptr<data::Tokenizer> tokenizer, const std::filesystem::path& folder);

@@ -52,16 +52,23 @@ ModelSizes Qwen2::read_sizes(const std::filesystem::path& folder) {
   return {.family = &family_of(folder), .llm = llm, .images = {}, .shapes = shapes(llm)};
 }
 
-TrainOutput Qwen2::forward_train(const TrainBatch& batch) {
-  const Placement placed(batch, bos_id(), eos_id());
+MotPolicy::TrainForward Qwen2::begin_train(const TrainBatch& batch) const {
+  TrainForward forward{.placed = Placement(batch, bos_id(), eos_id())};
+  const Placement& placed = forward.placed;
   if (placed.num_rows != placed.num_und || !placed.vision.empty()) refuse_images();
-  TrainOutput output;
-  output.digests = placed.digests;
-  if (placed.text_rows.empty()) return output;
-  at::Tensor ids = index_tensor(placed.und_ids), text_rows = index_tensor(placed.text_rows);
-  const PackedTokens tokens = packed(placed, batch.update, {&ids, &text_rows});
-  output.text_hidden = text_hidden(hidden_of(llm_->embed(ids), tokens), tokens, placed, text_rows);
-  return output;
+  if (placed.text_rows.empty()) return forward;
+  forward.ids = index_tensor(placed.und_ids);
+  forward.text_rows = index_tensor(placed.text_rows);
+  forward.tokens = packed(placed, batch.update, {&forward.ids, &forward.text_rows});
+  return forward;
+}
+
+at::Tensor Qwen2::embeds_of(const TrainForward& forward) const { return llm_->embed(forward.ids); }
+
+TrainOutput Qwen2::finish_train(const TrainForward& forward, const at::Tensor& hidden) const {
+  return {.text_hidden = text_hidden(hidden, forward.tokens, forward.placed, forward.text_rows),
+          .velocity = {},
+          .digests = forward.placed.digests};
 }
 
 }  // namespace unigrpo::policy

@@ -40,11 +40,13 @@ class Qwen2 final : public MotPolicy {
   std::unique_ptr<Denoiser> denoise(std::span<const Context* const>, LatentGrid) override { refuse_images(); }
   std::vector<Image> decode(const at::Tensor&, LatentGrid) override { refuse_images(); }
 
-  TrainOutput forward_train(const TrainBatch& batch) override;
   std::unique_ptr<UnifiedPolicy> share() const override { return another(); }
   std::unique_ptr<Qwen2> another() const { return std::unique_ptr<Qwen2>(new Qwen2(*this)); }
 
  private:
+  TrainForward begin_train(const TrainBatch& batch) const override;
+  at::Tensor embeds_of(const TrainForward& forward) const override;
+  TrainOutput finish_train(const TrainForward& forward, const at::Tensor& hidden) const override;
   Qwen2(const Qwen2&) = default;
   Qwen2(const MotConfig& config, nn::Weights weights, std::unique_ptr<data::Tokenizer> tokenizer,
         const std::filesystem::path& folder);
