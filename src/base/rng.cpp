@@ -19,7 +19,7 @@ uint64_t fold(const StreamKey& key, uint64_t salt) {
   for (uint64_t part : {key.seed, key.step, key.prompt, key.sample, key.segment, static_cast<uint64_t>(key.purpose)}) {
     h = mix(h ^ part);
   }
-  return h;
+  return key.stream == 0 ? h : mix(h ^ key.stream);
 }
 
 std::array<uint32_t, 4> philox(std::array<uint32_t, 4> c, uint64_t key) {

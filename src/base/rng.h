@@ -32,6 +32,7 @@ struct StreamKey {
   uint64_t prompt = 0;
   uint64_t sample = 0;
   uint64_t segment = 0;
+  uint64_t stream = 0;  // of a segment that has several: a hash of its name; 0: it has one
   Purpose purpose = Purpose::test;
 };
 

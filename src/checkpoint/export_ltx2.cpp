@@ -63,6 +63,17 @@ void write_part(const policy::ltx2::Model& model, const policy::ltx2::Model::Par
 
 }  // namespace
 
+void copy_around_transformer(const fs::path& source, const fs::path& folder, StopToken stop) {
+  copy_file_synced(source / "model_index.json", folder / "model_index.json");
+  std::map<std::string, std::string> parts = policy::ltx2::read_model_index(source);
+  if (fs::exists(source / "latent_upsampler")) parts.emplace("latent_upsampler", "");  // of no index
+  for (const auto& [name, type] : parts) {
+    if (name != "transformer") copy_folder(source / name, folder / name, stop);
+  }
+  fs::create_directory(folder / "transformer");
+  copy_file_synced(source / "transformer" / "config.json", folder / "transformer" / "config.json");
+}
+
 void export_ltx2(const policy::ltx2::Model& model, const fs::path& destination, const ExportLtx2Options& options) {
   build_folder(destination, [&](const fs::path& folder) {
     copy_file_synced(model.folder() / "model_index.json", folder / "model_index.json");

@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/sha256.h"
 #include "checkpoint/build_folder.h"
+#include "checkpoint/export_ltx2.h"
 #include "checkpoint/resume.h"
 #include "checkpoint/write_weights.h"
 #include "io/atomic_file.h"
@@ -32,6 +33,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr std::string_view kTransformer = "transformer.";  // of a pipeline's parameters
 constexpr std::string_view kAutoencoderFile = "ae.safetensors";
 constexpr size_t kCopiedBytes = size_t{16} << 20;  // at a time
 // Beside io::kModelFiles. Whatever else lies in a model folder (a README, samples, caches) is about the source, not
@@ -241,6 +243,27 @@ std::vector<LazyWeight> of_half(const std::vector<LazyWeight>& weights, std::str
   return own;
 }
 
+// A diffusers pipeline of which the transformer was trained.
+void write_pipeline(const fs::path& source_folder, const fs::path& folder, const std::vector<LazyWeight>& weights,
+                    const ExportOptions& options) {
+  constexpr const char* kStem = "diffusion_pytorch_model";
+  for (const LazyWeight& weight : weights) {
+    if (weight.name.starts_with(kTransformer)) continue;
+    throw BadInput("{}: has no tensor '{}', which was to be exported", source_folder.string(), weight.name);
+  }
+  copy_around_transformer(source_folder, folder, options.stop);
+  write_configs(source_folder, folder, options, false);
+  const std::string file = std::string(kStem) + ".safetensors";
+  const auto source = io::Checkpoint::open(*io::find_weights(source_folder / "transformer", file));
+  write_weights(folder / "transformer", collect(&source, of_half(weights, kTransformer), options),
+                {.name = file,
+                 .shards = kStem,
+                 .shard_bytes = options.shard_bytes,
+                 .metadata = joined_metadata(&source, options),
+                 .stop = options.stop});
+  io::sync_folder(folder / "transformer");
+}
+
 // Both models of a pair into folders of their own.
 void write_pair(const fs::path& source_folder, const fs::path& folder, const std::vector<LazyWeight>& weights,
                 const ExportOptions& options) {
@@ -273,12 +296,14 @@ void export_model(const fs::path& source_model_folder, const fs::path& destinati
 void export_lazily(const fs::path& source_model_folder, const fs::path& destination,
                    const std::vector<LazyWeight>& weights, const ExportOptions& options) {
   const at::NoGradGuard no_grad;
-  if (!fs::exists(source_model_folder / "config.json")) {
+  if (!fs::exists(source_model_folder / "config.json") && !fs::exists(source_model_folder / "model_index.json")) {
     throw BadInput("{}: no config.json; not a model folder", source_model_folder.string());
   }
   const policy::Family& family = policy::family_of(source_model_folder);
   build_folder(destination, [&](const fs::path& folder) {
-    if (family.weights_file == nullptr) {
+    if (family.name == policy::kLtx2) {
+      write_pipeline(source_model_folder, folder, weights, options);
+    } else if (family.weights_file == nullptr) {
       write_pair(source_model_folder, folder, weights, options);
     } else {
       write_model(source_model_folder, family, folder, weights, options);

@@ -19,13 +19,13 @@ void add_device_option(CLI::App& app, std::string& device) {
 }
 
 void add_model_options(CLI::App& app, ModelOptions& options) {
-  app.add_option("--model", options.model, "Model folder in the official BAGEL or Qwen2.5 layout")->required();
+  app.add_option("--model", options.model, "Model folder in the official BAGEL, Qwen2.5 or LTX-2 layout")->required();
   app.add_option("--adapter", options.adapter, "PEFT adapter folder on top of the model");
   app.add_option("--dtype", options.dtype, "Of the weights: float32 (default) or bfloat16");
   add_device_option(app, options.device);
   app.add_option("--episode", options.episode, "Segments of an answer, as text,image (default: the model's own)")
       ->delimiter(',')
-      ->check(CLI::IsMember({"text", "image"}));
+      ->check(CLI::IsMember({"text", "image", "av"}));
   // What is not given is as the model folder's generation_config.json says.
   app.add_option("--image-size", options.image_size, "Side of a generated image, pixels")
       ->check(CLI::Range(int64_t{1}, int64_t{1000000}));
@@ -55,6 +55,10 @@ void add_model_options(CLI::App& app, ModelOptions& options) {
       ->delimiter(',')
       ->expected(2)
       ->check(CLI::Range(0.0, 1.0));
+  app.add_option("--text-features", options.text_features,
+                 "LTX-2: a .safetensors file with text features, a tensor named by each prompt");
+  app.add_option("--text-length", options.text_length, "LTX-2: that they are padded to; 0 = as long as they are")
+      ->check(CLI::Range(int64_t{0}, int64_t{65536}));
   app.add_option("--system-prompt", options.system_prompt, "Text before every prompt; \"\" = none");
 }
 
@@ -89,7 +93,7 @@ Run declare_sample(CLI::App& app) {
   app.add_option("--prompt", options->prompt, "What to generate, to change or to answer")->required();
   app.add_option("--image", options->images, "Image that the prompt is about; may be given again")
       ->allow_extra_args(false);
-  app.add_option("--out", options->out, "Folder for the PNGs and samples.jsonl")->required();
+  app.add_option("--out", options->out, "Folder for the PNGs or clips and samples.jsonl")->required();
   app.add_option("--seed", options->seed, "Of all noise (default 0)");
   app.add_option("--count", options->count, "Samples (default 1)")->check(CLI::Range(int64_t{1}, int64_t{10000}));
   return run_with(options);

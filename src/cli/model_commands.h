@@ -21,6 +21,8 @@ struct ModelOptions {
   std::optional<int64_t> image_size, num_steps, max_tokens, top_k;
   std::optional<double> timestep_shift, temperature, top_p, min_p, cfg_scale, cfg_image_scale, cfg_renorm_min;
   std::optional<std::string> cfg_renorm_type, system_prompt;
+  std::string text_features;
+  int64_t text_length = 0;
   std::vector<double> cfg_interval;  // two, or none
 };
 

@@ -73,6 +73,7 @@ std::unique_ptr<policy::UnifiedPolicy> load_model(const ModelOptions& options, c
   policy::PolicyConfig config;
   config.model = options.model;
   config.freeze = {"*"};
+  config.text = {.file = options.text_features, .length = options.text_length};
   const auto choice = enum_value<policy::DtypeChoice>(options.dtype);
   if (!choice) throw BadInput("--dtype: expected {}, got '{}'", enum_choices<policy::DtypeChoice>(), options.dtype);
   config.dtype = *choice;

@@ -9,6 +9,7 @@
 
 #include "data/segment_kind.h"
 #include "io/image.h"
+#include "media/clip.h"
 
 namespace unigrpo::data {
 
@@ -19,6 +20,7 @@ struct SampleSegment {
   int64_t num_tokens = 0;  // text segments: sampled tokens, the end token included
   bool finished = true;    // text segments: false where the length limit truncated it
   Image image;             // image segments
+  media::Clip clip = {};   // av segments
 };
 
 /// One finished episode, ready to be judged, shown and written to samples.jsonl.
@@ -34,6 +36,12 @@ struct Sample {
   const Image* last_image() const {
     for (auto segment = segments.rbegin(); segment != segments.rend(); ++segment) {
       if (segment->kind == SegmentKind::image) return &segment->image;
+    }
+    return nullptr;
+  }
+  const media::Clip* last_clip() const {
+    for (auto segment = segments.rbegin(); segment != segments.rend(); ++segment) {
+      if (segment->kind == SegmentKind::av) return &segment->clip;
     }
     return nullptr;
   }

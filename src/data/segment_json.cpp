@@ -33,13 +33,19 @@ nlohmann::ordered_json image_segment_json(const nlohmann::ordered_json& pixels) 
   return json;
 }
 
+nlohmann::ordered_json av_segment_json(const nlohmann::ordered_json& members) {
+  nlohmann::ordered_json json = {{"type", enum_name(SegmentKind::av)}};
+  json.update(members);
+  return json;
+}
+
 SegmentFields read_segment(const nlohmann::json& json, std::string_view where) {
   if (!json.is_object()) throw BadInput("{}: segments: expected objects, found {}", where, json.type_name());
   const std::string type = string_in(json, "type", where);
   const auto kind = enum_value<SegmentKind>(type);
-  if (!kind) throw BadInput("{}: segments: type must be \"text\" or \"image\", found \"{}\"", where, type);
+  if (!kind) throw BadInput("{}: segments: type must be \"text\", \"image\" or \"av\", found \"{}\"", where, type);
   SegmentFields fields = {.kind = *kind};
-  if (*kind == SegmentKind::image) return fields;
+  if (*kind != SegmentKind::text) return fields;
   fields.text = string_in(json, "text", where);
   if (const auto count = json.find("num_tokens"); count != json.end()) {
     const bool fits = count->is_number_integer() &&

@@ -4,7 +4,7 @@
 
 namespace unigrpo::data {
 
-/// What a piece of an episode is.
-UNIGRPO_ENUM(SegmentKind, text, image);
+/// What a piece of an episode is; av: a video with its sound.
+UNIGRPO_ENUM(SegmentKind, text, image, av);
 
 }  // namespace unigrpo::data

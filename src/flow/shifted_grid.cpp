@@ -30,6 +30,7 @@ std::vector<double> shifted_grid(const ShiftedGrid& grid, int64_t num_steps, int
     const double stretch = (1.0 - *grid.terminal) / (1.0 - sigmas.back());
     for (double& sigma : sigmas) sigma = 1.0 - (1.0 - sigma) * stretch;
   }
+  sigmas.front() = 1.0;  // which rounding may have passed
   sigmas.push_back(0.0);
   return sigmas;
 }

@@ -37,7 +37,8 @@ std::vector<double> usable_rewards(std::span<const std::optional<double>> reward
   return values;
 }
 
-/// Sample n's score of term k where the sample has every score that counts, else empty.
+/// Sample n's score of term k where the sample has every score that counts, else empty; as it is where the prompt does
+/// not ask for the term.
 std::vector<std::optional<double>> scores_of(const reward::ScoreTable& table, size_t k,
                                              std::span<const std::optional<double>> rewards) {
   std::vector<std::optional<double>> values(rewards.size());
@@ -134,7 +135,8 @@ std::vector<double> advantages_of(const Baseline& baseline, const reward::ScoreT
       if (!usable(column.rewards[n])) continue;
       double& magnitude = column.magnitudes[n] = 0;
       for (size_t k = 0; k < table.terms.size(); ++k) {
-        if (table.weights[k] != 0) magnitude += std::abs(table.weights[k] * *table.scores[n][k].value);
+        const std::optional<double>& value = table.scores[n][k].value;  // none: the prompt does not ask for it
+        if (table.weights[k] != 0 && value) magnitude += std::abs(table.weights[k] * *value);
       }
     }
     return baseline.advantages(column, modality);
@@ -239,7 +241,8 @@ std::vector<double> combined_advantages(const AdvantageConfig& config, const rew
 Advantages compute_advantages(const AdvantageConfig& config, const reward::ScoreTable& scores,
                               std::span<const int64_t> group_ids, reward::OnError on_error,
                               std::span<const reward::TermConfig> terms, std::span<const std::string> prompt_ids,
-                              const RunningStatistics& before, const std::vector<bool>& penalized) {
+                              const RunningStatistics& before, const std::vector<bool>& penalized,
+                              std::optional<StreamAdvantage> clips) {
   Advantages out;
   out.statistics = before;
   const reward::ScoreTable table =
@@ -265,15 +268,24 @@ Advantages compute_advantages(const AdvantageConfig& config, const reward::Score
     }
   }
   const Baseline baseline{config, group_ids, prompt_ids, &out.statistics};
-  out.text = advantages_of(baseline, scores_for(table, reward::Modality::text), counted, "text");
-  out.image = advantages_of(baseline, scores_for(table, reward::Modality::image), counted, "image");
+  for (std::vector<double>* none : {&out.text, &out.image, &out.video, &out.audio}) none->assign(counted.size(), 0.0);
+  if (clips) {
+    const bool routed = clips == StreamAdvantage::routed;
+    const auto of = [&](reward::Stream stream) { return routed ? scores_for(table, stream) : table; };
+    out.video = advantages_of(baseline, of(reward::Stream::video), counted, "video");
+    out.audio = advantages_of(baseline, of(reward::Stream::audio), counted, "audio");
+  } else {
+    out.text = advantages_of(baseline, scores_for(table, reward::Modality::text), counted, "text");
+    out.image = advantages_of(baseline, scores_for(table, reward::Modality::image), counted, "image");
+  }
 
   if (!penalized.empty()) {
     check_lengths(penalized.size(), group_ids);
     out.truncated_text = penalized_advantages(config, groups, out.text, out.keep);
   }
   const auto has_signal = [&](size_t n) {
-    return out.text[n] != 0 || out.image[n] != 0 || (!penalized.empty() && penalized[n]);
+    return out.text[n] != 0 || out.image[n] != 0 || out.video[n] != 0 || out.audio[n] != 0 ||
+           (!penalized.empty() && penalized[n]);
   };
 
   for (const auto& [id, samples] : groups) {
@@ -286,12 +298,14 @@ Advantages compute_advantages(const AdvantageConfig& config, const reward::Score
   }
   if (config.normalize_batch) {
     normalize_batch(config, out.keep, out.text, &out.truncated_text);
-    normalize_batch(config, out.keep, out.image);
+    for (std::vector<double>* of_flow : {&out.image, &out.video, &out.audio}) {
+      normalize_batch(config, out.keep, *of_flow);
+    }
   }
   if (config.top_k + config.bottom_k > 0) {
     for (const auto& [id, samples] : groups) keep_ends(config, out.rewards, samples, out.keep);
   }
-  clip_advantages(config.clip, out.image);
+  for (std::vector<double>* of_flow : {&out.image, &out.video, &out.audio}) clip_advantages(config.clip, *of_flow);
   return out;
 }
 
@@ -300,6 +314,8 @@ void append(const Advantages& more, int64_t first_group, Advantages& all) {
   add(more.rewards, all.rewards);
   add(more.text, all.text);
   add(more.image, all.image);
+  add(more.video, all.video);
+  add(more.audio, all.audio);
   add(more.truncated_text, all.truncated_text);
   add(more.keep, all.keep);
   for (const int64_t id : more.zero_std_group_ids) all.zero_std_group_ids.push_back(first_group + id);

@@ -4,6 +4,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "grpo/config.h"
@@ -17,6 +18,7 @@ namespace unigrpo::grpo {
 struct Advantages {
   std::vector<std::optional<double>> rewards;  // [N], combined; empty: no score
   std::vector<double> text, image;             // [N], of a sample's texts and images, 0 where not kept; always finite
+  std::vector<double> video, audio;            // [N], the same of the streams of its clips
   std::vector<double> truncated_text;          // [N], of texts that are penalized for being truncated; empty: as text
   std::vector<bool> keep;                      // [N], false: the sample leaves the update
   std::vector<int64_t> zero_std_group_ids;     // groups without signal, in order
@@ -28,6 +30,10 @@ struct Advantages {
   int64_t num_zero_std_groups() const { return static_cast<int64_t>(zero_std_group_ids.size()); }
   /// Share of the groups that carry no signal, in 0..1.
   double zero_std_ratio() const;
+  /// [N], of what is denoised in this modality.
+  const std::vector<double>& of_flow(std::string_view modality) const {
+    return modality == "video" ? video : modality == "audio" ? audio : image;
+  }
   /// Of a text of sample `n`.
   double of_text(size_t n, bool finished) const {
     return finished || truncated_text.empty() ? text[n] : truncated_text[n];
@@ -56,7 +62,8 @@ std::vector<double> combined_advantages(const AdvantageConfig& config, const rew
 /// - the terms' own rules first (shaped_scores);
 /// - a sample without a score is dropped (with its whole group under on_error = drop_group);
 /// - a group left with fewer than 2 samples is dropped;
-/// - text and image each get the group advantage of the terms that drive them;
+/// - text and image each get the group advantage of the terms that drive them; with `clips` it is the streams of clips
+///   instead, by the terms that judge each (routed) or by all of them (shared);
 /// - statistics = prompt / running: mean and std are the prompt's own or those of all rewards, over the run
 ///   (RunningStatistics, this batch included), as in the per-prompt tracker of flow_grpo;
 /// - normalize_batch: the advantages are centred and divided by their std over all kept samples once more (GDPO,
@@ -74,7 +81,8 @@ Advantages compute_advantages(const AdvantageConfig& config, const reward::Score
                               reward::OnError on_error = reward::OnError::drop_sample,
                               std::span<const reward::TermConfig> terms = {},
                               std::span<const std::string> prompt_ids = {}, const RunningStatistics& before = {},
-                              const std::vector<bool>& penalized = {});
+                              const std::vector<bool>& penalized = {},
+                              std::optional<StreamAdvantage> clips = {});
 
 /// Puts those of more groups, whose ids count from `first_group`, behind `all`. The running statistics stay apart.
 void append(const Advantages& more, int64_t first_group, Advantages& all);

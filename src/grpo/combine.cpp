@@ -24,15 +24,18 @@ std::vector<std::optional<double>> combined_rewards(const reward::ScoreTable& ta
           fmt::format("sample {} has {} scores for {} reward terms", n, row.size(), table.terms.size()));
     }
     double sum = 0;
-    bool complete = true;
+    bool complete = true, asked_for_one = false, left_out = false;
     for (size_t k = 0; k < row.size(); ++k) {
       if (table.weights[k] == 0) continue;  // logged, but not part of the reward
+      (row[k].asked ? asked_for_one : left_out) = true;
+      if (!row[k].asked) continue;
       if (row[k].value && std::isfinite(*row[k].value)) {
         sum += table.weights[k] * *row[k].value;
       } else {
         complete = false;
       }
     }
+    if (left_out && !asked_for_one) complete = false;
     rewards.push_back(complete ? std::optional(sum) : std::nullopt);
   }
   return rewards;
@@ -67,6 +70,7 @@ reward::ScoreTable shaped_scores(std::span<const reward::TermConfig> terms, cons
     for (size_t n = 0; n < out.scores.size(); ++n) {
       reward::Score& score = out.scores[n][k];
       const std::optional<double>& passes = table.scores[n][gate].value;
+      if (!table.scores[n][gate].asked) continue;
       if (!passes) {
         score.value.reset();
         score.reason = "its gate '" + term.gate + "' has no score";
@@ -82,6 +86,14 @@ reward::ScoreTable scores_for(const reward::ScoreTable& table, reward::Modality 
   reward::ScoreTable out = table;
   for (size_t k = 0; k < table.modality.size(); ++k) {
     if (table.modality[k] != reward::Modality::both && table.modality[k] != modality) out.weights[k] = 0;
+  }
+  return out;
+}
+
+reward::ScoreTable scores_for(const reward::ScoreTable& table, reward::Stream stream) {
+  reward::ScoreTable out = table;
+  for (size_t k = 0; k < table.streams.size(); ++k) {
+    if (std::ranges::count(table.streams[k], stream) == 0) out.weights[k] = 0;
   }
   return out;
 }

@@ -11,7 +11,8 @@
 namespace unigrpo::grpo {
 
 /// One reward a sample: sum_k weight_k score_k. Empty where any term that counts (weight not 0) has
-/// no score or one that is not finite: a number is never made up from the rest.
+/// no score or one that is not finite: a number is never made up from the rest. A term that the prompt does not ask for
+/// is left out of the sum; empty where it asks for none.
 ///
 /// Throws std::invalid_argument where a row has another number of scores than there are terms.
 std::vector<std::optional<double>> combined_rewards(const reward::ScoreTable& table);
@@ -27,5 +28,7 @@ reward::ScoreTable shaped_scores(std::span<const reward::TermConfig> terms, cons
 
 /// The table with weight 0 for the terms that do not drive `modality` (text or image).
 reward::ScoreTable scores_for(const reward::ScoreTable& table, reward::Modality modality);
+/// The same for those that do not judge a stream of clips.
+reward::ScoreTable scores_for(const reward::ScoreTable& table, reward::Stream stream);
 
 }  // namespace unigrpo::grpo

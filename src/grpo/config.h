@@ -16,6 +16,7 @@ UNIGRPO_ENUM(Normalization, group_std, none, global_std);
 UNIGRPO_ENUM(ZeroStd, keep, drop, resample);
 UNIGRPO_ENUM(StatisticsOf, group, prompt, running);
 UNIGRPO_ENUM(Combine, sum_then_normalize, normalize_then_sum);
+UNIGRPO_ENUM(StreamAdvantage, shared, routed);
 UNIGRPO_ENUM(Truncated, train, mask, penalize);
 UNIGRPO_ENUM(StepWeight, uniform, inverse_dt);
 UNIGRPO_ENUM(ContextGradient, full, detached);
@@ -47,14 +48,18 @@ struct TextLossConfig {  // recipe: [grpo.text]
   Truncated truncated = Truncated::train;  // texts that max_tokens truncated: train on them, mask, or penalize
 };
 
-struct ImageLossConfig {  // recipe: [grpo.image]
+struct ImageLossConfig {  // recipe: [grpo.image]; [grpo.video] and [grpo.audio], the streams of av segments
   double weight = 1.0;    // w_img; 0 = images are not trained
   double clip_range = 1e-3;
   bool ratio_norm = false;  // GRPO-Guard; flow_sde and dance
   StepWeight step_weight = StepWeight::uniform;
-  ContextGradient context_gradient = ContextGradient::full;
+  ContextGradient context_gradient = ContextGradient::full;  // of images alone
   flow::Penalty penalty = flow::Penalty::velocity_mse;
   double penalty_weight = 0.01;  // lambda_vel (or the latent KL's weight)
+};
+
+struct AvConfig {  // recipe: [grpo.av]
+  StreamAdvantage advantage = StreamAdvantage::routed;  // routed: of the terms that judge the stream; shared: of all
 };
 
 struct GrpoConfig {                   // recipe: [grpo]
@@ -64,7 +69,8 @@ struct GrpoConfig {                   // recipe: [grpo]
   int64_t micro_batch_tokens = 8192;  // tokens in one forward and backward
   AdvantageConfig advantage;
   TextLossConfig text;
-  ImageLossConfig image;
+  ImageLossConfig image, video, audio;
+  AvConfig av;
 };
 
 }  // namespace unigrpo::grpo

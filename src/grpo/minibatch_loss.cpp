@@ -11,6 +11,7 @@
 #include "grpo/image_loss.h"
 #include "grpo/regulariser.h"
 #include "grpo/text_loss.h"
+#include "rollout/rules.h"
 #include "tensor/device.h"
 
 namespace unigrpo::grpo {
@@ -21,7 +22,6 @@ using rollout::TextSegment;
 using rollout::Trajectory;
 
 bool trains_text(const GrpoConfig& config) { return config.text.weight > 0; }
-bool trains_images(const GrpoConfig& config) { return config.image.weight > 0; }
 
 /// The segments of one turn that have actions, as rows of padded tensors.
 template <typename Segment>
@@ -73,12 +73,32 @@ ActionCounts counts_of(const GrpoConfig& config, const TextSegment& text) {
   return {.num_actions = tokens, .num_nonempty_rows = tokens > 0 ? 1.0 : 0.0, .num_rows = 1, .sum_of_weights = tokens};
 }
 
-ActionCounts counts_of(const GrpoConfig& config, const FlowSegment& flow) {
-  ActionCounts steps{.num_actions = static_cast<double>(flow.num_actions()), .num_nonempty_rows = 1, .num_rows = 1};
-  for (int64_t i = flow.window.first; i < flow.window.last; ++i) {
-    steps.sum_of_weights += step_weight(config.image.step_weight, flow.timesteps[i], flow.timesteps[i + 1]);
+/// The steps over which a stream's terms are means: its stochastic ones; where it goes by ODE, so that there is a
+/// penalty alone, all that the segment has.
+flow::SdeWindow trained_steps(const FlowSegment& flow, const rollout::FlowStream& stream) {
+  const flow::SdeWindow own = flow.window_of(stream);
+  return own.width() > 0 ? own : flow.window;
+}
+
+ActionCounts counts_of(StepWeight how, const FlowSegment& flow, const flow::SdeWindow& window) {
+  ActionCounts steps{.num_actions = static_cast<double>(window.width()), .num_nonempty_rows = 1, .num_rows = 1};
+  for (int64_t i = window.first; i < window.last; ++i) {
+    steps.sum_of_weights += step_weight(how, flow.timesteps[i], flow.timesteps[i + 1]);
   }
   return steps;
+}
+
+/// [B, longest] bool: where the stream of this index has steps that count.
+at::Tensor step_mask(const TurnRows<FlowSegment>& turn_rows, size_t stream) {
+  int64_t longest = 0;
+  for (const auto& placed : turn_rows.rows) longest = std::max(longest, placed.segment->num_actions());
+  const at::Tensor mask = at::zeros({static_cast<int64_t>(turn_rows.rows.size()), longest}, at::kBool);
+  for (size_t b = 0; b < turn_rows.rows.size(); ++b) {
+    const FlowSegment& flow = *turn_rows.rows[b].segment;
+    const flow::SdeWindow window = trained_steps(flow, flow.streams[stream]);
+    mask[static_cast<int64_t>(b)].narrow(0, window.first - flow.window.first, window.width()).fill_(true);
+  }
+  return mask;
 }
 
 /// [B, S], or undefined where all steps weigh alike.
@@ -101,22 +121,45 @@ at::Tensor step_weights(StepWeight how, const TurnRows<FlowSegment>& turn_rows) 
 TurnCounts count_turns(const GrpoConfig& config, std::span<const Trajectory> trajectories,
                        std::span<const int64_t> rows) {
   TurnCounts counts;
-  auto add = [&](const auto& segments, std::vector<ActionCounts>& turns) {
-    for (size_t turn = 0; turn < segments.size(); ++turn) {
-      if (segments[turn].num_actions() == 0) continue;
-      if (turns.size() <= turn) turns.resize(turn + 1);
-      turns[turn] += counts_of(config, segments[turn]);
-    }
+  auto add = [](size_t turn, const ActionCounts& own, std::vector<ActionCounts>& turns) {
+    if (turns.size() <= turn) turns.resize(turn + 1);
+    turns[turn] += own;
   };
   for (const int64_t row : rows) {
-    add(trajectories[row].texts, counts.text);
-    add(trajectories[row].flows, counts.flow);
+    const Trajectory& trajectory = trajectories[row];
+    for (size_t turn = 0; turn < trajectory.texts.size(); ++turn) {
+      const TextSegment& text = trajectory.texts[turn];
+      if (text.num_actions() > 0) add(turn, counts_of(config, text), counts.text);
+    }
+    for (size_t turn = 0; turn < trajectory.flows.size(); ++turn) {
+      const FlowSegment& flow = trajectory.flows[turn];
+      if (flow.num_actions() == 0) continue;
+      for (const rollout::FlowStream& stream : flow.streams) {
+        add(turn,
+            counts_of(flow_loss(config, stream.modality).step_weight, flow, trained_steps(flow, stream)),
+            counts.flow[stream.modality]);
+      }
+    }
   }
   return counts;
 }
 
-bool needs_reference(const GrpoConfig& config) {
-  return (trains_images(config) && config.image.penalty != flow::Penalty::none) ||
+int64_t TurnCounts::num_turns() const {
+  size_t turns = text.size();
+  for (const auto& [modality, of_turns] : flow) turns = std::max(turns, of_turns.size());
+  return static_cast<int64_t>(turns);
+}
+
+const ImageLossConfig& flow_loss(const GrpoConfig& config, std::string_view modality) {
+  return modality == "video" ? config.video : modality == "audio" ? config.audio : config.image;
+}
+
+bool needs_reference(const GrpoConfig& config, const rollout::RolloutConfig& rollout) {
+  const auto holds = [&](std::string_view modality) {
+    const ImageLossConfig& loss = flow_loss(config, modality);
+    return loss.weight > 0 && loss.penalty != flow::Penalty::none;
+  };
+  return std::ranges::any_of(rollout::flow_modalities(rollout), holds) ||
          (trains_text(config) && config.text.kl_beta > 0);
 }
 
@@ -128,7 +171,10 @@ at::Tensor MinibatchLoss::loss(const PackedBatch& packed, const Recomputed& now,
   };
   for (int64_t turn = 0; turn < counts_.num_turns(); ++turn) {
     if (trains_text(config_)) add(text_term(turn, packed.texts, now, reference, numbers));
-    if (trains_images(config_)) add(flow_term(turn, packed.flows, now, reference, numbers));
+    for (size_t m = 0; m < packed.flows.streams.size(); ++m) {
+      if (flow_loss(config_, packed.flows.streams[m].modality).weight <= 0) continue;
+      add(flow_term(turn, m, packed.flows, now, reference, numbers));
+    }
   }
   return sum;
 }
@@ -164,32 +210,42 @@ at::Tensor MinibatchLoss::text_term(int64_t turn, const PackedTexts& texts, cons
   return config_.text.weight * share(config_.text.aggregation, counts_.text, turn) * result.loss;
 }
 
-at::Tensor MinibatchLoss::flow_term(int64_t turn, const PackedFlows& flows, const Recomputed& now,
+at::Tensor MinibatchLoss::flow_term(int64_t turn, size_t stream, const PackedFlows& flows, const Recomputed& now,
                                     const Recomputed& reference, tensor::Readings& numbers) const {
   const TurnRows turn_rows(flows.segments, turn);
   if (turn_rows.rows.empty()) return {};
+  const PackedStream& old = flows.streams[stream];
+  const at::Tensor& velocity = now.flows[stream].velocity;
+  const ImageLossConfig& config = flow_loss(config_, old.modality);
+  const auto sde = rollout::sde_of(rollout_, old.modality);
   std::vector<double> advantages;
-  for (const auto& placed : turn_rows.rows) advantages.push_back(advantages_.image[placed.row]);
-  const FlowPenalty* penalty = flow_penalty(config_.image.penalty);
-  ImageBatch batch{.log_probs = turn_rows.padded(now.flow_log_probs),
-                   .old_log_probs = turn_rows.padded(flows.old_log_probs),
-                   .mask = turn_rows.mask(),
+  for (const auto& placed : turn_rows.rows) {
+    // What moves by an ODE has no surrogate.
+    advantages.push_back(sde ? advantages_.of_flow(old.modality)[placed.row] : 0.0);
+  }
+  const FlowPenalty* penalty = flow_penalty(config.penalty);
+  ImageBatch batch{.log_probs = turn_rows.padded(now.flows[stream].log_probs),
+                   .old_log_probs = turn_rows.padded(old.old_log_probs),
+                   .mask = step_mask(turn_rows, stream),
                    .advantages = float_tensor(advantages),
                    .log_ratios = {},
-                   .step_weights = step_weights(config_.image.step_weight, turn_rows),
+                   .step_weights = step_weights(config.step_weight, turn_rows),
                    .penalty = {}};
-  tensor::send_together({&batch.mask, &batch.advantages, &batch.step_weights}, flows.old_log_probs.device());
-  if (config_.image.ratio_norm) {
+  tensor::send_together({&batch.mask, &batch.advantages, &batch.step_weights}, old.old_log_probs.device());
+  const flow::SdeConfig moves = sde.value_or(rollout_.sde);
+  if (config.ratio_norm) {
     batch.log_ratios = turn_rows.padded(
-        flow::ratio_norm_log_ratio(rollout_.sde, flows.x, now.velocity, flows.velocity_old, flows.x_next, flows.times));
+        sde ? flow::ratio_norm_log_ratio(moves, old.x, velocity, old.velocity_old, old.x_next, flows.times)
+            : at::zeros_like(old.old_log_probs));
   }
   if (penalty) {
-    batch.penalty = turn_rows.padded(penalty->of(rollout_.sde, now.velocity, reference.velocity, flows.times));
+    batch.penalty = turn_rows.padded(penalty->of(moves, velocity, reference.flows[stream].velocity, flows.times));
   }
-  const ActionCounts& counts = counts_.flow[turn];
-  const ImageLoss result = image_loss(config_.image, batch, counts);
+  const std::vector<ActionCounts>& turns = counts_.flow.at(old.modality);
+  const ActionCounts& counts = turns[turn];
+  const ImageLoss result = image_loss(config, batch, counts);
 
-  const std::string prefix = turn_rows.rows.front().segment->stream().modality + "/";
+  const std::string prefix = old.modality + "/";
   auto note = [&](std::string_view name, const at::Tensor& value) {
     numbers.add(turn_metric(turn, prefix + std::string(name)), value);
   };
@@ -198,13 +254,14 @@ at::Tensor MinibatchLoss::flow_term(int64_t turn, const PackedFlows& flows, cons
   note("clip_fraction", result.clip_fraction);
   note("outside_clip_range", result.outside_clip_range);
   note("ratio", result.ratio_mean);
-  if (config_.image.ratio_norm) note("plain_ratio", result.plain_ratio_mean);
+  if (config.ratio_norm) note("plain_ratio", result.plain_ratio_mean);
   if (penalty) note(enum_name(penalty->penalty), result.penalty);
   if (penalty && penalty->penalty != flow::Penalty::velocity_mse) {  // how far from the reference, on one scale for all
-    const at::Tensor away = turn_rows.padded(flow::velocity_mse(now.velocity.detach(), reference.velocity));
-    note(enum_name(flow::Penalty::velocity_mse), away.sum() / counts.num_actions);
+    const at::Tensor away =
+        turn_rows.padded(flow::velocity_mse(velocity.detach(), reference.flows[stream].velocity));
+    note(enum_name(flow::Penalty::velocity_mse), (away * batch.mask).sum() / counts.num_actions);
   }
-  return share(Aggregation::token_mean, counts_.flow, turn) * result.total;
+  return share(Aggregation::token_mean, turns, turn) * result.total;
 }
 
 }  // namespace unigrpo::grpo

@@ -4,7 +4,10 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <map>
 #include <span>
+#include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -20,25 +23,29 @@
 
 namespace unigrpo::grpo {
 
-/// Global counts of a mini-batch, turn by turn: an episode's n-th text, its n-th image.
+/// Global counts of a mini-batch, turn by turn: an episode's n-th text, the streams of its n-th image or clip.
 struct TurnCounts {
-  std::vector<ActionCounts> text, flow;
+  std::vector<ActionCounts> text;
+  std::map<std::string, std::vector<ActionCounts>> flow;  // by modality
 
-  int64_t num_turns() const { return static_cast<int64_t>(std::max(text.size(), flow.size())); }
+  int64_t num_turns() const;
 };
+
+/// What is recipe's of a stream of this modality.
+const ImageLossConfig& flow_loss(const GrpoConfig& config, std::string_view modality);
 
 /// Of the trajectories of these rows, outlines or not, so that one micro-batch at a time need be packed.
 TurnCounts count_turns(const GrpoConfig& config, std::span<const rollout::Trajectory> trajectories,
                        std::span<const int64_t> rows);
 
 /// Whether a term of the loss compares with the reference policy.
-bool needs_reference(const GrpoConfig& config);
+bool needs_reference(const GrpoConfig& config, const rollout::RolloutConfig& rollout);
 
 /// The loss of one mini-batch, a micro-batch at a time:
 ///
-///   loss = w_text * L_text + w_img * L_img + lambda * L_penalty
+///   loss = w_text * L_text + sum_m (w_m * L_m + lambda_m * L_penalty,m)
 ///
-/// of each turn, weighted by its share of the actions; every term divided by the mini-batch's global counts, so that
+/// over an image, or the streams m of a clip, of each turn, weighted by its share of the actions; every term divided by the mini-batch's global counts, so that
 /// micro-batches do not change it.
 class MinibatchLoss {
  public:
@@ -56,8 +63,8 @@ class MinibatchLoss {
   /// The terms of one turn; undefined where the micro-batch has none of it.
   at::Tensor text_term(int64_t turn, const PackedTexts& texts, const Recomputed& now, const Recomputed& reference,
                        tensor::Readings& numbers) const;
-  at::Tensor flow_term(int64_t turn, const PackedFlows& flows, const Recomputed& now, const Recomputed& reference,
-                       tensor::Readings& numbers) const;
+  at::Tensor flow_term(int64_t turn, size_t stream, const PackedFlows& flows, const Recomputed& now,
+                       const Recomputed& reference, tensor::Readings& numbers) const;
 
   const GrpoConfig& config_;
   const rollout::RolloutConfig& rollout_;

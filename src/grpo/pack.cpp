@@ -17,7 +17,7 @@ int64_t training_tokens(const Trajectory& trajectory) {
   int64_t tokens = 0;
   for (const TextSegment& text : trajectory.texts) tokens += static_cast<int64_t>(text.ids.size()) + 2;
   for (const FlowSegment& flow : trajectory.flows) {
-    tokens += flow.num_actions() * (flow.stream().grid.num_tokens() + 2) + policy::num_tokens(flow.context);
+    tokens += flow.num_actions() * flow.state_tokens() + policy::num_tokens(flow.context);
   }
   return tokens;
 }
@@ -45,7 +45,7 @@ TrainingSize training_size(const Trajectory& trajectory) {
       continue;
     }
     const FlowSegment& flow = trajectory.flows[flows++];
-    const int64_t tokens = flow.stream().grid.num_tokens() + 2;  // of one state, which sees no other
+    const int64_t tokens = flow.state_tokens();  // of one state, which sees no other
     for (int64_t s = 0; s < flow.num_actions(); ++s) add(tokens, static_cast<double>(tokens), false);
     for (const policy::Block& block : flow.context) add_clean(block);
   }
@@ -53,6 +53,18 @@ TrainingSize training_size(const Trajectory& trajectory) {
 }
 
 namespace {
+
+/// Of a stream, segment by segment.
+struct StreamParts {
+  std::string modality;
+  std::vector<at::Tensor> x, x_next, velocity_old, old_log_probs;
+};
+
+/// S states that are being denoised at the times t.
+policy::Block noisy_block(const FlowSegment& flow, const std::vector<at::Tensor>& latents, const at::Tensor& t) {
+  if (flow.streams.size() == 1) return policy::NoisyBlock{latents.front(), t, flow.stream().grid};
+  return policy::NoisyClip{latents, t, {flow.streams[0].grid, flow.streams[1].grid, flow.fps}};
+}
 
 /// The size of a trajectory's images, which all have one.
 policy::LatentGrid grid_of(const Trajectory& trajectory) {
@@ -109,19 +121,23 @@ class Packer {
       packed_.texts.ids = at::tensor(text_ids_, at::kLong);
       packed_.texts.old_log_probs = at::cat(old_text_);
     }
-    if (!x_.empty()) {
-      packed_.flows.x = at::cat(x_);
-      packed_.flows.x_next = at::cat(x_next_);
-      packed_.flows.velocity_old = at::cat(velocity_old_);
-      packed_.flows.old_log_probs = at::cat(old_flow_);
+    std::vector<at::Tensor*> sent = {&packed_.texts.hidden_rows, &packed_.texts.ids, &packed_.texts.old_log_probs};
+    packed_.flows.streams.resize(streams_.size());
+    for (size_t m = 0; m < streams_.size(); ++m) {
+      PackedStream& stream = packed_.flows.streams[m];
+      stream = {.modality = streams_[m].modality,
+                .x = at::cat(streams_[m].x),
+                .x_next = at::cat(streams_[m].x_next),
+                .velocity_old = at::cat(streams_[m].velocity_old),
+                .old_log_probs = at::cat(streams_[m].old_log_probs)};
+      sent.insert(sent.end(), {&stream.x, &stream.x_next, &stream.velocity_old, &stream.old_log_probs});
+    }
+    if (!t_.empty()) {
       packed_.flows.times.t = at::tensor(t_);
       packed_.flows.times.t_next = at::tensor(t_next_);
     }
     // The times stay: a device gets the steps' coefficients.
-    tensor::send_together(
-        {&packed_.texts.hidden_rows, &packed_.texts.ids, &packed_.texts.old_log_probs, &packed_.flows.x,
-         &packed_.flows.x_next, &packed_.flows.velocity_old, &packed_.flows.old_log_probs},
-        policy_.device());
+    tensor::send_together(sent, policy_.device());
     return std::move(packed_);
   }
 
@@ -143,20 +159,27 @@ class Packer {
 
   void add_steps(const Placed<FlowSegment>& placed, policy::TrainSequence& sequence) {
     const FlowSegment& flow = *placed.segment;
-    const rollout::FlowStream& stream = flow.stream();
     const int64_t s = flow.num_actions();
     const std::vector<double> times(flow.timesteps.begin() + flow.window.first,
                                     flow.timesteps.begin() + flow.window.last + 1);
     t_.insert(t_.end(), times.begin(), times.end() - 1);
     t_next_.insert(t_next_.end(), times.begin() + 1, times.end());
     packed_.flows.times.t_max = flow.timesteps[1];
-    x_.push_back(stream.latents.narrow(0, 0, s));
-    x_next_.push_back(stream.latents.narrow(0, 1, s));
-    velocity_old_.push_back(stream.velocities);
-    old_flow_.push_back(stream.log_probs);
+    streams_.resize(flow.streams.size());
+    std::vector<at::Tensor> latents;
+    for (size_t m = 0; m < flow.streams.size(); ++m) {
+      const rollout::FlowStream& stream = flow.streams[m];
+      StreamParts& parts = streams_[m];
+      parts.modality = stream.modality;
+      parts.x.push_back(stream.latents.narrow(0, 0, s));
+      parts.x_next.push_back(stream.latents.narrow(0, 1, s));
+      parts.velocity_old.push_back(stream.velocities);
+      parts.old_log_probs.push_back(stream.log_probs);
+      latents.push_back(parts.x.back());
+    }
     packed_.flows.segments.push_back(placed);
     const at::Tensor at_t = at::tensor(std::vector<double>(times.begin(), times.end() - 1)).to(at::kFloat);
-    sequence.blocks.push_back(policy::NoisyBlock{x_.back(), at_t, stream.grid});
+    sequence.blocks.push_back(noisy_block(flow, latents, at_t));
   }
 
   void add_unconditional() {
@@ -181,7 +204,8 @@ class Packer {
   int64_t hidden_row_ = 0;
   std::vector<int64_t> text_rows_, text_ids_;
   std::vector<double> t_, t_next_;
-  std::vector<at::Tensor> old_text_, x_, x_next_, velocity_old_, old_flow_;
+  std::vector<at::Tensor> old_text_;
+  std::vector<StreamParts> streams_;
 };
 
 }  // namespace

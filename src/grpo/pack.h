@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "flow/sde_step.h"
@@ -45,12 +46,18 @@ struct PackedTexts {
   at::Tensor old_log_probs;  // [sum K]
 };
 
-/// Flow segments that have trained steps, and those steps, R in all, segment by segment.
-struct PackedFlows {
-  std::vector<Placed<rollout::FlowSegment>> segments;
+/// One stream of the trained steps, R in all, segment by segment.
+struct PackedStream {
+  std::string modality;
   at::Tensor x, x_next, velocity_old;  // [R, L, D]
   at::Tensor old_log_probs;            // [R]
-  flow::TimeSpans times;               // [R]
+};
+
+/// Flow segments that have trained steps, all with the same streams, and those steps.
+struct PackedFlows {
+  std::vector<Placed<rollout::FlowSegment>> segments;
+  std::vector<PackedStream> streams;
+  flow::TimeSpans times;  // [R]
 };
 
 /// One micro-batch: what the policy reads, and the actions in it, in the order of the rows.

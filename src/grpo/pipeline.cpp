@@ -47,7 +47,7 @@ class StageRun {
         setup_(batch.setup),
         minibatch_(minibatch),
         rows_(part.micro_batches),
-        compares_(needs_reference(batch.setup.config)),
+        compares_(needs_reference(batch.setup.config, batch.setup.rollout)),
         links_(*batch.setup.runtime.groups),
         under_way_(turns) {
     rows_.resize(turns);

@@ -4,10 +4,12 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 
 #include "base/error.h"
 #include "flow/guidance.h"
 #include "rollout/fingerprint.h"
+#include "rollout/rules.h"
 
 namespace unigrpo::grpo {
 
@@ -23,19 +25,28 @@ Recomputed recomputed(const policy::UnifiedPolicy& policy, const rollout::Rollou
     result.text_log_probs = policy.log_probs(out.text_hidden.index_select(0, packed.texts.hidden_rows),
                                              packed.texts.ids, rollout.temperature);
   }
-  if (const PackedFlows& flows = packed.flows; flows.x.defined()) {
-    const int64_t steps = flows.x.size(0);
-    result.velocity = out.velocity.narrow(0, 0, steps);
+  if (const PackedFlows& flows = packed.flows; !flows.streams.empty()) {
+    const int64_t steps = flows.streams.front().x.size(0);
+    const bool clips = !out.clip_velocities.empty();
+    for (size_t m = 0; m < flows.streams.size(); ++m) {
+      result.flows.push_back({.velocity = (clips ? out.clip_velocities[m] : out.velocity).narrow(0, 0, steps)});
+    }
     if (rollout.rollout_cfg_scale != 1.0) {
+      at::Tensor& velocity = result.flows.front().velocity;
       const flow::GuidanceConfig guide{.text_scale = rollout.rollout_cfg_scale};
       const at::Tensor guided = flow::guide(
-          guide,
-          {.conditional = result.velocity, .without_text = out.velocity.narrow(0, steps, steps), .without_image = {}});
+          guide, {.conditional = velocity, .without_text = out.velocity.narrow(0, steps, steps), .without_image = {}});
       const at::Tensor& t = flows.times.t;
       const at::Tensor acts = (t.gt(guide.interval_low).logical_and(t.le(guide.interval_high))).view({-1, 1, 1});
-      result.velocity = at::where(tensor::sent(acts, guided.device()), guided, result.velocity);
+      velocity = at::where(tensor::sent(acts, guided.device()), guided, velocity);
     }
-    result.flow_log_probs = flow::sde_log_prob(rollout.sde, flows.x, result.velocity, flows.x_next, flows.times);
+    for (size_t m = 0; m < flows.streams.size(); ++m) {
+      const PackedStream& stream = flows.streams[m];
+      const auto sde = rollout::sde_of(rollout, stream.modality);
+      result.flows[m].log_probs =
+          sde ? flow::sde_log_prob(*sde, stream.x, result.flows[m].velocity, stream.x_next, flows.times)
+              : stream.old_log_probs;  // an ODE has none
+    }
   }
   return result;
 }
@@ -59,22 +70,31 @@ void require_same_fingerprint(const policy::UnifiedPolicy& policy, const rollout
 }
 
 void note_log_prob_diff(const PackedBatch& packed, const Recomputed& now, tensor::Readings& numbers) {
-  auto compare = [&](const at::Tensor& got, const at::Tensor& old, const auto& segments, auto modality_of) {
+  // `own`: of a segment's actions, those that are to be compared.
+  auto compare = [&](const at::Tensor& got, const at::Tensor& old, const auto& segments, const std::string& modality,
+                     auto own) {
     if (!got.defined()) return;
     const at::Tensor difference = (got.detach() - old).abs();
     int64_t first = 0;
     for (const auto& placed : segments) {
-      const int64_t count = placed.segment->num_actions();
-      if (count == 0) continue;
-      numbers.add(turn_metric(placed.turn, modality_of(*placed.segment) + "/log_prob_diff"),
-                  difference.narrow(0, first, count).max());
-      first += count;
+      const auto [from, count] = own(*placed.segment);
+      if (count > 0) {
+        numbers.add(turn_metric(placed.turn, modality + "/log_prob_diff"),
+                    difference.narrow(0, first + from, count).max());
+      }
+      first += placed.segment->num_actions();
     }
   };
-  compare(now.text_log_probs, packed.texts.old_log_probs, packed.texts.segments,
-          [](const rollout::TextSegment&) { return std::string("text"); });
-  compare(now.flow_log_probs, packed.flows.old_log_probs, packed.flows.segments,
-          [](const rollout::FlowSegment& flow) { return flow.stream().modality; });
+  compare(now.text_log_probs, packed.texts.old_log_probs, packed.texts.segments, "text",
+          [](const rollout::TextSegment& text) { return std::pair<int64_t, int64_t>(0, text.num_actions()); });
+  for (size_t m = 0; m < now.flows.size(); ++m) {
+    const PackedStream& stream = packed.flows.streams[m];
+    compare(now.flows[m].log_probs, stream.old_log_probs, packed.flows.segments, stream.modality,
+            [m](const rollout::FlowSegment& flow) {
+              const flow::SdeWindow window = flow.window_of(flow.streams[m]);
+              return std::pair<int64_t, int64_t>(window.first - flow.window.first, window.width());
+            });
+  }
 }
 
 }  // namespace unigrpo::grpo

@@ -15,11 +15,15 @@
 
 namespace unigrpo::grpo {
 
+struct RecomputedStream {
+  at::Tensor velocity = {};   // [R, L, D]
+  at::Tensor log_probs = {};  // [R], of stochastic steps; whatever elsewhere
+};
+
 /// What a training forward says about the actions of a packed batch.
 struct Recomputed {
-  at::Tensor text_log_probs;  // [sum K]
-  at::Tensor velocity;        // [R, L, D]
-  at::Tensor flow_log_probs;  // [R]
+  at::Tensor text_log_probs;            // [sum K]
+  std::vector<RecomputedStream> flows;  // a stream each
   std::vector<std::vector<policy::ContextDigest>> digests;
 };
 

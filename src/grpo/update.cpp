@@ -110,7 +110,7 @@ void pass_over(const Batch& batch, const MinibatchLoss& minibatch, const std::ve
   std::optional<PackedBatch> packed;
   Recomputed reference;
   bool interrupted = false;
-  if (needs_reference(setup.config)) {
+  if (needs_reference(setup.config, setup.rollout)) {
     interrupted = !completed([&] {
       policy::in_pass(setup.reference ? *setup.reference : setup.policy, /*with_backward=*/false, [&] {
         if (rows.empty()) return;
@@ -255,7 +255,7 @@ bool on_workers(const Batch& batch, const MinibatchLoss& minibatch, const Miniba
   const auto count = static_cast<int64_t>(micro_batches.size());
   // The reference may be the policy with its adapters off, for all threads alike: before any that needs them on.
   std::vector<Recomputed> references(micro_batches.size());
-  if (needs_reference(setup.config)) {
+  if (needs_reference(setup.config, setup.rollout)) {
     std::optional<policy::AdaptersOff> off;
     if (!setup.reference) off.emplace(setup.policy);
     policy::UnifiedPolicy& reference = setup.reference ? *setup.reference : setup.policy;
@@ -379,8 +379,11 @@ LogProbNoise measure_log_prob_noise(const UpdateSetup& setup, std::span<const Tr
   for (const auto& [name, value] : differences.read()) turns[name] = std::max(turns[name], value);
   LogProbNoise noise;
   for (const auto& [name, value] : largest(setup.runtime, turns, "log-prob noise")) {
-    double& most = name.ends_with("text/log_prob_diff") ? noise.text : noise.image;
-    most = std::max(most, value);
+    for (const auto& [modality, own] : {std::pair("text", &LogProbNoise::text), std::pair("image", &LogProbNoise::image),
+                                        std::pair("video", &LogProbNoise::video),
+                                        std::pair("audio", &LogProbNoise::audio)}) {
+      if (name.ends_with(std::string(modality) + "/log_prob_diff")) noise.*own = std::max(noise.*own, value);
+    }
   }
   return noise;
 }

@@ -60,7 +60,7 @@ std::optional<UpdateStats> update(const UpdateSetup& setup, std::span<const roll
 /// The largest |log-prob of the training forward - log-prob of the rollout| over the first micro-batch of each rank,
 /// with unchanged weights.
 struct LogProbNoise {
-  double text = 0, image = 0;
+  double text = 0, image = 0, video = 0, audio = 0;
 };
 LogProbNoise measure_log_prob_noise(const UpdateSetup& setup, std::span<const rollout::Trajectory> trajectories);
 

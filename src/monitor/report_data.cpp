@@ -105,7 +105,9 @@ json sample_json(const StoredSample& stored) {
     if (segment.kind == SegmentKind::text) {
       segments.push_back({{"text", segment.text}, {"finished", segment.finished}});
     } else {
-      const EmbeddedImage image = embed(stored.images[i]);
+      fs::path path = stored.images[i];
+      if (segment.kind == SegmentKind::av) path.replace_extension(".png");  // the contact sheet
+      const EmbeddedImage image = embed(path);
       segments.push_back({{"src", image.src}, {"width", image.width}, {"height", image.height}});
     }
   }

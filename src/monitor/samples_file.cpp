@@ -3,13 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string_view>
-#include <system_error>
 #include <utility>
 
 #include "base/error.h"
@@ -17,57 +14,15 @@
 #include "io/atomic_file.h"
 #include "io/image_codec.h"
 #include "io/json.h"
+#include "media/read_clip.h"
 
 namespace unigrpo::monitor {
 namespace {
 
 using data::SegmentKind;
-using OrderedJson = nlohmann::ordered_json;
 namespace fs = std::filesystem;
 
 constexpr const char* kFileName = "samples.jsonl";
-
-// ---- writing ----
-
-void write_image(const fs::path& path, const Image& image) {
-  const std::vector<uint8_t> png = io::encode_png(image);
-  std::ofstream file(path, std::ios::binary | std::ios::trunc);
-  file.write(reinterpret_cast<const char*>(png.data()), static_cast<std::streamsize>(png.size()));
-  file.close();
-  if (!file) throw RuntimeFailure("{}: cannot write the image ({} bytes)", path.string(), png.size());
-}
-
-OrderedJson finite_or_null(std::optional<double> value) {
-  return value && std::isfinite(*value) ? OrderedJson(*value) : OrderedJson(nullptr);
-}
-
-OrderedJson row_json(const SampleRow& row, const std::vector<std::string>& image_names) {
-  const data::Sample& sample = row.sample;
-  OrderedJson segments = OrderedJson::array();
-  size_t image_index = 0;
-  for (const data::SampleSegment& segment : sample.segments) {
-    if (segment.kind == SegmentKind::text) {
-      segments.push_back(data::text_segment_json(segment.text, segment.num_tokens, segment.finished));
-    } else {
-      segments.push_back(data::image_segment_json(
-          {{"path", image_names[image_index++]}, {"width", segment.image.width}, {"height", segment.image.height}}));
-    }
-  }
-  OrderedJson json = {{"id", sample.id}, {"prompt", sample.prompt}};
-  if (!sample.metadata_json.empty()) json["metadata"] = OrderedJson::parse(sample.metadata_json);
-  json["segments"] = std::move(segments);
-  if (!row.scores.empty()) {
-    for (const auto& [term, score] : row.scores) json["scores"][term] = finite_or_null(score);
-  }
-  for (const auto& [term, reason] : row.reasons) json["reasons"][term] = reason;
-  if (!row.notes.empty()) json["notes"] = row.notes;
-  if (row.reward) json["reward"] = finite_or_null(row.reward);
-  for (const auto& [modality, advantage] : row.advantage) json["advantage"][modality] = finite_or_null(advantage);
-  json["seed"] = sample.seed;
-  return json;
-}
-
-// ---- reading ----
 
 class RowReader {
  public:
@@ -156,8 +111,8 @@ class RowReader {
                                   .finished = fields.finished,
                                   .image = {}};
       fs::path path;
+      if (segment.kind != SegmentKind::text) path = image_path(text(json, "path"));
       if (segment.kind == SegmentKind::image) {
-        path = image_path(text(json, "path"));
         segment.image.width = side(json, "width");
         segment.image.height = side(json, "height");
       }
@@ -189,28 +144,6 @@ class RowReader {
 
 }  // namespace
 
-void write_samples(const fs::path& folder, std::span<const SampleRow> rows) {
-  std::error_code error;
-  fs::create_directories(folder, error);
-  if (error) throw RuntimeFailure("{}: cannot create the folder: {}", folder.string(), error.message());
-  const fs::path file = folder / kFileName;
-  fs::remove(file, error);  // it would vouch for images that are about to change
-  if (error) throw RuntimeFailure("{}: cannot replace: {}", file.string(), error.message());
-
-  std::string lines;
-  for (size_t row_index = 0; row_index < rows.size(); ++row_index) {
-    std::vector<std::string> names;
-    for (const data::SampleSegment& segment : rows[row_index].sample.segments) {
-      if (segment.kind != SegmentKind::image) continue;
-      names.push_back(fmt::format("{:03}_{:02}.png", row_index, names.size()));
-      write_image(folder / names.back(), segment.image);
-    }
-    // Sampled tokens may stop in the middle of a character.
-    lines += row_json(rows[row_index], names).dump(-1, ' ', false, OrderedJson::error_handler_t::replace) + "\n";
-  }
-  io::write_file_atomic(file, std::string_view(lines));
-}
-
 std::vector<StoredSample> list_samples(const fs::path& folder) {
   const fs::path file = folder / kFileName;
   const std::string text = io::read_text_file(file);
@@ -235,6 +168,7 @@ std::vector<SampleRow> read_samples(const fs::path& folder) {
   for (StoredSample& stored : list_samples(folder)) {
     auto& segments = stored.row.sample.segments;
     for (size_t i = 0; i < segments.size(); ++i) {
+      if (segments[i].kind == SegmentKind::av) segments[i].clip = media::read_clip(stored.images[i]).clip;
       if (segments[i].kind != SegmentKind::image) continue;
       Image image = io::read_image(stored.images[i]);
       const Image& stated = segments[i].image;

@@ -9,11 +9,20 @@
 
 namespace unigrpo::policy {
 
-/// A grid of latent tokens, or of vision patches.
+/// A grid of latent tokens, frame by frame, or of vision patches.
 struct LatentGrid {
   int64_t height = 0, width = 0;
-  int64_t num_tokens() const { return height * width; }
+  int64_t frames = 1;
+  int64_t num_tokens() const { return frames * height * width; }
   bool operator==(const LatentGrid&) const = default;
+};
+
+/// The latents of a clip, on one clock: those of the video, and those of its sound, one row of them.
+struct ClipShape {
+  LatentGrid video, audio;
+  double fps = 0;  // of the frames that the video is decoded to
+  int64_t num_tokens() const { return video.num_tokens() + audio.num_tokens(); }
+  bool operator==(const ClipShape&) const = default;
 };
 
 /// Causal text: token ids, e.g. bos y_1..y_K eos.
@@ -33,6 +42,12 @@ struct VisionBlock {
   LatentGrid grid;
 };
 
+/// A text as an encoder made it, a tensor for each stream that attends to it.
+struct EncodedBlock {
+  std::vector<at::Tensor> text;  // [L, D] each
+  at::Tensor mask;               // [L]: 1 where there is text
+};
+
 /// S states of latents that are being denoised: each sees the context and itself, and nothing sees them.
 struct NoisyBlock {
   at::Tensor latents;  // [S, L, C] float32
@@ -40,8 +55,15 @@ struct NoisyBlock {
   LatentGrid grid;
 };
 
+/// The same of a clip: both streams at the same times, which see each other.
+struct NoisyClip {
+  std::vector<at::Tensor> latents;  // [S, L, C] float32, video and audio
+  at::Tensor t;                     // [S] float32
+  ClipShape shape;
+};
+
 /// One block of a sequence, in reading order. What follows sees every block but noisy ones.
-using Block = std::variant<TextBlock, LatentBlock, VisionBlock, NoisyBlock>;
+using Block = std::variant<TextBlock, LatentBlock, VisionBlock, NoisyBlock, EncodedBlock, NoisyClip>;
 
 /// Tokens in the sequence, the two boundary tokens of each image included.
 inline int64_t num_tokens(const Block& block) {
@@ -52,6 +74,8 @@ inline int64_t num_tokens(const Block& block) {
     int64_t operator()(const NoisyBlock& states) const {
       return states.latents.size(0) * (states.grid.num_tokens() + 2);
     }
+    int64_t operator()(const EncodedBlock& text) const { return text.mask.size(0); }
+    int64_t operator()(const NoisyClip& states) const { return states.t.size(0) * states.shape.num_tokens(); }
   };
   return std::visit(Visitor{}, block);
 }

@@ -18,6 +18,11 @@ struct LoraConfig {  // recipe: [policy.lora]
   std::vector<std::string> targets = {"*_proj.weight", "*_proj_moe_gen.weight"};  // weights to adapt, * and ?
 };
 
+struct TextFeatures {    // recipe: data.text_features, data.text_length
+  std::string file;      // empty: the model folder's own encoder
+  int64_t length = 0;    // 0 = as long as they are
+};
+
 struct PolicyConfig {          // recipe: [policy]
   std::string model;           // folder in the official layout of its family
   std::string device = "cpu";  // "cpu", "cuda", "cuda:N": what holds the weights and does the arithmetic
@@ -26,6 +31,7 @@ struct PolicyConfig {          // recipe: [policy]
   std::vector<std::string> freeze = {"vit_model.*", "connector.*", "vit_pos_embed.*", "latent_pos_embed.*"};
   bool recompute = false;  // activations of each layer: less memory, one more forward
   LoraConfig lora;
+  TextFeatures text;  // of families that read encoded texts
 };
 
 }  // namespace unigrpo::policy

@@ -8,6 +8,7 @@
 #include "base/paths.h"
 #include "base/text.h"
 #include "policy/bagel/bagel.h"
+#include "policy/ltx2/ltx2.h"
 #include "policy/paired/paired.h"
 #include "policy/qwen2/qwen2.h"
 
@@ -45,7 +46,17 @@ constexpr Family kFamilies[] = {{.name = "bagel",
                                  .generates_images = true,
                                  .load = load_model<Paired>,
                                  .read_sizes = Paired::read_sizes,
-                                 .sampling_defaults = Paired::sampling_defaults}};
+                                 .sampling_defaults = Paired::sampling_defaults},
+                                {.name = kLtx2,
+                                 .folder = "an LTX-2 folder",
+                                 .architecture = "",
+                                 .marker = "",
+                                 .weights_file = nullptr,
+                                 .generates_images = false,
+                                 .generates_clips = true,
+                                 .load = load_model<Ltx2>,
+                                 .read_sizes = Ltx2::read_sizes,
+                                 .sampling_defaults = Ltx2::sampling_defaults}};
 
 const Family* find_family(std::string_view Family::*key, std::string_view value) {
   const auto found = std::ranges::find(kFamilies, value, key);
@@ -78,10 +89,6 @@ void refuse_other_folder(const std::filesystem::path& folder) {
   if (has("adapter_config.json")) {
     throw BadInput("{}: an adapter, not a model; give its base as the model and this as --adapter", where);
   }
-  if (has("model_index.json")) {
-    throw BadInput("{}: a diffusers folder, which only `unigrpo selftest --ltx2` reads; expected {}", where,
-                   expected_types());
-  }
 }
 
 }  // namespace
@@ -91,7 +98,11 @@ const Family& family_of(const std::filesystem::path& folder) {
     throw BadInput("{}: not a model folder (expected a folder with config.json){}", folder.string(),
                    std::filesystem::exists(folder) ? "" : seen_from(folder));
   }
-  if (!std::filesystem::exists(folder / "config.json")) refuse_other_folder(folder);
+  if (!std::filesystem::exists(folder / "config.json")) {
+    // A diffusers folder says what it is in a file of its own.
+    if (std::filesystem::exists(folder / "model_index.json")) return *find_family(&Family::name, kLtx2);
+    refuse_other_folder(folder);
+  }
   const auto section = io::JsonSection::open(folder / "config.json");
   if (section.has("model_type")) {
     const std::string type = section.text("model_type", "");

@@ -49,12 +49,16 @@ struct Family {
   std::string_view marker;        // a file beside a config.json that has neither; empty: none
   const char* weights_file;       // the single file that weights come in; nullptr: its halves' folders have them
   bool generates_images;          // not text alone
+  bool generates_clips = false;   // and nothing else
   /// See load().
   std::unique_ptr<UnifiedPolicy> (*load)(const PolicyConfig& config, const Runtime& runtime);
   /// See policy::read_sizes().
   ModelSizes (*read_sizes)(const std::filesystem::path& folder);
   SamplingDefaults (*sampling_defaults)(const std::filesystem::path& folder);
 };
+
+/// The family of diffusers folders, which have a model_index.json and no config.json.
+inline constexpr std::string_view kLtx2 = "ltx2";
 
 /// Which family config.json of a model folder names: by `model_type`, else `architectures`, else the marker beside it.
 /// Throws BadInput naming file and key for any other, and for a folder without config.json.

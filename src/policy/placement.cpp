@@ -4,6 +4,7 @@
 
 #include <bit>
 #include <memory>
+#include <stdexcept>
 #include <utility>
 
 #include "base/hash.h"
@@ -208,6 +209,14 @@ void Placement::place(const NoisyBlock& states, Reader& reader, const Group& gro
     block.keys.insert(block.keys.end(), block.queries.begin(), block.queries.end());
     groups_[group].push_back(std::move(block));
   }
+}
+
+void Placement::place(const EncodedBlock& /*text*/, Reader& /*reader*/, const Group& /*group*/) {
+  throw std::invalid_argument("an encoded text among tokens");
+}
+
+void Placement::place(const NoisyClip& /*states*/, Reader& /*reader*/, const Group& /*group*/) {
+  throw std::invalid_argument("a clip among tokens");
 }
 
 void Placement::read(nn::QueryBlock block, Reader& reader, const Group& group) {

@@ -67,6 +67,8 @@ class Placement {
   void place(const LatentBlock& image, Reader& reader, const Group& group);
   void place(const VisionBlock& image, Reader& reader, const Group& group);
   void place(const NoisyBlock& states, Reader& reader, const Group& group);
+  void place(const EncodedBlock& text, Reader& reader, const Group& group);
+  void place(const NoisyClip& states, Reader& reader, const Group& group);
   void place(const Block& block, Reader& reader, const Group& group) {
     std::visit([&](const auto& kind) { place(kind, reader, group); }, block);
   }

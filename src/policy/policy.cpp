@@ -18,6 +18,10 @@ std::unique_ptr<StagedForward> UnifiedPolicy::staged_forward(const TrainBatch& /
   throw std::logic_error("a model without stages");
 }
 
+void UnifiedPolicy::append_encoded(std::span<Context* const> /*rows*/, std::span<const Block> /*blocks*/) {
+  throw std::invalid_argument("an encoded text: this family reads tokens");
+}
+
 bool is_small(const UnifiedPolicy& policy) {
   return std::ranges::all_of(policy.parameters(), [](const NamedTensor& weight) {
     const at::Tensor& tensor = weight.tensor;

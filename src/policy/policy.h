@@ -11,6 +11,7 @@
 
 #include "data/tokenizer/tokenizer.h"
 #include "io/image.h"
+#include "media/clip.h"
 #include "policy/block.h"
 #include "policy/kv_cache.h"
 #include "tensor/named_tensor.h"
@@ -47,9 +48,12 @@ std::vector<int64_t> block_ids(const TextPolicy& policy, const std::string& text
 class Denoiser {
  public:
   virtual ~Denoiser() = default;
-  /// latents: [B, L, C] float32, t: [B] in [0, 1] (1 is noise), on the policy's device -> velocity dx/dt [B, L, C]
-  /// float32.
-  virtual at::Tensor velocity(const at::Tensor& latents, const at::Tensor& t) = 0;
+  /// latents: [B, L, C] float32 a stream, t: [B] in [0, 1] (1 is noise), of all streams, on the policy's device ->
+  /// velocity dx/dt [B, L, C] float32 a stream. An image is one stream.
+  virtual std::vector<at::Tensor> velocities(std::span<const at::Tensor> latents, const at::Tensor& t) = 0;
+  at::Tensor velocity(const at::Tensor& latents, const at::Tensor& t) {
+    return velocities(std::span(&latents, 1), t).front();
+  }
 };
 
 /// Reads images into contexts and denoises new ones in latent space. No gradients here.
@@ -72,6 +76,27 @@ class ImagePolicy {
   virtual std::vector<Image> decode(const at::Tensor& latents, LatentGrid grid) = 0;
 };
 
+/// How large a clip is, in pixels and frames.
+struct ClipSize {
+  int64_t frames = 0, height = 0, width = 0;
+  double fps = 0;
+};
+
+/// Denoises clips, video and its sound together. No gradients here.
+class ClipPolicy {
+ public:
+  virtual ~ClipPolicy() = default;
+  /// C of the streams' latent tokens, video first.
+  virtual std::vector<int64_t> clip_channels() const = 0;
+  /// Throws BadInput naming the key of [rollout.clip] where the model cannot generate that size.
+  virtual ClipShape clip_shape(const ClipSize& size) const = 0;
+  /// The model's own grid t_0 = 1 .. t_N = 0 for so many video tokens.
+  virtual std::vector<double> clip_times(int64_t num_steps, int64_t num_tokens) const = 0;
+  virtual std::unique_ptr<Denoiser> denoise_clips(std::span<const Context* const> rows, const ClipShape& shape) = 0;
+  /// latents: [B, L, C] of video and audio -> B clips: frames rounded to 8 bits, sound to 16 and as long as the frames.
+  virtual std::vector<media::Clip> decode_clips(std::span<const at::Tensor> latents, const ClipShape& shape) = 0;
+};
+
 /// A sequence starts with a prefix that other sequences may share (its keys and values are computed once).
 struct TrainSequence {
   int64_t prefix = 0;  // index into TrainBatch::prefixes
@@ -89,6 +114,7 @@ struct TrainBatch {
 struct TrainOutput {
   at::Tensor text_hidden;  // [sum of text block lengths, D], sequence by sequence, block by block
   at::Tensor velocity;     // [sum of S, L, C] float32; all noisy images of a batch have one grid
+  std::vector<at::Tensor> clip_velocities = {};  // the same of noisy clips, a stream each; all of one shape
   std::vector<std::vector<ContextDigest>> digests;  // [sequences][blocks]: what had been read after each block
 };
 
@@ -111,6 +137,19 @@ class UnifiedPolicy : public TextPolicy, public ImagePolicy {
   /// From here on steps of decoding and denoising are recorded and played back; empty: no more, and what was recorded
   /// goes. The weights stay where they are meanwhile, and the adapters as they are.
   virtual void use_graphs(const tensor::MakeGraph& /*make*/) {}
+
+  /// A prompt as what follows it reads it.
+  virtual std::vector<Block> read_prompt(const std::string& text) {
+    return {TextBlock{block_ids(*this, text)}};
+  }
+  /// Positions of max_positions() that it takes. Throws BadInput for a text that cannot be read.
+  virtual int64_t prompt_positions(const std::string& text) {
+    return static_cast<int64_t>(block_ids(*this, text).size());
+  }
+  /// Appends blocks[i], encoded texts, to rows[i].
+  virtual void append_encoded(std::span<Context* const> rows, std::span<const Block> blocks);
+  /// Null: it draws no clips.
+  virtual ClipPolicy* clips() { return nullptr; }
 
   /// The packed forward that training differentiates; the same layers as rollouts.
   virtual TrainOutput forward_train(const TrainBatch& batch) = 0;

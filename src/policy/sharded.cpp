@@ -77,9 +77,14 @@ void shard(UnifiedPolicy& policy, const parallel::ParallelConfig& config, const 
   using parallel::Shard;
   Shard shard = parallel::shard_level(config);
   parallel::ShardedModel::Ranks ranks{.shard = runtime.comm, .replica = nullptr};
-  if (runtime.groups) ranks = ranks_of(*runtime.groups, policy.units(/*with_adapters=*/false).size() - 1);
+  const size_t num_units = policy.units(/*with_adapters=*/false).size();
+  if (runtime.groups && num_units > 0) ranks = ranks_of(*runtime.groups, num_units - 1);
   const bool sliced = !ranks.slices.empty(), staged = runtime.groups && runtime.groups->pipeline;
   if (!config.exact_reduction && !sliced && !staged && (!runtime.comm || shard == Shard::none)) return;
+  if (num_units == 0) {
+    throw BadInput(
+        "parallel: expected shard = \"none\", no plan and no exact_reduction: the model's weights cannot be spread");
+  }
   const bool rolls_in_slices = config.rollout == parallel::RolloutWeights::tp;
   if (staged && rolls_in_slices) {
     throw BadInput("parallel.rollout: \"tp\" with {}, whose layers are in {} stages; expected \"gather\"", config.plan,

@@ -88,6 +88,13 @@ Finding check_tasks(const Recipe& recipe, Command command) {
     for (const Share::Point& point : task.share.points) bends.insert(point.step);
   }
   if (recipe.tasks.empty()) return {};
+  const std::vector<Task> tasks = tasks_of(recipe);
+  for (size_t i = 1; i < tasks.size(); ++i) {
+    const auto draws_clips = [](const Task& task) { return has_segment(task.rollout, data::SegmentKind::av); };
+    if (draws_clips(tasks[i]) == draws_clips(tasks[0])) continue;
+    return Conflict{{fmt::format("tasks.{}.episode", i), "rollout.episode"},
+                    "expected av segments in all tasks or in none"};
+  }
   // Sums of straight pieces that are never below 0 are 0 somewhere only where they are at a bend.
   for (const int64_t step : bends) {
     if (std::ranges::any_of(recipe.tasks, [&](const TaskConfig& task) { return task.share.at(step) > 0; })) continue;

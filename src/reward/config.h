@@ -13,8 +13,10 @@ namespace unigrpo::reward {
 UNIGRPO_ENUM(OnError, drop_sample, drop_group, stop, retry);
 /// Of this build, one's own (http, plugin), and networks (scorers::ScorerKind).
 UNIGRPO_ENUM(RewardKind, geneval, edit, answer, format, text_rules, ocr, jpeg, brightness, saturation, http, plugin,
-             clip_score, pick_score, hps, aesthetic);
+             clip_score, pick_score, hps, aesthetic, av_sync, av_lip, av_pitch, av_camera, av_order, av_side,
+             av_quality);
 UNIGRPO_ENUM(Modality, both, text, image);
+UNIGRPO_ENUM(Stream, video, audio);
 UNIGRPO_ENUM(TermScale, none, running);
 
 struct NetworkConfig {     // kinds clip_score, pick_score, hps and aesthetic
@@ -29,6 +31,7 @@ struct TermConfig {       // recipe: [[rewards]]
   double weight = 1.0;
   std::string dimension = {};          // of the reward's named numbers; empty: its main one
   Modality modality = Modality::both;  // whose advantage the term enters
+  std::vector<Stream> streams = {Stream::video, Stream::audio};  // the same of a clip's
   TermScale scale = TermScale::none;   // running: centred and divided by its running std before all else
   double clip = 0;                     // the scaled score is kept within +-clip; 0: off
   std::string gate = {};               // name of another term: this one's score is 0 where that one's is below gate_min
@@ -52,6 +55,11 @@ constexpr bool finds_objects(RewardKind kind) { return kind == RewardKind::genev
 constexpr bool is_network(RewardKind kind) {
   using enum RewardKind;
   return kind == clip_score || kind == pick_score || kind == hps || kind == aesthetic;
+}
+
+/// Kinds that judge clips of the world of picture and sound (builtin/av_terms.h).
+constexpr bool judges_clips(RewardKind kind) {
+  return kind >= RewardKind::av_sync && kind <= RewardKind::av_quality;
 }
 
 /// Whether the term asks a service over HTTP.

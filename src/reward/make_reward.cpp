@@ -2,6 +2,7 @@
 #include "base/enum_names.h"
 #include "base/error.h"
 #include "reward/builtin/answer.h"
+#include "reward/builtin/av_terms.h"
 #include "reward/builtin/color_detector.h"
 #include "reward/builtin/edit.h"
 #include "reward/builtin/format.h"
@@ -51,6 +52,14 @@ std::unique_ptr<Reward> make_reward(const TermConfig& term, StopToken stop) {
     case RewardKind::hps:
     case RewardKind::aesthetic:
       throw BadInput("reward '{}' is a network: it needs a build with LibTorch", enum_name(term.kind));
+    case RewardKind::av_sync:
+    case RewardKind::av_lip:
+    case RewardKind::av_pitch:
+    case RewardKind::av_camera:
+    case RewardKind::av_order:
+    case RewardKind::av_side:
+    case RewardKind::av_quality:
+      return make_av_reward(enum_value<AvTerm>(enum_name(term.kind)).value());
   }
   throw RuntimeFailure("unknown reward kind {}", static_cast<int>(term.kind));
 }

@@ -32,6 +32,7 @@ TermConfig reward_of(const TermConfig& term) {
   reward.weight = defaults.weight;
   reward.dimension = defaults.dimension;
   reward.modality = defaults.modality;
+  reward.streams = defaults.streams;
   reward.scale = defaults.scale;
   reward.clip = defaults.clip;
   reward.gate = defaults.gate;
@@ -59,7 +60,8 @@ std::vector<Score> checked_scores(Reward& reward, const std::string& name, std::
 }
 
 bool lacks_score(std::span<const TermConfig> terms, const Score& score) {
-  return std::ranges::any_of(terms, [&](const TermConfig& term) { return !term_score(term, score).value; });
+  return score.asked &&
+         std::ranges::any_of(terms, [&](const TermConfig& term) { return !term_score(term, score).value; });
 }
 
 /// A second try's score; what it lacks stays as the first one had it.
@@ -294,12 +296,13 @@ ScoreTable Rewarder::collect() {
     table.terms.push_back(term.name);
     table.weights.push_back(term.weight);
     table.modality.push_back(term.modality);
+    table.streams.push_back(term.streams);
     const auto& scores = judged[judge_of_[k]];
     for (size_t n = 0; n < table.scores.size(); ++n) {
       const auto found = scores.find(n);
       table.scores[n].push_back(found == scores.end() ? Score{.value = std::nullopt, .reason = not_judged, .parts = {}}
                                                       : term_score(term, found->second));
-      if (!missing.empty() || table.scores[n].back().value) continue;
+      if (!missing.empty() || table.scores[n].back().value || !table.scores[n].back().asked) continue;
       missing = fmt::format("reward '{}' has no score for sample {}: {} (reward.on_error = stop)", term.name, ids[n],
                             table.scores[n].back().reason);
     }

@@ -15,6 +15,7 @@ using Finding = std::optional<Conflict>;
 std::optional<SegmentKind> judged_by(RewardKind kind) {
   using enum RewardKind;
   if (kind == http || kind == plugin) return std::nullopt;
+  if (judges_clips(kind)) return SegmentKind::av;
   return kind == format || kind == answer || kind == text_rules ? SegmentKind::text : SegmentKind::image;
 }
 
@@ -128,6 +129,12 @@ std::optional<Conflict> validate(const RewardConfig& config, std::span<const Seg
     const TermConfig& term = config.terms[i];
     const std::string key = fmt::format("rewards.{}", i);
     if (Finding conflict = validate(term, key)) return conflict;
+    if (std::ranges::count(episode, SegmentKind::av) > 0 && !judges_clips(term.kind)) {
+      return Conflict{{key + ".kind", "rollout.episode"},
+                      fmt::format("expected a kind that judges clips (av_sync, ...) with \"av\" in rollout.episode, got "
+                                  "\"{}\"",
+                                  enum_name(term.kind))};
+    }
     const auto judged = judged_by(term.kind);
     if (!judged || episode.empty() || std::ranges::count(episode, *judged) > 0) continue;
     return Conflict{

@@ -7,12 +7,12 @@ namespace unigrpo::reward {
 
 template <typename Bytes, SameAs<Score> T>
 void fields(Bytes& bytes, T& score) {
-  bytes(score.value, score.reason, score.parts, score.missing, score.notes);
+  bytes(score.value, score.reason, score.parts, score.missing, score.notes, score.asked);
 }
 
 template <typename Bytes, SameAs<ScoreTable> T>
 void fields(Bytes& bytes, T& table) {
-  bytes(table.terms, table.weights, table.modality, table.scores);
+  bytes(table.terms, table.weights, table.modality, table.streams, table.scores);
 }
 
 }  // namespace unigrpo::reward

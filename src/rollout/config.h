@@ -22,6 +22,12 @@ struct Truncation {
   bool any() const { return top_k > 0 || top_p < 1 || min_p > 0; }
 };
 
+struct ClipConfig {  // recipe: [rollout.clip], the size of an av segment
+  int64_t frames = 17;
+  int64_t height = 32, width = 32;  // pixels
+  double fps = 16.0;
+};
+
 struct RolloutConfig {  // recipe: [rollout]
   std::vector<data::SegmentKind> episode = {data::SegmentKind::text, data::SegmentKind::image};
   int64_t num_steps = 10;  // denoising steps of an image
@@ -33,6 +39,11 @@ struct RolloutConfig {  // recipe: [rollout]
   int64_t token_budget = 16384;    // tokens that one rollout batch may hold at once
   bool graphs = false;             // steps are recorded and played back; CUDA alone, with the same bits
   double rollout_cfg_scale = 1.0;  // ablation only: guidance in the rollout; 1 = none
+  double video_noise_level = -1;   // of an av segment's streams; -1 = sde.noise_level, 0 = the stream goes by ODE
+  double audio_noise_level = -1;
+  int64_t audio_window_offset = 0;  // by so many steps the sound's window begins after the video's
+  int64_t shift_tokens = 0;         // av: video tokens that the model's time grid is made for; 0 = the clip's
+  ClipConfig clip;
   /// Of `sample` and `eval` alone, no recipe has it: the log-probs of what is trained on must be those of the
   /// distribution that it was drawn from.
   Truncation truncation = {};

@@ -8,6 +8,7 @@
 #include <list>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <stdexcept>
 #include <utility>
 
@@ -63,6 +64,14 @@ void append_blocks(policy::UnifiedPolicy& policy, std::span<policy::Context* con
       ids.push_back(text->ids);
     }
     if (!readers.empty()) policy.append_text(readers, ids);
+    std::vector<policy::Context*> encoded_readers;
+    std::vector<Block> encoded;
+    for (size_t i = 0; i < blocks.size(); ++i) {
+      if (k >= blocks[i]->size() || !std::holds_alternative<policy::EncodedBlock>((*blocks[i])[k])) continue;
+      encoded_readers.push_back(contexts[i]);
+      encoded.push_back((*blocks[i])[k]);
+    }
+    if (!encoded.empty()) policy.append_encoded(encoded_readers, encoded);
     append_images<policy::LatentBlock>(policy, contexts, blocks, k);
     append_images<policy::VisionBlock>(policy, contexts, blocks, k);
   }
@@ -136,6 +145,7 @@ class Episodes {
         runtime_(runtime),
         seed_(runtime.seed),
         grid_(has_images(config) ? policy.grid_for(config.image_size) : policy::LatentGrid{}),
+        clip_(clip_of(policy, config)),
         groups_(request.prompts.size()),
         by_text_(has_images(config) && request.guidance.text_scale > 1),
         by_image_(by_text_ && request.guidance.image_scale > 1) {}
@@ -192,7 +202,7 @@ class Episodes {
       contexts += KvCache::in_blocks(row.tokens - shared);
       longest = std::max(longest, row.tokens);
       shortest = std::min(shortest, row.tokens);
-      image = std::max(image, row.grid.num_tokens() + 2);
+      image = std::max(image, block_tokens(row));
     }
     const int64_t admitted =
         std::min(static_cast<int64_t>(rows_.size()), std::max<int64_t>(1, config_.token_budget / shortest));
@@ -229,9 +239,12 @@ class Episodes {
       policy_.release(*context);
   }
 
+  /// Tokens of an image or a clip while it is denoised.
+  int64_t block_tokens(const Row& row) const { return clip_ ? clip_->num_tokens() : row.grid.num_tokens() + 2; }
+
   /// Tokens that a row may come to hold in the cache.
   int64_t tokens_for(const Row& row) const {
-    const int64_t block = row.grid.num_tokens() + 2;
+    const int64_t block = block_tokens(row);
     const SampleTokens sample = count_tokens(config_, {.block = block, .seen = block});  // seen: about as many
     return policy::num_tokens(row.trajectory.prefix) + sample.images + std::max(sample.texts, config_.max_tokens + 2);
   }
@@ -293,7 +306,7 @@ class Episodes {
       return;
     }
     row.key.segment = segment;
-    if (config_.episode[segment] == SegmentKind::image) {
+    if (config_.episode[segment] != SegmentKind::text) {
       denoising_.push_back(&row);
       return;
     }
@@ -343,7 +356,7 @@ class Episodes {
     const bool no_room = waiting_.empty() || tokens_held() + waiting_.front()->tokens > config_.token_budget;
     while (!denoising_.empty()) {
       const policy::LatentGrid grid = denoising_.front()->grid;
-      const int64_t most = std::max<int64_t>(1, config_.token_budget / (grid.num_tokens() + 2));
+      const int64_t most = std::max<int64_t>(1, config_.token_budget / block_tokens(*denoising_.front()));
       std::vector<Row*> batch, others;
       for (Row* row : denoising_) {
         (row->grid == grid && static_cast<int64_t>(batch.size()) < most ? batch : others).push_back(row);
@@ -364,14 +377,16 @@ class Episodes {
              .window = request_.stochastic ? flow::choose_window(config_.window, row->window) : flow::SdeWindow{}});
       }
       if (by_text_) read_images_seen(batch, without_text);
-      auto drawn = rollout::denoise(policy_, config_, requests, grid, request_.guidance, runtime_);
+      auto drawn = clip_ ? denoise_clips(policy_, config_, requests, *clip_, runtime_)
+                         : rollout::denoise(policy_, config_, requests, grid, request_.guidance, runtime_);
       for (policy::Context& context : without_text) policy_.release(context);
       if (drawn.empty()) return false;
       for (size_t i = 0; i < batch.size(); ++i) {
         drawn[i].fingerprint = fingerprint_of(batch[i]->context.digest, drawn[i], config_, policy_);
         Trajectory& trajectory = batch[i]->trajectory;
-        trajectory.sample.segments.emplace_back().kind = SegmentKind::image;
-        trajectory.segments.push_back(SegmentKind::image);
+        const SegmentKind kind = config_.episode[trajectory.segments.size()];
+        trajectory.sample.segments.emplace_back().kind = kind;
+        trajectory.segments.push_back(kind);
         trajectory.flows.push_back(std::move(drawn[i]));
       }
       if (batch.front()->trajectory.segments.size() < config_.episode.size()) read_drawn(batch);
@@ -411,12 +426,29 @@ class Episodes {
     append_blocks(policy_, contexts, lists);
   }
 
-  /// A denoised image and the place where its pixels go.
+  /// What was denoised and the place where its pixels go.
   struct Drawn {
     data::SampleSegment* shown;
     const FlowSegment* segment;
     policy::LatentGrid grid() const { return segment->stream().grid; }
   };
+
+  /// Of neighbours, all of one size.
+  void decode_together(std::span<const Drawn> drawn) {
+    std::vector<at::Tensor> latents;
+    for (size_t m = 0; m < drawn.front().segment->streams.size(); ++m) {
+      std::vector<at::Tensor> of_stream;
+      for (const Drawn& one : drawn) of_stream.push_back(one.segment->streams[m].final_latent);
+      latents.push_back(at::stack(of_stream));
+    }
+    if (clip_) {
+      auto clips = policy_.clips()->decode_clips(latents, *clip_);
+      for (size_t i = 0; i < drawn.size(); ++i) drawn[i].shown->clip = std::move(clips[i]);
+      return;
+    }
+    auto images = policy_.decode(latents.front(), drawn.front().grid());
+    for (size_t i = 0; i < drawn.size(); ++i) drawn[i].shown->image = std::move(images[i]);
+  }
 
   void decode_images(std::span<const Drawn> drawn) {
     for (size_t first = 0; first < drawn.size();) {
@@ -425,10 +457,7 @@ class Episodes {
       const int64_t most = images_decoded_together(drawn[first].grid().num_tokens());
       const size_t end = std::min(drawn.size(), first + static_cast<size_t>(most));
       while (last < end && drawn[last].grid() == drawn[first].grid()) ++last;
-      std::vector<at::Tensor> latents;
-      for (size_t i = first; i < last; ++i) latents.push_back(drawn[i].segment->stream().final_latent);
-      auto images = policy_.decode(at::stack(latents), drawn[first].grid());
-      for (size_t i = first; i < last; ++i) drawn[i].shown->image = std::move(images[i - first]);
+      decode_together(drawn.subspan(first, last - first));
       first = last;
     }
   }
@@ -443,9 +472,9 @@ class Episodes {
         Trajectory& trajectory = row->trajectory;
         auto image = trajectory.flows.cbegin();
         for (data::SampleSegment& shown : trajectory.sample.segments) {
-          if (shown.kind != SegmentKind::image) continue;
+          if (shown.kind == SegmentKind::text) continue;
           const FlowSegment& segment = *image++;
-          if (shown.image.pixels.empty()) drawn.push_back({&shown, &segment});
+          if (shown.image.pixels.empty() && shown.clip.frames.pixels.empty()) drawn.push_back({&shown, &segment});
         }
       }
     }
@@ -470,6 +499,7 @@ class Episodes {
   const Runtime& runtime_;
   uint64_t seed_;
   policy::LatentGrid grid_;
+  std::optional<policy::ClipShape> clip_;
   std::deque<Row> rows_;  // addresses stay
   std::vector<Group> groups_;
   bool by_text_, by_image_;  // guidance
@@ -485,6 +515,16 @@ int64_t num_units(int64_t workers, int64_t num_prompts, int64_t group_size) {
 }
 
 }  // namespace
+
+std::optional<policy::ClipShape> clip_of(policy::UnifiedPolicy& policy, const RolloutConfig& config) {
+  if (!has_segment(config, SegmentKind::av)) return std::nullopt;
+  if (policy.clips() == nullptr) {
+    throw BadInput("rollout.episode: expected no \"av\": the model of policy.model draws no clips");
+  }
+  const ClipConfig& clip = config.clip;
+  return policy.clips()->clip_shape(
+      {.frames = clip.frames, .height = clip.height, .width = clip.width, .fps = clip.fps});
+}
 
 RolloutEngine::RolloutEngine(policy::UnifiedPolicy& policy, const RolloutConfig& config, const Runtime& runtime,
                              const std::string& system_prompt)
@@ -509,13 +549,13 @@ std::vector<Block> RolloutEngine::prefix(const data::Prompt& prompt, std::span<c
       throw BadInput("{}: {}", prompt.images[i], error.what());
     }
   }
-  blocks.push_back(policy::TextBlock{policy::block_ids(policy_, prompt.text)});
+  std::ranges::move(policy_.read_prompt(prompt.text), std::back_inserter(blocks));
   return blocks;
 }
 
 void RolloutEngine::check_length(const data::Prompt& prompt) const {
   const int64_t read = policy::num_tokens(system_) +
-                       static_cast<int64_t>(policy::block_ids(policy_, prompt.text).size()) +
+                       policy_.prompt_positions(prompt.text) +
                        2 * static_cast<int64_t>(prompt.images.size());
   int64_t positions = read;
   for (const SegmentKind kind : config_.episode) positions += kind == SegmentKind::text ? config_.max_tokens + 2 : 2;
@@ -529,6 +569,9 @@ void RolloutEngine::check_length(const data::Prompt& prompt) const {
 
 std::vector<Trajectory> RolloutEngine::rollout(const RolloutRequest& request) {
   if (request.keys.size() != request.prompts.size()) throw std::invalid_argument("rollout: one key a prompt");
+  if (has_segment(config_, SegmentKind::av) && request.guidance.text_scale != 1) {
+    throw BadInput("cfg_scale: expected 1 with an av segment, got {}", request.guidance.text_scale);
+  }
   const policy::Gathered weights(policy_, policy::Gathered::for_rollout(policy_));
   std::vector<int64_t> asked;  // prompts of which there is something to sample
   for (int64_t p = 0; p < static_cast<int64_t>(request.prompts.size()); ++p) {

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -37,6 +38,9 @@ struct RolloutRequest {
   /// still be sampled: judging can begin. One call at a time, in whichever thread sampled them, prompts in any order.
   std::function<void(int64_t p, std::vector<data::Sample> group)> on_group = {};
 };
+
+/// The size of an episode's clips; nothing where it has none. Throws BadInput where the model cannot draw them.
+std::optional<policy::ClipShape> clip_of(policy::UnifiedPolicy& policy, const RolloutConfig& config);
 
 /// Samples groups of episodes by rollout.episode. The result depends on (policy, config, seed, request) alone; how
 /// many rows run together follows from config.token_budget and the number of workers, never from free memory or time.

@@ -3,6 +3,7 @@
 #include <bit>
 #include <utility>
 
+#include "rollout/rules.h"
 #include "rollout/trajectory.h"
 
 namespace unigrpo::rollout {
@@ -41,6 +42,14 @@ Fingerprint fingerprint_of(const policy::ContextDigest& context, const FlowSegme
   for (const double t : segment.timesteps) fingerprint.time_grid = add(t, fingerprint.time_grid);
   fingerprint.sampling = add(static_cast<int64_t>(config.sde.kind), kFnvStart);
   fingerprint.sampling = add(config.sde.noise_level, add(config.rollout_cfg_scale, fingerprint.sampling));
+  for (const FlowStream& stream : segment.streams) {
+    if (stream.window) {
+      fingerprint.time_grid = add(stream.window->first, add(stream.window->last, fingerprint.time_grid));
+    }
+    if (const auto sde = sde_of(config, stream.modality)) {
+      fingerprint.sampling = add(sde->noise_level, fingerprint.sampling);
+    }
+  }
   return fingerprint;
 }
 

@@ -23,11 +23,14 @@ std::string to_outline(const Trajectory& trajectory) {
     bytes(text.ids, values_of(text.entropy), text.finished, text.teacher_forced);
   }
   for (const FlowSegment& flow : trajectory.flows) {
-    bytes(flow.timesteps, flow.window.first, flow.window.last, flow.streams.size());
-    for (const FlowStream& stream : flow.streams) bytes(stream.modality, stream.grid.height, stream.grid.width);
+    bytes(flow.timesteps, flow.window.first, flow.window.last, flow.fps, flow.streams.size());
+    for (const FlowStream& stream : flow.streams) {
+      const flow::SdeWindow own = flow.window_of(stream);
+      bytes(stream.modality, stream.grid.height, stream.grid.width, stream.grid.frames, own.first, own.last);
+    }
   }
   data::Sample sample = trajectory.sample;
-  for (data::SampleSegment& segment : sample.segments) segment.image = {};
+  for (data::SampleSegment& segment : sample.segments) segment.image = {}, segment.clip = {};
   bytes(sample);
   return bytes.take();
 }
@@ -46,10 +49,12 @@ Trajectory from_outline(std::string_view from) {
   for (size_t i = 0; i < num_flows; ++i) {
     FlowSegment& flow = trajectory.flows.emplace_back();
     size_t num_streams = 0;
-    bytes(flow.timesteps, flow.window.first, flow.window.last, num_streams);
+    bytes(flow.timesteps, flow.window.first, flow.window.last, flow.fps, num_streams);
     for (size_t k = 0; k < num_streams; ++k) {
       FlowStream& stream = flow.streams.emplace_back();
-      bytes(stream.modality, stream.grid.height, stream.grid.width);
+      flow::SdeWindow own;
+      bytes(stream.modality, stream.grid.height, stream.grid.width, stream.grid.frames, own.first, own.last);
+      if (own.first != flow.window.first || own.last != flow.window.last) stream.window = own;
     }
   }
   bytes(trajectory.sample);

@@ -2,6 +2,8 @@
 
 #include <cstdint>
 #include <optional>
+#include <string_view>
+#include <vector>
 
 #include "base/conflict.h"
 #include "rollout/config.h"
@@ -10,12 +12,18 @@ namespace unigrpo::rollout {
 
 bool has_segment(const RolloutConfig& config, data::SegmentKind kind);
 
+/// The modalities of what is denoised, in the order of their streams: image, or video and audio.
+std::vector<std::string_view> flow_modalities(const RolloutConfig& config);
+
+/// How a stream moves in its window; nothing where it goes by ODE all the way.
+std::optional<flow::SdeConfig> sde_of(const RolloutConfig& config, std::string_view modality);
+
 /// What is wrong with [rollout].
 std::optional<Conflict> validate(const RolloutConfig& config);
 
-/// Tokens of one image.
+/// Tokens of one image, or clip.
 struct ImageTokens {
-  int64_t block = 0;  // while it is denoised: its latents and the two tokens around them
+  int64_t block = 0;  // while it is denoised: its latents and, of an image, the two tokens around them
   int64_t seen = 0;   // as later segments see it, by the vision tower: the same with its patches
 };
 

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,23 +31,34 @@ struct TextSegment {
 struct FlowStream {
   std::string modality = "image";
   policy::LatentGrid grid = {};  // of its L tokens
-  at::Tensor latents;            // [S + 1, L, D] float32: the states around the trained steps
-  at::Tensor velocities;         // [S, L, D] float32, of the rollout's policy (with guidance where the rollout had it)
-  at::Tensor log_probs;          // [S] float32, mean over latent elements
+  /// Its own stochastic steps, where they are not all of the segment's; none: it goes by ODE.
+  std::optional<flow::SdeWindow> window = {};
+  at::Tensor latents;     // [S + 1, L, D] float32: the states around the segment's trained steps
+  at::Tensor velocities;  // [S, L, D] float32, of the rollout's policy (with guidance where the rollout had it)
+  at::Tensor log_probs;   // [S] float32, mean over latent elements; 0 outside of its window
   at::Tensor final_latent;       // [L, D]
 };
 
-/// Latents denoised together on one time grid: its stochastic steps first..last-1 are the actions. An image is one
-/// stream; what is drawn jointly (a video and its sound) has one a modality.
+/// Latents denoised together on one time grid: its steps first..last-1, in which a stream is stochastic, are the
+/// actions. An image is one stream; what is drawn jointly (a video and its sound) has one a modality.
 struct FlowSegment {
   std::vector<double> timesteps;  // t_0 = 1 .. t_N = 0
   flow::SdeWindow window;
   std::vector<FlowStream> streams;
+  double fps = 0;  // of a clip's frames
   std::vector<policy::Block> context = {};  // as what later segments read it; empty where none follows
   Fingerprint fingerprint = {};
 
   /// Trained denoising steps, S.
   int64_t num_actions() const { return window.width(); }
+  /// The steps of them in which this stream is stochastic.
+  flow::SdeWindow window_of(const FlowStream& stream) const { return stream.window.value_or(window); }
+  /// Tokens of one state in a sequence: those of all streams and, of an image, the two around it.
+  int64_t state_tokens() const {
+    int64_t tokens = streams.size() == 1 ? 2 : 0;
+    for (const FlowStream& stream : streams) tokens += stream.grid.num_tokens();
+    return tokens;
+  }
   const FlowStream& stream() const { return streams.front(); }
   FlowStream& stream() { return streams.front(); }
 };

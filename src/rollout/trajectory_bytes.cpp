@@ -36,7 +36,12 @@ static void fields(ByteReader& bytes, at::Tensor& tensor) {
 
 template <typename Bytes, SameAs<policy::LatentGrid> T>
 static void fields(Bytes& bytes, T& grid) {
-  bytes(grid.height, grid.width);
+  bytes(grid.height, grid.width, grid.frames);
+}
+
+template <typename Bytes, SameAs<policy::ClipShape> T>
+static void fields(Bytes& bytes, T& shape) {
+  bytes(shape.video, shape.audio, shape.fps);
 }
 
 template <typename Bytes, SameAs<policy::TextBlock> T>
@@ -59,6 +64,16 @@ static void fields(Bytes& bytes, T& states) {
   bytes(states.latents, states.t, states.grid);
 }
 
+template <typename Bytes, SameAs<policy::EncodedBlock> T>
+static void fields(Bytes& bytes, T& text) {
+  bytes(text.text, text.mask);
+}
+
+template <typename Bytes, SameAs<policy::NoisyClip> T>
+static void fields(Bytes& bytes, T& states) {
+  bytes(states.latents, states.t, states.shape);
+}
+
 static void fields(ByteWriter& bytes, const policy::Block& block) {
   bytes(static_cast<uint64_t>(block.index()));
   std::visit([&](const auto& one) { bytes(one); }, block);
@@ -70,6 +85,8 @@ static void fields(ByteReader& bytes, policy::Block& block) {
   if (index == 1) block = policy::LatentBlock{};
   if (index == 2) block = policy::VisionBlock{};
   if (index == 3) block = policy::NoisyBlock{};
+  if (index == 4) block = policy::EncodedBlock{};
+  if (index == 5) block = policy::NoisyClip{};
   std::visit([&](auto& one) { bytes(one); }, block);
 }
 

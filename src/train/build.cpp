@@ -16,9 +16,11 @@
 namespace unigrpo::train {
 
 Policies build_policies(const recipe::Recipe& recipe, const Runtime& runtime) {
-  Policies policies{.policy = policy::load(recipe.policy, runtime), .reference = nullptr};
-  if (grpo::needs_reference(recipe.grpo) && recipe.policy.train == policy::TrainMode::full) {
-    policy::PolicyConfig frozen = recipe.policy;
+  policy::PolicyConfig config = recipe.policy;
+  config.text = {.file = recipe.data.text_features, .length = recipe.data.text_length};
+  Policies policies{.policy = policy::load(config, runtime), .reference = nullptr};
+  if (grpo::needs_reference(recipe.grpo, recipe::tasks_of(recipe).front().rollout) && recipe.policy.train == policy::TrainMode::full) {
+    policy::PolicyConfig frozen = config;
     frozen.freeze = {"*"};
     policies.reference = policy::load(frozen, runtime);
     policy::shard(*policies.reference, recipe.parallel, runtime);
@@ -46,6 +48,7 @@ GenerationConfig generation_of(const recipe::Recipe& recipe, const rollout::Roll
   GenerationConfig config = read_generation_config(recipe.policy.model);
   config.episode = rollout.episode;
   config.image_size = rollout.image_size;
+  config.clip = rollout.clip;
   config.num_steps = rollout.num_steps;
   config.timestep_shift = rollout.timestep_shift;
   config.max_tokens = rollout.max_tokens;
@@ -89,21 +92,27 @@ struct StepCounts {
   std::vector<std::string> images, tasks;  // lines, a task each
 };
 
-StepCounts count_step(const recipe::Recipe& recipe, const policy::UnifiedPolicy& policy,
+/// Of an image or a clip while it is denoised; 0 where there is neither.
+int64_t block_tokens(const rollout::RolloutConfig& rollout, policy::UnifiedPolicy& policy) {
+  if (const auto clip = rollout::clip_of(policy, rollout)) return clip->num_tokens();
+  return has_segment(rollout, data::SegmentKind::image) ? policy.grid_for(rollout.image_size).num_tokens() + 2 : 0;
+}
+
+StepCounts count_step(const recipe::Recipe& recipe, policy::UnifiedPolicy& policy,
                       std::span<const recipe::Task> tasks, std::span<const int64_t> prefix_tokens) {
   StepCounts counts;
   const std::vector<int64_t> prompts = recipe::prompts_of(tasks, recipe.grpo.prompts_per_step, 0);
   for (size_t t = 0; t < tasks.size(); ++t) {
     const rollout::RolloutConfig& rollout = tasks[t].rollout;
     const int64_t samples = prompts[t] * recipe.grpo.group_size;
-    const bool draws = has_segment(rollout, data::SegmentKind::image);
-    const int64_t block = draws ? policy.grid_for(rollout.image_size).num_tokens() + 2 : 0;
-    const auto images = std::ranges::count(rollout.episode, data::SegmentKind::image);
+    const int64_t block = block_tokens(rollout, policy);
+    const auto images = std::ranges::count_if(rollout.episode, [](auto kind) { return kind != data::SegmentKind::text; });
     const rollout::SampleTokens sample = rollout::count_tokens(rollout, {.block = block, .seen = block});
     counts.texts += samples * sample.sampled;
     counts.tokens += samples * (sample.texts + sample.images + sample.trained) + prompts[t] * prefix_tokens[t];
-    if (draws) {
-      counts.images.push_back(fmt::format("{} / {} an image, {} in all", sample.num_trained_steps, rollout.num_steps,
+    if (images > 0) {
+      counts.images.push_back(fmt::format("{} / {} {}, {} in all", sample.num_trained_steps, rollout.num_steps,
+                                          has_segment(rollout, data::SegmentKind::av) ? "a clip" : "an image",
                                           samples * images * sample.num_trained_steps));
     }
     if (!tasks[t].is_named()) continue;
@@ -115,7 +124,7 @@ StepCounts count_step(const recipe::Recipe& recipe, const policy::UnifiedPolicy&
 
 }  // namespace
 
-std::string describe_step(const recipe::Recipe& recipe, const policy::UnifiedPolicy& policy,
+std::string describe_step(const recipe::Recipe& recipe, policy::UnifiedPolicy& policy,
                           std::span<const recipe::Task> tasks, std::span<const int64_t> prefix_tokens) {
   const grpo::GrpoConfig& grpo = recipe.grpo;
   const int64_t samples = grpo.prompts_per_step * grpo.group_size;

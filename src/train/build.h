@@ -45,7 +45,7 @@ std::optional<std::string> sft_written_generation(const recipe::Recipe& recipe);
 
 /// What a step is, in numbers, as the table that a run starts with.
 /// `prefix_tokens`: of a prompt of each task.
-std::string describe_step(const recipe::Recipe& recipe, const policy::UnifiedPolicy& policy,
+std::string describe_step(const recipe::Recipe& recipe, policy::UnifiedPolicy& policy,
                           std::span<const recipe::Task> tasks, std::span<const int64_t> prefix_tokens);
 
 }  // namespace unigrpo::train

@@ -162,6 +162,7 @@ Batch joined(const Runtime& runtime, const std::vector<Told>& all, std::vector<T
   batch.scores.terms = all.front().table.terms;
   batch.scores.weights = all.front().table.weights;
   batch.scores.modality = all.front().table.modality;
+  batch.scores.streams = all.front().table.streams;
   for (auto& [place, trajectory] : trajectories) {
     batch.trajectories.push_back(std::move(trajectory));
     batch.scores.scores.push_back(std::move(scores[place]));

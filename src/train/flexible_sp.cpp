@@ -50,7 +50,7 @@ planner::ModelShape language_model_of(const std::filesystem::path& model) {
 }
 
 planner::SequenceWork work_of(const recipe::Recipe& recipe, const Runtime& runtime, const Policies& policies) {
-  const bool compares = grpo::needs_reference(recipe.grpo), again = recipe.policy.recompute;
+  const bool compares = grpo::needs_reference(recipe.grpo, recipe.rollout), again = recipe.policy.recompute;
   planner::SequenceWork work{.ranks = runtime.mesh.world_size,
                              .degrees = policies.policy->sequence_degrees(),
                              .tokens_per_rank = recipe.grpo.micro_batch_tokens,

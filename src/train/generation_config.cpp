@@ -20,6 +20,7 @@ namespace {
 using nlohmann::json;
 
 constexpr double kMaxScale = 100;
+constexpr int64_t kMaxSide = 8192;  // of a clip, pixels
 constexpr int64_t kMaxSteps = 10'000, kMaxCount = 1'000'000;
 
 /// A key's value, or null where it is absent.
@@ -96,6 +97,20 @@ void read_other_keys(const json& object, const std::string& file, GenerationConf
   }
 }
 
+bool draws_clips(const GenerationConfig& config) {
+  return std::ranges::count(config.episode, data::SegmentKind::av) > 0;
+}
+
+void read_clip(const json& clip, const std::string& file, rollout::ClipConfig& config) {
+  if (clip.is_null()) return;
+  if (!clip.is_object()) throw BadInput("{}: 'clip' must be an object, got {}", file, clip.dump());
+  const std::string where = file + ": clip";
+  read_count(clip, where, "frames", config.frames);
+  read_count(clip, where, "height", config.height);
+  read_count(clip, where, "width", config.width);
+  read_number(clip, where, "fps", config.fps);
+}
+
 nlohmann::ordered_json to_object(const GenerationConfig& config) {
   nlohmann::ordered_json object;
   object["episode"] = json::array();
@@ -115,6 +130,10 @@ nlohmann::ordered_json to_object(const GenerationConfig& config) {
   object["cfg_renorm_min"] = config.guidance.renorm_min;
   object["cfg_interval"] = {config.guidance.interval_low, config.guidance.interval_high};
   object["system_prompt"] = config.system_prompt;
+  if (draws_clips(config)) {
+    const rollout::ClipConfig& clip = config.clip;
+    object["clip"] = {{"frames", clip.frames}, {"height", clip.height}, {"width", clip.width}, {"fps", clip.fps}};
+  }
   return object;
 }
 
@@ -152,6 +171,12 @@ void check_ranges(const GenerationConfig& config, const std::string& where) {
     number("top_p", config.cut.top_p, 0, 1);
     number("min_p", config.cut.min_p, 0, 1);
   }
+  if (draws_clips(config)) {
+    count("clip.frames", config.clip.frames, kMaxSteps);
+    count("clip.height", config.clip.height, kMaxSide);
+    count("clip.width", config.clip.width, kMaxSide);
+    number("clip.fps", config.clip.fps, 1, 240);
+  }
   number("cfg_scale", config.guidance.text_scale, 1, kMaxScale);
   number("cfg_image_scale", config.guidance.image_scale, 1, kMaxScale);
   number("cfg_renorm_min", config.guidance.renorm_min, 0, 1);
@@ -167,9 +192,14 @@ GenerationConfig read_generation_config(const std::filesystem::path& model_folde
 
 GenerationConfig read_generation_config(const std::filesystem::path& model_folder, const std::filesystem::path& path) {
   GenerationConfig config;
-  if (std::filesystem::exists(model_folder / "config.json")) {
+  if (std::filesystem::exists(model_folder / "config.json") ||
+      std::filesystem::exists(model_folder / "model_index.json")) {
     const policy::Family& family = policy::family_of(model_folder);
-    if (!family.generates_images) config.episode = {data::SegmentKind::text};
+    if (family.generates_clips) {
+      config.episode = {data::SegmentKind::av};
+    } else if (!family.generates_images) {
+      config.episode = {data::SegmentKind::text};
+    }
     const policy::SamplingDefaults defaults = family.sampling_defaults(model_folder);
     config.image_size = defaults.image_size;
     config.timestep_shift = defaults.timestep_shift;
@@ -180,11 +210,13 @@ GenerationConfig read_generation_config(const std::filesystem::path& model_folde
   if (!object.is_object()) throw BadInput("{}: expected a JSON object", file);
   if (const json& list = value_of(object, "episode"); !list.is_null()) {
     if (!list.is_array() || list.empty())
-      throw BadInput("{}: 'episode' must be a list of \"text\" and \"image\"", file);
+      throw BadInput("{}: 'episode' must be a list of \"text\", \"image\" and \"av\"", file);
     config.episode.clear();
     for (const json& word : list) {
       const auto kind = word.is_string() ? enum_value<data::SegmentKind>(word.get<std::string>()) : std::nullopt;
-      if (!kind) throw BadInput("{}: 'episode' must be a list of \"text\" and \"image\", got {}", file, word.dump());
+      if (!kind) {
+        throw BadInput("{}: 'episode' must be a list of \"text\", \"image\" and \"av\", got {}", file, word.dump());
+      }
       config.episode.push_back(*kind);
     }
   }
@@ -212,6 +244,7 @@ GenerationConfig read_generation_config(const std::filesystem::path& model_folde
     config.guidance.interval_low = ends[0].get<double>();
     config.guidance.interval_high = ends[1].get<double>();
   }
+  read_clip(value_of(object, "clip"), file, config.clip);
   config.prompt_given = !value_of(object, "system_prompt").is_null();
   read_value(object, file, "system_prompt", "a string", &json::is_string, config.system_prompt);
   check_ranges(config, file);
@@ -268,6 +301,7 @@ rollout::RolloutConfig to_rollout_config(const GenerationConfig& config) {
   rollout::RolloutConfig settings;
   settings.episode = config.episode;
   settings.image_size = config.image_size;
+  settings.clip = config.clip;
   settings.num_steps = config.num_steps;
   settings.timestep_shift = config.timestep_shift;
   settings.max_tokens = config.max_tokens;

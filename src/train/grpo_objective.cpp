@@ -12,6 +12,7 @@
 #include "grpo/update.h"
 #include "policy/sharded.h"
 #include "recipe/tasks.h"
+#include "rollout/rules.h"
 #include "runtime/ranks.h"
 #include "train/build.h"
 #include "train/flexible_sp.h"
@@ -76,16 +77,25 @@ void append(TaskBatch batch, size_t task, const TaskPlace& where, Step& step) {
   step.tasks.push_back(std::move(batch.step));
 }
 
-void tell_noise(const Recipe& recipe, const grpo::LogProbNoise& noise, monitor::Monitor& monitor) {
-  const auto& [text, image] = std::tie(recipe.grpo.text, recipe.grpo.image);
-  monitor.note(
-      fmt::format("log-prob noise between rollout and update: text {:.1e} (clip {} / {}), image {:.1e} (clip {})",
-                  noise.text, text.clip_low, text.clip_high, noise.image, image.clip_range));
+void tell_noise(const Recipe& recipe, bool clips, const grpo::LogProbNoise& noise, monitor::Monitor& monitor) {
+  const auto& [text, image, video, audio] =
+      std::tie(recipe.grpo.text, recipe.grpo.image, recipe.grpo.video, recipe.grpo.audio);
+  const std::string told =
+      clips ? fmt::format("video {:.1e} (clip {}), audio {:.1e} (clip {})", noise.video, video.clip_range, noise.audio,
+                          audio.clip_range)
+            : fmt::format("text {:.1e} (clip {} / {}), image {:.1e} (clip {})", noise.text, text.clip_low,
+                          text.clip_high, noise.image, image.clip_range);
+  monitor.note("log-prob noise between rollout and update: " + told);
   const auto warn = [&](double range, double floor, const char* key) {
     if (range >= floor) return;
     monitor.note(
         fmt::format("warning: {} = {} is below the measured noise {:.1e}: clipping acts on noise", key, range, floor));
   };
+  if (clips) {
+    if (video.weight > 0) warn(video.clip_range, noise.video, "grpo.video.clip_range");
+    if (audio.weight > 0) warn(audio.clip_range, noise.audio, "grpo.audio.clip_range");
+    return;
+  }
   if (text.weight > 0) warn(text.clip_low, noise.text, "grpo.text.clip_low");
   if (image.weight > 0) warn(image.clip_range, noise.image, "grpo.image.clip_range");
 }
@@ -157,6 +167,7 @@ class GrpoObjective : public Objective {
     text_metrics(step.trajectories, "", step.metrics);
     reward_metrics(step.tasks, "", step.metrics);
     task_metrics(step, recipe_.grpo.group_size, step.metrics);
+    clip_metrics(step.advantages, step.metrics);
     drawn_.rates("throughput/rollout_", rollout_seconds_, step.metrics);
     step.metrics["time/rollout"] = rollout_seconds_;
     step.metrics["time/reward"] = phase.seconds() - rollout_seconds_;
@@ -181,7 +192,8 @@ class GrpoObjective : public Objective {
     if (!std::exchange(noise_told_, true)) {
       if (flexible_sp_)
         run.monitor.note(fmt::format("{}; groups of this step: {}", flexible_sp_->describe(), regrouped.summary));
-      tell_noise(recipe_, grpo::measure_log_prob_noise(setup, step.trajectories), run.monitor);
+      tell_noise(recipe_, has_segment(rollout_, data::SegmentKind::av),
+                 grpo::measure_log_prob_noise(setup, step.trajectories), run.monitor);
     }
     auto stats = grpo::update(setup, step.trajectories, step.advantages, optimization.lr_factor);
     if (!stats) return false;

@@ -72,7 +72,8 @@ Inputs digests_of(const Files& files, const Runtime& runtime) {
   return inputs;
 }
 
-/// A folder without weights may be a pair of models, whose halves lie in folders of their own.
+/// A folder without weights may be a pair of models, whose halves lie in folders of their own, as the components of a
+/// pipeline do.
 void add_model(const std::string& key, const fs::path& folder, Files& files) {
   std::vector<fs::path> halves;
   bool has_weights = false;
@@ -83,7 +84,7 @@ void add_model(const std::string& key, const fs::path& folder, Files& files) {
     has_weights |= name.ends_with(".safetensors");
     if (fs::exists(entry->path() / "config.json", ignored)) halves.push_back(entry->path());
   }
-  if (has_weights) return;
+  if (has_weights && !fs::exists(folder / "model_index.json", ignored)) return;
   for (const fs::path& half : halves) add_model(key + "/" + half.filename().string(), half, files);
 }
 
@@ -110,6 +111,7 @@ Inputs read_inputs(const recipe::Recipe& recipe, const Runtime& runtime) {
   Files files;
   add_model("policy.model", recipe.policy.model, files);
   add_prompts("data.prompts", recipe.data.prompts, files);
+  add_file("data.text_features", recipe.data.text_features, files);
   for (const recipe::Task& task : recipe::tasks_of(recipe)) {
     if (!task.is_named()) continue;
     recipe::told_of(recipe, task, "prompts", [&] { add_prompts(task.key + ".prompts", task.prompts, files); });
@@ -122,7 +124,7 @@ Inputs read_inputs(const recipe::Recipe& recipe, const Runtime& runtime) {
 }
 
 bool is_input(std::string_view key) {
-  if (key == "policy.model" || key == "data.prompts" || key == "eval.prompts") return true;
+  if (key == "policy.model" || key == "data.prompts" || key == "data.text_features" || key == "eval.prompts") return true;
   if (key.starts_with("tasks.") && key.ends_with("prompts")) return true;
   const bool of_a_reward = key.starts_with("rewards.") || key.starts_with("eval.rewards.");
   return of_a_reward && (key.ends_with(".path") || key.ends_with(".model")) && !key.ends_with(".http.model");

@@ -160,7 +160,7 @@ StepFacts step_facts(const Recipe& recipe, const policy::ModelSizes& model) {
           .prompts = std::move(prompts),
           .lora = recipe.policy.train == policy::TrainMode::lora,
           .bf16 = recipe.policy.dtype == policy::DtypeChoice::bfloat16,
-          .reference = grpo::needs_reference(recipe.grpo)};
+          .reference = grpo::needs_reference(recipe.grpo, recipe.rollout)};
 }
 
 double probes_a_step(const StepFacts& facts) {

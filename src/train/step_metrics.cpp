@@ -52,6 +52,21 @@ void reward_metrics(std::span<const TaskStep> tasks, const std::string& prefix, 
   out[prefix + "advantage/zero_std_ratio"] = groups > 0 ? silent / groups : 0.0;
 }
 
+void clip_metrics(const grpo::Advantages& advantages, Metrics& out) {
+  std::vector<double> video, audio;
+  for (size_t n = 0; n < advantages.keep.size(); ++n) {
+    if (!advantages.keep[n]) continue;
+    video.push_back(advantages.video[n]);
+    audio.push_back(advantages.audio[n]);
+  }
+  if (video.empty()) return;
+  const Spread of_video = spread_of(video), of_audio = spread_of(audio);
+  if (of_video.std == 0 || of_audio.std == 0) return;
+  double product = 0;
+  for (size_t n = 0; n < video.size(); ++n) product += (video[n] - of_video.mean) * (audio[n] - of_audio.mean);
+  out["av/advantage_correlation"] = product / static_cast<double>(video.size()) / (of_video.std * of_audio.std);
+}
+
 void task_metrics(const Step& step, int64_t group_size, Metrics& out) {
   for (const TaskStep& task : step.tasks) {
     if (task.name.empty()) continue;
@@ -89,7 +104,7 @@ void text_metrics(std::span<const rollout::Trajectory> trajectories, const std::
 
 void Drawn::count(std::span<const rollout::Trajectory> trajectories) {
   for (const auto& trajectory : trajectories) {
-    images += static_cast<double>(trajectory.flows.size());
+    for (const rollout::FlowSegment& flow : trajectory.flows) (flow.streams.size() > 1 ? clips : images) += 1;
     for (const rollout::TextSegment& text : trajectory.texts) tokens += static_cast<double>(text.ids.size());
   }
 }
@@ -97,6 +112,7 @@ void Drawn::count(std::span<const rollout::Trajectory> trajectories) {
 void Drawn::rates(const std::string& prefix, double seconds, Metrics& out) const {
   if (tokens > 0) out[prefix + "tokens_per_s"] = tokens / seconds;
   if (images > 0) out[prefix + "images_per_s"] = images / seconds;
+  if (clips > 0) out[prefix + "clips_per_s"] = clips / seconds;
 }
 
 double peak_bytes(at::Device device) {

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "data/prompt_file.h"
 #include "grpo/advantages.h"
+#include "rollout/rules.h"
 #include "runtime/ranks.h"
 #include "train/build.h"
 #include "train/out_of_memory.h"
@@ -55,7 +56,7 @@ std::vector<monitor::Failure> failures_in(const Step& step, Trajectories traject
   for (size_t i = 0; i < trajectories.size(); ++i) {
     for (size_t k = 0; k < table.terms.size(); ++k) {
       const reward::Score& score = table.scores[i][k];
-      if (score.value) continue;
+      if (score.value || !score.asked) continue;
       failures.push_back({.step = step.number(),
                           .reward = table.terms[k],
                           .sample = trajectories[i].sample.id,
@@ -95,9 +96,8 @@ TaskRun::TaskRun(const recipe::Recipe& recipe, recipe::Task task, std::vector<da
   rewarder_.check_prompts(sampler_.prompts(), task_.prompts);
   recipe::told_of(recipe, task_, "episode", [&] {
     for (const data::Prompt& prompt : sampler_.prompts()) engine_.check_length(prompt);
-    if (std::ranges::count(task_.rollout.episode, data::SegmentKind::image) > 0) {
-      policy.grid_for(task_.rollout.image_size);
-    }
+    rollout::clip_of(policy, task_.rollout);
+    if (has_segment(task_.rollout, data::SegmentKind::image)) policy.grid_for(task_.rollout.image_size);
   });
 }
 
@@ -151,7 +151,10 @@ std::optional<Batch> TaskRun::draw_groups(const Step& step, std::span<const data
 grpo::Advantages TaskRun::advantages_of(const TaskBatch& batch) const {
   return grpo::compute_advantages(recipe_.grpo.advantage, batch.step.scores, group_ids(batch.trajectories),
                                   recipe_.reward.on_error, task_.reward.terms, prompt_ids(batch.trajectories),
-                                  statistics_, penalized(recipe_.grpo.text, batch.trajectories));
+                                  statistics_, penalized(recipe_.grpo.text, batch.trajectories),
+                                  has_segment(task_.rollout, data::SegmentKind::av)
+                                      ? std::optional(recipe_.grpo.av.advantage)
+                                      : std::nullopt);
 }
 
 /// Groups without spread are replaced by those of other prompts, from further down the prompt order (DAPO's dynamic

@@ -298,5 +298,66 @@ TEST(Advantages, OfTasksStandBehindEachOther) {
   EXPECT_EQ(all.keep, std::vector<bool>(8, true));
 }
 
+/// Two groups of two clips, judged by what concerns the video, the sound, and both.
+reward::ScoreTable clip_table() {
+  using enum reward::Stream;
+  reward::ScoreTable table{
+      .terms = {"camera", "pitch", "sync"}, .weights = {1, 2, 4}, .scores = {}, .streams = {{video}, {audio}, {video, audio}}};
+  for (const std::vector<double>& row : {std::vector<double>{1, 0, 0}, {0, 1, 0}, {0, 0, 1}, {0, 0, 0}}) {
+    auto& scores = table.scores.emplace_back();
+    for (const double value : row) scores.push_back({value, "", {}});
+  }
+  return table;
+}
+
+TEST(ClipAdvantages, AreRoutedToTheStreamsThatTermsJudge) {
+  const std::vector<int64_t> ids{0, 0, 1, 1};
+  for (const Combine combine : {Combine::sum_then_normalize, Combine::normalize_then_sum}) {
+    const AdvantageConfig config{.combine = combine, .eps = 0};
+    const bool summed = combine == Combine::normalize_then_sum;
+    const auto out = compute_advantages(config, clip_table(), ids, reward::OnError::drop_sample, {}, {}, {}, {},
+                                        StreamAdvantage::routed);
+    // A_m = sum over the terms routed to m of w (r - mean) / std: with two samples a group +-1.
+    const double w_pitch = summed ? 2 : 1, w_sync = summed ? 4 : 1;
+    EXPECT_EQ(out.video, (std::vector<double>{1, -1, w_sync, -w_sync}));
+    EXPECT_EQ(out.audio, (std::vector<double>{-w_pitch, w_pitch, w_sync, -w_sync}));
+    EXPECT_EQ(out.text, (std::vector<double>(4, 0.0)));
+    EXPECT_EQ(out.image, (std::vector<double>(4, 0.0)));
+    EXPECT_EQ(out.num_zero_std_groups(), 0);
+  }
+}
+
+TEST(ClipAdvantages, SharedOnesAreOfAllTerms) {
+  const std::vector<int64_t> ids{0, 0, 1, 1};
+  const auto out = compute_advantages({.combine = Combine::normalize_then_sum, .eps = 0}, clip_table(), ids,
+                                      reward::OnError::drop_sample, {}, {}, {}, {}, StreamAdvantage::shared);
+  EXPECT_EQ(out.video, (std::vector<double>{-1, 1, 4, -4}));
+  EXPECT_EQ(out.audio, out.video);
+}
+
+TEST(ClipAdvantages, ATermThatAPromptDoesNotAskForLeavesTheOthersAlone) {
+  const std::vector<int64_t> ids{0, 0, 1, 1};
+  auto table = clip_table();
+  reward::Score nothing{std::nullopt, "the prompt asks for no contact", {}};
+  nothing.asked = false;
+  for (size_t n = 0; n < 2; ++n) table.scores[n][2] = nothing;
+  for (const Combine combine : {Combine::sum_then_normalize, Combine::normalize_then_sum}) {
+    const auto out = compute_advantages({.combine = combine, .eps = 0}, table, ids, reward::OnError::drop_group, {}, {},
+                                        {}, {}, StreamAdvantage::routed);
+    EXPECT_EQ(out.keep, (std::vector<bool>(4, true)));
+    EXPECT_EQ(out.num_dropped, 0);
+    EXPECT_EQ(out.video[0], 1);
+    EXPECT_EQ(out.rewards[1], 2.0);
+  }
+  // A sample of which nothing is asked has no reward, which is not 0.
+  for (auto& row : table.scores) {
+    for (reward::Score& score : row) score = nothing;
+  }
+  const auto out = compute_advantages({}, table, ids, reward::OnError::drop_sample, {}, {}, {}, {},
+                                      StreamAdvantage::routed);
+  EXPECT_FALSE(out.rewards[0].has_value());
+  EXPECT_EQ(out.num_dropped, 4);
+}
+
 }  // namespace
 }  // namespace unigrpo::grpo

@@ -104,13 +104,13 @@ TEST_F(Pack, ActionsStandBehindTheRowsThatPredictThem) {
 
 TEST_F(Pack, EachTrainedStepHasItsStatesAndTimes) {
   const PackedBatch packed = pack(*model, all, rows, false, false);
-  ASSERT_EQ(packed.flows.x.sizes(), (at::IntArrayRef{6, 16, 64}));
+  ASSERT_EQ(packed.flows.streams[0].x.sizes(), (at::IntArrayRef{6, 16, 64}));
   for (size_t r = 0; r < rows.size(); ++r) {
     const FlowSegment& image = all[rows[r]].flows[0];
     for (int64_t s = 0; s < 2; ++s) {
       const int64_t at_row = static_cast<int64_t>(r) * 2 + s;
-      EXPECT_TRUE(close(packed.flows.x[at_row], image.stream().latents[s], 0));
-      EXPECT_TRUE(close(packed.flows.x_next[at_row], image.stream().latents[s + 1], 0));
+      EXPECT_TRUE(close(packed.flows.streams[0].x[at_row], image.stream().latents[s], 0));
+      EXPECT_TRUE(close(packed.flows.streams[0].x_next[at_row], image.stream().latents[s + 1], 0));
       EXPECT_EQ(packed.flows.times.t[at_row].item<double>(), image.timesteps[image.window.first + s]);
       EXPECT_EQ(packed.flows.times.t_next[at_row].item<double>(), image.timesteps[image.window.first + s + 1]);
     }
@@ -132,7 +132,7 @@ TEST_F(Pack, TheUnconditionalStatesFollowUnderThePrefixWithoutThePrompt) {
     const auto& same = std::get<policy::NoisyBlock>(packed.batch.sequences[r - 3].blocks.at(1));
     EXPECT_TRUE(close(states.latents, same.latents, 0));
   }
-  EXPECT_EQ(packed.flows.x.size(0), 6);
+  EXPECT_EQ(packed.flows.streams[0].x.size(0), 6);
 }
 
 }  // namespace

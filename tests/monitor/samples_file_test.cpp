@@ -129,7 +129,7 @@ TEST(SamplesFile, BadRowsAreNamedByLine) {
   EXPECT_EQ(message_of(folder, R"({"id":"0","prompt":"p","segments":[],"notes":{"judge":{"reply":1}}})"),
             file + ":1: notes.judge.reply: expected a string, found number");
   EXPECT_EQ(message_of(folder, R"({"id":"0","prompt":"p","segments":[{"type":"sound"}]})"),
-            file + ":1: segments: type must be \"text\" or \"image\", found \"sound\"");
+            file + ":1: segments: type must be \"text\", \"image\" or \"av\", found \"sound\"");
   EXPECT_EQ(message_of(folder, R"({"id":"0","prompt":"p","segments":[],"scores":{"a":"x"}})"),
             file + ":1: scores.a: expected a number or null, found string");
   EXPECT_EQ(message_of(folder, R"({"id":"0","prompt":"p","segments":[],"seed":18446744073709551615})"),

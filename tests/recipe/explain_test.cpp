@@ -58,7 +58,7 @@ std::string draw_text(RandomStream& draw, const Limits& limits) {
     for (size_t i = 0; i < length; ++i) text += pieces[draw.below(pieces.size())];
     if (limits.rule == nullptr || limits.rule->accepts(text)) return text;
   }
-  for (const char* fixed : {"text", "edge_density", "cuda:1"}) {
+  for (const char* fixed : {"text", "edge_density", "cuda:1", "video"}) {
     if (limits.rule->accepts(fixed)) return fixed;
   }
   throw std::logic_error("no value for " + std::string(limits.rule->one));
@@ -147,6 +147,7 @@ Recipe random_recipe(uint64_t seed) {
   const auto settle = [&](reward::TermConfig& term, size_t i) {
     term.name = "t" + std::to_string(i);
     term.gate = i > 0 ? "t0" : "";
+    if (reward::judges_clips(term.kind)) term.kind = reward::RewardKind::geneval;
     const bool edit = term.kind == reward::RewardKind::edit;
     if (edit && term.objects.metric == reward::GenevalMetric::official)
       term.objects.metric = reward::GenevalMetric::soft;

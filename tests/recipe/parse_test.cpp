@@ -66,7 +66,7 @@ TEST(Parse, SaysWhereAndWhatIsWrong) {
        "pattern, min_tokens, max_tokens, overlong_cache, jpeg_prefer, model, timeout_s, http, path, isolate, "
        "max_memory_gib, "
        "settings, "
-       "weight, modality, scale, clip, gate, gate_min"},
+       "weight, modality, streams, scale, clip, gate, gate_min"},
       {"[[rewards]]\nhttp = \"https://a\"\n",
        "FILE:2:8: rewards.0.http: expected a table [rewards.http], got \"https://a\""},
       {"[[rewards]]\n\"http.url\" = \"https://a\"\n",
@@ -116,7 +116,7 @@ TEST(Parse, SaysWhereAndWhatIsWrong) {
       {"[run]\ndir = 7\n", "FILE:2:7: run.dir: expected a string, got 7"},
       {"[policy]\ndtype = 32\n", "FILE:2:9: policy.dtype: expected one of float32 | bfloat16, got 32"},
       {"[rollout]\nepisode = \"image\"\n",
-       "FILE:2:11: rollout.episode: expected a non-empty list of \"text\" and \"image\", got "
+       "FILE:2:11: rollout.episode: expected a non-empty list of \"text\", \"image\" and \"av\", got "
        "\"image\""},
       {"[policy]\nfreeze = [\"a\", 1]\n", "FILE:2:16: policy.freeze.1: expected a non-empty string, got 1"},
       {"grpo = 3\n", "FILE:1:8: grpo: expected a table [grpo], got 3"},
@@ -135,14 +135,14 @@ TEST(Parse, SaysWhereAndWhatIsWrong) {
        "FILE:2:7: run.dir: expected a string without control characters, got \"a\\u0000b\""},
       {"[rollout]\ntemperature = 0\n", "FILE:2:15: rollout.temperature: expected a number from 0.01 to 100, got 0"},
       {"[rollout]\nepisode = []\n",
-       "FILE:2:11: rollout.episode: expected a non-empty list of \"text\" and \"image\", got an "
+       "FILE:2:11: rollout.episode: expected a non-empty list of \"text\", \"image\" and \"av\", got an "
        "empty list"},
       {"[monitor.drift]\nstatistics = [\"text_length\", \"sharpness\"]\n",
        "FILE:2:30: monitor.drift.statistics.1: expected one of brightness, chroma, dark_share, "
        "saturated_share, edge_density, color_entropy, image_diversity, text_length, "
        "text_repetition, text_diversity, got \"sharpness\""},
       {"[rollout]\nepisode = [\"text\", \"video\"]\n",
-       "FILE:2:20: rollout.episode.1: expected \"text\" or \"image\", got \"video\""},
+       "FILE:2:20: rollout.episode.1: expected \"text\", \"image\" or \"av\", got \"video\""},
       {"[rollout.sde]\nkind = \"flow\"\n",
        "FILE:2:8: rollout.sde.kind: expected one of flow_sde | cps | dance, got \"flow\""},
       {"[grpo.text]\nimportance = \"tokens\"\n",
@@ -271,7 +271,7 @@ TEST(Parse, ReadsAFileAndNamesItAsGiven) {
 TEST(Parse, NamesAMissingKeyWithoutALine) {
   const auto train = [](const std::string& text) { return refusal(text, {}, Command::train); };
   const auto sft = [](const std::string& text) { return refusal(text, {}, Command::sft); };
-  EXPECT_EQ(train(""), "FILE: policy.model: missing (string: model folder in the official BAGEL or Qwen2.5 layout)");
+  EXPECT_EQ(train(""), "FILE: policy.model: missing (string: model folder in the official BAGEL, Qwen2.5 or LTX-2 layout)");
   EXPECT_EQ(train("[policy]\nmodel = \"m\"\n"), "FILE: data.prompts: missing (string: prompt file (JSONL))");
   EXPECT_EQ(train("[policy]\nmodel = \"m\"\n[data]\nprompts = \"p\"\n"),
             "FILE: rewards: missing (list of tables: the reward is the weighted sum of its terms)");
@@ -432,8 +432,8 @@ TEST(Overrides, SayWhichArgumentIsWrong) {
       {"policy.dtype=float23", "expected one of float32 | bfloat16, got \"float23\" (did you mean \"float32\"?)"},
       {"run.name=a/b", "expected a folder name (1 to 200 bytes, no '/'), got \"a/b\""},
       {"run.name=\"a", "expected a folder name (1 to 200 bytes, no '/'), got \"\\\"a\""},
-      {"rollout.episode=image", "expected a non-empty list of \"text\" and \"image\", got \"image\""},
-      {"rollout.episode=[\"image\", \"vdeo\"]", "rollout.episode.1: expected \"text\" or \"image\", got \"vdeo\""},
+      {"rollout.episode=image", "expected a non-empty list of \"text\", \"image\" and \"av\", got \"image\""},
+      {"rollout.episode=[\"image\", \"vdeo\"]", "rollout.episode.1: expected \"text\", \"image\" or \"av\", got \"vdeo\""},
       {"grpo=3", "grpo is a table, expected one of its keys (grpo.prompts_per_step, ...)"},
       {"rewards.0.weight=x", "expected a number, got \"x\""},
       {"rewards.0.wieght=1", "unknown key, did you mean 'rewards.0.weight'?"},

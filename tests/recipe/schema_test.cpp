@@ -43,7 +43,7 @@ size_t num_bound(const std::string& key) {
 
 TEST(Schema, BindsEveryMemberOfEveryConfig) {
   EXPECT_EQ(num_bound("run"), num_members<RunConfig>());
-  EXPECT_EQ(num_bound("policy"), num_members<policy::PolicyConfig>());
+  EXPECT_EQ(num_bound("policy") + 1, num_members<policy::PolicyConfig>());  // its text is [data]'s
   EXPECT_EQ(num_bound("policy.lora"), num_members<policy::LoraConfig>());
   EXPECT_EQ(num_bound("data"), num_members<data::DataConfig>());
   EXPECT_EQ(num_bound("rollout") + 1, num_members<rollout::RolloutConfig>());  // truncation is of `sample` and `eval`
@@ -52,7 +52,12 @@ TEST(Schema, BindsEveryMemberOfEveryConfig) {
   EXPECT_EQ(num_bound("grpo"), num_members<grpo::GrpoConfig>());
   EXPECT_EQ(num_bound("grpo.advantage"), num_members<grpo::AdvantageConfig>());
   EXPECT_EQ(num_bound("grpo.text"), num_members<grpo::TextLossConfig>());
+  EXPECT_EQ(num_bound("rollout.clip"), num_members<rollout::ClipConfig>());
   EXPECT_EQ(num_bound("grpo.image"), num_members<grpo::ImageLossConfig>());
+  for (const char* stream : {"grpo.video", "grpo.audio"}) {  // an encoded text has no context_gradient
+    EXPECT_EQ(num_bound(stream) + 1, num_members<grpo::ImageLossConfig>()) << stream;
+  }
+  EXPECT_EQ(num_bound("grpo.av"), num_members<grpo::AvConfig>());
   EXPECT_EQ(num_bound("reward") + 1, num_members<reward::RewardConfig>());
   // Its terms are a section of their own, [[rewards]].
   constexpr std::array kinds = {num_members<reward::ObjectsConfig>(),  num_members<reward::TextRulesConfig>(),
@@ -72,7 +77,7 @@ TEST(Schema, BindsEveryMemberOfEveryConfig) {
   EXPECT_EQ(num_bound("eval"), num_members<EvalConfig>());
   EXPECT_EQ(num_bound("sft"), num_members<SftConfig>());
   EXPECT_EQ(num_bound("tasks"), num_members<TaskConfig>());
-  EXPECT_EQ(schema().size(), 24u);
+  EXPECT_EQ(schema().size(), 28u);
   const auto tops = std::ranges::count_if(schema(), [](const Section& s) { return s.key.find('.') == s.key.npos; });
   EXPECT_EQ(static_cast<size_t>(tops),
             num_members<Recipe>());  // [reward] and [[rewards]] are one member, `given` is no section

@@ -118,7 +118,7 @@ TEST_F(Outline, CountsAndMiniBatchesAreThoseOfTheWholeStepAndOwnRowsArePacked) {
     ASSERT_EQ(same.text.size(), counts.text.size());
     for (size_t n = 0; n < counts.text.size(); ++n) {
       EXPECT_EQ(same.text[n].num_actions, counts.text[n].num_actions);
-      EXPECT_EQ(same.flow[n].sum_of_weights, counts.flow[n].sum_of_weights);
+      EXPECT_EQ(same.flow.at("image")[n].sum_of_weights, counts.flow.at("image")[n].sum_of_weights);
     }
   }
   EXPECT_TRUE(part[0].micro_batches.empty());

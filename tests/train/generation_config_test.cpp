@@ -91,10 +91,10 @@ TEST(GenerationConfig, ErrorsNameFileAndKeyAndWhatWasFound) {
   EXPECT_EQ(message_of(R"({"temperature": 0})"), ": 'temperature' must be above 0, got 0");
   EXPECT_EQ(message_of(R"({"temperature": true})"), ": 'temperature' must be a number, got true");
   EXPECT_EQ(message_of(R"({"cfg_scale": -2})"), ": 'cfg_scale' must be 1 to 100, got -2");
-  EXPECT_EQ(message_of(R"({"episode": []})"), ": 'episode' must be a list of \"text\" and \"image\"");
-  EXPECT_EQ(message_of(R"({"episode": "text"})"), ": 'episode' must be a list of \"text\" and \"image\"");
+  EXPECT_EQ(message_of(R"({"episode": []})"), ": 'episode' must be a list of \"text\", \"image\" and \"av\"");
+  EXPECT_EQ(message_of(R"({"episode": "text"})"), ": 'episode' must be a list of \"text\", \"image\" and \"av\"");
   EXPECT_EQ(message_of(R"({"episode": ["text", "video"]})"),
-            ": 'episode' must be a list of \"text\" and \"image\", got \"video\"");
+            ": 'episode' must be a list of \"text\", \"image\" and \"av\", got \"video\"");
   EXPECT_EQ(message_of(R"({"system_prompt": 3})"), ": 'system_prompt' must be a string, got 3");
 }
 

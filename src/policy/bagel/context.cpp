@@ -122,9 +122,9 @@ class BagelDenoiser final : public Denoiser {
   BagelDenoiser(const BagelDenoiser&) = delete;
   BagelDenoiser& operator=(const BagelDenoiser&) = delete;
 
-  at::Tensor velocity(const at::Tensor& latents, const at::Tensor& t) override {
+  std::vector<at::Tensor> velocities(std::span<const at::Tensor> latents, const at::Tensor& t) override {
     const at::NoGradGuard no_grad;
-    return recorded_ ? (*recorded_)({latents, t}) : step(latents, t);
+    return {recorded_ ? (*recorded_)({latents.front(), t}) : step(latents.front(), t)};
   }
 
  private:

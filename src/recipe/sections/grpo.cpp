@@ -4,7 +4,7 @@
 namespace unigrpo::recipe {
 namespace {
 
-using grpo::AdvantageConfig, grpo::GrpoConfig, grpo::ImageLossConfig, grpo::TextLossConfig;
+using grpo::AdvantageConfig, grpo::AvConfig, grpo::GrpoConfig, grpo::ImageLossConfig, grpo::TextLossConfig;
 
 Section grpo_section() {
   return Builder("grpo", "batches and updates", [](Recipe& r, size_t) -> auto& { return r.grpo; })
@@ -58,21 +58,47 @@ Section grpo_text_section() {
            "deviation below their group");
 }
 
-Section grpo_image_section() {
-  return Builder("grpo.image", "image loss", [](Recipe& r, size_t) -> auto& { return r.grpo.image; })
-      .row("weight", &ImageLossConfig::weight, "0: images are not trained", at_least(0, kLarge))
+/// Of what is denoised in one modality; `context`: the key of images alone, whose context has gradients.
+template <typename At>
+Section flow_section(const char* key, const char* meaning, const char* weight, bool context, At at) {
+  Builder rows(key, meaning, at);
+  rows.row("weight", &ImageLossConfig::weight, weight, at_least(0, kLarge))
       .row("clip_range", &ImageLossConfig::clip_range, "ratios are clipped to 1 +- clip_range", strictly_between(0, 1))
       .row("ratio_norm", &ImageLossConfig::ratio_norm, "GRPO-Guard's ratios; flow_sde and dance")
-      .row("step_weight", &ImageLossConfig::step_weight, "of a denoising step in the loss")
-      .row("context_gradient", &ImageLossConfig::context_gradient, "whether the image loss reaches the text context")
-      .row("penalty", &ImageLossConfig::penalty, "what holds the policy near the reference")
+      .row("step_weight", &ImageLossConfig::step_weight, "of a denoising step in the loss");
+  if (context) {
+    rows.row("context_gradient", &ImageLossConfig::context_gradient, "whether the image loss reaches the text context");
+  }
+  return rows.row("penalty", &ImageLossConfig::penalty, "what holds the policy near the reference")
       .row("penalty_weight", &ImageLossConfig::penalty_weight, "of the penalty", at_least(0, kLarge));
+}
+
+Section grpo_image_section() {
+  return flow_section("grpo.image", "image loss", "0: images are not trained", /*context=*/true,
+                      [](Recipe& r, size_t) -> auto& { return r.grpo.image; });
+}
+
+Section grpo_video_section() {
+  return flow_section("grpo.video", "loss of the video of av segments", "0: it is not trained", /*context=*/false,
+                      [](Recipe& r, size_t) -> auto& { return r.grpo.video; });
+}
+
+Section grpo_audio_section() {
+  return flow_section("grpo.audio", "loss of the sound of av segments", "0: it is not trained", /*context=*/false,
+                      [](Recipe& r, size_t) -> auto& { return r.grpo.audio; });
+}
+
+Section grpo_av_section() {
+  return Builder("grpo.av", "what the streams of av segments share", [](Recipe& r, size_t) -> auto& { return r.grpo.av; })
+      .row("advantage", &AvConfig::advantage,
+           "a stream's: of the rewards that judge it (their `streams`), or of all");
 }
 
 }  // namespace
 
 std::vector<Section> grpo_sections() {
-  return {grpo_section(), grpo_advantage_section(), grpo_text_section(), grpo_image_section()};
+  return {grpo_section(),       grpo_advantage_section(), grpo_text_section(), grpo_image_section(),
+          grpo_video_section(), grpo_audio_section(),     grpo_av_section()};
 }
 
 }  // namespace unigrpo::recipe

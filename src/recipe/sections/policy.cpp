@@ -11,7 +11,7 @@ constexpr TextRule kDevice = {is_device_name, kDeviceNames.data(), ""};
 
 Section policy_section() {
   return Builder("policy", "the model that is trained", [](Recipe& r, size_t) -> auto& { return r.policy; })
-      .row("model", &PolicyConfig::model, "model folder in the official BAGEL or Qwen2.5 layout", {}, kForTrain)
+      .row("model", &PolicyConfig::model, "model folder in the official BAGEL, Qwen2.5 or LTX-2 layout", {}, kForTrain)
       .row("device", &PolicyConfig::device, "what holds the weights and does the arithmetic; may change on --resume",
            text(kDevice))
       .row("dtype", &PolicyConfig::dtype, "of the forward pass; master weights are float32 always")

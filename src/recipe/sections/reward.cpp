@@ -174,6 +174,8 @@ Section rewards_section() {
                         .list_of([](Recipe& r) -> auto& { return r.reward.terms; }, kForTrain))
       .row("weight", &TermConfig::weight, "in the sum; 0: logged only", up_to(kLarge))
       .row("modality", &TermConfig::modality, "whose advantage it enters")
+      .row("streams", &TermConfig::streams, "of clips: the streams that it judges, whose advantages it enters",
+           list(kStream))
       .row("scale", &TermConfig::scale,
            "running: centred and divided by its standard deviation over the run, before the sum")
       .row("clip", &TermConfig::clip, "bound of the scaled score; 0: none", up_to(kScore, at_least(0)))

@@ -5,7 +5,7 @@ namespace unigrpo::recipe {
 namespace {
 
 using flow::SdeConfig, flow::WindowConfig;
-using rollout::RolloutConfig;
+using rollout::ClipConfig, rollout::RolloutConfig;
 
 Section rollout_section() {
   return Builder("rollout", "how samples are drawn", [](Recipe& r, size_t) -> auto& { return r.rollout; })
@@ -22,7 +22,23 @@ Section rollout_section() {
       .row("graphs", &RolloutConfig::graphs,
            "decoding and denoising steps as CUDA graphs, with the same results; needs policy.device = \"cuda\"")
       .row("rollout_cfg_scale", &RolloutConfig::rollout_cfg_scale, "ablation only: guidance in the rollout; 1: none",
-           between(1, 100));
+           between(1, 100))
+      .row("video_noise_level", &RolloutConfig::video_noise_level,
+           "av: of the video's SDE; -1: rollout.sde.noise_level, 0: it goes by ODE", or_else(-1, between(0, 10)))
+      .row("audio_noise_level", &RolloutConfig::audio_noise_level, "av: the same of the sound's",
+           or_else(-1, between(0, 10)))
+      .row("audio_window_offset", &RolloutConfig::audio_window_offset,
+           "av: by so many steps the sound's window begins after the video's", between(0, 10000))
+      .row("shift_tokens", &RolloutConfig::shift_tokens,
+           "av: video tokens that the model's time grid is made for; 0: the clip's", or_else(0, between(1, kMany)));
+}
+
+Section rollout_clip_section() {
+  return Builder("rollout.clip", "the size of an av segment", [](Recipe& r, size_t) -> auto& { return r.rollout.clip; })
+      .row("frames", &ClipConfig::frames, "1 and a multiple of the frames that a latent holds", between(1, 10000))
+      .row("height", &ClipConfig::height, "pixels", between(1, 8192))
+      .row("width", &ClipConfig::width, "pixels", between(1, 8192))
+      .row("fps", &ClipConfig::fps, "frames a second", between(1, 240));
 }
 
 Section rollout_sde_section() {
@@ -47,6 +63,8 @@ Section rollout_window_section() {
 
 }  // namespace
 
-std::vector<Section> rollout_sections() { return {rollout_section(), rollout_sde_section(), rollout_window_section()}; }
+std::vector<Section> rollout_sections() { 
+  return {rollout_section(), rollout_clip_section(), rollout_sde_section(), rollout_window_section()};
+}
 
 }  // namespace unigrpo::recipe

@@ -14,6 +14,7 @@
 #include "io/json.h"
 #include "media/detect/hearing.h"
 #include "media/detect/motion.h"
+#include "reward/builtin/scoring.h"
 
 namespace unigrpo::reward {
 namespace {
@@ -24,6 +25,11 @@ using nlohmann::json;
 constexpr double kSyncScale_s = 0.06;
 
 Score none(std::string reason) { return {.value = std::nullopt, .reason = std::move(reason), .parts = {}}; }
+Score not_asked(std::string reason) {
+  Score score = none(std::move(reason));
+  score.asked = false;
+  return score;
+}
 Score zero(std::string reason) { return {.value = 0.0, .reason = std::move(reason), .parts = {}}; }
 Score scored(double value, std::map<std::string, std::string> notes = {}) {
   return {.value = std::clamp(value, 0.0, 1.0), .reason = "", .parts = {}, .missing = {}, .notes = std::move(notes)};
@@ -80,7 +86,7 @@ std::vector<SeenContact> find_contacts(const media::Clip& clip) {
 }
 
 Score score_sync(const media::Clip& clip, const Asked& asked) {
-  if (!asked.has_contacts() || asked.silent) return none("the prompt asks for no sound of a contact");
+  if (!asked.has_contacts() || asked.silent) return not_asked("the prompt asks for no sound of a contact");
   const auto contacts = find_contacts(clip);
   const auto onsets = detect::find_onsets(clip.sound);
   if (contacts.empty()) return zero("no contact seen");
@@ -101,7 +107,7 @@ Score score_sync(const media::Clip& clip, const Asked& asked) {
 }
 
 Score score_lip(const media::Clip& clip, const Asked& asked) {
-  if (asked.scene != "mouth" || asked.silent) return none("the prompt asks for no speech");
+  if (asked.scene != "mouth" || asked.silent) return not_asked("the prompt asks for no speech");
   const auto heights = detect::mouth_heights(clip.frames);
   const auto envelope = detect::envelope(clip.sound);
   const size_t wanted = asked.av["events"].size();
@@ -143,7 +149,7 @@ Score score_lip(const media::Clip& clip, const Asked& asked) {
 
 Score score_pitch(const media::Clip& clip, const Asked& asked) {
   const int wanted = asked.pitch();
-  if (wanted < 0) return none("the prompt asks for no pitch");
+  if (wanted < 0) return not_asked("the prompt asks for no pitch");
   double from_s = 0.3;  // of a steady tone
   if (asked.scene == "bounce") {
     const auto onsets = detect::find_onsets(clip.sound);
@@ -158,7 +164,7 @@ Score score_pitch(const media::Clip& clip, const Asked& asked) {
 }
 
 Score score_camera(const media::Clip& clip, const Asked& asked) {
-  if (!asked.av.contains("camera")) return none("the prompt asks for no camera move");
+  if (!asked.av.contains("camera")) return not_asked("the prompt asks for no camera move");
   const json& camera = asked.av["camera"];
   constexpr double kZoom = 50;  // an e-fold a second weighs as so many pixels
   constexpr double kStill = 8;  // pixels a second: as far from still as a slow move
@@ -186,7 +192,7 @@ double color_distance(const media::Clip& clip, const detect::Track& track, const
 }
 
 Score score_order(const media::Clip& clip, const Asked& asked) {
-  if (!asked.av.contains("order")) return none("the prompt asks for no order");
+  if (!asked.av.contains("order")) return not_asked("the prompt asks for no order");
   const json &order = asked.av["order"], &objects = asked.av["objects"];
   const auto contacts = find_contacts(clip);
   bool seen = contacts.size() == 2 && objects.size() == 2;
@@ -211,7 +217,7 @@ Score score_order(const media::Clip& clip, const Asked& asked) {
 }
 
 Score score_side(const media::Clip& clip, const Asked& asked) {
-  if (!asked.av.contains("side")) return none("the prompt asks for no side");
+  if (!asked.av.contains("side")) return not_asked("the prompt asks for no side");
   const double sign = asked.av["side"] == "right" ? 1 : -1;
   const auto tracks = detect::track_objects(clip.frames);
   if (tracks.empty()) return zero("no object seen");
@@ -293,5 +299,30 @@ Score av_score(AvTerm term, const media::Clip& clip, const std::string& metadata
   }
   return none("");
 }
+
+namespace {
+
+class AvReward : public Reward {
+ public:
+  explicit AvReward(AvTerm term) : term_(term) {}
+
+  std::vector<Score> score(std::span<const data::Sample> samples) override {
+    return score_each(samples, [this](const data::Sample& sample) {
+      const media::Clip* clip = sample.last_clip();
+      if (clip == nullptr || clip->frames.count == 0) return none("no clip");
+      return av_score(term_, *clip, sample.metadata_json);
+    });
+  }
+  std::string missing_metadata(const std::string& metadata_json) const override {
+    return complaint_of([&] { read_asked(metadata_json); });
+  }
+
+ private:
+  AvTerm term_;
+};
+
+}  // namespace
+
+std::unique_ptr<Reward> make_av_reward(AvTerm term) { return std::make_unique<AvReward>(term); }
 
 }  // namespace unigrpo::reward

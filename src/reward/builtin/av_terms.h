@@ -1,10 +1,12 @@
 #pragma once
 
 #include <array>
+#include <memory>
 #include <string>
 
 #include "base/enum_names.h"
 #include "media/clip.h"
+#include "reward/reward.h"
 #include "reward/score.h"
 
 namespace unigrpo::reward {
@@ -27,5 +29,8 @@ UNIGRPO_ENUM(AvTerm, av_sync, av_lip, av_pitch, av_camera, av_order, av_side, av
 ///
 /// `metadata_json`: the row's, with `metadata.av`. Throws BadInput for a row without it.
 Score av_score(AvTerm term, const media::Clip& clip, const std::string& metadata_json);
+
+/// The same of a sample's last clip.
+std::unique_ptr<Reward> make_av_reward(AvTerm term);
 
 }  // namespace unigrpo::reward

@@ -124,6 +124,9 @@ std::string unfit(const data::Sample& sample) {
                      std::ranges::all_of(sample.segments, [](const data::SampleSegment& segment) {
                        return segment.kind != data::SegmentKind::image || is_whole(segment.image);
                      });
+  const bool has_clip = std::ranges::any_of(
+      sample.segments, [](const data::SampleSegment& segment) { return segment.kind == data::SegmentKind::av; });
+  if (has_clip) return "a clip, which no judge over HTTP is sent";
   return whole ? "" : "an image is empty";
 }
 

@@ -73,6 +73,7 @@ SampleView view_of(const data::Sample& sample) {
                   .segments = {},
                   .images = {}};
   for (const data::SampleSegment& segment : sample.segments) {
+    if (segment.kind == data::SegmentKind::av) continue;  // the protocol has no clips yet
     SegmentView& out = view.segments.emplace_back();
     if (segment.kind == data::SegmentKind::image) {
       out.kind = SegmentView::Kind::image;

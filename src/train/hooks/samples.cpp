@@ -19,7 +19,9 @@ std::map<std::string, double> advantages_of(const Step& step, size_t i) {
   const rollout::Trajectory& trajectory = step.trajectories[i];
   const auto num_texts = static_cast<double>(trajectory.texts.size());
   for (const auto& text : trajectory.texts) of["text"] += step.advantages.of_text(i, text.finished) / num_texts;
-  for (const auto& flow : trajectory.flows) of[flow.stream().modality] = step.advantages.image[i];
+  for (const auto& flow : trajectory.flows) {
+    for (const auto& stream : flow.streams) of[stream.modality] = step.advantages.of_flow(stream.modality)[i];
+  }
   return of;
 }
 
