@@ -219,7 +219,7 @@ TEST(Comm, AMessageThatDoesNotComeIsLostWhenTheTimeIsUp) {
                                 },
                                 {.deadlines = {.step_s = 0.3}});
   EXPECT_TRUE(ended);
-  EXPECT_TRUE(errors[0].starts_with("rank 1 is lost: rank 0 waited for it in call 1 (step 2, update: receive of "))
+  EXPECT_TRUE(errors[0].starts_with("rank 1 is lost: rank 0 waited for it in call 2 (step 2, update: receive of "))
       << errors[0];
 }
 

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <string>
 
@@ -134,6 +135,27 @@ TEST(RankShare, SendsWhatEachLevelNeeds) {
   EXPECT_DOUBLE_EQ(sent(Shard::weights, 4, 2), 1.0 / 2 * 4 * (trained + gathered) + 2 * 1.0 / 2 / 2 * 4 * trained);
   recipe.parallel.reduce = parallel::Reduce::last;
   EXPECT_FALSE(spread_on_ranks(recipe, 4, 1).reduces_each);  // with weights as with gradients
+}
+
+TEST(RankShare, OfAStageIsThatOfTheLargestOne) {
+  const testing::TempFolder folder;
+  recipe::Recipe recipe = recipe_for(UNIGRPO_TEST_DATA "/bagel_tiny");
+  recipe.parallel.plan = folder.write("plan.json", R"({"layers": [{}, {"stage": 1}, {"stage": 1}]})");
+  const policy::ModelSizes sizes = policy::read_sizes(recipe.policy.model);
+  const StepFacts facts = step_facts(recipe, sizes);
+  const Spread spread = spread_of(recipe, 4, 1);
+  EXPECT_EQ(describe(spread), "shard = \"none\", 2 stages");
+  EXPECT_EQ(spread.stage_ranks(), 2);
+  EXPECT_EQ(spread.pipelines(), 2);
+  const double whole = memory_of_rank(facts, {}).held.front().bytes,
+               own = memory_of_rank(facts, spread).held.front().bytes;
+  EXPECT_GT(own, whole / 2);  // two of three layers, or the vision tower
+  EXPECT_LT(own, whole);
+  const auto sent = sent_by_rank(facts, spread);
+  const auto states = std::ranges::find(sent, "hidden states between stages", &Amount::what);
+  ASSERT_NE(states, sent.end());
+  // Of each token forward, for the reference too, and back.
+  EXPECT_EQ(states->bytes, facts.tokens.trained() / 2 * 64 * facts.bytes() * 3);
 }
 
 TEST(DryRun, WithoutGpusThisMachinesMemoryIsCompared) {
