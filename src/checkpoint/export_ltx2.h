@@ -20,7 +20,7 @@ struct ExportLtx2Options {
 void export_ltx2(const policy::ltx2::Model& model, const std::filesystem::path& destination,
                  const ExportLtx2Options& options = {});
 
-/// Into `folder`, which is there: model_index.json and what it and its like name of `source`, byte for byte, but for the
+/// Into `folder`, which is there: model_index.json and the components of `source`, byte for byte, but for the
 /// transformer, of which there is the config alone.
 void copy_around_transformer(const std::filesystem::path& source, const std::filesystem::path& folder,
                              StopToken stop = {});

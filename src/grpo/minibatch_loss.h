@@ -45,8 +45,8 @@ bool needs_reference(const GrpoConfig& config, const rollout::RolloutConfig& rol
 ///
 ///   loss = w_text * L_text + sum_m (w_m * L_m + lambda_m * L_penalty,m)
 ///
-/// over an image, or the streams m of a clip, of each turn, weighted by its share of the actions; every term divided by the mini-batch's global counts, so that
-/// micro-batches do not change it.
+/// over an image, or the streams m of a clip, of each turn, weighted by its share of the actions; every term divided by
+/// the mini-batch's global counts, so that micro-batches do not change it.
 class MinibatchLoss {
  public:
   /// The references must outlive it.

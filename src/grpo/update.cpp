@@ -379,9 +379,9 @@ LogProbNoise measure_log_prob_noise(const UpdateSetup& setup, std::span<const Tr
   for (const auto& [name, value] : differences.read()) turns[name] = std::max(turns[name], value);
   LogProbNoise noise;
   for (const auto& [name, value] : largest(setup.runtime, turns, "log-prob noise")) {
-    for (const auto& [modality, own] : {std::pair("text", &LogProbNoise::text), std::pair("image", &LogProbNoise::image),
-                                        std::pair("video", &LogProbNoise::video),
-                                        std::pair("audio", &LogProbNoise::audio)}) {
+    using Of = std::pair<const char*, double LogProbNoise::*>;
+    for (const auto& [modality, own] : {Of("text", &LogProbNoise::text), Of("image", &LogProbNoise::image),
+                                        Of("video", &LogProbNoise::video), Of("audio", &LogProbNoise::audio)}) {
       if (name.ends_with(std::string(modality) + "/log_prob_diff")) noise.*own = std::max(noise.*own, value);
     }
   }

@@ -131,8 +131,8 @@ std::optional<Conflict> validate(const RewardConfig& config, std::span<const Seg
     if (Finding conflict = validate(term, key)) return conflict;
     if (std::ranges::count(episode, SegmentKind::av) > 0 && !judges_clips(term.kind)) {
       return Conflict{{key + ".kind", "rollout.episode"},
-                      fmt::format("expected a kind that judges clips (av_sync, ...) with \"av\" in rollout.episode, got "
-                                  "\"{}\"",
+                      fmt::format("expected a kind that judges clips (av_sync, ...) with \"av\" in rollout.episode, "
+                                  "got \"{}\"",
                                   enum_name(term.kind))};
     }
     const auto judged = judged_by(term.kind);

@@ -19,7 +19,8 @@ Policies build_policies(const recipe::Recipe& recipe, const Runtime& runtime) {
   policy::PolicyConfig config = recipe.policy;
   config.text = {.file = recipe.data.text_features, .length = recipe.data.text_length};
   Policies policies{.policy = policy::load(config, runtime), .reference = nullptr};
-  if (grpo::needs_reference(recipe.grpo, recipe::tasks_of(recipe).front().rollout) && recipe.policy.train == policy::TrainMode::full) {
+  const rollout::RolloutConfig rollout = recipe::tasks_of(recipe).front().rollout;
+  if (grpo::needs_reference(recipe.grpo, rollout) && recipe.policy.train == policy::TrainMode::full) {
     policy::PolicyConfig frozen = config;
     frozen.freeze = {"*"};
     policies.reference = policy::load(frozen, runtime);
@@ -106,7 +107,7 @@ StepCounts count_step(const recipe::Recipe& recipe, policy::UnifiedPolicy& polic
     const rollout::RolloutConfig& rollout = tasks[t].rollout;
     const int64_t samples = prompts[t] * recipe.grpo.group_size;
     const int64_t block = block_tokens(rollout, policy);
-    const auto images = std::ranges::count_if(rollout.episode, [](auto kind) { return kind != data::SegmentKind::text; });
+    const int64_t images = std::ssize(rollout.episode) - std::ranges::count(rollout.episode, data::SegmentKind::text);
     const rollout::SampleTokens sample = rollout::count_tokens(rollout, {.block = block, .seen = block});
     counts.texts += samples * sample.sampled;
     counts.tokens += samples * (sample.texts + sample.images + sample.trained) + prompts[t] * prefix_tokens[t];

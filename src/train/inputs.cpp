@@ -124,7 +124,8 @@ Inputs read_inputs(const recipe::Recipe& recipe, const Runtime& runtime) {
 }
 
 bool is_input(std::string_view key) {
-  if (key == "policy.model" || key == "data.prompts" || key == "data.text_features" || key == "eval.prompts") return true;
+  if (key == "policy.model" || key == "data.prompts" || key == "data.text_features") return true;
+  if (key == "eval.prompts") return true;
   if (key.starts_with("tasks.") && key.ends_with("prompts")) return true;
   const bool of_a_reward = key.starts_with("rewards.") || key.starts_with("eval.rewards.");
   return of_a_reward && (key.ends_with(".path") || key.ends_with(".model")) && !key.ends_with(".http.model");

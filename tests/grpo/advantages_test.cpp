@@ -301,8 +301,10 @@ TEST(Advantages, OfTasksStandBehindEachOther) {
 /// Two groups of two clips, judged by what concerns the video, the sound, and both.
 reward::ScoreTable clip_table() {
   using enum reward::Stream;
-  reward::ScoreTable table{
-      .terms = {"camera", "pitch", "sync"}, .weights = {1, 2, 4}, .scores = {}, .streams = {{video}, {audio}, {video, audio}}};
+  reward::ScoreTable table{.terms = {"camera", "pitch", "sync"},
+                           .weights = {1, 2, 4},
+                           .scores = {},
+                           .streams = {{video}, {audio}, {video, audio}}};
   for (const std::vector<double>& row : {std::vector<double>{1, 0, 0}, {0, 1, 0}, {0, 0, 1}, {0, 0, 0}}) {
     auto& scores = table.scores.emplace_back();
     for (const double value : row) scores.push_back({value, "", {}});

@@ -271,7 +271,8 @@ TEST(Parse, ReadsAFileAndNamesItAsGiven) {
 TEST(Parse, NamesAMissingKeyWithoutALine) {
   const auto train = [](const std::string& text) { return refusal(text, {}, Command::train); };
   const auto sft = [](const std::string& text) { return refusal(text, {}, Command::sft); };
-  EXPECT_EQ(train(""), "FILE: policy.model: missing (string: model folder in the official BAGEL, Qwen2.5 or LTX-2 layout)");
+  EXPECT_EQ(train(""),
+            "FILE: policy.model: missing (string: model folder in the official BAGEL, Qwen2.5 or LTX-2 layout)");
   EXPECT_EQ(train("[policy]\nmodel = \"m\"\n"), "FILE: data.prompts: missing (string: prompt file (JSONL))");
   EXPECT_EQ(train("[policy]\nmodel = \"m\"\n[data]\nprompts = \"p\"\n"),
             "FILE: rewards: missing (list of tables: the reward is the weighted sum of its terms)");
@@ -433,7 +434,8 @@ TEST(Overrides, SayWhichArgumentIsWrong) {
       {"run.name=a/b", "expected a folder name (1 to 200 bytes, no '/'), got \"a/b\""},
       {"run.name=\"a", "expected a folder name (1 to 200 bytes, no '/'), got \"\\\"a\""},
       {"rollout.episode=image", "expected a non-empty list of \"text\", \"image\" and \"av\", got \"image\""},
-      {"rollout.episode=[\"image\", \"vdeo\"]", "rollout.episode.1: expected \"text\", \"image\" or \"av\", got \"vdeo\""},
+      {"rollout.episode=[\"image\", \"vdeo\"]",
+       "rollout.episode.1: expected \"text\", \"image\" or \"av\", got \"vdeo\""},
       {"grpo=3", "grpo is a table, expected one of its keys (grpo.prompts_per_step, ...)"},
       {"rewards.0.weight=x", "expected a number, got \"x\""},
       {"rewards.0.wieght=1", "unknown key, did you mean 'rewards.0.weight'?"},

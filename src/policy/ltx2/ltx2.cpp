@@ -209,14 +209,14 @@ ClipShape Ltx2::clip_shape(const ClipSize& size) const {
     // The decoder's reflected border takes a second latent.
     const int64_t least = vae.decoder_padding == "reflect" ? 2 * vae.spatial_ratio : vae.spatial_ratio;
     if (side % vae.spatial_ratio == 0 && side >= least) continue;
-    throw BadInput("rollout.clip.{}: expected a multiple of {} from {} on for {}, got {}", key, vae.spatial_ratio, least,
-                   model_->folder().string(), side);
+    throw BadInput("rollout.clip.{}: expected a multiple of {} from {} on for {}, got {}", key, vae.spatial_ratio,
+                   least, model_->folder().string(), side);
   }
   const double seconds = static_cast<double>(size.frames) / size.fps;
   const int64_t audio = std::llround(seconds * model_->audio_vae().config().latents_per_second());
   if (audio < 1) {
-    throw BadInput("rollout.clip.frames: expected a clip that is long enough for a latent of sound, got {} at {} a second",
-                   size.frames, size.fps);
+    throw BadInput("rollout.clip.frames: expected enough for a latent of sound, got {} at {} a second", size.frames,
+                   size.fps);
   }
   return {.video = {.height = size.height / vae.spatial_ratio,
                     .width = size.width / vae.spatial_ratio,

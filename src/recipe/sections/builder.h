@@ -18,8 +18,8 @@ inline constexpr TextRule kNonEmpty = {[](std::string_view text) { return !text.
                                        "non-empty strings"};
 
 inline constexpr TextRule kSegment = {
-    [](std::string_view text) { return enum_value<data::SegmentKind>(text).has_value(); }, "\"text\", \"image\" or \"av\"",
-    "\"text\", \"image\" and \"av\""};
+    [](std::string_view text) { return enum_value<data::SegmentKind>(text).has_value(); },
+    "\"text\", \"image\" or \"av\"", "\"text\", \"image\" and \"av\""};
 
 inline constexpr TextRule kStream = {
     [](std::string_view text) { return enum_value<reward::Stream>(text).has_value(); }, "\"video\" or \"audio\"",

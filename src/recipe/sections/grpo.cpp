@@ -89,9 +89,9 @@ Section grpo_audio_section() {
 }
 
 Section grpo_av_section() {
-  return Builder("grpo.av", "what the streams of av segments share", [](Recipe& r, size_t) -> auto& { return r.grpo.av; })
-      .row("advantage", &AvConfig::advantage,
-           "a stream's: of the rewards that judge it (their `streams`), or of all");
+  return Builder("grpo.av", "what the streams of av segments share",
+                 [](Recipe& r, size_t) -> auto& { return r.grpo.av; })
+      .row("advantage", &AvConfig::advantage, "a stream's: of the rewards that judge it (their `streams`), or of all");
 }
 
 }  // namespace
