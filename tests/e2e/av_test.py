@@ -177,6 +177,18 @@ class Av(unittest.TestCase):
             return (folder / "runs/av/final/transformer/diffusion_pytorch_model.safetensors").read_bytes()
         self.assertEqual(weights(self.trained(2)), weights(self.trained()))
 
+    def test_two_ranks_train_as_one(self):
+        folder = self.fresh()
+        self.unigrpo(folder, "launch", "-n", "2", "--", "train", "recipe.toml")
+        alone, together = (tiny_run.metrics_of(one / "runs/av") for one in (self.trained(), folder))
+        for one, two in zip(alone, together, strict=True):
+            for name in set(one) & set(two) - {"optim/micro_batches"}:
+                if isinstance(one[name], (int, float)):
+                    self.assertAlmostEqual(one[name], two[name], delta=1e-5 * abs(one[name]) + 1e-6, msg=name)
+        told = self.unigrpo(self.fresh(), "launch", "-n", "2", "--", "train", "recipe.toml", "--set",
+                            "parallel.shard=weights", code=2).stderr
+        self.assertIn('parallel.shard: expected "none"', told)
+
     def test_the_final_folder_is_a_model(self):
         final = self.trained() / "runs/av/final"
         source = pathlib.Path(DATA) / "ltx2_tiny/v20"
