@@ -65,7 +65,9 @@ const Family* find_family(std::string_view Family::*key, std::string_view value)
 
 std::string expected_types() {
   std::vector<std::string> types;
-  for (const Family& family : kFamilies) types.push_back(fmt::format("\"{}\" ({})", family.name, family.folder));
+  for (const Family& family : kFamilies) {
+    if (family.name != kLtx2) types.push_back(fmt::format("\"{}\" ({})", family.name, family.folder));
+  }
   return join(types, ", ");
 }
 
@@ -106,7 +108,7 @@ const Family& family_of(const std::filesystem::path& folder) {
   const auto section = io::JsonSection::open(folder / "config.json");
   if (section.has("model_type")) {
     const std::string type = section.text("model_type", "");
-    if (const Family* family = find_family(&Family::name, type)) return *family;
+    if (const Family* family = find_family(&Family::name, type); family != nullptr && type != kLtx2) return *family;
     throw BadInput("{}: 'model_type' is \"{}\"; expected one of {}", section.where(), type, expected_types());
   }
   if (section.has("architectures")) {
