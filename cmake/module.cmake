@@ -6,11 +6,12 @@ function(unigrpo_unite target)
   set_source_files_properties(${arg_SINGLE} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
 endfunction()
 
-# unigrpo_module(NAME [TORCH] [EXCLUDE regex] [DEPENDS ...] [PRIVATE ...]): one static library per folder of src/, named
-# unigrpo_NAME. TORCH: the folder sees LibTorch and reuses the precompiled ATen header. EXCLUDE: files of another target.
-# A rules.cpp is of the target unigrpo_rules.
+# unigrpo_module(NAME [TORCH] [APART] [EXCLUDE regex] [DEPENDS ...] [PRIVATE ...]): one static library per folder of src/,
+# named unigrpo_NAME. TORCH: the folder sees LibTorch and reuses the precompiled ATen header. APART: each file is an object
+# of its own, so that a program that links some of them does not load the shared libraries of the others at a start.
+# EXCLUDE: files of another target. A rules.cpp is of the target unigrpo_rules.
 function(unigrpo_module name)
-  cmake_parse_arguments(arg "TORCH" "EXCLUDE" "DEPENDS;PRIVATE" ${ARGN})
+  cmake_parse_arguments(arg "TORCH;APART" "EXCLUDE" "DEPENDS;PRIVATE" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cpp)
   list(FILTER sources EXCLUDE REGEX "/rules\\.cpp$")
   if(arg_EXCLUDE)
@@ -19,7 +20,9 @@ function(unigrpo_module name)
   add_library(unigrpo_${name} STATIC ${sources})
   target_include_directories(unigrpo_${name} PUBLIC ${PROJECT_SOURCE_DIR}/src)
   target_link_libraries(unigrpo_${name} PRIVATE unigrpo_warnings)
-  unigrpo_unite(unigrpo_${name})
+  if(NOT arg_APART)
+    unigrpo_unite(unigrpo_${name})
+  endif()
   foreach(dep ${arg_DEPENDS})
     target_link_libraries(unigrpo_${name} PUBLIC unigrpo_${dep})
   endforeach()

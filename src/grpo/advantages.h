@@ -81,8 +81,7 @@ Advantages compute_advantages(const AdvantageConfig& config, const reward::Score
                               reward::OnError on_error = reward::OnError::drop_sample,
                               std::span<const reward::TermConfig> terms = {},
                               std::span<const std::string> prompt_ids = {}, const RunningStatistics& before = {},
-                              const std::vector<bool>& penalized = {},
-                              std::optional<StreamAdvantage> clips = {});
+                              const std::vector<bool>& penalized = {}, std::optional<StreamAdvantage> clips = {});
 
 /// Puts those of more groups, whose ids count from `first_group`, behind `all`. The running statistics stay apart.
 void append(const Advantages& more, int64_t first_group, Advantages& all);

@@ -58,7 +58,7 @@ struct ImageLossConfig {  // recipe: [grpo.image]; [grpo.video] and [grpo.audio]
   double penalty_weight = 0.01;  // lambda_vel (or the latent KL's weight)
 };
 
-struct AvConfig {  // recipe: [grpo.av]
+struct AvConfig {                                       // recipe: [grpo.av]
   StreamAdvantage advantage = StreamAdvantage::routed;  // routed: of the terms that judge the stream; shared: of all
 };
 

@@ -135,8 +135,7 @@ TurnCounts count_turns(const GrpoConfig& config, std::span<const Trajectory> tra
       const FlowSegment& flow = trajectory.flows[turn];
       if (flow.num_actions() == 0) continue;
       for (const rollout::FlowStream& stream : flow.streams) {
-        add(turn,
-            counts_of(flow_loss(config, stream.modality).step_weight, flow, trained_steps(flow, stream)),
+        add(turn, counts_of(flow_loss(config, stream.modality).step_weight, flow, trained_steps(flow, stream)),
             counts.flow[stream.modality]);
       }
     }
@@ -257,8 +256,7 @@ at::Tensor MinibatchLoss::flow_term(int64_t turn, size_t stream, const PackedFlo
   if (config.ratio_norm) note("plain_ratio", result.plain_ratio_mean);
   if (penalty) note(enum_name(penalty->penalty), result.penalty);
   if (penalty && penalty->penalty != flow::Penalty::velocity_mse) {  // how far from the reference, on one scale for all
-    const at::Tensor away =
-        turn_rows.padded(flow::velocity_mse(velocity.detach(), reference.flows[stream].velocity));
+    const at::Tensor away = turn_rows.padded(flow::velocity_mse(velocity.detach(), reference.flows[stream].velocity));
     note(enum_name(flow::Penalty::velocity_mse), (away * batch.mask).sum() / counts.num_actions);
   }
   return share(Aggregation::token_mean, turns, turn) * result.total;

@@ -45,9 +45,9 @@ std::optional<Conflict> validate_weights(const GrpoConfig& config, const rollout
     const bool video = config.video.weight > 0 && sde_of(rollout, "video"),
                audio = config.audio.weight > 0 && sde_of(rollout, "audio");
     if (video || audio) return {};
-    return Conflict{{"grpo.video.weight", "grpo.audio.weight", "rollout.video_noise_level",
-                     "rollout.audio_noise_level"},
-                    "expected a weight > 0 of a stream that is stochastic: nothing is trained"};
+    return Conflict{
+        {"grpo.video.weight", "grpo.audio.weight", "rollout.video_noise_level", "rollout.audio_noise_level"},
+        "expected a weight > 0 of a stream that is stochastic: nothing is trained"};
   }
   if ((text && config.text.weight > 0) || (image && config.image.weight > 0)) return {};
   if (text && image) {

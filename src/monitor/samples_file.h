@@ -24,9 +24,9 @@ struct SampleRow {
 
 /// Writes `folder`/samples.jsonl and a PNG for each image segment, named <row>_<image of the
 /// row>.png (000_00.png); for a clip an MP4, its sound as WAV and a contact sheet as PNG.
-/// samples.jsonl comes last and whole, so a folder that has one is complete. The folder is made where missing; what an earlier attempt left in it is replaced. Text that is
-/// not UTF-8 is written with U+FFFD in place of the bad bytes. Throws RuntimeFailure naming the
-/// path.
+/// samples.jsonl comes last and whole, so a folder that has one is complete. The folder is made where missing; what an
+/// earlier attempt left in it is replaced. Text that is not UTF-8 is written with U+FFFD in place of the bad bytes.
+/// Throws RuntimeFailure naming the path.
 void write_samples(const std::filesystem::path& folder, std::span<const SampleRow> rows);
 
 /// A row as it stands in the file: image segments have their size but no pixels, clips nothing.

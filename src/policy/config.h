@@ -18,9 +18,9 @@ struct LoraConfig {  // recipe: [policy.lora]
   std::vector<std::string> targets = {"*_proj.weight", "*_proj_moe_gen.weight"};  // weights to adapt, * and ?
 };
 
-struct TextFeatures {    // recipe: data.text_features, data.text_length
-  std::string file;      // empty: the model folder's own encoder
-  int64_t length = 0;    // 0 = as long as they are
+struct TextFeatures {  // recipe: data.text_features, data.text_length
+  std::string file;    // empty: the model folder's own encoder
+  int64_t length = 0;  // 0 = as long as they are
 };
 
 struct PolicyConfig {          // recipe: [policy]

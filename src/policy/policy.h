@@ -112,8 +112,8 @@ struct TrainBatch {
 
 /// Whole, and the same, on all ranks that share the sequences.
 struct TrainOutput {
-  at::Tensor text_hidden;  // [sum of text block lengths, D], sequence by sequence, block by block
-  at::Tensor velocity;     // [sum of S, L, C] float32; all noisy images of a batch have one grid
+  at::Tensor text_hidden;                        // [sum of text block lengths, D], sequence by sequence, block by block
+  at::Tensor velocity;                           // [sum of S, L, C] float32; all noisy images of a batch have one grid
   std::vector<at::Tensor> clip_velocities = {};  // the same of noisy clips, a stream each; all of one shape
   std::vector<std::vector<ContextDigest>> digests;  // [sequences][blocks]: what had been read after each block
 };
@@ -139,9 +139,7 @@ class UnifiedPolicy : public TextPolicy, public ImagePolicy {
   virtual void use_graphs(const tensor::MakeGraph& /*make*/) {}
 
   /// A prompt as what follows it reads it.
-  virtual std::vector<Block> read_prompt(const std::string& text) {
-    return {TextBlock{block_ids(*this, text)}};
-  }
+  virtual std::vector<Block> read_prompt(const std::string& text) { return {TextBlock{block_ids(*this, text)}}; }
   /// Positions of max_positions() that it takes. Throws BadInput for a text that cannot be read.
   virtual int64_t prompt_positions(const std::string& text) {
     return static_cast<int64_t>(block_ids(*this, text).size());

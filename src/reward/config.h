@@ -29,12 +29,12 @@ struct TermConfig {       // recipe: [[rewards]]
   std::string name = {};  // metric name reward/<name>; the kind where empty
   RewardKind kind = RewardKind::geneval;
   double weight = 1.0;
-  std::string dimension = {};          // of the reward's named numbers; empty: its main one
-  Modality modality = Modality::both;  // whose advantage the term enters
+  std::string dimension = {};                                    // of the reward's named numbers; empty: its main one
+  Modality modality = Modality::both;                            // whose advantage the term enters
   std::vector<Stream> streams = {Stream::video, Stream::audio};  // the same of a clip's
-  TermScale scale = TermScale::none;   // running: centred and divided by its running std before all else
-  double clip = 0;                     // the scaled score is kept within +-clip; 0: off
-  std::string gate = {};               // name of another term: this one's score is 0 where that one's is below gate_min
+  TermScale scale = TermScale::none;  // running: centred and divided by its running std before all else
+  double clip = 0;                    // the scaled score is kept within +-clip; 0: off
+  std::string gate = {};              // name of another term: this one's score is 0 where that one's is below gate_min
   double gate_min = 0.5;
 
   // What each kind has of its own; a recipe can fill only those of `kind`.
@@ -58,9 +58,7 @@ constexpr bool is_network(RewardKind kind) {
 }
 
 /// Kinds that judge clips of the world of picture and sound (builtin/av_terms.h).
-constexpr bool judges_clips(RewardKind kind) {
-  return kind >= RewardKind::av_sync && kind <= RewardKind::av_quality;
-}
+constexpr bool judges_clips(RewardKind kind) { return kind >= RewardKind::av_sync && kind <= RewardKind::av_quality; }
 
 /// Whether the term asks a service over HTTP.
 inline bool uses_http(const TermConfig& term) {

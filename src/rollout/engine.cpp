@@ -554,8 +554,7 @@ std::vector<Block> RolloutEngine::prefix(const data::Prompt& prompt, std::span<c
 }
 
 void RolloutEngine::check_length(const data::Prompt& prompt) const {
-  const int64_t read = policy::num_tokens(system_) +
-                       policy_.prompt_positions(prompt.text) +
+  const int64_t read = policy::num_tokens(system_) + policy_.prompt_positions(prompt.text) +
                        2 * static_cast<int64_t>(prompt.images.size());
   int64_t positions = read;
   for (const SegmentKind kind : config_.episode) positions += kind == SegmentKind::text ? config_.max_tokens + 2 : 2;

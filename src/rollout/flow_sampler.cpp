@@ -139,8 +139,8 @@ class Stream {
   const StreamPlan& plan_;
   std::span<const WalkRow> rows_;
   size_t index_;
-  std::vector<at::Tensor> noise_;         // [B] of [its steps, L, C]
-  std::vector<Stochastic> stochastic_;    // [N]
+  std::vector<at::Tensor> noise_;       // [B] of [its steps, L, C]
+  std::vector<Stochastic> stochastic_;  // [N]
   at::Tensor latents_, velocities_, log_probs_;
 };
 
@@ -217,10 +217,10 @@ std::vector<FlowSegment> denoise(policy::ImagePolicy& policy, const RolloutConfi
     const at::Tensor at_t = at::full({b}, t, options);
     std::vector<at::Tensor> velocity = conditional->velocities(x, at_t);
     if (!guided || !flow::guidance_acts(guidance, t)) return velocity;
-    return {flow::guide(guidance,
-                        {.conditional = velocity.front(),
-                         .without_text = without_text->velocities(x, at_t).front(),
-                         .without_image = by_image ? without_image->velocities(x, at_t).front() : at::Tensor()})};
+    return {
+        flow::guide(guidance, {.conditional = velocity.front(),
+                               .without_text = without_text->velocities(x, at_t).front(),
+                               .without_image = by_image ? without_image->velocities(x, at_t).front() : at::Tensor()})};
   };
   return walk(walked, std::span(&plan, 1), flow::time_grid(config.num_steps, config.timestep_shift), field, runtime,
               device);
@@ -253,8 +253,7 @@ std::vector<FlowSegment> denoise_clips(policy::UnifiedPolicy& policy, const Roll
     return denoiser->velocities(x, at::full({static_cast<int64_t>(rows.size())}, t, options));
   };
   const int64_t tokens = config.shift_tokens > 0 ? config.shift_tokens : shape.video.num_tokens();
-  auto segments =
-      walk(walked, plans, clips.clip_times(config.num_steps, tokens), field, runtime, policy.device());
+  auto segments = walk(walked, plans, clips.clip_times(config.num_steps, tokens), field, runtime, policy.device());
   for (FlowSegment& segment : segments) segment.fps = shape.fps;
   return segments;
 }

@@ -33,10 +33,10 @@ struct FlowStream {
   policy::LatentGrid grid = {};  // of its L tokens
   /// Its own stochastic steps, where they are not all of the segment's; none: it goes by ODE.
   std::optional<flow::SdeWindow> window = {};
-  at::Tensor latents;     // [S + 1, L, D] float32: the states around the segment's trained steps
-  at::Tensor velocities;  // [S, L, D] float32, of the rollout's policy (with guidance where the rollout had it)
-  at::Tensor log_probs;   // [S] float32, mean over latent elements; 0 outside of its window
-  at::Tensor final_latent;       // [L, D]
+  at::Tensor latents;       // [S + 1, L, D] float32: the states around the segment's trained steps
+  at::Tensor velocities;    // [S, L, D] float32, of the rollout's policy (with guidance where the rollout had it)
+  at::Tensor log_probs;     // [S] float32, mean over latent elements; 0 outside of its window
+  at::Tensor final_latent;  // [L, D]
 };
 
 /// Latents denoised together on one time grid: its steps first..last-1, in which a stream is stochastic, are the
@@ -45,7 +45,7 @@ struct FlowSegment {
   std::vector<double> timesteps;  // t_0 = 1 .. t_N = 0
   flow::SdeWindow window;
   std::vector<FlowStream> streams;
-  double fps = 0;  // of a clip's frames
+  double fps = 0;                           // of a clip's frames
   std::vector<policy::Block> context = {};  // as what later segments read it; empty where none follows
   Fingerprint fingerprint = {};
 

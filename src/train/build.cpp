@@ -99,8 +99,8 @@ int64_t block_tokens(const rollout::RolloutConfig& rollout, policy::UnifiedPolic
   return has_segment(rollout, data::SegmentKind::image) ? policy.grid_for(rollout.image_size).num_tokens() + 2 : 0;
 }
 
-StepCounts count_step(const recipe::Recipe& recipe, policy::UnifiedPolicy& policy,
-                      std::span<const recipe::Task> tasks, std::span<const int64_t> prefix_tokens) {
+StepCounts count_step(const recipe::Recipe& recipe, policy::UnifiedPolicy& policy, std::span<const recipe::Task> tasks,
+                      std::span<const int64_t> prefix_tokens) {
   StepCounts counts;
   const std::vector<int64_t> prompts = recipe::prompts_of(tasks, recipe.grpo.prompts_per_step, 0);
   for (size_t t = 0; t < tasks.size(); ++t) {

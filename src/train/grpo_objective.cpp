@@ -80,11 +80,10 @@ void append(TaskBatch batch, size_t task, const TaskPlace& where, Step& step) {
 void tell_noise(const Recipe& recipe, bool clips, const grpo::LogProbNoise& noise, monitor::Monitor& monitor) {
   const auto& [text, image, video, audio] =
       std::tie(recipe.grpo.text, recipe.grpo.image, recipe.grpo.video, recipe.grpo.audio);
-  const std::string told =
-      clips ? fmt::format("video {:.1e} (clip {}), audio {:.1e} (clip {})", noise.video, video.clip_range, noise.audio,
-                          audio.clip_range)
-            : fmt::format("text {:.1e} (clip {} / {}), image {:.1e} (clip {})", noise.text, text.clip_low,
-                          text.clip_high, noise.image, image.clip_range);
+  const std::string told = clips ? fmt::format("video {:.1e} (clip {}), audio {:.1e} (clip {})", noise.video,
+                                               video.clip_range, noise.audio, audio.clip_range)
+                                 : fmt::format("text {:.1e} (clip {} / {}), image {:.1e} (clip {})", noise.text,
+                                               text.clip_low, text.clip_high, noise.image, image.clip_range);
   monitor.note("log-prob noise between rollout and update: " + told);
   const auto warn = [&](double range, double floor, const char* key) {
     if (range >= floor) return;

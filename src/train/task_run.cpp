@@ -149,12 +149,10 @@ std::optional<Batch> TaskRun::draw_groups(const Step& step, std::span<const data
 }
 
 grpo::Advantages TaskRun::advantages_of(const TaskBatch& batch) const {
-  return grpo::compute_advantages(recipe_.grpo.advantage, batch.step.scores, group_ids(batch.trajectories),
-                                  recipe_.reward.on_error, task_.reward.terms, prompt_ids(batch.trajectories),
-                                  statistics_, penalized(recipe_.grpo.text, batch.trajectories),
-                                  has_segment(task_.rollout, data::SegmentKind::av)
-                                      ? std::optional(recipe_.grpo.av.advantage)
-                                      : std::nullopt);
+  return grpo::compute_advantages(
+      recipe_.grpo.advantage, batch.step.scores, group_ids(batch.trajectories), recipe_.reward.on_error,
+      task_.reward.terms, prompt_ids(batch.trajectories), statistics_, penalized(recipe_.grpo.text, batch.trajectories),
+      has_segment(task_.rollout, data::SegmentKind::av) ? std::optional(recipe_.grpo.av.advantage) : std::nullopt);
 }
 
 /// Groups without spread are replaced by those of other prompts, from further down the prompt order (DAPO's dynamic

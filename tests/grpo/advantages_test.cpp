@@ -355,8 +355,8 @@ TEST(ClipAdvantages, ATermThatAPromptDoesNotAskForLeavesTheOthersAlone) {
   for (auto& row : table.scores) {
     for (reward::Score& score : row) score = nothing;
   }
-  const auto out = compute_advantages({}, table, ids, reward::OnError::drop_sample, {}, {}, {}, {},
-                                      StreamAdvantage::routed);
+  const auto out =
+      compute_advantages({}, table, ids, reward::OnError::drop_sample, {}, {}, {}, {}, StreamAdvantage::routed);
   EXPECT_FALSE(out.rewards[0].has_value());
   EXPECT_EQ(out.num_dropped, 4);
 }

@@ -221,8 +221,7 @@ TEST_F(AvUpdate, FiniteDifferencesAgreeWithTheGradient) {
   for (const auto& [name, grad] : outcome.grads) squared += grad.square().sum().item<double>();
   const auto shifted = [&](double by) {
     for (const NamedTensor& p : tiny.policy->parameters()) p.tensor.add_(outcome.grads.at(p.name) * by);
-    const double loss =
-        (stream_loss(all, advantages, 0) + stream_loss(all, advantages, 1)).item<double>();
+    const double loss = (stream_loss(all, advantages, 0) + stream_loss(all, advantages, 1)).item<double>();
     for (const NamedTensor& p : tiny.policy->parameters()) p.tensor.sub_(outcome.grads.at(p.name) * by);
     return loss;
   };

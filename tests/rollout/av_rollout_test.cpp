@@ -30,11 +30,11 @@ std::vector<Trajectory> roll(TinyAv& tiny, const RolloutConfig& config, bool sto
 double log_prob_by_hand(const at::Tensor& x, const at::Tensor& v, const at::Tensor& x_next, double a, double t,
                         double t_next, double t_max) {
   const double delta = t_next - t, sigma2 = a * a * t / (1 - (t >= 1 ? t_max : t));
-  const at::Tensor mean = x.to(at::kDouble) * (1 + sigma2 / (2 * t) * delta) +
-                          v.to(at::kDouble) * (1 + sigma2 * (1 - t) / (2 * t)) * delta;
+  const at::Tensor mean =
+      x.to(at::kDouble) * (1 + sigma2 / (2 * t) * delta) + v.to(at::kDouble) * (1 + sigma2 * (1 - t) / (2 * t)) * delta;
   const double variance = sigma2 * -delta;
-  return (-(x_next.to(at::kDouble) - mean).square() / (2 * variance)).mean().item<double>() -
-         0.5 * std::log(variance) - 0.5 * std::log(2 * std::numbers::pi);
+  return (-(x_next.to(at::kDouble) - mean).square() / (2 * variance)).mean().item<double>() - 0.5 * std::log(variance) -
+         0.5 * std::log(2 * std::numbers::pi);
 }
 
 TEST(AvRollout, EachStreamHasTheLogProbOfItsOwnGaussian) {
@@ -55,9 +55,9 @@ TEST(AvRollout, EachStreamHasTheLogProbOfItsOwnGaussian) {
       const FlowStream& stream = clip.streams[m];
       for (int64_t s = 0; s < 2; ++s) {
         const int64_t step = clip.window.first + s;
-        const double want = log_prob_by_hand(stream.latents[s], stream.velocities[s], stream.latents[s + 1],
-                                             m == 0 ? 0.5 : 0.9, clip.timesteps[step], clip.timesteps[step + 1],
-                                             clip.timesteps[1]);
+        const double want =
+            log_prob_by_hand(stream.latents[s], stream.velocities[s], stream.latents[s + 1], m == 0 ? 0.5 : 0.9,
+                             clip.timesteps[step], clip.timesteps[step + 1], clip.timesteps[1]);
         EXPECT_NEAR(stream.log_probs[s].item<double>(), want, 1e-5) << stream.modality;  // float32
       }
     }
@@ -67,8 +67,7 @@ TEST(AvRollout, EachStreamHasTheLogProbOfItsOwnGaussian) {
 TEST(AvRollout, TheGridIsTheModelsForItsVideoTokensOrThoseAskedFor) {
   TinyAv tiny;
   RolloutConfig config = testing::tiny_av_rollout();
-  const auto grid =
-      policy::ltx2::read_scheduler_config(tiny.config.model + "/scheduler/scheduler_config.json");
+  const auto grid = policy::ltx2::read_scheduler_config(tiny.config.model + "/scheduler/scheduler_config.json");
   EXPECT_EQ(roll(tiny, config)[0].flows[0].timesteps, flow::shifted_grid(grid, 4, 8));
   EXPECT_EQ(roll(tiny, config)[0].flows[0].timesteps.front(), 1.0);
   config.shift_tokens = 4096;

@@ -121,8 +121,8 @@ std::unique_ptr<Ltx2> Ltx2::load(const PolicyConfig& config, const Runtime& runt
   std::unique_ptr<Ltx2> policy(new Ltx2);
   policy->device_ = runtime.device;
   policy->model_ = ltx2::Model::load(
-      config.model, {.dtype = config.dtype == DtypeChoice::bfloat16 ? at::kBFloat16 : at::kFloat,
-                     .device = runtime.device});
+      config.model,
+      {.dtype = config.dtype == DtypeChoice::bfloat16 ? at::kBFloat16 : at::kFloat, .device = runtime.device});
   policy->text_ = open_text(config, *policy->model_);
   policy->text_length_ = config.text.length;
   for (const NamedTensor& weight : policy->model_->part("transformer")) {
@@ -172,8 +172,7 @@ std::vector<Block> Ltx2::read_prompt(const std::string& text) {
   const at::NoGradGuard no_grad;
   const at::Tensor states = text_->states(text);
   const ltx2::Connectors& connectors = model_->connectors();
-  ltx2::TextStates padded =
-      ltx2::padded_left(std::span(&states, 1), text_length_, connectors.length_multiple());
+  ltx2::TextStates padded = ltx2::padded_left(std::span(&states, 1), text_length_, connectors.length_multiple());
   padded.hidden = padded.hidden.to(device_);
   padded.mask = padded.mask.to(device_);
   const ltx2::TextContext context = connectors(padded);
@@ -252,12 +251,11 @@ std::vector<at::Tensor> Ltx2::velocities(std::span<const EncodedBlock* const> te
     const at::Tensor index = tensor::index_tensor(rows, device_);
     const auto own = [&](const at::Tensor& all) { return by_length.size() == 1 ? all : all.index_select(0, index); };
     const at::Tensor timestep = own(t).to(at::kFloat) * kTrainTimesteps;
-    const Both<at::Tensor> v =
-        model_->transformer()({.latents = {.video = own(latents[0]), .audio = own(latents[1])},
-                               .text = {.video = at::stack(video), .audio = at::stack(audio)},
-                               .text_mask = at::stack(masks),
-                               .timestep = {.video = timestep, .audio = timestep}},
-                              positions);
+    const Both<at::Tensor> v = model_->transformer()({.latents = {.video = own(latents[0]), .audio = own(latents[1])},
+                                                      .text = {.video = at::stack(video), .audio = at::stack(audio)},
+                                                      .text_mask = at::stack(masks),
+                                                      .timestep = {.video = timestep, .audio = timestep}},
+                                                     positions);
     places.push_back(index);
     parts[0].push_back(v.video.to(at::kFloat));
     parts[1].push_back(v.audio.to(at::kFloat));
@@ -305,11 +303,11 @@ std::vector<media::Clip> Ltx2::decode_clips(std::span<const at::Tensor> latents,
   const at::NoGradGuard no_grad;
   const video::VideoVae& vae = model_->vae();
   const video::AudioVae& audio_vae = model_->audio_vae();
-  const at::Tensor video = ltx2::unpack_video(latents[0].to(device_), shape.video.frames, shape.video.height,
-                                              shape.video.width);
+  const at::Tensor video =
+      ltx2::unpack_video(latents[0].to(device_), shape.video.frames, shape.video.height, shape.video.width);
   const at::Tensor frames = to_frames(vae.decode(vae.denormalize(video)));
-  const at::Tensor mel = audio_vae.decode(ltx2::unpack_audio(audio_vae.denormalize(latents[1].to(device_)),
-                                                             audio_vae.config().latent_mel_bins()));
+  const at::Tensor mel = audio_vae.decode(
+      ltx2::unpack_audio(audio_vae.denormalize(latents[1].to(device_)), audio_vae.config().latent_mel_bins()));
   const int64_t rate = model_->vocoder().config().output_rate;
   const double seconds = static_cast<double>(frames.size(1)) / shape.fps;
   const at::Tensor sound = to_sound(model_->vocoder()(mel), std::llround(seconds * static_cast<double>(rate)));

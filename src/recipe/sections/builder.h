@@ -21,9 +21,8 @@ inline constexpr TextRule kSegment = {
     [](std::string_view text) { return enum_value<data::SegmentKind>(text).has_value(); },
     "\"text\", \"image\" or \"av\"", "\"text\", \"image\" and \"av\""};
 
-inline constexpr TextRule kStream = {
-    [](std::string_view text) { return enum_value<reward::Stream>(text).has_value(); }, "\"video\" or \"audio\"",
-    "\"video\" and \"audio\""};
+inline constexpr TextRule kStream = {[](std::string_view text) { return enum_value<reward::Stream>(text).has_value(); },
+                                     "\"video\" or \"audio\"", "\"video\" and \"audio\""};
 
 inline Limits at_least(double min, double max = std::numeric_limits<double>::infinity()) {
   return {.min = min, .max = max};

@@ -63,7 +63,7 @@ Section rollout_window_section() {
 
 }  // namespace
 
-std::vector<Section> rollout_sections() { 
+std::vector<Section> rollout_sections() {
   return {rollout_section(), rollout_clip_section(), rollout_sde_section(), rollout_window_section()};
 }
 
