@@ -22,7 +22,7 @@ struct GenerationConfig {
   bool greedy = false;      // do_sample = false: the likeliest token, whatever the temperature
   rollout::Truncation cut;  // top_k, top_p, min_p; acts where tokens are drawn
   flow::GuidanceConfig guidance;
-  rollout::ClipConfig clip;  // with an av segment
+  rollout::ClipConfig clip = {};  // with an av segment
   std::string system_prompt;
 
   // Of the file, not of how it is sampled.

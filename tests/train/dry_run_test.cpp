@@ -143,7 +143,7 @@ TEST(RankShare, OfAStageIsThatOfTheLargestOne) {
   recipe.parallel.plan = folder.write("plan.json", R"({"layers": [{}, {"stage": 1}, {"stage": 1}]})");
   const policy::ModelSizes sizes = policy::read_sizes(recipe.policy.model);
   const StepFacts facts = step_facts(recipe, sizes);
-  const Spread spread = spread_of(recipe, 4, 1);
+  const RankSpread spread = spread_on_ranks(recipe, 4, 1);
   EXPECT_EQ(describe(spread), "shard = \"none\", 2 stages");
   EXPECT_EQ(spread.stage_ranks(), 2);
   EXPECT_EQ(spread.pipelines(), 2);

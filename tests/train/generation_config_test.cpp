@@ -61,6 +61,20 @@ TEST(GenerationConfig, WhatIsWrittenIsRead) {
   EXPECT_EQ(read.episode, written.episode);
 }
 
+TEST(GenerationConfig, AClipsSizeIsReadAsItWasWritten) {
+  GenerationConfig written;
+  written.episode = {data::SegmentKind::av};
+  written.clip = {.frames = 9, .height = 64, .width = 96, .fps = 12.5};
+  const TempFolder temp;
+  temp.write("generation_config.json", to_json(written));
+  const GenerationConfig read = read_generation_config(temp.path());
+  EXPECT_EQ(read.clip.frames, 9);
+  EXPECT_EQ(read.clip.height, 64);
+  EXPECT_EQ(read.clip.width, 96);
+  EXPECT_EQ(read.clip.fps, 12.5);
+  EXPECT_EQ(to_json(read), to_json(written));
+}
+
 TEST(GenerationConfig, KeysOfOtherToolsArePassedOver) {
   EXPECT_EQ(message_of(R"({"do_sample": true, "eos_token_id": [1, 2], "num_steps": 3})"), "nothing");
 }
