@@ -9,7 +9,6 @@
 #include "checkpoint/build_folder.h"
 #include "checkpoint/write_weights.h"
 #include "io/atomic_file.h"
-#include "io/mapped_file.h"
 #include "io/model_folder.h"
 #include "tensor/convert.h"
 
@@ -20,18 +19,13 @@ namespace fs = std::filesystem;
 
 constexpr const char* kStem = "diffusion_pytorch_model";
 
-void copy_file_synced(const fs::path& from, const fs::path& to) {
-  const io::MappedFile file(from);
-  io::write_file_atomic(to, file.bytes());
-}
-
 /// The files of a folder, and of the folders in it.
 void copy_folder(const fs::path& from, const fs::path& to, StopToken stop) {
   fs::create_directories(to);
   for (const auto& entry : fs::directory_iterator(from)) {
     stop.throw_if_requested();
     if (entry.is_directory()) copy_folder(entry.path(), to / entry.path().filename(), stop);
-    if (entry.is_regular_file()) copy_file_synced(entry.path(), to / entry.path().filename());
+    if (entry.is_regular_file()) io::copy_file_atomic(entry.path(), to / entry.path().filename());
   }
 }
 
@@ -39,7 +33,7 @@ void write_part(const policy::ltx2::Model& model, const policy::ltx2::Model::Par
                 const ExportLtx2Options& options) {
   const fs::path from = model.folder() / part.name;
   fs::create_directory(to);
-  copy_file_synced(from / "config.json", to / "config.json");
+  io::copy_file_atomic(from / "config.json", to / "config.json");
   const auto source = io::Checkpoint::open(*io::find_weights(from, std::string(kStem) + ".safetensors"));
   std::vector<at::Tensor> owned;
   std::vector<io::TensorView> views;
@@ -64,19 +58,19 @@ void write_part(const policy::ltx2::Model& model, const policy::ltx2::Model::Par
 }  // namespace
 
 void copy_around_transformer(const fs::path& source, const fs::path& folder, StopToken stop) {
-  copy_file_synced(source / "model_index.json", folder / "model_index.json");
+  io::copy_file_atomic(source / "model_index.json", folder / "model_index.json");
   std::map<std::string, std::string> parts = policy::ltx2::read_model_index(source);
   if (fs::exists(source / "latent_upsampler")) parts.emplace("latent_upsampler", "");  // of no index
   for (const auto& [name, type] : parts) {
     if (name != "transformer") copy_folder(source / name, folder / name, stop);
   }
   fs::create_directory(folder / "transformer");
-  copy_file_synced(source / "transformer" / "config.json", folder / "transformer" / "config.json");
+  io::copy_file_atomic(source / "transformer" / "config.json", folder / "transformer" / "config.json");
 }
 
 void export_ltx2(const policy::ltx2::Model& model, const fs::path& destination, const ExportLtx2Options& options) {
   build_folder(destination, [&](const fs::path& folder) {
-    copy_file_synced(model.folder() / "model_index.json", folder / "model_index.json");
+    io::copy_file_atomic(model.folder() / "model_index.json", folder / "model_index.json");
     for (const auto& part : model.parts()) write_part(model, part, folder / part.name, options);
     for (const auto& [name, type] : model.index()) {
       if (!fs::exists(folder / name)) copy_folder(model.folder() / name, folder / name, options.stop);

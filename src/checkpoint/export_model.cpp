@@ -14,7 +14,6 @@
 #include <vector>
 
 #include "base/error.h"
-#include "base/sha256.h"
 #include "checkpoint/build_folder.h"
 #include "checkpoint/export_ltx2.h"
 #include "checkpoint/resume.h"
@@ -39,12 +38,6 @@ constexpr size_t kCopiedBytes = size_t{16} << 20;  // at a time
 // Beside io::kModelFiles. Whatever else lies in a model folder (a README, samples, caches) is about the source, not
 // about the export.
 constexpr std::array<std::string_view, 2> kNotices = {"LICENSE", "NOTICE"};
-
-void copy_synced(const fs::path& from, const fs::path& to) {
-  io::AtomicFile file(to, io::InputFile(from).size());
-  for_each_block(from, [&](std::string_view bytes) { file.append(bytes); });
-  file.commit();
-}
 
 at::ScalarType target_type(at::ScalarType own, const ExportOptions& options) {
   return at::isFloatingType(own) ? options.dtype.value_or(own) : own;
@@ -174,7 +167,7 @@ void write_typed_config(const fs::path& from, const fs::path& to, at::ScalarType
   const bool named = config.is_object() && name_type(config, name);
   if (!named && from.filename() == "config.json" && config.is_object()) config["torch_dtype"] = name;
   if (config == source) {
-    copy_synced(from, to);
+    io::copy_file_atomic(from, to);
   } else {
     io::write_file_atomic(to, config.dump(2) + "\n");
   }
@@ -183,7 +176,7 @@ void write_typed_config(const fs::path& from, const fs::path& to, at::ScalarType
 // `typed`: the folder's weights are written in options.dtype.
 void write_configs(const fs::path& source_folder, const fs::path& folder, const ExportOptions& options, bool typed) {
   for (const std::string_view name : kNotices) {
-    if (fs::exists(source_folder / name)) copy_synced(source_folder / name, folder / name);
+    if (fs::exists(source_folder / name)) io::copy_file_atomic(source_folder / name, folder / name);
   }
   for (const std::string_view name : io::kModelFiles) {
     if (!fs::exists(source_folder / name)) continue;
@@ -191,13 +184,13 @@ void write_configs(const fs::path& source_folder, const fs::path& folder, const 
     if (typed && names_type && options.dtype) {
       write_typed_config(source_folder / name, folder / name, *options.dtype);
     } else {
-      copy_synced(source_folder / name, folder / name);
+      io::copy_file_atomic(source_folder / name, folder / name);
     }
   }
   if (options.generation_config) {
     io::write_file_atomic(folder / io::kGenerationConfig, *options.generation_config);
   } else if (fs::exists(source_folder / io::kGenerationConfig)) {
-    copy_synced(source_folder / io::kGenerationConfig, folder / io::kGenerationConfig);
+    io::copy_file_atomic(source_folder / io::kGenerationConfig, folder / io::kGenerationConfig);
   }
 }
 
@@ -221,7 +214,7 @@ void write_model(const fs::path& source_folder, const policy::Family& family, co
     const Output values = collect(original, in_memory(options.autoencoder), options);
     io::write_streamed(folder / kAutoencoderFile, values, joined_metadata(original, options));
   } else if (autoencoder) {
-    copy_synced(autoencoder_path, folder / kAutoencoderFile);
+    io::copy_file_atomic(autoencoder_path, folder / kAutoencoderFile);
   }
   if (!output.empty()) {
     write_weights(folder, output,

@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "base/fault.h"
+#include "base/sha256.h"
 #include "base/text.h"
 #include "io/mapped_file.h"
 
@@ -92,6 +93,12 @@ void write_file_atomic(const std::filesystem::path& path, std::span<const std::b
 
 void write_file_atomic(const std::filesystem::path& path, std::string_view text) {
   write_file_atomic(path, std::as_bytes(std::span(text.data(), text.size())));
+}
+
+void copy_file_atomic(const std::filesystem::path& from, const std::filesystem::path& to) {
+  AtomicFile file(to, InputFile(from).size());
+  for_each_block(from, [&](std::string_view bytes) { file.append(bytes); });
+  file.commit();
 }
 
 void sync_folder(const std::filesystem::path& folder) {

@@ -46,6 +46,8 @@ class AtomicFile {
 /// Throws RuntimeFailure naming path and cause (with bytes needed and free when the disk is full).
 void write_file_atomic(const std::filesystem::path& path, std::span<const std::byte> bytes);
 void write_file_atomic(const std::filesystem::path& path, std::string_view text);
+/// The same with the bytes of another file, a block at a time. Throws BadInput where that one cannot be read.
+void copy_file_atomic(const std::filesystem::path& from, const std::filesystem::path& to);
 
 /// fsync of a folder, so that a rename in it survives power loss.
 void sync_folder(const std::filesystem::path& folder);

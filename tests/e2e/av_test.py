@@ -187,7 +187,7 @@ class Av(unittest.TestCase):
                     self.assertAlmostEqual(one[name], two[name], delta=1e-5 * abs(one[name]) + 1e-6, msg=name)
         told = self.unigrpo(self.fresh(), "launch", "-n", "2", "--", "train", "recipe.toml", "--set",
                             "parallel.shard=weights", code=2).stderr
-        self.assertIn('parallel.shard: expected "none"', told)
+        self.assertIn('parallel: expected shard = "none", no plan', told)
 
     def test_the_final_folder_is_a_model(self):
         final = self.trained() / "runs/av/final"

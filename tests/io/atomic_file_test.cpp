@@ -106,6 +106,23 @@ TEST(AtomicFile, WithoutCommitNothingAppears) {
   EXPECT_EQ(num_files(folder), 0);
 }
 
+TEST(CopyFile, IsWholeOrLeavesTheOldOneAlone) {
+  const TempFolder folder;
+  const std::string bytes(3'000'001, 'x');
+  const auto from = folder.write("from", bytes), empty = folder.write("empty", ""), to = folder.path() / "to";
+  copy_file_atomic(from, to);
+  EXPECT_EQ(read_text_file(to), bytes);
+  EXPECT_THROW(copy_file_atomic(folder.path() / "none", to), BadInput);
+  {
+    const Fault fault("save.write=enospc");
+    EXPECT_THROW(copy_file_atomic(from, to), DiskFull);
+  }
+  EXPECT_EQ(read_text_file(to), bytes);
+  EXPECT_EQ(num_files(folder), 3);
+  copy_file_atomic(empty, to);
+  EXPECT_EQ(read_text_file(to), "");
+}
+
 TEST(ReadTextFile, RefusesWhatIsNoFile) {
   const TempFolder folder;
   const auto fifo = folder.path() / "fifo";
