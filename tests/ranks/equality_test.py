@@ -162,7 +162,7 @@ class Equality(unittest.TestCase):
 
     def test_two_turns(self):
         # The second turn reads the first one's image, in 8 bits: see REWARDS.
-        self.same({"rollout.episode": '["text", "image", "text", "image"]', "run.num_steps": 3, "optim.lr": 1e-5}, sizes=(2,))
+        self.same({"rollout.episode": '["text", "image", "text", "image"]', "run.num_steps": 3, "optim.lr": 1e-7}, sizes=(2,))
 
     def test_supervised(self):
         rows = [{"prompt": "a red square", "target": [{"type": "text", "text": "one square"}, {"type": "image", "path": "a.png"}]},
