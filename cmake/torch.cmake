@@ -43,8 +43,9 @@ endif()
 function(unigrpo_cuda_files)
   cmake_parse_arguments(arg "" "" "DEFINES" ${ARGN})
   if(UNIGRPO_CUDA)
+    list(TRANSFORM CUDAToolkit_INCLUDE_DIRS PREPEND "-isystem" OUTPUT_VARIABLE includes)
     set_source_files_properties(${arg_UNPARSED_ARGUMENTS} PROPERTIES
-      COMPILE_DEFINITIONS "${arg_DEFINES}" COMPILE_OPTIONS "-isystem;${CUDAToolkit_INCLUDE_DIRS}")
+      COMPILE_DEFINITIONS "${arg_DEFINES}" COMPILE_OPTIONS "${includes}")
   endif()
 endfunction()
 
