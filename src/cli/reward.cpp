@@ -81,7 +81,7 @@ std::string group_of(const std::string& id) {
 /// The samples of a file, grouped by their ids.
 std::vector<data::Sample> read(const std::string& path) {
   const fs::path given(path);
-  const bool is_file = given.filename() == "samples.jsonl";
+  const bool is_file = given.filename() == monitor::kSamplesFile;
   if (!is_file && !fs::is_directory(given)) throw BadInput("{}: expected a samples.jsonl or its folder", path);
   std::vector<data::Sample> samples;
   std::map<std::string, int64_t> groups;

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include "grpo/minibatch_loss.h"
@@ -10,6 +11,7 @@
 #include "grpo/recompute.h"
 #include "grpo/update.h"
 #include "grpo/update_stats.h"
+#include "policy/policy.h"
 #include "rollout/trajectory.h"
 #include "tensor/device.h"
 
@@ -22,6 +24,23 @@ struct Batch {
   std::span<const rollout::Trajectory> trajectories;
   uint64_t weights_version;
   int64_t workers;
+};
+
+/// What the policy is compared with: a frozen copy of it, or, while this lives, itself without its adapters.
+class Reference {
+ public:
+  explicit Reference(const UpdateSetup& setup) : policy(of(setup)) {
+    if (!setup.reference) off_.emplace(setup.policy);
+  }
+  /// Its adapters as they are: what a pass is made over.
+  static policy::UnifiedPolicy& of(const UpdateSetup& setup) {
+    return setup.reference ? *setup.reference : setup.policy;
+  }
+
+  policy::UnifiedPolicy& policy;
+
+ private:
+  std::optional<policy::AdaptersOff> off_;
 };
 
 /// Numbers of micro-batches, which may still be on their way: losses to be summed, differences whose largest counts.

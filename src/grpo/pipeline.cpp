@@ -78,8 +78,6 @@ class StageRun {
     at::Tensor loss;  // of the last stage
   };
 
-  policy::UnifiedPolicy& reference() const { return setup_.reference ? *setup_.reference : setup_.policy; }
-
   void prepare(const StageAction& action) {
     const auto m = static_cast<size_t>(action.micro_batch);
     if (rows_[m].empty()) return;
@@ -91,7 +89,7 @@ class StageRun {
     one.packed = pack_for(setup_, batch_.trajectories, rows_[m]);
     if (compares_) {
       const at::NoGradGuard no_grad;
-      one.reference = reference().staged_forward(one.packed->batch);
+      one.reference = Reference::of(setup_).staged_forward(one.packed->batch);
       if (!links_.is_first()) links_.expect_from_previous(one.reference->border());
     }
     one.own = setup_.policy.staged_forward(one.packed->batch);
@@ -103,14 +101,13 @@ class StageRun {
     if (one.packed) fault::point("update.micro_batch");
     Recomputed of_reference;
     if (compares_) {
-      policy::in_pass(reference(), /*with_backward=*/false, [&] {
+      policy::in_pass(Reference::of(setup_), /*with_backward=*/false, [&] {
         if (!one.packed) return;
         const at::NoGradGuard no_grad;
-        std::optional<policy::AdaptersOff> off;
-        if (!setup_.reference) off.emplace(setup_.policy);
+        const Reference reference(setup_);
         const StageOutput output = run_stage(*one.reference, links_);
         if (links_.is_last()) {
-          of_reference = recomputed(reference(), setup_.rollout, *one.packed, one.reference->finish(output.out));
+          of_reference = recomputed(reference.policy, setup_.rollout, *one.packed, one.reference->finish(output.out));
         }
         one.reference.reset();
       });

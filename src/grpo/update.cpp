@@ -30,9 +30,8 @@ using rollout::Trajectory;
 /// What the reference says of the same actions.
 Recomputed of_reference(const UpdateSetup& setup, const PackedBatch& packed) {
   const at::NoGradGuard no_grad;
-  if (setup.reference) return recompute(*setup.reference, setup.rollout, packed);
-  const policy::AdaptersOff off(setup.policy);
-  return recompute(setup.policy, setup.rollout, packed);
+  const Reference reference(setup);
+  return recompute(reference.policy, setup.rollout, packed);
 }
 
 /// Whether ranks meet within micro-batches, so that all need as many of them.
@@ -112,7 +111,7 @@ void pass_over(const Batch& batch, const MinibatchLoss& minibatch, const std::ve
   bool interrupted = false;
   if (needs_reference(setup.config, setup.rollout)) {
     interrupted = !completed([&] {
-      policy::in_pass(setup.reference ? *setup.reference : setup.policy, /*with_backward=*/false, [&] {
+      policy::in_pass(Reference::of(setup), /*with_backward=*/false, [&] {
         if (rows.empty()) return;
         packed = pack_for(setup, batch.trajectories, rows);
         reference = of_reference(setup, *packed);
@@ -256,13 +255,11 @@ bool on_workers(const Batch& batch, const MinibatchLoss& minibatch, const Miniba
   // The reference may be the policy with its adapters off, for all threads alike: before any that needs them on.
   std::vector<Recomputed> references(micro_batches.size());
   if (needs_reference(setup.config, setup.rollout)) {
-    std::optional<policy::AdaptersOff> off;
-    if (!setup.reference) off.emplace(setup.policy);
-    policy::UnifiedPolicy& reference = setup.reference ? *setup.reference : setup.policy;
+    const Reference reference(setup);
     run_tasks(batch.workers, count, [&](int64_t i, int64_t /*worker*/) {
       if (setup.runtime.stop.requested()) return;
       const at::NoGradGuard no_grad;
-      references[i] = recompute(reference, setup.rollout, pack_for(setup, batch.trajectories, micro_batches[i]));
+      references[i] = recompute(reference.policy, setup.rollout, pack_for(setup, batch.trajectories, micro_batches[i]));
     });
   }
   NamedTensors trained;  // whole ones, whatever the optimizer has

@@ -23,7 +23,6 @@ extern "C" {
 namespace unigrpo::media {
 namespace {
 
-constexpr int kBufferBytes = 1 << 16;
 constexpr size_t kMaxAllocation = size_t{768} << 20;
 
 struct Container {

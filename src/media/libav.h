@@ -30,6 +30,8 @@ using Owned = std::unique_ptr<T, Free>;
 Owned<AVFrame> make_frame();  // throws std::bad_alloc, as the next does
 Owned<AVPacket> make_packet();
 
+inline constexpr int kBufferBytes = 1 << 16;  // of an AVIOContext
+
 /// Options for a call of libav that takes a dictionary.
 class Dictionary {
  public:

@@ -26,7 +26,6 @@ extern "C" {
 namespace unigrpo::media {
 namespace {
 
-constexpr int kWriteBufferBytes = 1 << 16;
 constexpr int kSoundRate = 48'000;
 constexpr int kMaxSide = 8192;
 
@@ -69,9 +68,9 @@ class MemoryFile {
 
 /// libav takes the buffer over and may replace it; `Free` frees whichever is there.
 Owned<AVIOContext> make_io(MemoryFile::Place& place, bool writes) {
-  auto* buffer = static_cast<uint8_t*>(av_malloc(kWriteBufferBytes));
+  auto* buffer = static_cast<uint8_t*>(av_malloc(kBufferBytes));
   if (buffer == nullptr) throw std::bad_alloc();
-  Owned<AVIOContext> io(avio_alloc_context(buffer, kWriteBufferBytes, writes ? 1 : 0, &place, MemoryFile::read,
+  Owned<AVIOContext> io(avio_alloc_context(buffer, kBufferBytes, writes ? 1 : 0, &place, MemoryFile::read,
                                            writes ? MemoryFile::write : nullptr, MemoryFile::seek));
   if (!io) throw std::bad_alloc();
   return io;

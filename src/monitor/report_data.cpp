@@ -123,7 +123,7 @@ json sample_json(const StoredSample& stored) {
 }
 
 // A folder without samples.jsonl is one that a killed run did not finish.
-bool complete(const fs::path& folder) { return fs::exists(folder / "samples.jsonl"); }
+bool complete(const fs::path& folder) { return fs::exists(folder / kSamplesFile); }
 
 void add_grids(const fs::path& folder, json& report) {
   std::vector<std::pair<int64_t, fs::path>> all;

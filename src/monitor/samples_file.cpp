@@ -22,8 +22,6 @@ namespace {
 using data::SegmentKind;
 namespace fs = std::filesystem;
 
-constexpr const char* kFileName = "samples.jsonl";
-
 class RowReader {
  public:
   RowReader(const nlohmann::json& json, fs::path folder, std::string where)
@@ -145,7 +143,7 @@ class RowReader {
 }  // namespace
 
 std::vector<StoredSample> list_samples(const fs::path& folder) {
-  const fs::path file = folder / kFileName;
+  const fs::path file = folder / kSamplesFile;
   const std::string text = io::read_text_file(file);
   std::vector<StoredSample> samples;
   std::set<std::string> ids;

@@ -11,7 +11,9 @@
 
 namespace unigrpo::monitor {
 
-/// One line of samples.jsonl (docs/FORMATS.md).
+inline constexpr const char* kSamplesFile = "samples.jsonl";  // in a folder of samples
+
+/// One line of it (docs/FORMATS.md).
 struct SampleRow {
   data::Sample sample;
   std::map<std::string, std::optional<double>> scores;  // by reward term; empty: the term had no score, see reasons

@@ -26,8 +26,6 @@ using data::SegmentKind;
 using OrderedJson = nlohmann::ordered_json;
 namespace fs = std::filesystem;
 
-constexpr const char* kFileName = "samples.jsonl";
-
 void write_image(const fs::path& path, const Image& image) {
   const std::vector<uint8_t> png = io::encode_png(image);
   std::ofstream file(path, std::ios::binary | std::ios::trunc);
@@ -107,7 +105,7 @@ void write_samples(const fs::path& folder, std::span<const SampleRow> rows) {
   std::error_code error;
   fs::create_directories(folder, error);
   if (error) throw RuntimeFailure("{}: cannot create the folder: {}", folder.string(), error.message());
-  const fs::path file = folder / kFileName;
+  const fs::path file = folder / kSamplesFile;
   fs::remove(file, error);  // it would vouch for images that are about to change
   if (error) throw RuntimeFailure("{}: cannot replace: {}", file.string(), error.message());
 

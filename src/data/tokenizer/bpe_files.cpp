@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "data/tokenizer/tokenizer.h"
 #include "io/atomic_file.h"
 #include "io/json.h"
 
@@ -19,7 +20,6 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr size_t kMaxTableBytes = size_t{64} << 20;
 constexpr size_t kMaxConfigBytes = size_t{4} << 20;
 constexpr size_t kMaxTokenBytes = 1024;
 constexpr size_t kMaxTokens = 1'000'000;
@@ -309,7 +309,7 @@ void add_unique(const std::string& where, AddedToken token, std::unordered_set<s
 
 BpeFiles read_tokenizer_json(const std::filesystem::path& path) {
   const std::string where = path.string();
-  const Json root = io::read_json_file(path, {}, kMaxTableBytes);
+  const Json root = io::read_json_file(path, {}, kMaxTokenizerBytes);
   if (!root.is_object()) {
     throw BadInput("{}: tokenizer JSON must be an object, found {}", where, root.type_name());
   }
@@ -359,7 +359,7 @@ BpeFiles read_tokenizer_json(const std::filesystem::path& path) {
 namespace {
 
 void read_merges_file(const std::filesystem::path& path, const TokenTable& table, BpeFiles& files) {
-  const std::string text = io::read_text_file(path, kMaxTableBytes);
+  const std::string text = io::read_text_file(path, kMaxTokenizerBytes);
   const std::string where = path.string();
   if (text.empty()) throw BadInput("{}: the file is empty, merges were expected", where);
   if (const size_t valid = valid_utf8_prefix(text); valid < text.size()) {
@@ -440,7 +440,7 @@ BpeFiles read_vocab_and_merges(const std::filesystem::path& folder) {
   BpeFiles files;
   TokenTable table;
   const std::string where = (folder / "vocab.json").string();
-  const Json vocab = io::read_json_file(folder / "vocab.json", {}, kMaxTableBytes);
+  const Json vocab = io::read_json_file(folder / "vocab.json", {}, kMaxTokenizerBytes);
   read_vocab(where, vocab, table);
   read_merges_file(folder / "merges.txt", table, files);
   std::unordered_set<std::string> seen;

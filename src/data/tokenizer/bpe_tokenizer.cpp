@@ -13,7 +13,6 @@
 namespace unigrpo::data {
 namespace {
 
-constexpr size_t kMaxTextBytes = size_t{1} << 20;
 constexpr size_t kMaxCachedWords = 50'000;
 constexpr size_t kMaxCachedWordBytes = 64;
 
@@ -100,10 +99,7 @@ void BpeTokenizer::split(const Finder& finder, std::string_view text, std::vecto
 }
 
 std::vector<int64_t> BpeTokenizer::encode(std::string_view text) const {
-  if (text.size() > kMaxTextBytes) {
-    throw BadInput("text of {} bytes is too long to encode, at most {} are allowed", text.size(), kMaxTextBytes);
-  }
-  if (!is_valid_utf8(text)) throw BadInput("text to encode is not valid UTF-8: {}", in_quotes(text));
+  require_encodable(text);
   std::vector<int64_t> ids;
   split(raw_tokens_, text, ids, [&](std::string_view raw) {
     if (raw.empty()) return;

@@ -13,19 +13,14 @@
 #include "io/atomic_file.h"
 
 namespace unigrpo::data {
-namespace {
-
-constexpr size_t kMaxModelBytes = size_t{64} << 20;
-constexpr size_t kMaxPieceTextBytes = size_t{1} << 20;  // the library counts normalized bytes in an int
-
-}  // namespace
+namespace {}  // namespace
 
 struct SentencePieceTokenizer::Library {
   sentencepiece::SentencePieceProcessor processor;
 };
 
 SentencePieceTokenizer::SentencePieceTokenizer(const std::filesystem::path& path)
-    : SentencePieceTokenizer(io::read_text_file(path, kMaxModelBytes), path.string()) {}
+    : SentencePieceTokenizer(io::read_text_file(path, kMaxTokenizerBytes), path.string()) {}
 
 SentencePieceTokenizer::SentencePieceTokenizer(std::string_view bytes, std::string_view where)
     : library_(std::make_unique<Library>()) {
@@ -51,10 +46,7 @@ SentencePieceTokenizer::SentencePieceTokenizer(std::string_view bytes, std::stri
 SentencePieceTokenizer::~SentencePieceTokenizer() = default;
 
 std::vector<int64_t> SentencePieceTokenizer::encode(std::string_view text) const {
-  if (text.size() > kMaxPieceTextBytes) {
-    throw BadInput("text of {} bytes is too long to encode, at most {} are allowed", text.size(), kMaxPieceTextBytes);
-  }
-  if (!is_valid_utf8(text)) throw BadInput("text to encode is not valid UTF-8: {}", in_quotes(text));
+  require_encodable(text);
   std::vector<int64_t> ids;
   const auto encode_plain = [&](std::string_view plain) {
     if (plain.empty()) return;

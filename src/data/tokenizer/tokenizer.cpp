@@ -1,6 +1,7 @@
 #include "data/tokenizer/tokenizer.h"
 
 #include "base/error.h"
+#include "base/text.h"
 #include "data/tokenizer/bpe_files.h"
 #include "data/tokenizer/bpe_tokenizer.h"
 #include "data/tokenizer/sentencepiece_tokenizer.h"
@@ -16,6 +17,14 @@ std::unique_ptr<Tokenizer> open_file(const std::filesystem::path& path) {
 }
 
 }  // namespace
+
+void require_encodable(std::string_view text) {
+  constexpr size_t kMaxBytes = size_t{1} << 20;
+  if (text.size() > kMaxBytes) {
+    throw BadInput("text of {} bytes is too long to encode, at most {} are allowed", text.size(), kMaxBytes);
+  }
+  if (!is_valid_utf8(text)) throw BadInput("text to encode is not valid UTF-8: {}", in_quotes(text));
+}
 
 std::unique_ptr<Tokenizer> open_tokenizer(const std::filesystem::path& path) {
   std::error_code ignored;

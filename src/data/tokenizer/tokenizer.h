@@ -25,6 +25,12 @@ class Tokenizer {
   virtual const std::map<std::string, int64_t>& special_tokens() const = 0;
 };
 
+/// Of a tokenizer's file.
+inline constexpr size_t kMaxTokenizerBytes = size_t{64} << 20;
+
+/// Throws BadInput for a text over 1 MiB (SentencePiece counts normalized bytes in an int) or that is no UTF-8.
+void require_encodable(std::string_view text);
+
 /// Opens what is there: `tokenizer.model` (SentencePiece), `tokenizer.json` (BPE), or a folder: of vocab.json +
 /// merges.txt (+ tokenizer_config.json, added_tokens.json), else its tokenizer.json, else its tokenizer.model.
 /// Throws BadInput naming the file.

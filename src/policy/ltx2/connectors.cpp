@@ -15,15 +15,14 @@
 namespace unigrpo::policy::ltx2 {
 namespace {
 
-constexpr int64_t kMostConnectorHeads = 1024, kMostConnectorChannels = 1 << 16, kMostConnectorLayers = 1024;
 constexpr double kEps = 1e-6;
 
 ConnectorConfig read_connector(io::ClassConfig& file, const std::string& stream) {
   ConnectorConfig c;
   const auto key = [&](const char* rest) { return stream + rest; };
-  c.heads = file.integer(key("_connector_num_attention_heads").c_str(), c.heads, kMostConnectorHeads);
-  c.head_dim = file.integer(key("_connector_attention_head_dim").c_str(), c.head_dim, kMostConnectorChannels);
-  c.num_layers = file.integer(key("_connector_num_layers").c_str(), c.num_layers, kMostConnectorLayers);
+  c.heads = file.integer(key("_connector_num_attention_heads").c_str(), c.heads, kMostHeads);
+  c.head_dim = file.integer(key("_connector_attention_head_dim").c_str(), c.head_dim, kMostChannels);
+  c.num_layers = file.integer(key("_connector_num_layers").c_str(), c.num_layers, kMostLayers);
   c.num_registers = file.integer_or_none(key("_connector_num_learnable_registers").c_str(), c.num_registers);
   c.gated = file.boolean(key("_gated_attn").c_str(), c.gated);
   if (c.head_dim % 2 != 0) {
@@ -58,16 +57,16 @@ at::Tensor normalized_by_token(const TextStates& states) {
 ConnectorsConfig read_connectors_config(const std::filesystem::path& path) {
   auto file = io::ClassConfig::open(path, {"LTX2TextConnectors"});
   ConnectorsConfig c;
-  c.caption_channels = file.integer("caption_channels", 3840, kMostConnectorChannels);
-  c.num_text_layers = file.integer("text_proj_in_factor", 49, kMostConnectorLayers);
+  c.caption_channels = file.integer("caption_channels", 3840, kMostChannels);
+  c.num_text_layers = file.integer("text_proj_in_factor", 49, kMostLayers);
   c.streams = {.video = read_connector(file, "video"), .audio = read_connector(file, "audio")};
   c.rope_base_seq_len = file.integer("connector_rope_base_seq_len", 4096);
   c.rope_theta = file.positive("rope_theta", 10000.0);
   c.rope_double_precision = file.boolean("rope_double_precision", true);
   c.rope_split = file.choice("rope_type", "interleaved", {"interleaved", "split"}) == "split";
   c.per_modality_projections = file.boolean("per_modality_projections", false);
-  c.hidden_dim = {.video = file.integer("video_hidden_dim", 4096, kMostConnectorChannels),
-                  .audio = file.integer("audio_hidden_dim", 2048, kMostConnectorChannels)};
+  c.hidden_dim = {.video = file.integer("video_hidden_dim", 4096, kMostChannels),
+                  .audio = file.integer("audio_hidden_dim", 2048, kMostChannels)};
   c.proj_bias = file.boolean("proj_bias", false);
   file.ignore({"causal_temporal_positioning"});  // nothing reads it
   file.finish();

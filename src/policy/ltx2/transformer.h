@@ -15,6 +15,9 @@
 
 namespace unigrpo::policy::ltx2 {
 
+/// What a config.json of the folder may ask for.
+inline constexpr int64_t kMostHeads = 1024, kMostChannels = 1 << 16, kMostLayers = 1024;
+
 /// One of a kind for each stream.
 template <typename T>
 struct Both {

@@ -9,8 +9,6 @@
 namespace unigrpo::policy::ltx2 {
 namespace {
 
-constexpr int64_t kMostHeads = 1024, kMostChannels = 1 << 16, kMostLayers = 1024;
-
 void check_widths(const io::ClassConfig& file, const TransformerConfig& c) {
   const StreamConfig &video = c.streams.video, &audio = c.streams.audio;
   if (audio.context_dim != audio.width()) {

@@ -15,8 +15,6 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr size_t kMaxNoteBytes = 4000;
-
 std::string texts_of(const data::Sample& sample) {
   std::string texts;
   for (const data::SampleSegment& segment : sample.segments) {

@@ -35,6 +35,9 @@ std::string data_url(const Image& image, HttpImageFormat format);
 /// Why a sample cannot be sent; empty where it can.
 std::string unfit(const data::Sample& sample);
 
+/// What is kept of a judge's texts, bytes.
+inline constexpr size_t kMaxReasonBytes = 1000, kMaxNoteBytes = 4000;
+
 /// The text, cut after at most `max_bytes` at the end of a character, with "..." then.
 std::string shortened(std::string_view text, size_t max_bytes);
 

@@ -20,8 +20,6 @@ using Batch = std::vector<size_t>;  // indices of samples
 
 constexpr size_t kMaxParts = 32;
 constexpr size_t kMaxNotes = 16;
-constexpr size_t kMaxReasonBytes = 1000;
-constexpr size_t kMaxTextNoteBytes = 4000;
 
 Json sample_json(const data::Sample& sample, HttpImageFormat format) {
   Json images = Json::array(), segments = Json::array();
@@ -98,7 +96,7 @@ void read_notes(const Json& notes, Score& score) {
   for (const auto& [name, value] : notes.items()) {
     if (!is_metric_name(name) || !value.is_string())
       throw BadInput("'notes': {} is no name with a text", in_quotes(name));
-    score.notes[name] = shortened(value.get_ref<const std::string&>(), kMaxTextNoteBytes);
+    score.notes[name] = shortened(value.get_ref<const std::string&>(), kMaxNoteBytes);
   }
 }
 

@@ -16,7 +16,6 @@ using Json = nlohmann::json;
 using Images = std::span<const Image* const>;
 
 constexpr size_t kMaxNameBytes = 200;
-constexpr size_t kMaxFailureBytes = 1000;
 
 std::string name_in(const Json& object, const char* key) {
   const auto found = object.find(key);
@@ -58,7 +57,7 @@ Detection read_object(const Json& object, const Image& image) {
 Detections read_image(const Json& entry, const Image& image) {
   Detections found;
   if (entry.is_string()) {
-    found.failure = "the detector says: " + shortened(entry.get_ref<const std::string&>(), kMaxFailureBytes);
+    found.failure = "the detector says: " + shortened(entry.get_ref<const std::string&>(), kMaxReasonBytes);
     return found;
   }
   if (!entry.is_array()) throw BadInput("expected a list of objects, or a text saying why there is none");
