@@ -83,7 +83,8 @@ class Shards(resume_test.Resume):
                     self.levels(2, 3) if FULL else [(2, {"shard": "weights"}), (2, {"shard": "optimizer"})])
 
     def test_two_turns(self):
-        settings = {"rollout.episode": '["text", "image", "text", "image"]', "run.num_steps": 3, "optim.lr": 1e-5}
+        # The second turn reads the first one's image in 8 bits: weights hardly move (see equality_test.py).
+        settings = {"rollout.episode": '["text", "image", "text", "image"]', "run.num_steps": 3, "optim.lr": 1e-7}
         self.as_one(settings, [(2, {"shard": "weights"})])
 
     @unittest.skipUnless(FULL, "long")
