@@ -6,8 +6,8 @@
 # ended in time with 75 and named the lost rank, and each resumed run has the bytes of one left alone.
 #   scripts/ranks_full.sh --equality [--steps N] [--ranks N,N] [--only NAME]
 # runs the demo recipe and its variants on ranks and in one process, and prints what differs (about half an hour).
-#   scripts/ranks_full.sh --shards | --sharing
-# runs the long form of tests/ranks/shards_test.py or sharing_test.py.
+#   scripts/ranks_full.sh --tests [NAME ...]
+# runs the long form of tests/ranks/NAME_test.py: equality, shards, sharing, pipeline and flexible.
 #   scripts/ranks_full.sh --faults
 # runs that of tests/faults/ranks*_test.py: each event in each phase, at 2 and at 4 ranks.
 set -euo pipefail
@@ -16,13 +16,17 @@ python=python3
 [[ -x .venv/bin/python ]] && python=.venv/bin/python
 if [[ ${1:-} == --equality ]]; then
   exec "$python" tests/ranks/demo_equality.py build/bin/unigrpo "${@:2}"
-elif [[ ${1:-} == --shards || ${1:-} == --sharing ]]; then
-  UNIGRPO_RANKS_FULL=1 exec "$python" "tests/ranks/${1#--}_test.py" build/bin/unigrpo tests/data
-elif [[ ${1:-} == --faults ]]; then
+elif [[ ${1:-} == --tests || ${1:-} == --faults ]]; then
   export UNIGRPO_RANKS_FULL=1
-  for test in ranks ranks_signals ranks_errors; do
-    "$python" "tests/faults/${test}_test.py" build/bin/unigrpo tests/data
+  files=("${@:2}")
+  [[ $1 == --tests ]] && ((${#files[@]} == 0)) && files=(equality shards sharing pipeline flexible)
+  files=("${files[@]/#/ranks/}")
+  [[ $1 == --faults ]] && files=(faults/ranks faults/ranks_signals faults/ranks_errors)
+  failed=0
+  for file in "${files[@]}"; do
+    echo "== tests/${file}_test.py"
+    "$python" "tests/${file}_test.py" build/bin/unigrpo tests/data || failed=1
   done
-  exit
+  exit "$failed"
 fi
 exec "$python" tests/faults/ranks_kills.py build/bin/unigrpo tests/data "$@"

@@ -174,11 +174,8 @@ bool child_ended(pid_t child, int signals, int lifeline, int& status) {
 
 std::filesystem::path program_folder() { return std::filesystem::read_symlink("/proc/self/exe").parent_path(); }
 
-std::vector<std::string> process_arguments() {
-  std::ifstream file("/proc/self/cmdline", std::ios::binary);
-  const std::string text(std::istreambuf_iterator<char>(file), {});  // each argument ends in a NUL
-  std::vector<std::string> arguments;
-  for (size_t at = 0; at < text.size(); at = text.find('\0', at) + 1) arguments.emplace_back(text.c_str() + at);
+std::vector<std::string>& process_arguments() {
+  static std::vector<std::string> arguments;
   return arguments;
 }
 

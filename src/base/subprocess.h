@@ -11,8 +11,8 @@ namespace unigrpo {
 /// as in an installation.
 std::filesystem::path program_folder();
 
-/// The command line of this process, its program first.
-std::vector<std::string> process_arguments();
+/// The command line of this process, its program first; main fills it.
+std::vector<std::string>& process_arguments();
 
 /// A program that lives no longer than this object or this process, however either of them ends: it and all that it
 /// starts are killed, in sessions of their own too. The program's main must call `supervise`. Its standard input is

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/failure.h"
 #include "base/left_behind.h"
+#include "base/subprocess.h"
 #include "base/text.h"
 #include "base/utf8.h"
 #include "cli/commands.h"
@@ -108,6 +109,7 @@ int main(int argc, char** argv) {
   };
   int code = 0;
   try {
+    unigrpo::process_arguments().assign(argv, argv + argc);
     code = unigrpo::cli::run_command_line(argc, argv);
   } catch (const std::exception& error) {
     code = failed(unigrpo::describe_failure(error));

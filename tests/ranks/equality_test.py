@@ -1,10 +1,14 @@
 """Several ranks give the result of one process.
 
 usage: equality_test.py UNIGRPO DATA [TEST ...]    UNIGRPO: the binary; DATA: tests/data
+UNIGRPO_RANKS_FULL=1: also what takes more than a minute.
 """
 
+import concurrent.futures
+import itertools
 import json
 import math
+import os
 import pathlib
 import shutil
 import sys
@@ -18,7 +22,9 @@ import tiny_run  # noqa: E402
 BINARY = DATA = ""
 FIFTH = {"prompt": "a green square", "tag": "colors", "include": [{"class": "square", "count": 1, "color": "green"}]}
 BASE = {"grpo.prompts_per_step": 5, "grpo.group_size": 3, "policy.dtype": "float32", "checkpoint.every": 0,
-        "monitor.num_samples": 100, "run.num_steps": 6}
+        "monitor.num_samples": 100, "monitor.sample_every": 100, "run.num_steps": 3}
+FULL = os.environ.get("UNIGRPO_RANKS_FULL") == "1"
+MANY_STEPS = {"run.num_steps": 20 if FULL else 5}
 # Text decides: a reward of 8-bit pixels takes a rounding of latents for a step of its own, in one process with other
 # micro-batches as on ranks (gradient norms 1e-5 apart within 5 steps).
 TEXT_REWARDS = """kind = "text_rules"
@@ -49,15 +55,14 @@ class Equality(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.holder = tempfile.TemporaryDirectory(prefix="unigrpo-equality-")
-        cls.count = 0
+        cls.count = itertools.count(1)
 
     @classmethod
     def tearDownClass(cls):
         cls.holder.cleanup()
 
     def fresh(self):
-        type(self).count += 1
-        folder = pathlib.Path(self.holder.name) / f"run-{self.count}"
+        folder = pathlib.Path(self.holder.name) / f"run-{next(self.count)}"
         folder.mkdir()
         tiny_run.write_inputs(folder, DATA)
         recipe = (folder / "tiny.toml").read_text()
@@ -115,21 +120,34 @@ class Equality(unittest.TestCase):
                 self.assertLess(ranks_run.distance(weights, part), 1e-5, part.stem)
         self.assertEqual(tiny_run.files_in(run / "final"), tiny_run.files_in(reference / "final"))
 
-    def same(self, settings, sizes=(2, 3)):
-        reference = self.train(ONE_PROCESS, settings)
-        for size in sizes:
-            with self.subTest(ranks=size):
-                self.check(self.train(size, settings), reference)
+    def as_one(self, settings, cases, home=None, base=BASE):
+        """Compares each of `cases`, (ranks, what stands in [parallel]), with one process. They run two at a time: one
+        process leaves a core idle. home(): makes a folder where the usual one will not do."""
+        def train(size, parallel):
+            keys = {f"parallel.{key}": value for key, value in parallel.items()}
+            return self.train(size, {**settings, **keys}, folder=(home or self.fresh)(), base=base)
 
-    def test_twenty_steps(self):
-        self.same({"run.num_steps": 20, "optim.ema.enabled": "true", "eval.prompts": "prompts.jsonl", "eval.every": 10,
+        with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
+            reference, *runs = [pool.submit(train, *case) for case in ((ONE_PROCESS, {}), *cases)]
+            for (size, parallel), run in zip(cases, runs):
+                with self.subTest(ranks=size, **parallel):
+                    self.check_case(run.result(), reference.result(), size, parallel)
+
+    def check_case(self, run, reference, _ranks, _parallel):
+        self.check(run, reference)
+
+    def same(self, settings, sizes=(2, 3)):
+        self.as_one(settings, [(size, {}) for size in sizes])
+
+    def test_many_steps(self):
+        self.same({**MANY_STEPS, "optim.ema.enabled": "true", "eval.prompts": "prompts.jsonl", "eval.every": 2,
                    "eval.keep_best": "true"}, sizes=(2, 3, 4))
 
     def test_where_ranks_outnumber_prompts(self):
         self.same({"grpo.group_size": 4}, sizes=(6,))
 
     def test_a_rank_may_hold_nothing(self):
-        self.same({"grpo.prompts_per_step": 1, "run.num_steps": 3}, sizes=(4,))
+        self.same({"grpo.prompts_per_step": 1}, sizes=(4,))
 
     def test_lora(self):
         self.same({"policy.train": "lora", "policy.lora.rank": 4, "policy.lora.alpha": 8, "grpo.text.kl_beta": 0.1})
@@ -162,7 +180,7 @@ class Equality(unittest.TestCase):
 
     def test_two_turns(self):
         # The second turn reads the first one's image, in 8 bits: see REWARDS.
-        self.same({"rollout.episode": '["text", "image", "text", "image"]', "run.num_steps": 3, "optim.lr": 1e-7}, sizes=(2,))
+        self.same({"rollout.episode": '["text", "image", "text", "image"]', "optim.lr": 1e-7}, sizes=(2,))
 
     def test_supervised(self):
         rows = [{"prompt": "a red square", "target": [{"type": "text", "text": "one square"}, {"type": "image", "path": "a.png"}]},
@@ -186,11 +204,11 @@ class Equality(unittest.TestCase):
             folder = self.fresh()
             (folder / "a.png").write_bytes(PNG)
             (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-            base = {"policy.dtype": "float32", "checkpoint.every": 0, "run.num_steps": 5}
+            base = {"policy.dtype": "float32", "checkpoint.every": 0, "run.num_steps": 3}
             runs.append(self.train(size, settings, folder=folder, command="sft", base=base))
         for run in runs[1:]:
             self.check_metrics(run, runs[0])
-            weights, wanted = (ranks_run.part_of(folder / "checkpoints/step_000005", "policy") for folder in (run, runs[0]))
+            weights, wanted = (ranks_run.part_of(folder / "checkpoints/step_000003", "policy") for folder in (run, runs[0]))
             self.assertLess(ranks_run.distance(weights, wanted), 1e-5)
             self.assertEqual(tiny_run.files_in(run.parent.parent / "trained"),
                              tiny_run.files_in(runs[0].parent.parent / "trained"))

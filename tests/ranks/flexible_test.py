@@ -23,7 +23,7 @@ import tiny_run  # noqa: E402
 BINARY = DATA = ""
 FULL = os.environ.get("UNIGRPO_RANKS_FULL") == "1"
 ONE_PROCESS = equality_test.ONE_PROCESS
-STEPS = {"run.num_steps": 20 if FULL else 5}
+STEPS = equality_test.MANY_STEPS
 FLEXIBLE = {"parallel.flexible_sp": "true"}
 LONG_TEXT = "a red circle left of a blue square, " * 12
 
@@ -39,7 +39,7 @@ class Flexible(resume_test.Resume):
             (folder / "prompts.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in self.prompts))
         return folder
 
-    def check_plan(self, run, settings):
+    def check_plan(self, run):
         """What the plan says of itself: the limit is kept, and each of the step's samples is in one group."""
         rows = tiny_run.metrics_of(run, steady=False)
         self.assertTrue(rows)
@@ -56,17 +56,15 @@ class Flexible(resume_test.Resume):
     def degrees(self, rows):
         return {int(name.rpartition("_")[2]) for row in rows for name in row if name.startswith("parallel/groups_of_")}
 
-    def as_one(self, settings, cases, base=equality_test.BASE):
-        """cases: (ranks, what else stands in [parallel]). Returns which degrees each of them chose."""
-        reference = self.train(ONE_PROCESS, {**settings, **FLEXIBLE}, base=base)
-        chosen = []
-        for size, parallel in cases:
-            with self.subTest(ranks=size, **parallel):
-                run = self.train(size, {**settings, **FLEXIBLE, **{f"parallel.{key}": value for key, value in parallel.items()}},
-                                 base=base)
-                self.check(run, reference)
-                chosen.append(self.degrees(self.check_plan(run, settings)))
-        return chosen
+    def as_one(self, settings, cases, home=None, base=equality_test.BASE):
+        """Returns which degrees each case chose."""
+        self.chosen = []
+        super().as_one({**settings, **FLEXIBLE}, cases, home, base)
+        return self.chosen
+
+    def check_case(self, run, reference, _ranks, _parallel):
+        self.check(run, reference)
+        self.chosen.append(self.degrees(self.check_plan(run)))
 
     def test_all_short(self):
         """Room for all: what a group of one rank can do is cheapest there."""
@@ -101,12 +99,12 @@ class Flexible(resume_test.Resume):
         self.prompts = ["a", "b c", LONG_TEXT, "red", "green"]
         lora = {"policy.train": "lora", "policy.lora.rank": 4, "policy.lora.alpha": 8, "policy.lora.dropout": 0.3,
                 "grpo.text.kl_beta": 0.1}
-        (degrees,) = self.as_one({"run.num_steps": 3, **lora, "grpo.micro_batch_tokens": 120}, [(4, {})])
+        (degrees,) = self.as_one({**lora, "grpo.micro_batch_tokens": 120}, [(4, {})])
         self.assertGreater(max(degrees), 1)
 
     def test_recomputed_layers_and_a_penalty(self):
         self.prompts = ["a", "b c", LONG_TEXT, "red", "green"]
-        (degrees,) = self.as_one({"run.num_steps": 3, "policy.recompute": "true", "grpo.image.penalty": "velocity_mse",
+        (degrees,) = self.as_one({"policy.recompute": "true", "grpo.image.penalty": "velocity_mse",
                      "grpo.micro_batch_tokens": 120}, [(4, {"shard": "weights"})])
         self.assertGreater(max(degrees), 1)
 
@@ -121,12 +119,12 @@ class Flexible(resume_test.Resume):
         shutil.copytree(f"{DATA}/qwen2_tiny", pair / "text")
         shutil.copytree(f"{DATA}/bagel_tiny", pair / "image")
         (pair / "config.json").write_text('{"model_type": "unigrpo_pair", "text": "text/", "image": "image/"}')
-        (degrees,) = self.as_one({"run.num_steps": 3, "policy.model": pair, "grpo.micro_batch_tokens": 30}, [(2, {})])
+        (degrees,) = self.as_one({"policy.model": pair, "grpo.micro_batch_tokens": 15}, [(2, {})])
         self.assertGreater(max(degrees), 1)
 
     def test_a_text_model(self):
         self.rewards = equality_test.REWARDS.partition('[[rewards]]\nkind = "saturation"')[0]
-        (degrees,) = self.as_one({"run.num_steps": 3, "policy.model": f"{DATA}/qwen2_tiny_tied", "rollout.episode": '["text"]',
+        (degrees,) = self.as_one({"policy.model": f"{DATA}/qwen2_tiny_tied", "rollout.episode": '["text"]',
                      "grpo.micro_batch_tokens": 10}, [(4, {})])
         self.assertGreater(max(degrees), 1)
 

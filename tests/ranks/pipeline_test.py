@@ -20,7 +20,7 @@ import tiny_run  # noqa: E402
 
 BINARY = DATA = ""
 EMA = {"optim.ema.enabled": "true"}
-SHORT = {"run.num_steps": 3, "grpo.micro_batch_tokens": 60}  # a micro-batch a row or two, so that stages interleave
+SHORT = {"grpo.micro_batch_tokens": 60}  # a micro-batch a row or two, so that stages interleave
 FULL = os.environ.get("UNIGRPO_RANKS_FULL") == "1"
 ONE_PROCESS = equality_test.ONE_PROCESS
 
@@ -30,8 +30,7 @@ class Pipeline(resume_test.Resume):
 
     def plan(self, stages, schedule="1f1b", **layer):
         """A file with a layer for each digit, its stage; what else stands in each."""
-        type(self).count += 1
-        file = pathlib.Path(self.holder.name) / f"plan-{self.count}.json"
+        file = pathlib.Path(self.holder.name) / f"plan-{next(self.count)}.json"
         layers = [{"stage": int(stage), **layer} for stage in stages]
         file.write_text(json.dumps({"layers": layers, "schedule": schedule}))
         return file
@@ -40,20 +39,17 @@ class Pipeline(resume_test.Resume):
     def keys(parallel):
         return {f"parallel.{key}": value for key, value in parallel.items()}
 
-    def as_one(self, settings, cases):
-        """cases: (ranks, what stands in [parallel])."""
-        reference = self.train(ONE_PROCESS, settings)
-        for size, parallel in cases:
-            with self.subTest(ranks=size, layers=parallel["plan"].read_text(), **parallel):
-                run = self.train(size, {**settings, **self.keys(parallel)})
-                self.check(run, reference)
-                mesh = json.loads((run / "ranks.json").read_text())["mesh"]
-                layers = json.loads(parallel["plan"].read_text())["layers"]
-                self.assertEqual(mesh["stages"], layers[-1]["stage"] + 1)
-                self.assertEqual(size, mesh["stages"] * mesh["data"] * mesh["sequence"] * mesh["tensor"])
+    def check_case(self, run, reference, size, parallel):
+        """Also ranks.json: as many stages as the plan has."""
+        plan = parallel["plan"].read_text()
+        with self.subTest(plan=plan):
+            self.check(run, reference)
+            mesh = json.loads((run / "ranks.json").read_text())["mesh"]
+            self.assertEqual(mesh["stages"], json.loads(plan)["layers"][-1]["stage"] + 1)
+            self.assertEqual(size, mesh["stages"] * mesh["data"] * mesh["sequence"] * mesh["tensor"])
 
     def test_two_stages(self):
-        self.as_one({**SHORT, **EMA, "eval.prompts": "prompts.jsonl", "eval.every": 3},
+        self.as_one({**SHORT, **EMA, "eval.prompts": "prompts.jsonl", "eval.every": 2},
                     [(2, {"plan": self.plan("001")}), (2, {"plan": self.plan("011", "gpipe")})])
 
     def test_three_stages(self):
@@ -116,7 +112,7 @@ class Pipeline(resume_test.Resume):
                 self.check(run, reference)
 
     def test_a_gradient_that_is_not_finite_on_one_stage_makes_all_skip(self):
-        run = self.train(2, {**SHORT, **self.keys({"plan": self.plan("001")})}, fault="grad.reduced@1:2=nan",
+        run = self.train(2, {**SHORT, "run.num_steps": 3, **self.keys({"plan": self.plan("001")})}, fault="grad.reduced@1:2=nan",
                          base=resume_test.BASE)
         rows = tiny_run.metrics_of(run)
         self.assertEqual([row["optim/skipped"] for row in rows], [0, 1, 1])

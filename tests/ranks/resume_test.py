@@ -17,6 +17,7 @@ import tiny_run  # noqa: E402
 
 BINARY = DATA = ""
 BASE = {**equality_test.BASE, "checkpoint.every": 1, "checkpoint.keep_last": 100, "monitor.sample_every": 2,
+        "run.num_steps": 5,
         "optim.ema.enabled": "true"}
 NOT_THIS_PROCESS = equality_test.SPREAD
 
@@ -93,7 +94,7 @@ class Resume(equality_test.Equality):
     def all_skip(self, base):
         run = self.train(2, {}, fault="grad.reduced@1:2=nan", base=base)
         rows = tiny_run.metrics_of(run)
-        self.assertEqual([row["optim/skipped"] for row in rows], [0, 1, 1, 1, 1, 1])
+        self.assertEqual([row["optim/skipped"] for row in rows], [0, 1, 1, 1, 1])
         self.assertIsNone(rows[1]["optim/grad_norm"])
         weights = [ranks_run.part_of(run / f"checkpoints/step_{step:06}", "policy") for step in (1, 2, 3)]
         self.assertEqual(weights[0], weights[1])

@@ -29,20 +29,11 @@ NOT_ALIKE = ("time/", "throughput/", "memory/", "parallel/")
 class Shards(resume_test.Resume):
     """Borrows the comparison and the stops; has tests of its own."""
 
-    def as_one(self, settings, cases, home=None):
-        """cases: (ranks, what stands in [parallel]). home(): makes a folder where the usual one will not do."""
-        make = home or self.fresh
-        reference = self.train(ONE_PROCESS, settings, folder=make())
-        for size, parallel in cases:
-            with self.subTest(ranks=size, **parallel):
-                keys = {f"parallel.{key}": value for key, value in parallel.items()}
-                self.check(self.train(size, {**settings, **keys}, folder=make()), reference)
-
     def levels(self, *sizes):
         return [(size, {"shard": level}) for size in sizes for level in LEVELS]
 
     def test_every_level(self):
-        self.as_one({**EMA, "run.num_steps": 20 if FULL else 6, "eval.prompts": "prompts.jsonl", "eval.every": 3,
+        self.as_one({**EMA, **equality_test.MANY_STEPS, "eval.prompts": "prompts.jsonl", "eval.every": 2,
                      "eval.keep_best": "true"}, self.levels(2, 3, 4) if FULL else self.levels(2, 3))
 
     def test_hybrid(self):
@@ -59,10 +50,10 @@ class Shards(resume_test.Resume):
                     self.levels(3) if FULL else [(3, {"shard": "weights"})])
 
     def test_where_ranks_outnumber_prompts(self):
-        self.as_one({"grpo.group_size": 4, "run.num_steps": 3}, [(6, {"shard": "weights"})])
+        self.as_one({"grpo.group_size": 4}, [(6, {"shard": "weights"})])
 
     def test_a_rank_may_hold_nothing(self):
-        self.as_one({"grpo.prompts_per_step": 1, "run.num_steps": 3}, self.levels(4) if FULL else [(4, {"shard": "weights"})])
+        self.as_one({"grpo.prompts_per_step": 1}, self.levels(4) if FULL else [(4, {"shard": "weights"})])
 
     def test_lora(self):
         settings = {"policy.train": "lora", "policy.lora.rank": 4, "policy.lora.alpha": 8, "grpo.text.kl_beta": 0.1}
@@ -84,7 +75,7 @@ class Shards(resume_test.Resume):
 
     def test_two_turns(self):
         # The second turn reads the first one's image in 8 bits: weights hardly move (see equality_test.py).
-        settings = {"rollout.episode": '["text", "image", "text", "image"]', "run.num_steps": 3, "optim.lr": 1e-7}
+        settings = {"rollout.episode": '["text", "image", "text", "image"]', "optim.lr": 1e-7}
         self.as_one(settings, [(2, {"shard": "weights"})])
 
     @unittest.skipUnless(FULL, "long")
@@ -146,7 +137,7 @@ class Shards(resume_test.Resume):
 
     def test_a_weight_in_bf16_follows_its_master(self):
         """Rounding decides, so that runs are near each other, no more; the same ranks give the same bytes."""
-        settings = {"policy.dtype": "bfloat16", "parallel.shard": "weights", "run.num_steps": 3}
+        settings = {"policy.dtype": "bfloat16", "parallel.shard": "weights"}
         first, second = self.train(2, settings), self.train(2, settings)
         self.same_bytes(second, first)
         lost = [row["optim/lost_updates"] for row in tiny_run.metrics_of(first)]

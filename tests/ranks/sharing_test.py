@@ -24,7 +24,7 @@ import tiny_run  # noqa: E402
 BINARY = DATA = ""
 EMA = {"optim.ema.enabled": "true"}
 LORA = {"policy.train": "lora", "policy.lora.rank": 4, "policy.lora.alpha": 8, "grpo.text.kl_beta": 0.1}
-SHORT = {"run.num_steps": 3}
+MANY_STEPS = equality_test.MANY_STEPS
 FULL = os.environ.get("UNIGRPO_RANKS_FULL") == "1"
 ONE_PROCESS = equality_test.ONE_PROCESS
 SLICED = re.compile(r"layers\..*_proj|embed_tokens|lm_head")
@@ -54,13 +54,13 @@ class Sharing(resume_test.Resume):
     """Borrows the comparison and the stops; has tests of its own."""
 
     def plan(self, layers):
-        type(self).count += 1
-        file = pathlib.Path(self.holder.name) / f"plan-{self.count}.json"
+        file = pathlib.Path(self.holder.name) / f"plan-{next(self.count)}.json"
         file.write_text(json.dumps({"layers": layers}))
         return file
 
-    def check_mesh(self, run, size, parallel):
-        """ranks.json: how the ranks share the work, and how many of them hold the model between them."""
+    def check_case(self, run, reference, size, parallel):
+        """Also ranks.json: how the ranks share the work, and how many of them hold the model between them."""
+        self.check(run, reference, same_bits=parallel.get("rollout") != "tp")
         mesh = json.loads((run / "ranks.json").read_text())["mesh"]
         shape = {"sp": 1, "tp": 1, **parallel}
         if "plan" in parallel:
@@ -70,33 +70,23 @@ class Sharing(resume_test.Resume):
         self.assertEqual(mesh, {"stages": 1, "data": size // (shape["sp"] * tp), "sequence": shape["sp"], "tensor": tp,
                                 "shard": same_slices * tp})
 
-    def as_one(self, settings, cases):
-        """cases: (ranks, what stands in [parallel])."""
-        reference = self.train(ONE_PROCESS, settings)
-        for size, parallel in cases:
-            with self.subTest(ranks=size, **parallel):
-                keys = {f"parallel.{key}": value for key, value in parallel.items()}
-                run = self.train(size, {**settings, **keys})
-                self.check(run, reference, same_bits=parallel.get("rollout") != "tp")
-                self.check_mesh(run, size, parallel)
-
     def test_sequences(self):
-        self.as_one({**EMA, "eval.prompts": "prompts.jsonl", "eval.every": 3, "run.num_steps": 20 if FULL else 6,
+        self.as_one({**EMA, "eval.prompts": "prompts.jsonl", "eval.every": 2, **MANY_STEPS,
                      "grpo.image.context_gradient": "detached"},
                     [(2, {"sp": 2}), (4, {"sp": 2})] + FULL * [(3, {"sp": 1}), (4, {"sp": 4}), (8, {"sp": 4})])
 
     def test_layers(self):
-        self.as_one({**EMA, "run.num_steps": 20 if FULL else 6}, [(2, {"tp": 2}), (4, {"tp": 2})])
+        self.as_one({**EMA, **MANY_STEPS}, [(2, {"tp": 2}), (4, {"tp": 2})])
 
     def test_layers_and_sequences(self):
-        self.as_one({**SHORT, "grpo.image.context_gradient": "detached", "policy.recompute": "true"},
+        self.as_one({"grpo.image.context_gradient": "detached", "policy.recompute": "true"},
                     [(4, {"tp": 2, "sp": 2})] + FULL * [(8, {"tp": 2, "sp": 2})])
 
     def test_layer_by_layer(self):
         layers = [{"tp": 2, "sp": 1}, {"tp": 1, "sp": 2, "recompute": True}, {"tp": 2, "sp": 1, "stage": 0}]
         cases = [(2, {"plan": self.plan(layers), "sp": 2})]
         layers = [{"tp": 2, "sp": 2}, {"tp": 1, "sp": 4}, {"tp": 2, "sp": 2, "recompute": True}]
-        self.as_one(SHORT, cases + [(4, {"plan": self.plan(layers)})])
+        self.as_one({}, cases + [(4, {"plan": self.plan(layers)})])
 
     def test_with_shards(self):
         layers = self.plan([{"tp": 2, "sp": 1}, {"tp": 1, "sp": 2}, {"tp": 2, "sp": 1}])
@@ -105,11 +95,11 @@ class Sharing(resume_test.Resume):
             cases += [(2, {"sp": 2, "shard": shard}), (2, {"tp": 2, "shard": shard}), (2, {"plan": layers, "shard": shard}),
                       (4, {"sp": 2, "shard": shard, "shard_ranks": 2}), (4, {"tp": 2, "shard": shard}),
                       (4, {"tp": 2, "shard": shard, "shard_ranks": 1})]
-        self.as_one({**SHORT, **EMA, "grpo.micro_batch_tokens": 60}, cases)
+        self.as_one({**EMA, "grpo.micro_batch_tokens": 60}, cases)
 
     @unittest.skipUnless(FULL, "long")
     def test_more_ranks_than_key_heads(self):
-        self.as_one(SHORT, [(4, {"sp": 4})])
+        self.as_one({}, [(4, {"sp": 4})])
 
     def test_a_rank_holds_its_slices_alone(self):
         """Weights, gradients, moments and averages of what is sliced: an even part of one process's. Of the rest, the
@@ -130,16 +120,16 @@ class Sharing(resume_test.Resume):
 
     def test_lora_and_its_dropout(self):
         """The mask belongs to a sequence and a token, and of a layer's inputs each rank drops its own."""
-        self.as_one({**SHORT, **LORA, "policy.lora.dropout": 0.3}, [(2, {"sp": 2}), (2, {"tp": 2}), (2, {"tp": 2, "shard": "weights"})])
+        self.as_one({**LORA, "policy.lora.dropout": 0.3}, [(2, {"sp": 2}), (2, {"tp": 2}), (2, {"tp": 2, "shard": "weights"})])
         if FULL:
-            self.as_one({**SHORT, **LORA}, [(4, {"tp": 2, "sp": 2, "shard": "weights"})])
+            self.as_one({**LORA}, [(4, {"tp": 2, "sp": 2, "shard": "weights"})])
 
     def test_frozen_experts(self):
         for frozen in ('["*layers.?.self_attn.?_proj.*", "*layers.?.mlp.*"]', *FULL * ('["*_moe_gen*"]',)):
-            self.as_one({**SHORT, "policy.freeze": frozen}, [(2, {"sp": 2})] + FULL * [(2, {"tp": 2})])
+            self.as_one({"policy.freeze": frozen}, [(2, {"sp": 2})] + FULL * [(2, {"tp": 2})])
 
     def test_layers_that_run_again_in_the_backward_pass(self):
-        self.as_one({**SHORT, "policy.recompute": "true", "grpo.micro_batch_tokens": 60, "grpo.num_minibatches": 2},
+        self.as_one({"policy.recompute": "true", "grpo.micro_batch_tokens": 60, "grpo.num_minibatches": 2},
                     [(2, {"sp": 2})])
 
     def test_two_turns(self):
@@ -153,11 +143,11 @@ class Sharing(resume_test.Resume):
         shutil.copytree(f"{DATA}/qwen2_tiny", pair / "text")
         shutil.copytree(f"{DATA}/bagel_tiny", pair / "image")
         (pair / "config.json").write_text('{"model_type": "unigrpo_pair", "text": "text/", "image": "image/"}')
-        self.as_one({**SHORT, "policy.model": pair}, [(2, {"sp": 2})])
+        self.as_one({"policy.model": pair}, [(2, {"sp": 2})])
 
     def test_a_text_model(self):
         self.rewards = equality_test.REWARDS.partition('[[rewards]]\nkind = "saturation"')[0]
-        self.as_one({**SHORT, "policy.model": f"{DATA}/qwen2_tiny_tied", "rollout.episode": '["text"]'},
+        self.as_one({"policy.model": f"{DATA}/qwen2_tiny_tied", "rollout.episode": '["text"]'},
                     [(2, {"sp": 2}), (2, {"tp": 2})])
 
     def test_a_vocabulary_that_ranks_cannot_share_evenly(self):
@@ -169,7 +159,7 @@ class Sharing(resume_test.Resume):
         (model / "config.json").write_text(json.dumps(config))
         name = "model.embed_tokens.weight"
         add_row(model / json.loads((model / "model.safetensors.index.json").read_text())["weight_map"][name], name)
-        self.as_one({**SHORT, **EMA, "policy.model": model, "rollout.episode": '["text"]'},
+        self.as_one({**EMA, "policy.model": model, "rollout.episode": '["text"]'},
                     [(2, {"tp": 2}), (2, {"tp": 2, "shard": "weights", "rollout": "tp"})])
 
     def test_supervised(self):
@@ -211,10 +201,10 @@ class Sharing(resume_test.Resume):
         """parallel.rollout = "tp": no rank ever has whole layers, and all draw what one process draws; of images, which are
         sums in another order, some pixels may be a level apart."""
         self.rewards = equality_test.TEXT_REWARDS
-        self.as_one({**SHORT, **EMA},
+        self.as_one({**EMA},
                     [(2, {"tp": 2, "rollout": "tp"}), (4, {"tp": 2, "sp": 2, "rollout": "tp", "shard": "weights"})])
         if FULL:
-            self.as_one({**SHORT, **LORA}, [(2, {"tp": 2, "rollout": "tp"})])
+            self.as_one({**LORA}, [(2, {"tp": 2, "rollout": "tp"})])
             self.as_one({"run.num_steps": 1, "rollout.episode": '["text", "image", "text", "image"]'},
                         [(2, {"tp": 2, "rollout": "tp"})])
 

@@ -5,10 +5,10 @@ import json
 import os
 import pathlib
 import socket
-import subprocess
 import sys
 
 import tiny_run
+import warm_start
 
 
 def free_port():
@@ -17,18 +17,17 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def start(binary, size, *arguments, cwd, fault="", port=None, env=None):
-    """One process a rank; rank 0 comes first. cwd: of all, or a list of one each. env: variables beside a launcher's, a
-    table for each rank."""
+def start(binary, size, *arguments, cwd, fault="", port=None, env=None, absent=()):
+    """One process a rank, those that are absent apart; rank 0 comes first. cwd: of all, or a list of one each. env:
+    variables beside a launcher's, a table for each rank."""
     port = port or free_port()
     folders = cwd if isinstance(cwd, list) else [cwd] * size
     ranks = []
-    for rank in range(size):
+    for rank in sorted(set(range(size)) - set(absent)):
         variables = {**tiny_run.environment(fault), "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size),
                      "LOCAL_WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
                      "OMP_WAIT_POLICY": "PASSIVE", **(env[rank] if env else {})}
-        ranks.append(subprocess.Popen(tiny_run.command(binary, *arguments), cwd=folders[rank], env=variables,
-                                      stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"))
+        ranks.append(warm_start.popen(tiny_run.command(binary, *arguments), cwd=folders[rank], env=variables))
     return ranks
 
 
@@ -45,8 +44,7 @@ def finish(ranks):
 def run(binary, size, *arguments, cwd, fault=""):
     """The same for one process (size 0), which is nobody's rank."""
     if size == 0:
-        result = tiny_run.run(binary, *arguments, cwd=cwd, fault=fault)
-        return [(result.returncode, result.stdout, result.stderr)]
+        return finish([warm_start.popen(tiny_run.command(binary, *arguments), cwd=cwd, env=tiny_run.environment(fault))])
     return finish(start(binary, size, *arguments, cwd=cwd, fault=fault))
 
 

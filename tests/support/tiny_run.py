@@ -20,6 +20,7 @@ model = "{model}"
 [data]
 prompts = "prompts.jsonl"
 [rollout]
+image_size = 32
 num_steps = 4
 max_tokens = 6
 [rollout.window]
