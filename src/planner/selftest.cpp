@@ -1,6 +1,6 @@
 #include "planner/selftest.h"
 
-#include <chrono>
+#include <ctime>
 #include <nlohmann/json.hpp>
 #include <ostream>
 
@@ -48,13 +48,13 @@ int run_selftest(const std::filesystem::path& file, const std::filesystem::path&
     const auto name = one["name"].get<std::string>(), op = one["op"].get<std::string>();
     std::string reason;
     try {
-      const auto start = std::chrono::steady_clock::now();
+      const std::clock_t start = std::clock();  // of the processor: other work on the machine does not count
       json answer = solve_case(op, one["input"], profiles);
-      const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-      if (op == "flex.assign" || op == "flex.step") answer["seconds"] = took.count();
+      const double took = static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
+      if (op == "flex.assign" || op == "flex.step") answer["seconds"] = took;
       reason = check_answer(one, answer);
-      if (one.contains("seconds") && took.count() > kSlowness * one["seconds"].get<double>() && reason.empty()) {
-        reason = fmt::format("took {:.2f} s of {} s", took.count(), one["seconds"].get<double>());
+      if (one.contains("seconds") && took > kSlowness * one["seconds"].get<double>() && reason.empty()) {
+        reason = fmt::format("took {:.2f} s of {} s", took, one["seconds"].get<double>());
       }
       list.push_back({{"name", name}, {"answer", std::move(answer)}});
     } catch (const BadInput& error) {

@@ -64,7 +64,7 @@ class Equality(unittest.TestCase):
     def fresh(self):
         folder = pathlib.Path(self.holder.name) / f"run-{next(self.count)}"
         folder.mkdir()
-        tiny_run.write_inputs(folder, DATA)
+        tiny_run.write_inputs(folder, DATA, image_size=32)
         recipe = (folder / "tiny.toml").read_text()
         (folder / "tiny.toml").write_text(recipe.replace('kind = "saturation"\n', self.rewards))
         with (folder / "prompts.jsonl").open("a") as file:

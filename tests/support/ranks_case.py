@@ -24,7 +24,7 @@ def some(cases, every):
 
 
 class RanksCase(tiny_case.TinyCase):
-    num_steps = 3
+    num_steps, image_size = 3, 32
     extra = f"""
 [eval]
 prompts = "prompts.jsonl"

@@ -14,7 +14,7 @@ class TinyCase(unittest.TestCase):
     """`fresh` folders hold tiny.toml and prompts.jsonl."""
 
     binary = data = ""  # UNIGRPO and DATA of the command line
-    num_steps, extra = 4, ""  # of the recipe
+    num_steps, image_size, extra = 4, 64, ""  # of the recipe
 
     @classmethod
     def setUpClass(cls):
@@ -28,7 +28,7 @@ class TinyCase(unittest.TestCase):
     def fresh(cls, name):
         folder = pathlib.Path(cls.holder.name) / re.sub(r"\W+", "-", str(name))
         folder.mkdir()
-        tiny_run.write_inputs(folder, cls.data, num_steps=cls.num_steps, extra=cls.extra)
+        tiny_run.write_inputs(folder, cls.data, num_steps=cls.num_steps, extra=cls.extra, image_size=cls.image_size)
         return folder
 
 

@@ -20,7 +20,7 @@ model = "{model}"
 [data]
 prompts = "prompts.jsonl"
 [rollout]
-image_size = 32
+image_size = {image_size}
 num_steps = 4
 max_tokens = 6
 [rollout.window]
@@ -49,10 +49,10 @@ PROMPTS = [
 ]
 
 
-def write_inputs(folder, data, num_steps=4, extra=""):
+def write_inputs(folder, data, num_steps=4, extra="", image_size=64):
     """Puts tiny.toml and prompts.jsonl into `folder`. data: tests/data."""
     folder = pathlib.Path(folder)
-    (folder / "tiny.toml").write_text(RECIPE.format(model=f"{data}/bagel_tiny", num_steps=num_steps) + extra)
+    (folder / "tiny.toml").write_text(RECIPE.format(model=f"{data}/bagel_tiny", num_steps=num_steps, image_size=image_size) + extra)
     (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in PROMPTS))
 
 
