@@ -23,6 +23,8 @@ struct Command {
 };
 
 Run declare_data(CLI::App& app);
+Run declare_draw(CLI::App& app);    // of data
+Run declare_ingest(CLI::App& app);  // of data
 Run declare_inspect(CLI::App& app);
 Run declare_launch(CLI::App& app);
 Run declare_plan(CLI::App& app);

@@ -258,7 +258,14 @@ Run declare_data(CLI::App& app) {
   tokenizer_app->add_option("--vocab-size", tokenizer_options->vocab_size, "Pieces at most")
       ->capture_default_str()
       ->check(CLI::Range(128, 32000));
-  return [shapes_options, arithmetic_options, av_options, tokenizer_options, shapes_app, arithmetic_app, av_app] {
+
+  CLI::App* ingest_app = app.add_subcommand("ingest", "Make a set of clips out of a folder of media files");
+  const Run run_ingest = declare_ingest(*ingest_app);
+  CLI::App* draw_app = app.add_subcommand("draw", "Print the clips of a set that a step of its curriculum takes");
+  const Run run_draw = declare_draw(*draw_app);
+  return [=] {
+    if (ingest_app->parsed()) return run_ingest();
+    if (draw_app->parsed()) return run_draw();
     if (av_app->parsed()) return run_av(*av_options);
     if (arithmetic_app->parsed()) return run_arithmetic(*arithmetic_options);
     return shapes_app->parsed() ? run_shapes(*shapes_options) : run_tokenizer(*tokenizer_options);

@@ -25,7 +25,8 @@ std::vector<Command> all_commands() {
   std::vector<Command> commands = {
       {"inspect", "Print what weights, a tokenizer, prompts, a run or its checkpoints hold", &declare_inspect},
       {"recipe", "Explain every recipe key, or check a recipe and print it in full", &declare_recipe},
-      {"data", "Make the embedded world's prompt files, examples and tokenizer", &declare_data},
+      {"data", "Make the embedded worlds' prompt files and tokenizer, or a set of clips out of media files",
+       &declare_data},
       {"plan", "Say how ranks should share a recipe's model: plans, their times, memory and why", &declare_plan},
       {"profile", "Write the profile files that plans are made from", &declare_profile},
       {"report", "Write report.html of a run folder", &declare_report},
