@@ -134,13 +134,6 @@ int run_arithmetic(const ArithmeticOptions& options) {
   return 0;
 }
 
-/// Scene `index` of a part (0: training, 1: validation, 2: test): a function of seed, part and index.
-data::av::Scene av_scene(uint64_t seed, uint64_t part, int64_t index) {
-  RandomStream stream(
-      {.seed = seed, .prompt = part, .sample = static_cast<uint64_t>(index), .purpose = Purpose::world_scene});
-  return data::av::draw_scene(part == 2, stream);
-}
-
 /// A clip as a sheet of its frames and a WAV file.
 void write_av_example(const fs::path& path, const data::av::Scene& scene) {
   const media::Clip clip = data::av::render(scene);
@@ -159,29 +152,33 @@ int run_av(const AvOptions& options) {
   constexpr std::array kParts = {"train", "validation", "test"};
   const std::array<int64_t, 3> counts = {options.rows, std::max<int64_t>(options.rows / 20, 1),
                                          std::max<int64_t>(options.rows / 4, 1)};
+  const auto draw = [&](uint64_t part, int64_t index) {
+    return data::av::Draw{.seed = options.seed, .part = part, .index = static_cast<uint64_t>(index)};
+  };
   for (uint64_t part = 0; part < kParts.size(); ++part) {
     std::string rows;
     for (int64_t index = 0; index < counts[part]; ++index) {
-      rows +=
-          data::av::row_of(av_scene(options.seed, part, index), fmt::format("{}_{:05}", kParts[part], index)) + "\n";
+      const data::av::Draw from = draw(part, index);
+      rows += data::av::row_of(data::av::scene_of(from), fmt::format("{}_{:05}", kParts[part], index), from) + "\n";
     }
     io::write_file_atomic(out / fmt::format("{}.jsonl", kParts[part]), rows);
   }
   fmt::print("{}: {} training, {} validation and {} test prompts\n", options.out, counts[0], counts[1], counts[2]);
   if (options.examples > 0) make_folder((out / "examples").string());
   for (int64_t index = 0; index < options.examples; ++index) {
-    write_av_example(out / "examples" / fmt::format("{:05}", index), av_scene(options.seed, 0, index));
+    write_av_example(out / "examples" / fmt::format("{:05}", index), data::av::scene_of(draw(0, index)));
   }
   return 0;
 }
 
-/// The sentences of SFT with these prompts: each prompt, its plan, a plan with a mistake, and the tasks with images,
-/// so that every word that can come up is among them.
+/// The sentences of SFT with these prompts: of the world of clips the prompts alone; else each prompt, its plan, a plan
+/// with a mistake, and the tasks with images, so that every word that can come up is among them.
 std::vector<std::string> sentences_of(const std::vector<data::Prompt>& prompts) {
   std::vector<std::string> sentences;
   for (const data::Prompt& prompt : prompts) {
-    const std::string line = shapes::world_line(prompt);
     sentences.push_back(prompt.text);
+    if (nlohmann::json::parse(prompt.metadata_json).contains("/metadata/av"_json_pointer)) continue;
+    const std::string line = shapes::world_line(prompt);
     for (const double plan_noise : {0.0, 1.0}) {
       RandomStream stream({.prompt = static_cast<uint64_t>(prompt.index),
                            .sample = static_cast<uint64_t>(plan_noise),

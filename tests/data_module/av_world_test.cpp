@@ -7,6 +7,7 @@
 #include <set>
 
 #include "base/hash.h"
+#include "support/refusal.h"
 
 namespace unigrpo::data::av {
 namespace {
@@ -67,6 +68,19 @@ TEST(AvWorld, SilenceIsSilentAndPromptsSaySo) {
     EXPECT_EQ(row_of(scene, "x").find("pitch"), std::string::npos);
   }
   EXPECT_GT(seen, 5);
+}
+
+TEST(AvWorld, ARowSaysWhichSceneItIsOf) {
+  const Draw draw{.seed = 5, .part = 1, .index = 3};
+  const Scene scene = scene_of(draw);
+  EXPECT_EQ(scene, scene_of(draw));
+  EXPECT_NE(scene, scene_of(Draw{.seed = 5, .part = 1, .index = 4}));
+  const std::string row = row_of(scene, "x", draw), prompt = prompt_of(scene);
+  EXPECT_EQ(scene_of_row(row, prompt), scene);
+  EXPECT_EQ(testing::refusal([&] { scene_of_row(row, "another"); }),
+            "'metadata.av.draw' is of the prompt '" + prompt + "', not of the row's");
+  EXPECT_EQ(testing::refusal([&] { scene_of_row(row_of(scene, "x"), prompt); }),
+            "'metadata.av.draw' with seed, part and index is missing; expected a row of `unigrpo data av`");
 }
 
 TEST(AvWorld, RowsHoldTheTruth) {

@@ -4,6 +4,10 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "base/error.h"
+#include "base/text.h"
+#include "io/json.h"
+
 namespace unigrpo::data::av {
 namespace {
 
@@ -171,7 +175,28 @@ std::string prompt_of(const Scene& scene) {
   return "";
 }
 
-std::string row_of(const Scene& scene, const std::string& id) {
+Scene scene_of(const Draw& draw) {
+  RandomStream stream({.seed = draw.seed, .prompt = draw.part, .sample = draw.index, .purpose = Purpose::world_scene});
+  return draw_scene(draw.part == 2, stream);
+}
+
+Scene scene_of_row(const std::string& metadata_json, const std::string& prompt) {
+  const nlohmann::json row = io::parse_json(metadata_json, "metadata");
+  Draw draw;
+  try {
+    const nlohmann::json& place = row.at("metadata").at("av").at("draw");
+    draw = {.seed = place.at("seed"), .part = place.at("part"), .index = place.at("index")};
+  } catch (const nlohmann::json::exception&) {
+    throw BadInput("'metadata.av.draw' with seed, part and index is missing; expected a row of `unigrpo data av`");
+  }
+  Scene scene = scene_of(draw);
+  if (prompt_of(scene) != prompt) {
+    throw BadInput("'metadata.av.draw' is of the prompt {}, not of the row's", in_quotes(prompt_of(scene)));
+  }
+  return scene;
+}
+
+std::string row_of(const Scene& scene, const std::string& id, const std::optional<Draw>& draw) {
   using nlohmann::ordered_json;
   ordered_json events = ordered_json::array(), order = ordered_json::array(), objects = ordered_json::array();
   for (const Event& event : scene.events) {
@@ -204,6 +229,7 @@ std::string row_of(const Scene& scene, const std::string& id) {
       av["side"] = scene.bodies[0].x < kSide / 2.0 ? "left" : "right";
       break;
   }
+  if (draw) av["draw"] = {{"seed", draw->seed}, {"part", draw->part}, {"index", draw->index}};
   const ordered_json row = {{"id", id}, {"tag", name}, {"prompt", prompt_of(scene)}, {"metadata", {{"av", av}}}};
   return row.dump();
 }

@@ -83,8 +83,19 @@ Scene spoiled(const Scene& asked, RandomStream& stream);
 
 std::string prompt_of(const Scene& scene);
 
-/// The prompt row of a scene, a line of JSON with its exact truth in `metadata.av`.
-std::string row_of(const Scene& scene, const std::string& id);
+/// Which scene of the world: a function of these alone. Part 0 is for training, 1 for validation, 2 for testing.
+struct Draw {
+  uint64_t seed = 0, part = 0, index = 0;
+};
+Scene scene_of(const Draw& draw);
+
+/// The prompt row of a scene, a line of JSON with its exact truth in `metadata.av`, whose `draw` says where the scene
+/// is from.
+std::string row_of(const Scene& scene, const std::string& id, const std::optional<Draw>& draw = std::nullopt);
+
+/// The scene that a row of the world is about, whose prompt is `prompt`. `metadata_json`: the row's, with
+/// `metadata.av.draw`. Throws BadInput for any other row.
+Scene scene_of_row(const std::string& metadata_json, const std::string& prompt);
 
 /// Frames [17, 32, 32, 3], supersampled 4 x 4, and sound [2, 8500], rounded to 16 bits. Same scene, same bytes.
 media::Clip render(const Scene& scene);
