@@ -10,4 +10,8 @@ namespace unigrpo::media {
 /// sound, a channel count above 65,535 or what cannot be written; and for samples that are no numbers.
 void write_wav(const std::filesystem::path& path, const Sound& sound);
 
+/// Reads such a file back. Not for files of others (read_clip.h): throws BadInput for anything that write_wav does not
+/// write.
+Sound read_wav(const std::filesystem::path& path);
+
 }  // namespace unigrpo::media

@@ -1,6 +1,7 @@
 #include "monitor/report_data.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -16,6 +17,7 @@
 #include "io/image_codec.h"
 #include "io/json.h"
 #include "io/step_folder.h"
+#include "media/wav.h"
 #include "monitor/metrics_file.h"
 #include "monitor/samples_file.h"
 
@@ -98,16 +100,43 @@ EmbeddedImage embed(const fs::path& path) {
   return {uri(png.data(), png.size()), image.width, image.height};
 }
 
+/// The highest |sample| of each of some stretches of a sound, 0 to 1.
+std::vector<double> wave_peaks(const media::Sound& sound) {
+  constexpr int64_t kStretches = 120;
+  std::vector<double> peaks(kStretches);
+  for (int c = 0; c < sound.channels; ++c) {
+    for (int64_t i = 0; i < sound.length(); ++i) {
+      double& peak = peaks[static_cast<size_t>(i * kStretches / sound.length())];
+      peak = std::max<double>(peak, std::round(100 * std::abs(sound.channel(c)[i])) / 100);
+    }
+  }
+  return peaks;
+}
+
+/// The contact sheet of a clip; where the file is small enough the clip itself, to be played; the outline of its sound.
+json clip_segment(const fs::path& mp4) {
+  const auto beside = [&](const char* extension) { return fs::path(mp4).replace_extension(extension); };
+  const EmbeddedImage sheet = embed(beside(".png"));
+  json segment = {{"src", sheet.src}, {"width", sheet.width}, {"height", sheet.height}};
+  const std::string file = io::read_text_file(mp4);
+  if (file.size() <= kMaxEmbeddedBytes) {
+    const auto* bytes = reinterpret_cast<const uint8_t*>(file.data());
+    segment["video"] = "data:video/mp4;base64," + io::base64_encode({bytes, file.size()});
+  }
+  if (fs::exists(beside(".wav"))) segment["wave"] = wave_peaks(media::read_wav(beside(".wav")));
+  return segment;
+}
+
 json sample_json(const StoredSample& stored) {
   json segments = json::array();
   for (size_t i = 0; i < stored.images.size(); ++i) {
     const data::SampleSegment& segment = stored.row.sample.segments[i];
     if (segment.kind == SegmentKind::text) {
       segments.push_back({{"text", segment.text}, {"finished", segment.finished}});
+    } else if (segment.kind == SegmentKind::av) {
+      segments.push_back(clip_segment(stored.images[i]));
     } else {
-      fs::path path = stored.images[i];
-      if (segment.kind == SegmentKind::av) path.replace_extension(".png");  // the contact sheet
-      const EmbeddedImage image = embed(path);
+      const EmbeddedImage image = embed(stored.images[i]);
       segments.push_back({{"src", image.src}, {"width", image.width}, {"height", image.height}});
     }
   }

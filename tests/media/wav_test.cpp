@@ -29,6 +29,26 @@ TEST(WriteWav, GivesSixteenBitSamplesThatAreReadBack) {
   EXPECT_EQ(read.notes, std::vector<std::string>{});
 }
 
+TEST(ReadWav, GivesBackWhatWasWrittenAndNothingElse) {
+  const testing::TempFolder folder;
+  const auto path = folder.path() / "a.wav";
+  const Sound sound = {.channels = 2, .rate = 8000, .samples = {0, 0.5F, -1, 0.25F, 1, -0.125F}};
+  write_wav(path, sound);
+  const Sound read = read_wav(path);
+  EXPECT_EQ(read.channels, 2);
+  EXPECT_EQ(read.rate, 8000);
+  ASSERT_EQ(read.samples.size(), sound.samples.size());
+  for (size_t i = 0; i < read.samples.size(); ++i) EXPECT_NEAR(read.samples[i], sound.samples[i], 1.0 / 32767) << i;
+  const std::string bytes = io::read_text_file(path);
+  std::string other_rate = bytes;
+  other_rate[24] = 1;  // the bytes a second no longer fit
+  for (const std::string& bad : {std::string(), bytes.substr(0, 44), bytes.substr(0, bytes.size() - 1), bytes + "ab",
+                                 "RIFX" + bytes.substr(4), other_rate}) {
+    io::write_file_atomic(path, bad);
+    EXPECT_THROW(read_wav(path), BadInput);
+  }
+}
+
 TEST(WriteWav, LimitsSamplesAndRefusesWhatIsNoNumber) {
   const testing::TempFolder folder;
   const auto path = folder.path() / "a.wav";

@@ -9,6 +9,8 @@ import json
 import os
 import pathlib
 import re
+import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -129,6 +131,34 @@ class ReportPage(unittest.TestCase):
 
     def page(self):
         return Page(self.run_folder)
+
+    def test_clips_are_played_with_their_frames_and_sound(self):
+        folder = self.run_folder / "samples/before"
+        segment = {"type": "av", "path": "000_00.mp4", "frames": 17, "fps": 16.0, "sample_rate": 8000, "seconds": 1.0625}
+        write_samples(folder, [("a ball falls", [segment], {"scores": {"av_sync": 0.5}, "reward": 0.5})])
+        (folder / "000_00.mp4").write_bytes(b"clip")
+        (folder / "000_00.png").write_bytes(GREY)
+        samples = [0, 0] * 60 + [16384, -32767] * 60  # silence, then loud: two channels
+        body = b"".join(sample.to_bytes(2, "little", signed=True) for sample in samples)
+        header = b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 2, 8000, 32000, 4, 16) + b"data" + struct.pack("<I", len(body))
+        (folder / "000_00.wav").write_bytes(b"RIFF" + struct.pack("<I", len(header) + len(body)) + header + body)
+        shutil.copytree(folder, self.run_folder / "samples/after")
+        self.write_evals(before=evaluation(0.25, 0.25, rewards={"av_quality": 0.25, "av_sync": None}),
+                         after=evaluation(0.5, 0.5, rewards={"av_quality": 0.5, "av_sync": 0.75}))
+        page = self.page()
+        videos = page.all("video")
+        self.assertEqual(len(videos), 2)
+        for video in videos:
+            self.assertEqual(video["attributes"]["src"], "data:video/mp4;base64," + base64.b64encode(b"clip").decode())
+            self.assertEqual(video["attributes"]["controls"], "true")  # the browser's own, which keys reach
+            self.assertEqual(video["attributes"]["aria-label"], "Clip: a ball falls")
+        self.assertEqual(page.all("img")[0]["attributes"]["alt"], "Frames of the clip: a ball falls")
+        (path,) = page.all("svg", "wave")[0]["children"]
+        points = path["attributes"]["d"][1:].split("L")
+        self.assertEqual((points[0], points[60], len(points)), ("0 12.0", "60 1.0", 240))
+        rows = [[cell["text"] for cell in row["children"]] for row in page.all("tr")]
+        self.assertIn(["av_quality", "0.25", "0.50", "+0.25"], rows)
+        self.assertIn(["av_sync", "\u2013", "0.75", ""], rows)
 
     def test_charts_that_are_zero_everywhere_are_one_line(self):
         self.metrics([{"step": step, "reward/mean": 0.5, "text/clip_fraction": 0, "text/length": step, "text/truncated_ratio": 0}
