@@ -13,7 +13,7 @@ namespace unigrpo::reward {
 UNIGRPO_ENUM(OnError, drop_sample, drop_group, stop, retry);
 /// Of this build, one's own (http, plugin), and networks (scorers::ScorerKind).
 UNIGRPO_ENUM(RewardKind, geneval, edit, answer, format, text_rules, ocr, jpeg, brightness, saturation, http, plugin,
-             clip_score, pick_score, hps, aesthetic, av_sync, av_lip, av_pitch, av_camera, av_order, av_side,
+             clip_score, pick_score, hps, aesthetic, av_sync, av_lip, av_pitch, av_camera, av_order, av_side, av_shape,
              av_quality);
 UNIGRPO_ENUM(Modality, both, text, image);
 UNIGRPO_ENUM(Stream, video, audio);

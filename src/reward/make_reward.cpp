@@ -58,6 +58,7 @@ std::unique_ptr<Reward> make_reward(const TermConfig& term, StopToken stop) {
     case RewardKind::av_camera:
     case RewardKind::av_order:
     case RewardKind::av_side:
+    case RewardKind::av_shape:
     case RewardKind::av_quality:
       return make_av_reward(enum_value<AvTerm>(enum_name(term.kind)).value());
   }

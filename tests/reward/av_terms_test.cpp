@@ -52,6 +52,30 @@ TEST(AvTerms, TrueClipsGetNearlyOne) {
   }
 }
 
+TEST(AvTerms, ShapesAndColoursAreRead) {
+  for (const av::SceneKind kind :
+       {av::SceneKind::bounce, av::SceneKind::camera, av::SceneKind::two_events, av::SceneKind::side}) {
+    double sum = 0;
+    constexpr int kClips = 25;
+    for (int n = 0; n < kClips; ++n) {
+      const Case one = case_of(kind, n);
+      sum += value_of(AvTerm::av_shape, one.clip, one.row) / kClips;
+    }
+    EXPECT_GE(sum, 0.93) << static_cast<int>(kind);
+  }
+  const Case one = case_of(av::SceneKind::side, 3);
+  av::Scene scene = one.scene;
+  scene.bodies[0].color = static_cast<data::shapes::Color>((static_cast<int>(scene.bodies[0].color) + 2) % 6);
+  EXPECT_NEAR(value_of(AvTerm::av_shape, rendered(scene), one.row), 2.0 / 3, 1e-6);  // there, one, another colour
+  media::Clip empty = one.clip;
+  std::ranges::fill(empty.frames.pixels, uint8_t{210});
+  const Score none = av_score(AvTerm::av_shape, empty, one.row);
+  EXPECT_EQ(none.value, 0.0);
+  EXPECT_TRUE(none.notes.at("middle").starts_with("no ")) << none.notes.at("middle");
+  const Case mouth = case_of(av::SceneKind::mouth, 0);
+  EXPECT_EQ(av_score(AvTerm::av_shape, mouth.clip, mouth.row).reason, "the prompt asks for no object");
+}
+
 TEST(AvTerms, WhatIsNotAskedForHasNoScore) {
   const Case bounce = case_of(av::SceneKind::bounce, 0), quiet = case_of(av::SceneKind::bounce, 0, true);
   for (const AvTerm term : {AvTerm::av_lip, AvTerm::av_camera, AvTerm::av_order, AvTerm::av_side}) {

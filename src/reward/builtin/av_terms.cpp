@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -14,6 +15,8 @@
 #include "io/json.h"
 #include "media/detect/hearing.h"
 #include "media/detect/motion.h"
+#include "reward/builtin/color_detector.h"
+#include "reward/builtin/geneval.h"
 #include "reward/builtin/scoring.h"
 
 namespace unigrpo::reward {
@@ -23,6 +26,7 @@ namespace detect = media::detect;
 using nlohmann::json;
 
 constexpr double kSyncScale_s = 0.06;
+constexpr int kColored = 20;  // more between a pixel's highest and lowest channel is no grey
 
 Score none(std::string reason) { return {.value = std::nullopt, .reason = std::move(reason), .parts = {}}; }
 Score not_asked(std::string reason) {
@@ -230,12 +234,73 @@ Score score_side(const media::Clip& clip, const Asked& asked) {
   return scored(0.5 + level / 6, {{"level_db", fmt::format("{:.1f}", level)}});
 }
 
+/// A frame as the image world's detector reads images: twice as large, and plain ground for all that has no colour.
+Image plain_image(const media::Frames& frames, int64_t index) {
+  constexpr int kScale = 2;
+  constexpr uint8_t kGround = 210;
+  const uint8_t* source = frames.frame(index);
+  std::vector<uint8_t> plain(source, source + frames.frame_bytes());
+  for (size_t i = 0; i < plain.size(); i += 3) {
+    const auto [low, high] = std::minmax({plain[i], plain[i + 1], plain[i + 2]});
+    if (high - low <= kColored) std::fill_n(plain.begin() + static_cast<std::ptrdiff_t>(i), 3, kGround);
+  }
+  Image image{.width = kScale * frames.width, .height = kScale * frames.height, .pixels = {}};
+  image.pixels.resize(kScale * kScale * plain.size());
+  // Along straight lines between the middles of pixels.
+  const auto place = [](int k, int size) {
+    const double at = std::clamp((k + 0.5) / kScale - 0.5, 0.0, size - 1.0);
+    const int first = std::min(static_cast<int>(at), std::max(size - 2, 0));
+    return std::tuple(first, std::min(first + 1, size - 1), at - first);
+  };
+  for (int y = 0; y < image.height; ++y) {
+    for (int x = 0; x < image.width; ++x) {
+      const auto [x0, x1, fx] = place(x, frames.width);
+      const auto [y0, y1, fy] = place(y, frames.height);
+      for (int c = 0; c < 3; ++c) {
+        const auto at = [&](int row, int column) {
+          return plain[static_cast<size_t>(3 * (row * frames.width + column) + c)];
+        };
+        const double value =
+            (1 - fy) * ((1 - fx) * at(y0, x0) + fx * at(y0, x1)) + fy * ((1 - fx) * at(y1, x0) + fx * at(y1, x1));
+        image.pixels[static_cast<size_t>(3 * (y * image.width + x) + c)] = static_cast<uint8_t>(std::lround(value));
+      }
+    }
+  }
+  return image;
+}
+
+Score score_shape(const media::Clip& clip, const Asked& asked) {
+  if (!asked.av.contains("objects") || asked.av["objects"].empty()) return not_asked("the prompt asks for no object");
+  GenevalRow row;
+  for (const json& object : asked.av["objects"]) {
+    const std::string name = object.value("class", ""), color = object.value("color", "");
+    const auto same = std::ranges::find_if(
+        row.include, [&](const auto& entry) { return entry.class_name == name && entry.color == color; });
+    if (same != row.include.end()) {
+      ++same->count;
+    } else {
+      row.include.push_back({.class_name = name, .color = color, .position = std::nullopt});
+    }
+  }
+  static const std::unique_ptr<Detector> detector = make_color_detector();  // has no state
+  double sum = 0;
+  std::string wrong;
+  for (const int64_t quarter : {1, 2, 3}) {
+    const Image image = plain_image(clip.frames, clip.frames.count * quarter / 4);
+    const GenevalScore found = score_geneval(row, detector->detect(image), image.width, image.height);
+    sum += found.soft / 3;
+    if (quarter == 2) wrong = found.reason;
+  }
+  return scored(sum, wrong.empty() ? std::map<std::string, std::string>()
+                                   : std::map<std::string, std::string>{{"middle", wrong}});
+}
+
 /// Mean size of second differences in time, in steps of 255, of pixels that no coloured object touches.
 double flicker(const media::Frames& frames) {
   double sum = 0, count = 0;
   const auto colored = [&](int64_t k, size_t i) {
     const uint8_t* pixel = frames.frame(k) + i;
-    return std::max({pixel[0], pixel[1], pixel[2]}) - std::min({pixel[0], pixel[1], pixel[2]}) > 20;
+    return std::max({pixel[0], pixel[1], pixel[2]}) - std::min({pixel[0], pixel[1], pixel[2]}) > kColored;
   };
   for (int64_t k = 1; k + 1 < frames.count; ++k) {
     for (size_t i = 0; i < frames.frame_bytes(); i += 3) {
@@ -294,6 +359,8 @@ Score av_score(AvTerm term, const media::Clip& clip, const std::string& metadata
       return score_order(clip, asked);
     case AvTerm::av_side:
       return score_side(clip, asked);
+    case AvTerm::av_shape:
+      return score_shape(clip, asked);
     case AvTerm::av_quality:
       return score_quality(clip, asked);
   }

@@ -12,7 +12,7 @@
 namespace unigrpo::reward {
 
 /// What a clip of the world of picture and sound (data/worlds/av_world.h) is judged by.
-UNIGRPO_ENUM(AvTerm, av_sync, av_lip, av_pitch, av_camera, av_order, av_side, av_quality);
+UNIGRPO_ENUM(AvTerm, av_sync, av_lip, av_pitch, av_camera, av_order, av_side, av_shape, av_quality);
 
 /// One dimension of a clip, 0..1, from its frames of 8 bits and its samples alone; what was measured stands in `notes`.
 /// A prompt that does not ask for the dimension has no score there, which is neither 0 nor 1; a clip that lacks what
@@ -25,6 +25,7 @@ UNIGRPO_ENUM(AvTerm, av_sync, av_lip, av_pitch, av_camera, av_order, av_side, av
 ///   av_camera   1 - |found - asked| / |asked|, 0 in another direction; still: 1 - what moves / 8 pixels a second
 ///   av_order    half for what is seen, half for what is heard
 ///   av_side     by the channels' levels, linear within 3 dB; 0 where the object stands on the other side
+///   av_shape    GenEval's soft score (geneval.h) of the asked objects on three frames, their mean
 ///   av_quality  product of three ramps: flicker off the object, clipped samples, sound where none is asked for
 ///
 /// `metadata_json`: the row's, with `metadata.av`. Throws BadInput for a row without it.
