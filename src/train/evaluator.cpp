@@ -150,18 +150,21 @@ std::map<std::string, PromptScores> scores_by_tag(const reward::ScoreTable& tabl
   std::map<std::string, PromptScores> scores;
   for (size_t first = 0; first < tags.size(); first += group_size) {
     const size_t end = std::min(first + group_size, tags.size());  // a stop may have cut the last group
-    PromptScores& tag = scores[tags[first]];
     std::vector<double> values, strict, soft;
+    int64_t asked = 0;
     for (size_t i = first; i < end; ++i) {
       const reward::Score& score = table.scores[i].front();
+      asked += score.asked ? 1 : 0;
       if (!score.value) continue;
       values.push_back(*score.value);
       strict.push_back(part(score, "strict"));
       soft.push_back(part(score, "soft"));
     }
+    if (asked == 0) continue;  // a prompt without what this reward judges
+    PromptScores& tag = scores[tags[first]];
     ++tag.prompts;
-    tag.samples += static_cast<int64_t>(end - first);
-    tag.unscored += static_cast<int64_t>(end - first - values.size());
+    tag.samples += asked;
+    tag.unscored += asked - static_cast<int64_t>(values.size());
     if (values.empty()) continue;
     tag.score.push_back(*mean_of(values));
     tag.strict.push_back(*mean_of(strict));
@@ -175,14 +178,17 @@ std::map<std::string, RewardScore> means_by_reward(const reward::ScoreTable& tab
   for (size_t k = 0; k < table.terms.size(); ++k) {
     RewardScore& score = rewards[table.terms[k]];
     std::vector<double> values;
+    int64_t asked = 0;
     for (const auto& row : table.scores) {
+      if (!row[k].asked) continue;
+      ++asked;
       if (row[k].value) {
         values.push_back(*row[k].value);
       } else if (score.unscored++ == 0) {
         score.reason = row[k].reason;
       }
     }
-    if (counts(score.unscored, static_cast<int64_t>(table.scores.size()), max_dropped)) score.mean = mean_of(values);
+    if (counts(score.unscored, asked, max_dropped)) score.mean = mean_of(values);
   }
   return rewards;
 }
@@ -205,9 +211,13 @@ std::vector<reward::TermConfig> default_eval_rewards(const data::Prompt& first, 
   if (holds("answer")) return {eval_reward(answer)};
   if (row.contains("include")) return {eval_reward(geneval)};
   if (holds("text")) return {eval_reward(ocr)};
+  if (holds("av")) {
+    return {eval_reward(av_quality), eval_reward(av_sync),  eval_reward(av_lip),  eval_reward(av_pitch),
+            eval_reward(av_camera),  eval_reward(av_order), eval_reward(av_side), eval_reward(av_shape)};
+  }
   throw BadInput(
-      "{}:{}: no reward goes by itself with this row: it has no 'include', 'metadata.changed', 'metadata.answer' or "
-      "'metadata.text'; expected one by name (--reward, --recipe, or [[eval.rewards]] in a recipe)",
+      "{}:{}: no reward goes by itself with this row: it has no 'include', 'metadata.changed', 'metadata.answer', "
+      "'metadata.text' or 'metadata.av'; expected one by name (--reward, --recipe, or [[eval.rewards]] in a recipe)",
       file, first.line);
 }
 
@@ -226,7 +236,7 @@ EvalResult summarize(const reward::ScoreTable& table, const reward::TermConfig& 
   result.overall = all.means(max_dropped);
   result.overall_by_tag = {.count = static_cast<int64_t>(result.tags.size())};
   if (result.overall.score.value) result.overall_by_tag = mean_over_tags(result.tags);
-  result.num_samples = all.samples;
+  result.num_samples = static_cast<int64_t>(tags.size());
   result.rewards = means_by_reward(table, max_dropped);
   return result;
 }

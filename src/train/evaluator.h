@@ -22,7 +22,8 @@ namespace unigrpo::train {
 /// A reward of this kind as an evaluation asks it: of those that find objects, the strict score.
 reward::TermConfig eval_reward(reward::RewardKind kind);
 /// What judges the rows of a prompt file, by what its first one holds: metadata.changed: edit, metadata.answer: answer,
-/// include: geneval, metadata.text: ocr. Throws BadInput `file:line` where it holds none of these.
+/// include: geneval, metadata.text: ocr, metadata.av: each av_ kind, av_quality first. Throws BadInput `file:line`
+/// where it holds none of these.
 std::vector<reward::TermConfig> default_eval_rewards(const data::Prompt& first, const std::string& file);
 
 /// How a model is scored on a prompt file.
@@ -61,7 +62,8 @@ struct RewardScore {
   std::string reason;          // why the first of them has no score
 };
 
-/// The JSON of `eval --json`, as values. A score that is missing enters no mean, and is counted.
+/// The JSON of `eval --json`, as values. A score that is missing enters no mean, and is counted; where a prompt does
+/// not ask for what a reward judges, none is missing.
 struct EvalResult {
   reward::RewardKind reward = reward::RewardKind::geneval;  // the first one
   std::string metric = "strict";  // of rewards that find objects which of their numbers counts; of others "strict"
