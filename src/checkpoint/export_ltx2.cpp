@@ -3,6 +3,9 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <map>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "base/error.h"
@@ -10,6 +13,7 @@
 #include "checkpoint/write_weights.h"
 #include "io/atomic_file.h"
 #include "io/model_folder.h"
+#include "io/safetensors.h"
 #include "tensor/convert.h"
 
 namespace unigrpo::checkpoint {
@@ -34,18 +38,22 @@ void write_part(const policy::ltx2::Model& model, const policy::ltx2::Model::Par
   const fs::path from = model.folder() / part.name;
   fs::create_directory(to);
   io::copy_file_atomic(from / "config.json", to / "config.json");
-  const auto source = io::Checkpoint::open(*io::find_weights(from, std::string(kStem) + ".safetensors"));
+  const auto file = io::find_weights(from, std::string(kStem) + ".safetensors");
+  std::optional<io::Checkpoint> source;
+  if (file) source = io::Checkpoint::open(*file);
+  const auto fresh = options.fresh_dtypes.find(part.name);
   std::vector<at::Tensor> owned;
   std::vector<io::TensorView> views;
   for (const NamedTensor& weight : part.tensors) {
     options.stop.throw_if_requested();
-    const at::ScalarType own = tensor::to_scalar_type(source.find(weight.name)->dtype),
-                         held = weight.tensor.scalar_type();
-    const at::ScalarType type = c10::elementSize(held) < c10::elementSize(own) ? held : own;
+    const at::ScalarType held = weight.tensor.scalar_type();
+    at::ScalarType type = fresh == options.fresh_dtypes.end() ? held : fresh->second;
+    if (source) type = tensor::to_scalar_type(source->find(weight.name)->dtype);
+    if (c10::elementSize(held) < c10::elementSize(type)) type = held;
     owned.push_back(weight.tensor.detach().to(at::kCPU, type).contiguous());
     views.push_back(tensor::to_view(owned.back(), weight.name));
   }
-  std::map<std::string, std::string> metadata = source.metadata();
+  std::map<std::string, std::string> metadata = source ? source->metadata() : std::map<std::string, std::string>();
   metadata.emplace("format", "pt");  // what diffusers writes
   write_weights(to, views,
                 {.name = std::string(kStem) + ".safetensors",
@@ -53,6 +61,16 @@ void write_part(const policy::ltx2::Model& model, const policy::ltx2::Model::Par
                  .shard_bytes = options.shard_bytes,
                  .metadata = metadata,
                  .stop = options.stop});
+}
+
+void write_text_encoder(const NamedTensors& weights, const fs::path& to) {
+  NamedTensors owned;
+  std::vector<io::TensorView> views;
+  for (const NamedTensor& weight : weights) {
+    owned.push_back({weight.name, weight.tensor.detach().to(at::kCPU).contiguous()});
+    views.push_back(tensor::to_view(owned.back().tensor, weight.name));
+  }
+  io::write_safetensors(to / "model.safetensors", views, {{"format", "pt"}});
 }
 
 }  // namespace
@@ -71,10 +89,14 @@ void copy_around_transformer(const fs::path& source, const fs::path& folder, Sto
 void export_ltx2(const policy::ltx2::Model& model, const fs::path& destination, const ExportLtx2Options& options) {
   build_folder(destination, [&](const fs::path& folder) {
     io::copy_file_atomic(model.folder() / "model_index.json", folder / "model_index.json");
+    if (fs::exists(model.folder() / io::kGenerationConfig)) {
+      io::copy_file_atomic(model.folder() / io::kGenerationConfig, folder / io::kGenerationConfig);
+    }
     for (const auto& part : model.parts()) write_part(model, part, folder / part.name, options);
     for (const auto& [name, type] : model.index()) {
       if (!fs::exists(folder / name)) copy_folder(model.folder() / name, folder / name, options.stop);
     }
+    if (!options.text_encoder.empty()) write_text_encoder(options.text_encoder, folder / "text_encoder");
   });
 }
 

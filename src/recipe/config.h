@@ -79,6 +79,12 @@ struct SftConfig {  // recipe: [sft]
   int64_t timesteps_per_image = 4;  // noisy copies that share one context
   double prompt_dropout = 0.1;      // share of samples trained without prompt, for guidance
   double kl_weight = 1e-6;          // autoencoder: of the posterior KL
+  // Of a model that draws clips.
+  double clip_noise = 0.0;     // share of the world's clips made imperfect on purpose
+  double video_weight = 1.0;   // of the video's velocity MSE
+  double audio_weight = 1.0;   // of the audio's
+  double independent_t = 0.2;  // share of noisy states whose streams have each its own t
+  double isolated = 0.1;       // share of them without attention between the streams, for guidance
 };
 
 }  // namespace unigrpo::recipe

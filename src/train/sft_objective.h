@@ -18,4 +18,11 @@ std::unique_ptr<Objective> make_sft_objective(const recipe::Recipe& recipe, cons
 /// too, and the latents' measured shift and scale in config.json.
 std::unique_ptr<Objective> make_autoencoder_objective(const recipe::Recipe& recipe, const Runtime& runtime);
 
+/// The same of a folder that draws clips, on rows of the world of picture and sound.
+std::unique_ptr<Objective> make_clip_sft_objective(const recipe::Recipe& recipe, const Runtime& runtime);
+
+/// Both autoencoders of such a folder; components that have a config alone get fresh weights, and the vocoder the
+/// inverse of the lapped front end. What is written is a whole model folder, with the latents' measured statistics.
+std::unique_ptr<Objective> make_clip_autoencoder_objective(const recipe::Recipe& recipe, const Runtime& runtime);
+
 }  // namespace unigrpo::train

@@ -158,6 +158,7 @@ AudioVaeConfig read_audio_vae_config(const std::filesystem::path& path) {
   c.sample_rate = file.integer("sample_rate", 16000, 1'000'000);
   c.mel_hop_length = file.integer("mel_hop_length", 160, 1'000'000);
   c.mel_bins = file.integer("mel_bins", 64, 4096);
+  c.lapped = file.choice("_front_end", "log_mel", {"log_mel", "lapped"}) == "lapped";
   file.only("double_z", true);
   file.ignore({"dropout", "is_causal"});  // of training; said by causality_axis
   file.finish();

@@ -24,6 +24,7 @@ struct AudioVaeConfig {
   std::string causality_axis = "height";  // none, height (time), width, width-compatibility
   bool mid_block_add_attention = false;
   int64_t sample_rate = 16000, mel_hop_length = 160, mel_bins = 64;
+  bool lapped = false;  // _front_end: what is encoded is no log-mel spectrogram but lapped.h's
 
   static constexpr int64_t kRatio = 4;  // mel frames and bins a latent
   int64_t latent_mel_bins() const { return mel_bins / kRatio; }

@@ -240,6 +240,174 @@ class Av(unittest.TestCase):
         self.assertIn("prompts.jsonl:1: reward 'av_quality' cannot judge this row: 'metadata.av' is missing", told)
 
 
+SFT = """
+[run]
+name = "sft"
+num_steps = 3
+[policy]
+model = "{model}"
+[data]
+prompts = "{world}/train.jsonl"
+[sft]
+stage = "joint"
+output = "model"
+batch_size = 3
+clip_noise = 1.0
+timesteps_per_image = 2
+independent_t = 0.5
+isolated = 0.3
+prompt_dropout = 0.3
+[grpo]
+micro_batch_tokens = 400
+[optim]
+lr = 1e-3
+[checkpoint]
+every = 1
+"""
+
+
+class AvSft(unittest.TestCase):
+    """From config files to a model that draws clips: autoencoders, then flow matching."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.holder = tempfile.TemporaryDirectory(prefix="unigrpo-av-sft-")
+        cls.base = pathlib.Path(cls.holder.name)
+        cls.configs = pathlib.Path(DATA).parent.parent / "recipes/av_model"
+        result = tiny_run.run(BINARY, "data", "av", "--out", "world", "--rows", "40", cwd=cls.base)
+        assert result.returncode == 0, result.stderr
+        cls.autoencoder = f"""
+[run]
+name = "autoencoder"
+num_steps = 2
+[policy]
+model = "{cls.configs}"
+[data]
+prompts = "{cls.base}/world/train.jsonl"
+[sft]
+stage = "autoencoder"
+output = "model"
+batch_size = 2
+[optim]
+lr = 1e-3
+"""
+        (cls.base / "autoencoder.toml").write_text(cls.autoencoder)
+        result = tiny_run.run(BINARY, "sft", "autoencoder.toml", cwd=cls.base)
+        assert result.returncode == 0, result.stderr
+        cls.recipe = SFT.format(model=cls.base / "model", world=cls.base / "world")
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.holder.cleanup()
+
+    def sft(self, *arguments, launch=(), code=0, fault="", folder=None):
+        if folder is None:
+            folder = pathlib.Path(tempfile.mkdtemp(dir=self.holder.name))
+            (folder / "recipe.toml").write_text(self.recipe)
+        result = tiny_run.run(BINARY, *launch, "sft", "recipe.toml", *arguments, cwd=folder, fault=fault)
+        self.assertEqual(result.returncode, code, result.stderr)
+        return folder, result
+
+    def trained(self):
+        if not hasattr(type(self), "run_folder"):
+            type(self).run_folder = self.sft()[0]
+        return self.run_folder
+
+    def weights(self, folder):
+        return {part: (folder / "model" / part).read_bytes() for part in (
+            "transformer/diffusion_pytorch_model.safetensors", "connectors/diffusion_pytorch_model.safetensors",
+            "text_encoder/model.safetensors")}
+
+    def test_the_autoencoders_folder_is_a_whole_model(self):
+        rows = tiny_run.metrics_of(self.base / "runs/autoencoder")
+        for row in rows:
+            for stream in ("video", "audio"):
+                self.assertGreater(row[f"sft/{stream}_l1"], 0)
+                self.assertGreater(row[f"sft/{stream}_kl"], 0)
+        for source in self.configs.rglob("*.json"):
+            copy = self.base / "model" / source.relative_to(self.configs)
+            self.assertEqual(copy.read_bytes(), source.read_bytes(), copy)
+        data = (self.base / "model/vae/diffusion_pytorch_model.safetensors").read_bytes()
+        (size,) = struct.unpack("<Q", data[:8])
+        first, last = json.loads(data[8:8 + size])["latents_mean"]["data_offsets"]
+        self.assertTrue(any(data[8 + size + first:8 + size + last]))  # measured
+        self.assertLess(sum(file.stat().st_size for file in (self.base / "model").rglob("*") if file.is_file()), 16e6)
+
+    def test_both_streams_are_learnt(self):
+        rows = tiny_run.metrics_of(self.trained() / "runs/sft")
+        self.assertEqual(len(rows), 3)
+        # A new model's velocity is 0: of normalised latents the squared error is 1 + 1.
+        for stream in ("video", "audio"):
+            self.assertGreater(rows[0][f"sft/{stream}_velocity_mse"], 1)
+            self.assertLess(rows[0][f"sft/{stream}_velocity_mse"], 4)
+        self.assertAlmostEqual(rows[0]["sft/loss"], rows[0]["sft/video_velocity_mse"] + rows[0]["sft/audio_velocity_mse"])
+        before = self.weights(self.base)
+        for part, bytes_of in self.weights(self.trained()).items():
+            self.assertNotEqual(bytes_of, before[part], part)
+        for part in ("vae", "audio_vae", "vocoder"):
+            name = f"model/{part}/diffusion_pytorch_model.safetensors"
+            self.assertEqual((self.trained() / name).read_bytes(), (self.base / name).read_bytes())
+
+    def test_what_was_trained_draws_clips(self):
+        prompt = json.loads((self.base / "world/train.jsonl").read_text().splitlines()[0])["prompt"]
+        result = tiny_run.run(BINARY, "sample", "--model", "model", "--prompt", prompt, "--out", "drawn", cwd=self.trained())
+        self.assertEqual(result.returncode, 0, result.stderr)
+        (row,) = [json.loads(line) for line in (self.trained() / "drawn/samples.jsonl").read_text().splitlines()]
+        self.assertEqual((row["segments"][0]["frames"], row["segments"][0]["sample_rate"]), (17, 8000))
+        result = tiny_run.run(BINARY, "eval", "--model", "model", "--prompts", self.base / "world/validation.jsonl", "--json",
+                              "scores.json", cwd=self.trained())
+        self.assertEqual(result.returncode, 0, result.stderr)
+        scores = json.loads((self.trained() / "scores.json").read_text())
+        self.assertEqual(set(scores["rewards"]), {"av_quality", "av_sync", "av_lip", "av_pitch", "av_camera", "av_order",
+                                                  "av_side", "av_shape"})
+        self.assertIsNotNone(scores["rewards"]["av_quality"])
+
+    def test_killed_and_resumed_is_left_alone_to_the_byte(self):
+        for point in ("sft.micro_batch:3", "optim.after:2", "save.commit:2"):
+            with self.subTest(point):
+                folder, _ = self.sft(code=-signal.SIGKILL, fault=f"{point}=kill")
+                self.sft("--resume", folder=folder)
+                self.assertEqual(self.weights(folder), self.weights(self.trained()))
+
+    def test_micro_batches_and_ranks_change_nothing_but_rounding(self):
+        alone = tiny_run.metrics_of(self.trained() / "runs/sft")
+        for launch, settings in (((), ["--set", "grpo.micro_batch_tokens=4096"]), (("launch", "-n", "2", "--"), [])):
+            folder, _ = self.sft(*settings, launch=launch)
+            for one, two in zip(alone, tiny_run.metrics_of(folder / "runs/sft"), strict=True):
+                for name in ("sft/loss", "sft/video_velocity_mse", "sft/audio_velocity_mse", "optim/grad_norm"):
+                    self.assertAlmostEqual(one[name], two[name], delta=1e-3 * abs(one[name]), msg=name)
+
+    def test_weights_choose_the_stream(self):
+        folder, _ = self.sft("--set", "sft.audio_weight=0", "--set", "run.num_steps=1")
+        row = tiny_run.metrics_of(folder / "runs/sft")[0]
+        self.assertAlmostEqual(row["sft/loss"], row["sft/video_velocity_mse"])
+
+    def test_frozen_parts_stay(self):
+        folder, _ = self.sft("--set", 'policy.freeze=["text_encoder.*", "connectors.*"]', "--set", "run.num_steps=1")
+        after, before = self.weights(folder), self.weights(self.base)
+        changed = {part for part in after if after[part] != before[part]}
+        self.assertEqual(changed, {"transformer/diffusion_pytorch_model.safetensors"})
+
+    def test_bad_input_is_one_line(self):
+        shapes = pathlib.Path(DATA).parent.parent / "assets/shapes-world/train.jsonl"
+        fixture = f"{DATA}/ltx2_tiny/v20"
+        cases = [
+            ([f"data.prompts={shapes}"], "train.jsonl:1: 'metadata.av.draw' with seed, part and index is missing"),
+            ([f"policy.model={fixture}"], "data.text_features (--text-features): expected a file"),
+            (["sft.video_weight=0", "sft.audio_weight=0"], "sft.video_weight, sft.audio_weight: expected a weight > 0"),
+            (["policy.train=lora"], 'policy.train: expected "full" for an LTX-2 folder'),
+            (['policy.freeze=["vae.*"]'], "policy.freeze"),
+            (["sft.isolated=1.5"], "sft.isolated=1.5: expected a number from 0 to 1"),
+            (["sft.stage=autoencoder", f"policy.model={fixture}"], "a sound of 2 channels at 8000 Hz; "),
+        ]
+        for settings, expected in cases:
+            with self.subTest(settings):
+                folder, result = self.sft(*[part for one in settings for part in ("--set", one)], code=2)
+                self.assertEqual(len(result.stderr.splitlines()), 1, result.stderr)
+                self.assertIn(expected, result.stderr)
+                self.assertEqual(sorted(path.name for path in folder.iterdir()), ["recipe.toml"])
+
+
 if __name__ == "__main__":
     BINARY, DATA = str(pathlib.Path(sys.argv[1]).resolve()), str(pathlib.Path(sys.argv[2]).resolve())
     unittest.main(argv=[sys.argv[0], *sys.argv[3:]])

@@ -14,6 +14,7 @@
 #include "base/hash.h"
 #include "base/text.h"
 #include "parallel/groups.h"
+#include "policy/ltx2/clip_tensors.h"
 #include "policy/ltx2/latents.h"
 #include "tensor/convert.h"
 #include "tensor/device.h"
@@ -94,20 +95,12 @@ std::vector<T> values_of(const at::Tensor& tensor) {
 class Ltx2::ClipDenoiser final : public Denoiser {
  public:
   ClipDenoiser(const Ltx2& model, std::span<const Context* const> rows, const ClipShape& shape)
-      : model_(model), positions_(model.model_->transformer().positions(grid_of(shape))) {
+      : model_(model), positions_(model.positions(shape)) {
     for (const Context* row : rows) texts_.push_back(model.read_.at(row->blocks.at(0)).get());
   }
   std::vector<at::Tensor> velocities(std::span<const at::Tensor> latents, const at::Tensor& t) override {
     const at::NoGradGuard no_grad;
-    return model_.velocities(texts_, latents, t, positions_);
-  }
-
-  static ltx2::ClipGrid grid_of(const ClipShape& shape) {
-    return {.frames = shape.video.frames,
-            .height = shape.video.height,
-            .width = shape.video.width,
-            .audio_frames = shape.audio.num_tokens(),
-            .fps = shape.fps};
+    return model_.velocities(texts_, latents, {.video = t, .audio = t}, positions_);
   }
 
  private:
@@ -168,15 +161,36 @@ void Ltx2::release(Context& context) {
   context = Context{};
 }
 
-std::vector<Block> Ltx2::read_prompt(const std::string& text) {
-  const at::NoGradGuard no_grad;
-  const at::Tensor states = text_->states(text);
+NamedTensors Ltx2::text_parameters() const {
+  NamedTensors all;
+  for (const NamedTensor& weight : model_->part("connectors"))
+    all.push_back({"connectors." + weight.name, weight.tensor});
+  for (const NamedTensor& weight : text_->parameters()) all.push_back({"text_encoder." + weight.name, weight.tensor});
+  return all;
+}
+
+EncodedBlock Ltx2::encode_text(const std::string* text) const {
   const ltx2::Connectors& connectors = model_->connectors();
+  const ltx2::ConnectorsConfig& config = connectors.config();
+  if (text == nullptr && !(config.streams.video.num_registers && config.streams.audio.num_registers)) {
+    throw BadInput("{}: no learnable registers, which stand for a text that is left out",
+                   (model_->folder() / "connectors" / "config.json").string());
+  }
+  const at::Tensor states =
+      text == nullptr ? at::zeros({1, config.caption_channels, config.num_text_layers}) : text_->states(*text);
   ltx2::TextStates padded = ltx2::padded_left(std::span(&states, 1), text_length_, connectors.length_multiple());
   padded.hidden = padded.hidden.to(device_);
-  padded.mask = padded.mask.to(device_);
+  padded.mask = text == nullptr ? at::zeros_like(padded.mask).to(device_) : padded.mask.to(device_);
   const ltx2::TextContext context = connectors(padded);
-  return {EncodedBlock{{context.text.video[0].cpu(), context.text.audio[0].cpu()}, context.mask[0].cpu()}};
+  return {{context.text.video[0], context.text.audio[0]}, context.mask[0]};
+}
+
+std::vector<Block> Ltx2::read_prompt(const std::string& text) {
+  const at::NoGradGuard no_grad;
+  EncodedBlock encoded = encode_text(&text);
+  for (at::Tensor& one : encoded.text) one = one.cpu();
+  encoded.mask = encoded.mask.cpu();
+  return {std::move(encoded)};
 }
 
 void Ltx2::append_encoded(std::span<Context* const> rows, std::span<const Block> blocks) {
@@ -232,9 +246,17 @@ std::unique_ptr<Denoiser> Ltx2::denoise_clips(std::span<const Context* const> ro
   return std::make_unique<ClipDenoiser>(*this, rows, shape);
 }
 
+ltx2::ClipPositions Ltx2::positions(const ClipShape& shape) const {
+  return model_->transformer().positions({.frames = shape.video.frames,
+                                          .height = shape.video.height,
+                                          .width = shape.video.width,
+                                          .audio_frames = shape.audio.num_tokens(),
+                                          .fps = shape.fps});
+}
+
 std::vector<at::Tensor> Ltx2::velocities(std::span<const EncodedBlock* const> texts,
-                                         std::span<const at::Tensor> latents, const at::Tensor& t,
-                                         const ltx2::ClipPositions& positions) const {
+                                         std::span<const at::Tensor> latents, const Both<at::Tensor>& t,
+                                         const ltx2::ClipPositions& positions, bool isolated) const {
   // Texts of one length make one batch; padding to the longest would add to what rows read.
   std::map<int64_t, std::vector<int64_t>> by_length;
   for (size_t i = 0; i < texts.size(); ++i) by_length[texts[i]->mask.size(0)].push_back(static_cast<int64_t>(i));
@@ -250,12 +272,14 @@ std::vector<at::Tensor> Ltx2::velocities(std::span<const EncodedBlock* const> te
     }
     const at::Tensor index = tensor::index_tensor(rows, device_);
     const auto own = [&](const at::Tensor& all) { return by_length.size() == 1 ? all : all.index_select(0, index); };
-    const at::Tensor timestep = own(t).to(at::kFloat) * kTrainTimesteps;
-    const Both<at::Tensor> v = model_->transformer()({.latents = {.video = own(latents[0]), .audio = own(latents[1])},
-                                                      .text = {.video = at::stack(video), .audio = at::stack(audio)},
-                                                      .text_mask = at::stack(masks),
-                                                      .timestep = {.video = timestep, .audio = timestep}},
-                                                     positions);
+    const auto timestep = [&](const at::Tensor& all) { return own(all).to(at::kFloat) * kTrainTimesteps; };
+    const Both<at::Tensor> v =
+        model_->transformer()({.latents = {.video = own(latents[0]), .audio = own(latents[1])},
+                               .text = {.video = at::stack(video), .audio = at::stack(audio)},
+                               .text_mask = at::stack(masks),
+                               .timestep = {.video = timestep(t.video), .audio = timestep(t.audio)},
+                               .isolated = isolated},
+                              positions);
     places.push_back(index);
     parts[0].push_back(v.video.to(at::kFloat));
     parts[1].push_back(v.audio.to(at::kFloat));
@@ -294,8 +318,8 @@ TrainOutput Ltx2::forward_train(const TrainBatch& batch) {
   }
   if (rows.empty()) return output;
   const at::Tensor all[] = {at::cat(latents[0]).to(device_), at::cat(latents[1]).to(device_)};
-  const ltx2::ClipPositions positions = model_->transformer().positions(ClipDenoiser::grid_of(shape));
-  output.clip_velocities = velocities(rows, all, at::cat(times).to(device_), positions);
+  const at::Tensor t = at::cat(times).to(device_);
+  output.clip_velocities = velocities(rows, all, {.video = t, .audio = t}, positions(shape));
   return output;
 }
 
@@ -323,6 +347,15 @@ std::vector<media::Clip> Ltx2::decode_clips(std::span<const at::Tensor> latents,
                                .samples = values_of<float>(sound[i])}});
   }
   return clips;
+}
+
+Both<at::Tensor> Ltx2::encode_clips(std::span<const media::Clip> clips) const {
+  const at::NoGradGuard no_grad;
+  const ltx2::ClipTensors inputs = ltx2::clip_tensors(clips, *model_);
+  const video::VideoVae& vae = model_->vae();
+  const video::AudioVae& audio_vae = model_->audio_vae();
+  return {.video = ltx2::pack_video(vae.normalize(vae.encode(inputs.frames).mean)),
+          .audio = audio_vae.normalize(ltx2::pack_audio(audio_vae.encode(inputs.sound).mean))};
 }
 
 uint64_t Ltx2::weights_version() const {

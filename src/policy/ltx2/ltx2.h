@@ -64,6 +64,26 @@ class Ltx2 final : public UnifiedPolicy, private ClipPolicy {
   bool recomputes() const override { return false; }
   std::unique_ptr<UnifiedPolicy> share() const override { return std::unique_ptr<Ltx2>(new Ltx2(*this)); }
 
+  // For supervised training, which trains what reads texts as well.
+
+  const ltx2::Model& model() const { return *model_; }
+  const ltx2::TextSource& text() const { return *text_; }
+  /// Of the connectors, `connectors.<name>`, and of the folder's own text encoder, `text_encoder.<name>`.
+  NamedTensors text_parameters() const;
+  /// A text as read_prompt has it, on the policy's device, with gradients; nullptr: no text, the connectors' registers
+  /// alone. Throws BadInput where these have none to stand for it.
+  EncodedBlock encode_text(const std::string* text) const;
+  /// Latent tokens [B, L, C] of both streams, normalised, of clips of one size whose frames and sound the autoencoders
+  /// take: posterior means.
+  ltx2::Both<at::Tensor> encode_clips(std::span<const media::Clip> clips) const;
+  /// Of rows, each under its own text and with its own t a stream, with gradients. latents: [R, L, C] a stream, t: [R]
+  /// in [0, 1]. isolated: without attention between the streams.
+  std::vector<at::Tensor> velocities(std::span<const EncodedBlock* const> texts, std::span<const at::Tensor> latents,
+                                     const ltx2::Both<at::Tensor>& t, const ltx2::ClipPositions& positions,
+                                     bool isolated = false) const;
+  ClipShape clip_shape(const ClipSize& size) const override;
+  ltx2::ClipPositions positions(const ClipShape& shape) const;
+
  private:
   class ClipDenoiser;
   Ltx2() = default;
@@ -72,14 +92,9 @@ class Ltx2 final : public UnifiedPolicy, private ClipPolicy {
   [[noreturn]] void refuse(const char* what) const;
 
   std::vector<int64_t> clip_channels() const override;
-  ClipShape clip_shape(const ClipSize& size) const override;
   std::vector<double> clip_times(int64_t num_steps, int64_t num_tokens) const override;
   std::unique_ptr<Denoiser> denoise_clips(std::span<const Context* const> rows, const ClipShape& shape) override;
   std::vector<media::Clip> decode_clips(std::span<const at::Tensor> latents, const ClipShape& shape) override;
-
-  /// The velocities of rows, each under its own text. latents: [R, L, C] of video and audio, t: [R] in [0, 1].
-  std::vector<at::Tensor> velocities(std::span<const EncodedBlock* const> texts, std::span<const at::Tensor> latents,
-                                     const at::Tensor& t, const ltx2::ClipPositions& positions) const;
 
   std::shared_ptr<const ltx2::Model> model_;
   std::shared_ptr<ltx2::TextSource> text_;

@@ -6,11 +6,14 @@
 #include <nlohmann/json.hpp>
 #include <set>
 #include <stdexcept>
+#include <type_traits>
 
 #include "base/error.h"
 #include "io/class_config.h"
 #include "io/json.h"
 #include "io/model_folder.h"
+#include "policy/ltx2/fresh_weight.h"
+#include "video/lapped.h"
 
 namespace unigrpo::policy::ltx2 {
 namespace {
@@ -94,12 +97,32 @@ flow::ShiftedGrid read_scheduler_config(const fs::path& path) {
   return grid;
 }
 
+namespace {
+
+/// New weights of a component.
+template <typename Config>
+nn::Weights fresh_weights(const fs::path& folder, const std::string& part, const Config& config,
+                          const at::TensorOptions& options, uint64_t seed) {
+  return {folder.string(), [=](const std::string& name, const std::vector<int64_t>& shape) {
+            if constexpr (std::is_same_v<Config, video::VocoderConfig>) {
+              // No recipe trains one.
+              const std::string file = (folder / "config.json").string();
+              return video::lapped_vocoder_weight(config.generator, file, name, shape).to(options);
+            }
+            return fresh_weight(part, name, shape, seed).to(options);
+          }};
+}
+
+}  // namespace
+
 template <typename Network, typename Config>
-void Model::open(const std::string& part, const Config& config, at::ScalarType dtype, c10::Device device,
+void Model::open(const std::string& part, const Config& config, at::ScalarType dtype, const LoadOptions& options,
                  std::optional<Network>& network) {
   const fs::path folder = folder_ / part;
   const auto file = io::find_weights(folder, kWeights);
-  nn::Weights weights = nn::open_weights(file.value_or(folder / kWeights), at::TensorOptions(dtype).device(device));
+  const auto type = at::TensorOptions(dtype).device(options.device);
+  nn::Weights weights = !file && options.fresh ? fresh_weights(folder, part, config, type, *options.fresh)
+                                               : nn::open_weights(file.value_or(folder / kWeights), type);
   network.emplace(config, weights);
   weights.finish();
   Part& held = parts_.emplace_back();
@@ -114,16 +137,15 @@ std::unique_ptr<Model> Model::load(const fs::path& folder, const LoadOptions& op
   m.index_ = read_model_index(folder);
   m.grid_ = read_scheduler_config(folder / "scheduler" / "scheduler_config.json");
   const auto config = [&](const char* part) { return folder / part / "config.json"; };
-  m.open("transformer", read_transformer_config(config("transformer")), options.dtype, options.device, m.transformer_);
-  m.open("connectors", read_connectors_config(config("connectors")), options.dtype, options.device, m.connectors_);
-  m.open("vae", video::read_video_vae_config(config("vae")), options.tower_dtype, options.device, m.vae_);
-  m.open("audio_vae", video::read_audio_vae_config(config("audio_vae")), options.tower_dtype, options.device,
-         m.audio_vae_);
-  m.open("vocoder", video::read_vocoder_config(config("vocoder")), options.tower_dtype, options.device, m.vocoder_);
+  m.open("transformer", read_transformer_config(config("transformer")), options.dtype, options, m.transformer_);
+  m.open("connectors", read_connectors_config(config("connectors")), options.dtype, options, m.connectors_);
+  m.open("vae", video::read_video_vae_config(config("vae")), options.tower_dtype, options, m.vae_);
+  m.open("audio_vae", video::read_audio_vae_config(config("audio_vae")), options.tower_dtype, options, m.audio_vae_);
+  m.open("vocoder", video::read_vocoder_config(config("vocoder")), options.tower_dtype, options, m.vocoder_);
   // Of a pipeline of its own, hence in no index.
   if (fs::exists(folder / "latent_upsampler")) {
     m.open("latent_upsampler", video::read_latent_upsampler_config(config("latent_upsampler")), options.tower_dtype,
-           options.device, m.upsampler_);
+           options, m.upsampler_);
   }
   m.check_fit();
   return model;
@@ -146,6 +168,7 @@ void Model::check_fit() const {
           projects ? t.caption_channels : t.streams.video.context_dim, c.streams.video.width(), "the video connector");
   require("transformer", projects ? "caption_channels" : "audio_cross_attention_dim",
           projects ? t.caption_channels : t.streams.audio.context_dim, c.streams.audio.width(), "the audio connector");
+  if (a.lapped && a.in_channels != 2) require("audio_vae", "in_channels", a.in_channels, 2, "the lapped front end");
   require("vocoder", "in_channels", vocoder_->config().generator.in_channels, a.output_channels * a.mel_bins,
           "the audio_vae");
 }

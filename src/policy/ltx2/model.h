@@ -31,6 +31,7 @@ struct LoadOptions {
   at::ScalarType dtype = at::kFloat;        // of transformer and connectors
   at::ScalarType tower_dtype = at::kFloat;  // of autoencoders, vocoder and upsampler
   c10::Device device = c10::kCPU;
+  std::optional<uint64_t> fresh = {};  // the seed of new weights, for components whose folders hold a config alone
 };
 
 /// LTX-2 in its diffusers folder: model_index.json and a folder a component, each with config.json and
@@ -62,7 +63,7 @@ class Model {
  private:
   Model() = default;
   template <typename Network, typename Config>
-  void open(const std::string& part, const Config& config, at::ScalarType dtype, c10::Device device,
+  void open(const std::string& part, const Config& config, at::ScalarType dtype, const LoadOptions& options,
             std::optional<Network>& network);
   void check_fit() const;
 

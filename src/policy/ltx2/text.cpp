@@ -12,6 +12,7 @@
 #include "io/class_config.h"
 #include "io/model_folder.h"
 #include "nn/encoder.h"
+#include "policy/ltx2/fresh_weight.h"
 #include "tensor/convert.h"
 #include "tensor/shape.h"
 
@@ -85,6 +86,7 @@ class TextEncoder : public TextSource {
         encoder_(config.encoder, "encoder", weights),
         norm_(nn::take_layer_norm(weights, "final_layer_norm", config.encoder.hidden_size, 1e-5)) {
     weights.finish();
+    for (const auto& [name, tensor] : weights.tensors()) parameters_.push_back({name, tensor});
     if (tokenizer_->vocab_size() > config.vocab_size) {
       throw BadInput("{}: 'vocab_size' is {}, the tokenizer has {} ids", (folder / "config.json").string(),
                      config.vocab_size, tokenizer_->vocab_size());
@@ -97,10 +99,10 @@ class TextEncoder : public TextSource {
       throw BadInput("{}: the prompt {} has {} tokens, must have 1 to {}", folder_.string(), in_quotes(prompt, kShown),
                      length, config_.max_length);
     }
-    const at::NoGradGuard no_grad;
     const at::Tensor x = tokens_.index_select(0, tensor::index_tensor(ids)) + places_.narrow(0, 0, length);
     return norm_(encoder_(x.unsqueeze(0))).squeeze(0).unsqueeze(-1);
   }
+  NamedTensors parameters() const override { return parameters_; }
 
  private:
   TextEncoderConfig config_;
@@ -109,6 +111,7 @@ class TextEncoder : public TextSource {
   at::Tensor tokens_, places_;
   nn::Encoder encoder_;
   nn::LayerNorm norm_;
+  NamedTensors parameters_;
 };
 
 class PolicyText : public TextSource {
@@ -138,10 +141,18 @@ std::unique_ptr<TextSource> open_text_features(const fs::path& file, const Conne
   return std::make_unique<FeatureFile>(file, connectors);
 }
 
-std::unique_ptr<TextSource> open_text_encoder(const fs::path& folder, const ConnectorsConfig& connectors) {
+std::unique_ptr<TextSource> open_text_encoder(const fs::path& folder, const ConnectorsConfig& connectors,
+                                              std::optional<uint64_t> fresh) {
   const TextEncoderConfig config = read_text_encoder_config(folder / "config.json", connectors);
-  return std::make_unique<TextEncoder>(
-      folder, config, nn::open_weights(io::find_weights(folder).value_or(folder / "model.safetensors"), at::kFloat));
+  const auto file = io::find_weights(folder);
+  if (file || !fresh) {
+    return std::make_unique<TextEncoder>(folder, config,
+                                         nn::open_weights(file.value_or(folder / "model.safetensors"), at::kFloat));
+  }
+  const auto make = [&](const std::string& name, const std::vector<int64_t>& shape) {
+    return fresh_weight("text_encoder", name, shape, *fresh);
+  };
+  return std::make_unique<TextEncoder>(folder, config, nn::Weights(folder.string(), make));
 }
 
 std::unique_ptr<TextSource> policy_text(UnifiedPolicy& policy, const ConnectorsConfig& connectors) {

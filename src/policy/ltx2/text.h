@@ -5,12 +5,14 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "policy/ltx2/connectors.h"
 #include "policy/policy.h"
+#include "tensor/named_tensor.h"
 
 namespace unigrpo::policy::ltx2 {
 
@@ -20,6 +22,8 @@ class TextSource {
   virtual ~TextSource() = default;
   /// [L, D, K] float32 on the CPU, without padding, L >= 1. Throws BadInput naming the prompt where there is none.
   virtual at::Tensor states(const std::string& prompt) = 0;
+  /// What could be trained of it, by the names of its folder.
+  virtual NamedTensors parameters() const { return {}; }
 };
 
 /// Hidden states made beforehand: a .safetensors file (or shards) with a tensor a prompt, named by the prompt, [L, D,
@@ -28,8 +32,10 @@ class TextSource {
 std::unique_ptr<TextSource> open_text_features(const std::filesystem::path& file, const ConnectorsConfig& connectors);
 
 /// A folder of class UniGRPOTextEncoder: config.json, model.safetensors, a tokenizer. Token and place embeddings, a
-/// pre-norm transformer that sees all tokens, a layer norm: [L, hidden_size, 1].
-std::unique_ptr<TextSource> open_text_encoder(const std::filesystem::path& folder, const ConnectorsConfig& connectors);
+/// pre-norm transformer that sees all tokens, a layer norm: [L, hidden_size, 1]. `fresh`: the seed of new weights,
+/// where the folder has none.
+std::unique_ptr<TextSource> open_text_encoder(const std::filesystem::path& folder, const ConnectorsConfig& connectors,
+                                              std::optional<uint64_t> fresh = std::nullopt);
 
 /// The last hidden state of a text policy over the prompt as it writes texts: [L, hidden_size, 1]. `policy` outlives
 /// the source.

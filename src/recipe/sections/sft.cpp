@@ -29,7 +29,16 @@ Section sft_section() {
            between(1, 1024))
       .row("prompt_dropout", &SftConfig::prompt_dropout, "share of samples trained without prompt, for guidance",
            between(0, 1))
-      .row("kl_weight", &SftConfig::kl_weight, "autoencoder: of the posterior KL", at_least(0, kLarge));
+      .row("kl_weight", &SftConfig::kl_weight, "autoencoder: of the posterior KL", at_least(0, kLarge))
+      .row("clip_noise", &SftConfig::clip_noise, "clips: share of the embedded world's made imperfect on purpose",
+           between(0, 1))
+      .row("video_weight", &SftConfig::video_weight, "clips: of the video's velocity MSE", at_least(0, kLarge))
+      .row("audio_weight", &SftConfig::audio_weight, "clips: of the audio's velocity MSE", at_least(0, kLarge))
+      .row("independent_t", &SftConfig::independent_t,
+           "clips: share of noisy states whose streams each have a t of their own, of every other one a t of 0",
+           between(0, 1))
+      .row("isolated", &SftConfig::isolated, "clips: share of noisy states without attention between the streams",
+           between(0, 1));
 }
 
 }  // namespace
