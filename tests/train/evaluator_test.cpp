@@ -10,6 +10,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "data/worlds/av_world.h"
 #include "support/temp_folder.h"
 #include "support/tensors.h"
 #include "support/tiny_bagel.h"
@@ -213,6 +214,26 @@ TEST(Summary, ALossOfSamplesIsCountedAndUpToMaxDroppedLeftOut) {
   EXPECT_EQ(result.rewards.at("judge").reason, "gone");
 }
 
+TEST(Summary, WhatAPromptDoesNotAskForIsNoLoss) {
+  reward::ScoreTable table;
+  table.terms = {"av_quality", "av_sync"};
+  const auto has = [](double value) { return reward::Score{.value = value, .reason = "", .parts = {}}; };
+  const reward::Score not_asked{.value = std::nullopt, .reason = "no such thing", .parts = {}, .asked = false};
+  table.scores = {{has(0.5), has(1)}, {has(1), not_asked}, {has(0), not_asked}, {has(0.5), not_asked}};
+  const std::vector<std::string> tags = {"bounce", "camera", "camera", "side"};
+  const EvalResult result = summarize(table, {.kind = reward::RewardKind::av_quality}, tags, 1, 0.1);
+  EXPECT_EQ(result.rewards.at("av_quality").mean, 0.5);
+  EXPECT_EQ(result.rewards.at("av_sync").mean, 1.0);
+  EXPECT_EQ(result.rewards.at("av_sync").unscored, 0);
+  for (auto& row : table.scores) std::swap(row[0], row[1]);
+  std::swap(table.terms[0], table.terms[1]);
+  const EvalResult sync = summarize(table, {.kind = reward::RewardKind::av_sync}, tags, 1, 0.1);
+  EXPECT_EQ(sync.overall.score.value, 1.0);
+  EXPECT_EQ(sync.overall.count, 1);  // prompts that ask for it
+  EXPECT_EQ(sync.tags.size(), 1U);
+  EXPECT_EQ(sync.num_samples, 4);
+}
+
 /// A term `geneval` with this metric, and its scores of samples whose official, strict and soft numbers these are.
 EvalResult summary_of(reward::GenevalMetric metric, const std::vector<std::array<double, 3>>& samples,
                       const std::vector<std::string>& tags, int64_t num_samples) {
@@ -290,6 +311,13 @@ TEST_F(Evaluation, WithoutRewardsTheRowsSayWhatJudgesThem) {
   ASSERT_EQ(evaluator.rewards().size(), 1U);
   EXPECT_EQ(evaluator.rewards()[0].kind, reward::RewardKind::geneval);
   EXPECT_EQ(evaluator.rewards()[0].objects.metric, reward::GenevalMetric::strict);
+  const data::av::Draw draw;
+  const auto row = data::av::row_of(data::av::scene_of(draw), "a", draw);
+  data::Prompt clip;
+  clip.metadata_json = row;
+  const std::vector<reward::TermConfig> of_clips = default_eval_rewards(clip, "f");
+  EXPECT_EQ(of_clips.size(), 8U);
+  EXPECT_EQ(of_clips[0].kind, reward::RewardKind::av_quality);
   o.prompts = temp.write("bare.jsonl", "\n{\"prompt\": \"x\"}\n").string();
   EXPECT_TRUE(message_of<BadInput>([&] { Evaluator(o, {}); }).starts_with(o.prompts + ":2: no reward goes by itself"));
 }
