@@ -154,9 +154,7 @@ int64_t MotPolicy::special_id(const std::string& token) const {
 void MotPolicy::prepare(const PolicyConfig& config, const Runtime& runtime) {
   const bool full = config.train == TrainMode::full;
   for (NamedTensor& parameter : parameters_) {
-    const bool frozen = std::ranges::any_of(
-        config.freeze, [&](const std::string& pattern) { return matches_pattern(parameter.name, pattern); });
-    parameter.tensor.set_requires_grad(full && !frozen);
+    parameter.tensor.set_requires_grad(full && !matches_any(config.freeze, parameter.name));
   }
   if (!full) attach_lora(config, runtime.seed);
   dropout_ = {.rate = full ? 0 : config.lora.dropout, .key = {.seed = runtime.seed, .purpose = Purpose::dropout}};
@@ -290,9 +288,7 @@ void MotPolicy::attach_lora(const PolicyConfig& config, uint64_t seed) {
   llm_->for_each_linear([&](const nn::Linear& linear) { linears.push_back({linear.name + ".weight", linear.weight}); });
   check_targets(config, linears);
   llm_->for_each_linear([&](nn::Linear& linear) {
-    const bool wanted = std::ranges::any_of(
-        lora.targets, [&](const std::string& pattern) { return matches_pattern(linear.name + ".weight", pattern); });
-    if (!wanted) return;
+    if (!matches_any(lora.targets, linear.name + ".weight")) return;
     // As PEFT starts: A is Kaiming uniform with a = sqrt(5), which is U(-1/sqrt(in), 1/sqrt(in)), whatever layer it is
     // for; B is 0, so that the adapted model starts as the base.
     const int64_t out = linear.weight.size(0), in = linear.weight.size(1);

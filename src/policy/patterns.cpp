@@ -21,6 +21,10 @@ bool fits(const std::string& pattern, std::string_view name) {
 
 }  // namespace
 
+bool matches_any(const std::vector<std::string>& patterns, const std::string& name) {
+  return std::ranges::any_of(patterns, [&](const std::string& pattern) { return matches_pattern(name, pattern); });
+}
+
 void check_freeze(const PolicyConfig& config, const NamedTensors& parameters) {
   if (config.train == TrainMode::lora || config.freeze == PolicyConfig().freeze) return;
   std::vector<bool> taken(parameters.size(), false);

@@ -11,7 +11,6 @@
 #include "base/error.h"
 #include "base/fault.h"
 #include "base/hash.h"
-#include "base/text.h"
 #include "checkpoint/export_ltx2.h"
 #include "flow/matching_loss.h"
 #include "optim/clipped_step.h"
@@ -132,8 +131,7 @@ class ClipSftObjective : public Objective {
     for (NamedTensor& weight : policy.text_parameters()) all.push_back(std::move(weight));
     policy::check_freeze(config, all);
     for (const NamedTensor& weight : all) {
-      const bool frozen = std::ranges::any_of(
-          config.freeze, [&](const std::string& pattern) { return matches_pattern(weight.name, pattern); });
+      const bool frozen = policy::matches_any(config.freeze, weight.name);
       weight.tensor.requires_grad_(!frozen);
       if (!frozen) trained.push_back(weight);
     }

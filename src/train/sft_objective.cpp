@@ -15,7 +15,6 @@
 #include "base/log.h"
 #include "base/rng.h"
 #include "base/signals.h"
-#include "base/text.h"
 #include "checkpoint/export_model.h"
 #include "flow/matching_loss.h"
 #include "io/image_codec.h"
@@ -62,9 +61,7 @@ std::unique_ptr<policy::UnifiedPolicy> open_policy(const policy::PolicyConfig& c
   }
   auto model = policy::Bagel::create(config.model, runtime);
   for (const NamedTensor& parameter : model->parameters()) {
-    const bool frozen = std::ranges::any_of(
-        config.freeze, [&](const std::string& pattern) { return matches_pattern(parameter.name, pattern); });
-    parameter.tensor.requires_grad_(!frozen);
+    parameter.tensor.requires_grad_(!policy::matches_any(config.freeze, parameter.name));
   }
   policy::check_freeze(config, model->parameters());
   return model;

@@ -35,10 +35,6 @@ Part part_of(const policy::MotConfig& llm, const std::string& name) {
   return name.find("_moe_gen") != std::string::npos ? kGeneration : kUnderstanding;
 }
 
-bool matches_any(const std::vector<std::string>& patterns, const std::string& name) {
-  return std::ranges::any_of(patterns, [&](const std::string& pattern) { return matches_pattern(name, pattern); });
-}
-
 Parameters count_parameters(const Recipe& recipe, const policy::ModelSizes& sizes) {
   Parameters count;
   const auto& policy = recipe.policy;
@@ -52,9 +48,9 @@ Parameters count_parameters(const Recipe& recipe, const policy::ModelSizes& size
     if (lora) {
       const bool linear = tensor.name.starts_with(sizes.llm.prefix + "model.layers.") && tensor.tensor.dim() == 2;
       if (linear) linears.push_back(tensor);
-      if (!linear || !matches_any(policy.lora.targets, tensor.name)) continue;
+      if (!linear || !policy::matches_any(policy.lora.targets, tensor.name)) continue;
       count.adapters += static_cast<double>(policy.lora.rank * (tensor.tensor.size(0) + tensor.tensor.size(1)));
-    } else if (part != kAutoencoder && !matches_any(policy.freeze, tensor.name)) {
+    } else if (part != kAutoencoder && !policy::matches_any(policy.freeze, tensor.name)) {
       count.trained[part] += elements;
     }
   }

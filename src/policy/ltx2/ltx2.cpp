@@ -12,10 +12,10 @@
 
 #include "base/error.h"
 #include "base/hash.h"
-#include "base/text.h"
 #include "parallel/groups.h"
 #include "policy/ltx2/clip_tensors.h"
 #include "policy/ltx2/latents.h"
+#include "policy/patterns.h"
 #include "tensor/convert.h"
 #include "tensor/device.h"
 
@@ -120,9 +120,7 @@ std::unique_ptr<Ltx2> Ltx2::load(const PolicyConfig& config, const Runtime& runt
   policy->text_length_ = config.text.length;
   for (const NamedTensor& weight : policy->model_->part("transformer")) {
     const NamedTensor& named = policy->parameters_.emplace_back(NamedTensor{kTransformer + weight.name, weight.tensor});
-    const bool frozen = std::ranges::any_of(
-        config.freeze, [&](const std::string& pattern) { return matches_pattern(named.name, pattern); });
-    named.tensor.set_requires_grad(!frozen);
+    named.tensor.set_requires_grad(!matches_any(config.freeze, named.name));
   }
   return policy;
 }
