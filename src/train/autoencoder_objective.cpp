@@ -13,7 +13,7 @@
 #include "runtime/ranks.h"
 #include "tensor/convert.h"
 #include "tensor/device.h"
-#include "tensor/rng.h"
+#include "train/autoencoder_loss.h"
 #include "train/sft_examples.h"
 #include "train/sft_objective.h"
 #include "train/step_hook.h"
@@ -85,22 +85,18 @@ class AutoencoderObjective : public Objective {
 
   bool sample(Step& step, const RunContext& run) override {
     run.enter(step.number(), "data");
-    const int64_t batch = recipe_.sft.batch_size;
-    const auto [rank, ranks] = std::pair(runtime_.mesh.rank, runtime_.mesh.world_size);
-    first_ = batch * rank / ranks;
-    count_ = batch * (rank + 1) / ranks - first_;
-    if (count_ > 0) pixels_ = pixels_of(step.index * batch + first_, count_);
+    own_ = own_examples(runtime_, recipe_.sft.batch_size);
+    if (own_.count > 0) pixels_ = pixels_of(step.index * own_.batch + own_.first, own_.count);
     return !stop_asked(runtime_);
   }
 
-  // Loss of a variational autoencoder on pixels in [-1, 1]:
+  // On pixels in [-1, 1], with the terms of autoencoder_loss.h:
   //
-  //   L = mean |x - decode(z)| + mean (x - decode(z))^2 + kl_weight * mean_latents KL(N(mean, e^logvar) || N(0, 1))
-  //   z = mean + exp(logvar / 2) n,    KL = (mean^2 + e^logvar - 1 - logvar) / 2
+  //   L = l1 + mse + kl_weight * kl
   bool update(Step& step, const Optimization& optimization, const RunContext& /*run*/) override {
     if (stop_asked(runtime_)) return false;
     Values losses;
-    if (count_ > 0) losses = backward(step);
+    if (own_.count > 0) losses = backward(step);
     optim::clipped_step(optimization.optimizer, optimization.clip, runtime_, optimization.lr_factor, step.metrics);
     step.metrics.merge(summed(runtime_, losses, "losses"));
     step.metrics["throughput/images_per_s"] = static_cast<double>(recipe_.sft.batch_size) / step.watch.seconds();
@@ -128,21 +124,16 @@ class AutoencoderObjective : public Objective {
   /// Of this rank's images; means over them count with their share of the batch.
   Values backward(const Step& step) {
     const auto posterior = autoencoder_.posterior(pixels_);
-    std::vector<int64_t> sizes = posterior.mean.sizes().vec();
-    sizes.front() = recipe_.sft.batch_size;
-    const StreamKey key = {
+    const StreamKey noise = {
         .seed = runtime_.seed, .step = static_cast<uint64_t>(step.index), .purpose = Purpose::vae_posterior};
-    const at::Tensor noise = tensor::normal(sizes, key, pixels_.device()).narrow(0, first_, count_);
-    const at::Tensor z = posterior.mean + (0.5 * posterior.logvar).exp() * noise;
-    const at::Tensor error = autoencoder_.decode_unscaled(z) - pixels_;
-    const at::Tensor reconstruction = error.abs().mean() + error.square().mean();
-    const at::Tensor kl = 0.5 * (posterior.mean.square() + posterior.logvar.exp() - 1.0 - posterior.logvar).mean();
-    const double share = static_cast<double>(count_) / static_cast<double>(recipe_.sft.batch_size);
-    const at::Tensor loss = share * (reconstruction + recipe_.sft.kl_weight * kl);
+    const auto decode = [&](const at::Tensor& z) { return autoencoder_.decode_unscaled(z); };
+    const AutoencoderTerms terms = autoencoder_terms(pixels_, posterior.mean, posterior.logvar, decode, own_, noise);
+    const double share = own_.share();
+    const at::Tensor loss = share * (terms.l1 + terms.mse + recipe_.sft.kl_weight * terms.kl);
     loss.backward();
     return {{"sft/loss", loss.item<double>()},
-            {"sft/reconstruction_l1", share * error.abs().mean().item<double>()},
-            {"sft/kl", share * kl.item<double>()}};
+            {"sft/reconstruction_l1", share * terms.l1.item<double>()},
+            {"sft/kl", share * terms.kl.item<double>()}};
   }
 
   const recipe::Recipe& recipe_;
@@ -153,8 +144,8 @@ class AutoencoderObjective : public Objective {
   NamedTensors parameters_;
   const ShapesExamples examples_;
   const GenerationConfig generation_;
-  int64_t first_ = 0, count_ = 0;  // of the batch of the step under way, what is this rank's
-  at::Tensor pixels_;              // [count_, 3, H, W], of it
+  OwnExamples own_;    // of the batch of the step under way
+  at::Tensor pixels_;  // [own_.count, 3, H, W]
 };
 
 }  // namespace

@@ -10,7 +10,7 @@
 #include "policy/ltx2/latents.h"
 #include "policy/ltx2/text.h"
 #include "runtime/ranks.h"
-#include "tensor/rng.h"
+#include "train/autoencoder_loss.h"
 #include "train/clip_examples.h"
 #include "train/sft_objective.h"
 #include "train/step_hook.h"
@@ -59,24 +59,21 @@ class ClipAutoencoderObjective : public Objective {
 
   bool sample(Step& step, const RunContext& run) override {
     run.enter(step.number(), "data");
-    const int64_t batch = recipe_.sft.batch_size;
-    const auto [rank, ranks] = std::pair(runtime_.mesh.rank, runtime_.mesh.world_size);
-    first_ = batch * rank / ranks;
-    count_ = batch * (rank + 1) / ranks - first_;
-    if (count_ > 0) inputs_ = inputs_of(step.index * batch + first_, count_);
+    own_ = own_examples(runtime_, recipe_.sft.batch_size);
+    if (own_.count > 0) inputs_ = inputs_of(step.index * own_.batch + own_.first, own_.count);
     return !stop_asked(runtime_);
   }
 
-  // Of each tower, on pixels in [-1, 1] and on what the audio front end makes of the wave:
+  // Of each tower, on pixels in [-1, 1] and on what the audio front end makes of the wave, with the terms of
+  // autoencoder_loss.h:
   //
-  //   L = a mean |x - decode(z)| + mean (x - decode(z))^2 + kl_weight * mean_latents KL(N(mean, e^logvar) || N(0, 1))
-  //   z = mean + exp(logvar / 2) n,    KL = (mean^2 + e^logvar - 1 - logvar) / 2
+  //   L = a l1 + mse + kl_weight * kl
   //
   // a is 1 for video. Most of a sound is 0, where an absolute error would hold all of it: there a is 0.
   bool update(Step& step, const Optimization& optimization, const RunContext& /*run*/) override {
     if (stop_asked(runtime_)) return false;
     Values losses;
-    if (count_ > 0) {
+    if (own_.count > 0) {
       const auto& vae = model_->vae();
       const auto& audio_vae = model_->audio_vae();
       backward(step, "video", inputs_.frames, vae, 1, losses);
@@ -109,23 +106,19 @@ class ClipAutoencoderObjective : public Objective {
   void backward(const Step& step, const std::string& name, const at::Tensor& x, const Tower& tower, double absolute,
                 Values& losses) {
     const auto posterior = tower.encode(x);
-    std::vector<int64_t> sizes = posterior.mean.sizes().vec();
-    sizes.front() = recipe_.sft.batch_size;
-    const StreamKey key = {.seed = runtime_.seed,
-                           .step = static_cast<uint64_t>(step.index),
-                           .stream = fnv1a64(name),
-                           .purpose = Purpose::vae_posterior};
-    const at::Tensor noise = tensor::normal(sizes, key, x.device()).narrow(0, first_, count_);
-    const at::Tensor error = tower.decode(posterior.mean + (0.5 * posterior.logvar).exp() * noise) - x;
-    const at::Tensor kl = 0.5 * (posterior.mean.square() + posterior.logvar.exp() - 1.0 - posterior.logvar).mean();
-    const double share = static_cast<double>(count_) / static_cast<double>(recipe_.sft.batch_size);
-    const at::Tensor l1 = error.abs().mean(), squared = error.square().mean();
-    const at::Tensor loss = share * (absolute * l1 + squared + recipe_.sft.kl_weight * kl);
+    const StreamKey noise = {.seed = runtime_.seed,
+                             .step = static_cast<uint64_t>(step.index),
+                             .stream = fnv1a64(name),
+                             .purpose = Purpose::vae_posterior};
+    const auto decode = [&](const at::Tensor& z) { return tower.decode(z); };
+    const AutoencoderTerms terms = autoencoder_terms(x, posterior.mean, posterior.logvar, decode, own_, noise);
+    const double share = own_.share();
+    const at::Tensor loss = share * (absolute * terms.l1 + terms.mse + recipe_.sft.kl_weight * terms.kl);
     loss.backward();
     losses["sft/loss"] += loss.item<double>();
-    losses["sft/" + name + "_l1"] = share * l1.item<double>();
-    losses["sft/" + name + "_mse"] = share * squared.item<double>();
-    losses["sft/" + name + "_kl"] = share * kl.item<double>();
+    losses["sft/" + name + "_l1"] = share * terms.l1.item<double>();
+    losses["sft/" + name + "_mse"] = share * terms.mse.item<double>();
+    losses["sft/" + name + "_kl"] = share * terms.kl.item<double>();
   }
 
   /// Mean and deviation of the latents: of video a channel, of packed audio a feature.
@@ -152,8 +145,8 @@ class ClipAutoencoderObjective : public Objective {
   const ClipExamples examples_;
   const GenerationConfig generation_;
   NamedTensors parameters_;
-  int64_t first_ = 0, count_ = 0;  // of the batch of the step under way, what is this rank's
-  ltx2::ClipTensors inputs_;       // of it
+  OwnExamples own_;  // of the batch of the step under way
+  ltx2::ClipTensors inputs_;
 };
 
 }  // namespace
