@@ -314,10 +314,15 @@ std::shared_ptr<Comm> meet(const World& world, const Terms& terms, const Comm::O
     return nullptr;
   }
   const auto meeting = std::make_shared<Meeting>(world, terms, options);
-  const bool came = run_leavable(
-      stop, fmt::format("the ranks were not all there yet at {}:{}", world.address, world.port),
-      [meeting] { meeting->run(); }, options.deadlines.meeting_s);
-  if (!came) throw PeerLost("{} within {:g} s", meeting->missing(), options.deadlines.meeting_s);
+  const std::string what = fmt::format("the ranks were not all there yet at {}:{}", world.address, world.port);
+  try {
+    const bool came = run_leavable(stop, what, [meeting] { meeting->run(); }, options.deadlines.meeting_s);
+    if (!came) throw PeerLost("{} within {:g} s", meeting->missing(), options.deadlines.meeting_s);
+  } catch (const PeerLost&) {
+    // A signal to all ranks ends rank 0 too, and its store: what this rank then misses was not lost.
+    if (!stop.requested()) throw;
+    throw Interrupted(fmt::format("{}: {}", stop.signal(), what));
+  }
   return meeting->comm();
 }
 

@@ -2,7 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <csignal>
+#include <thread>
+
 #include "base/left_behind.h"
+#include "parallel/transport.h"
 #include "support/ranks.h"
 
 namespace unigrpo::parallel {
@@ -144,6 +148,28 @@ TEST(Meeting, AStopEndsTheWait) {
   auto all = worlds(2);
   std::atomic<int> signal = 15;
   EXPECT_THROW(meet(all[0], {}, {}, StopToken(signal)), Interrupted);
+}
+
+/// Of a signal to all ranks: rank 0 is the first to go, and the store with it.
+TEST(Meeting, AStoreThatGoesAtAStopIsNotALoss) {
+  const auto all = worlds(3);
+  auto store = std::make_unique<Store>(all[0], 30);
+  std::atomic<int> signal = 0;
+  std::string line;
+  std::thread rank([&] {
+    try {
+      meet(all[1], {}, {}, StopToken(signal));
+    } catch (const Interrupted& stopped) {
+      line = stopped.what();
+    } catch (const std::exception& error) {
+      line = std::string("not stopped but: ") + error.what();
+    }
+  });
+  while (!store->find("card/1")) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  signal = SIGINT;
+  store.reset();
+  rank.join();
+  EXPECT_EQ(line, "SIGINT: the ranks were not all there yet at 127.0.0.1:" + std::to_string(all[0].port));
 }
 
 }  // namespace
