@@ -74,20 +74,13 @@ at::Tensor bytes_of(const std::string& text) {
   return at::from_blob(const_cast<char*>(text.data()), {static_cast<int64_t>(text.size())}, at::kByte);
 }
 
-/// Begins to send everyone `mine`, [n] bytes, for `all`, [size x n] bytes in rank order.
-std::unique_ptr<Group::Exchange> start_exchange(Group& group, const at::Tensor& all, const at::Tensor& mine,
-                                                double deadline_s) {
-  const at::Tensor bytes = bytes_of(mine);
-  const std::vector<int64_t> counts(static_cast<size_t>(group.size()), bytes.numel());
-  return group.start_all_to_all(bytes_of(all), bytes.repeat({group.size()}), counts, counts, deadline_s);
-}
-
-/// [size, n] -> [n], in rank order.
-at::Tensor sum_of_rows(const at::Tensor& rows) {
+/// rows: [size, n]; writes their sum in rank order into out, [n]. Of low precision the sum alone is rounded.
+void sum_rows(const at::Tensor& rows, at::Tensor out) {
   const bool low = rows.scalar_type() == at::kBFloat16 || rows.scalar_type() == at::kHalf;
-  at::Tensor sum = low ? rows[0].to(at::kFloat) : rows[0].clone();
-  for (int64_t r = 1; r < rows.size(0); ++r) sum.add_(rows[r]);
-  return low ? sum.to(rows.scalar_type()) : sum;
+  at::Tensor sum = low ? at::empty(out.sizes(), out.options().dtype(at::kFloat)) : out;
+  at::add_out(sum, low ? rows[0].to(at::kFloat) : rows[0], rows[1]);
+  for (int64_t r = 2; r < rows.size(0); ++r) sum.add_(rows[r]);
+  if (low) out.copy_(sum);
 }
 
 }  // namespace
@@ -307,16 +300,15 @@ void Comm::check_alike(const std::string& description, double deadline_s) {
 
 /// all: [size x n] bytes of all ranks in rank order, from everyone's [n].
 void Comm::exchange(at::Tensor& all, const at::Tensor& mine, double deadline_s) {
-  start_exchange(*group_, all, mine, deadline_s)->wait();
+  group_->start_all_gather(bytes_of(all), bytes_of(mine), deadline_s)->wait();
 }
 
-/// all: [size x n]; returns the sum of everyone's share `rank`, [n].
-at::Tensor Comm::scattered_sum(const at::Tensor& all, double deadline_s) {
+/// all: [size x n]; writes the sum of everyone's share `rank` into sum, [n].
+void Comm::scattered_sum(at::Tensor& sum, const at::Tensor& all, double deadline_s) {
   const at::Tensor shares = at::empty_like(all);
   at::Tensor out = bytes_of(shares);
-  const std::vector<int64_t> counts(static_cast<size_t>(size()), out.numel() / size());
-  group_->all_to_all(out, bytes_of(all), counts, counts, deadline_s);
-  return sum_of_rows(shares.view({size(), -1}));
+  group_->swap_shares(out, bytes_of(all), deadline_s);
+  sum_rows(shares.view({size(), -1}), sum.view({-1}));
 }
 
 void Comm::all_reduce(at::Tensor& tensor, const char* purpose) {
@@ -327,17 +319,19 @@ void Comm::all_reduce(at::Tensor& tensor, const char* purpose) {
       const at::Tensor all = at::empty({size(), n}, tensor.options());
       at::Tensor flat = all.view({-1});
       exchange(flat, tensor, deadline_s);
-      tensor.copy_(sum_of_rows(all).view(tensor.sizes()));
+      sum_rows(all, tensor.view({-1}));
     });
     return;
   }
   const int64_t share = (n + size() - 1) / size();
   call("all_reduce", purpose, tensor, 2 * (size() - 1) * share * element, [&](double deadline_s) {
-    at::Tensor padded = at::zeros({size() * share}, tensor.options());
-    padded.narrow(0, 0, n).copy_(tensor.view({-1}));
-    const at::Tensor sum = scattered_sum(padded, deadline_s);
+    const bool is_even = n % size() == 0;
+    at::Tensor padded = is_even ? tensor.view({-1}) : at::zeros({size() * share}, tensor.options());
+    if (!is_even) padded.narrow(0, 0, n).copy_(tensor.view({-1}));
+    at::Tensor sum = at::empty({share}, tensor.options());
+    scattered_sum(sum, padded, deadline_s);
     exchange(padded, sum, deadline_s);
-    tensor.copy_(padded.narrow(0, 0, n).view(tensor.sizes()));
+    if (!is_even) tensor.copy_(padded.narrow(0, 0, n).view(tensor.sizes()));
   });
 }
 
@@ -371,7 +365,7 @@ std::shared_ptr<Comm::Gathering> Comm::start_all_gather(const at::Tensor& all, c
   gathering->mine = mine;
   gathering->purpose = purpose;
   try {
-    gathering->exchange = start_exchange(*group_, all, mine, shared_->current_place().deadline_s);
+    gathering->exchange = group_->start_all_gather(bytes_of(all), bytes_of(mine), shared_->current_place().deadline_s);
   } catch (const std::exception&) {
     gathering->failure = std::current_exception();
   }
@@ -443,7 +437,7 @@ void Comm::reduce_scatter(at::Tensor& mine, const at::Tensor& all, const char* p
   require_gathered(*group_, all, mine, purpose);
   require_summable(*group_, all, purpose);
   call("reduce_scatter", purpose, mine, (size() - 1) * mine.numel() * mine.element_size(),
-       [&](double deadline_s) { mine.copy_(scattered_sum(all, deadline_s).view(mine.sizes())); });
+       [&](double deadline_s) { scattered_sum(mine, all, deadline_s); });
 }
 
 void Comm::all_to_all(at::Tensor& out, const at::Tensor& in, const std::vector<int64_t>& out_counts,

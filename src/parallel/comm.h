@@ -132,7 +132,7 @@ class Comm {
   std::shared_ptr<Message> start_message(bool sends, const at::Tensor& tensor, int64_t other, const char* purpose);
   void check_alike(const std::string& description, double deadline_s);
   void exchange(at::Tensor& all, const at::Tensor& mine, double deadline_s);
-  at::Tensor scattered_sum(const at::Tensor& all, double deadline_s);
+  void scattered_sum(at::Tensor& sum, const at::Tensor& all, double deadline_s);
 
   std::unique_ptr<Group> group_;
   std::vector<Peer> peers_;

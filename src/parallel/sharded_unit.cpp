@@ -112,14 +112,21 @@ void FlatParameters::refresh() {
 
 void FlatParameters::reduce_gradients() {
   const at::NoGradGuard no_grad;
-  at::Tensor all = at::zeros({size_}, own_.options().dtype(at::kFloat));
+  at::Tensor all = at::empty({size_}, own_.options().dtype(at::kFloat));
+  int64_t written = 0;
+  const auto zero_up_to = [&](int64_t end) {
+    if (end > written) all.narrow(0, written, end - written).zero_();
+  };
   for (size_t i = 0; i < parameters_.size(); ++i) {
     at::Tensor& grad = parameters_[i].tensor.mutable_grad();
     if (!grad.defined()) continue;
+    zero_up_to(firsts_[i]);
     all.narrow(0, firsts_[i], grad.numel()).view(grad.sizes()).copy_(grad);
+    written = firsts_[i] + grad.numel();
     grad.reset();
     had_gradient_[i] = 1;
   }
+  zero_up_to(size_);
   const int64_t turn = turns_++;
   if (sum_ == Sum::pairwise) {
     pairs_.add(turn, ranks_ ? sum_in_pairs(*ranks_, all) : all);

@@ -3,6 +3,7 @@
 #include <c10/util/Logging.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <stdexcept>
@@ -10,6 +11,8 @@
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 #include <utility>
+
+#include "base/clock.h"
 
 #ifdef USE_C10D_NCCL
 #include <c10/cuda/CUDAGuard.h>
@@ -21,8 +24,16 @@
 namespace unigrpo::parallel {
 namespace {
 
+constexpr int kMessageTag = 0, kExchangeTag = 1;
+constexpr int64_t kDirect_bytes = 1 << 20;
+
 std::chrono::milliseconds milliseconds(double seconds) {
   return std::chrono::milliseconds(static_cast<int64_t>(seconds * 1e3 + 0.999));
+}
+
+/// Over Gloo.
+void wait_for(c10d::Work& work, double timeout_s) {
+  if (!work.wait(milliseconds(timeout_s))) throw std::runtime_error("a message was aborted");
 }
 
 #ifdef USE_C10D_NCCL
@@ -98,13 +109,41 @@ struct Group::Impl {
     if (on_device) {
       wait_for(*nccl, work, timeout_s);
     } else {
-      work.wait();
+      wait_for(work, timeout_s);
     }
   }
 #else
   c10d::Backend& of(const at::Tensor& /*tensor*/) const { return *gloo; }
-  static void wait(c10d::Work& work, bool /*on_device*/, double /*timeout_s*/) { work.wait(); }
+  static void wait(c10d::Work& work, bool /*on_device*/, double timeout_s) { wait_for(work, timeout_s); }
 #endif
+};
+
+/// Works under way, and their tensors.
+struct Group::Transfers : Exchange {
+  Transfers(const Impl& group_, at::Tensor out_, at::Tensor in_, double timeout_s_)
+      : group(group_), out(std::move(out_)), in(std::move(in_)), timeout_s(timeout_s_) {}
+
+  /// Of equal parts. Gloo's collectives copy each once more; its messages take longer to begin.
+  bool goes_by_messages() const { return !in.is_cuda() && in.numel() >= kDirect_bytes; }
+  /// `part`: a uint8 vector of either.
+  void message(bool sends, const at::Tensor& part, int64_t other, int tag) {
+    if (part.numel() == 0) return;
+    std::vector<at::Tensor> tensors = {part};
+    c10d::Backend& backend = group.of(part);
+    const int rank = static_cast<int>(other);
+    works.push_back(sends ? backend.send(tensors, rank, tag) : backend.recv(tensors, rank, tag));
+  }
+  /// Over Gloo the time begins here.
+  void wait() override {
+    const bool on_device = (out.defined() ? out : in).is_cuda();
+    const Stopwatch watch;
+    for (const auto& work : works) group.wait(*work, on_device, std::max(timeout_s - watch.seconds(), 1e-3));
+  }
+
+  const Impl& group;
+  at::Tensor out, in;
+  double timeout_s = 0;
+  std::vector<c10::intrusive_ptr<c10d::Work>> works;
 };
 
 Group::Group(Store& store, const Options& options)
@@ -141,49 +180,57 @@ void Group::all_to_all(at::Tensor& out, const at::Tensor& in, std::vector<int64_
 
 std::unique_ptr<Group::Exchange> Group::start_all_to_all(at::Tensor out, at::Tensor in, std::vector<int64_t> out_counts,
                                                          std::vector<int64_t> in_counts, double timeout_s) {
-  struct Started : Exchange {
-    const Impl* group = nullptr;
-    double timeout_s = 0;
-    at::Tensor out, in;
-    c10::intrusive_ptr<c10d::Work> work;
-    void wait() override { group->wait(*work, out.is_cuda(), timeout_s); }
-  };
+  auto transfers = std::make_unique<Transfers>(*impl_, std::move(out), std::move(in), timeout_s);
   c10d::AllToAllOptions options;
   options.timeout = milliseconds(timeout_s);
-  auto started = std::make_unique<Started>();
-  started->group = impl_.get();
-  started->timeout_s = timeout_s;
-  started->out = std::move(out);
-  started->in = std::move(in);
-  started->work = impl_->of(started->out).alltoall_base(started->out, started->in, out_counts, in_counts, options);
-  return started;
+  transfers->works.push_back(
+      impl_->of(transfers->out).alltoall_base(transfers->out, transfers->in, out_counts, in_counts, options));
+  return transfers;
+}
+
+std::unique_ptr<Group::Exchange> Group::start_all_gather(at::Tensor all, at::Tensor mine, double timeout_s) {
+  const auto num_ranks = static_cast<size_t>(size_);
+  auto transfers = std::make_unique<Transfers>(*impl_, std::move(all), std::move(mine), timeout_s);
+  if (transfers->in.is_cuda()) {
+    c10d::AllgatherOptions options;
+    options.timeout = milliseconds(timeout_s);
+    transfers->works.push_back(impl_->of(transfers->out)._allgather_base(transfers->out, transfers->in, options));
+  } else if (transfers->goes_by_messages()) {
+    exchange_parts(*transfers, transfers->out.chunk(size_), {num_ranks, transfers->in});
+  } else {  // Gloo's own goes from rank to rank
+    const std::vector<int64_t> counts(num_ranks, transfers->in.numel());
+    return start_all_to_all(transfers->out, transfers->in.repeat({size_}), counts, counts, timeout_s);
+  }
+  return transfers;
+}
+
+void Group::swap_shares(at::Tensor& out, const at::Tensor& in, double timeout_s) {
+  Transfers transfers(*impl_, out, in, timeout_s);
+  if (transfers.goes_by_messages()) {
+    exchange_parts(transfers, out.chunk(size_), in.chunk(size_));
+    transfers.wait();
+    return;
+  }
+  const std::vector<int64_t> counts(static_cast<size_t>(size_), in.numel() / size_);
+  start_all_to_all(out, in, counts, counts, timeout_s)->wait();
+}
+
+/// Each to another rank first.
+void Group::exchange_parts(Transfers& transfers, const std::vector<at::Tensor>& from,
+                           const std::vector<at::Tensor>& to) const {
+  for (int64_t after = 1; after < size_; ++after) {
+    const int64_t target = (rank_ + after) % size_, source = (rank_ - after + size_) % size_;
+    transfers.message(/*sends=*/true, to[static_cast<size_t>(target)], target, kExchangeTag);
+    transfers.message(/*sends=*/false, from[static_cast<size_t>(source)], source, kExchangeTag);
+  }
+  const auto own = static_cast<size_t>(rank_);
+  from[own].copy_(to[own]);
 }
 
 std::unique_ptr<Group::Exchange> Group::start_message(bool sends, at::Tensor bytes, int64_t other, double timeout_s) {
-  /// Over Gloo its time begins with wait().
-  struct Message : Exchange {
-    const Impl* group = nullptr;
-    double timeout_s = 0;
-    at::Tensor bytes;
-    c10::intrusive_ptr<c10d::Work> work;
-    void wait() override {
-      if (bytes.is_cuda()) {
-        group->wait(*work, /*on_device=*/true, timeout_s);
-      } else if (!work->wait(milliseconds(timeout_s))) {
-        throw std::runtime_error("the message was aborted");
-      }
-    }
-  };
-  constexpr int kTag = 0;
-  auto message = std::make_unique<Message>();
-  message->group = impl_.get();
-  message->timeout_s = timeout_s;
-  message->bytes = std::move(bytes);
-  std::vector<at::Tensor> tensors = {message->bytes};
-  c10d::Backend& backend = impl_->of(message->bytes);
-  const int rank = static_cast<int>(other);
-  message->work = sends ? backend.send(tensors, rank, kTag) : backend.recv(tensors, rank, kTag);
-  return message;
+  auto transfers = std::make_unique<Transfers>(*impl_, at::Tensor(), std::move(bytes), timeout_s);
+  transfers->message(sends, transfers->in, other, kMessageTag);
+  return transfers;
 }
 
 void Group::broadcast(at::Tensor& bytes, int64_t root, double timeout_s) {
