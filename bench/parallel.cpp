@@ -297,7 +297,7 @@ int run_rank(const Options& options) {
   c10::SetCPUAllocator(&allocator, /*priority=*/1);
   const parallel::LayerPlan alike{.shard = options.shard, .tp = options.tp, .sp = options.sp};
   std::vector<parallel::LayerPlan> layers(static_cast<size_t>(config.num_layers), alike);
-  if (!options.plan.empty()) layers = parallel::read_layer_plan(options.plan, alike);
+  if (!options.plan.empty()) layers = parallel::read_layer_plan(options.plan, alike).layers;
   const parallel::World where = parallel::read_world();
   const std::shared_ptr<parallel::Comm> world = parallel::meet(where, {}, {}, {});
   if (where.rank == 0) {

@@ -192,7 +192,8 @@ void sequence_table(const std::filesystem::path& data) {
 double step_ms_by(const SequenceCost& cost, const std::vector<int64_t>& lengths, const std::vector<int64_t>& assumed) {
   const auto sequences = full_attention(lengths);
   double ms = 0;
-  for (const Assignment& part : assign_step(cost, full_attention(assumed), 64).value()) {
+  const std::vector<Assignment> parts = assign_step(cost, full_attention(assumed), 64).value();
+  for (const Assignment& part : parts) {
     double slowest = 0;
     for (const SequenceGroup& group : part.groups) slowest = std::max(slowest, group_ms(cost, sequences, group));
     ms += slowest;
