@@ -10,6 +10,7 @@
 
 #include "base/bytes.h"
 #include "base/fault.h"
+#include "base/memory.h"
 #include "kernels/sum_of_squares.h"
 #include "parallel/slice.h"
 #include "parallel/unit_of.h"
@@ -159,6 +160,7 @@ void ShardedModel::let_go(Form form) {
   if (form == Form::whole && --held_whole_ == 0) make_slices();
   if (--held_ > 0) return;
   for (ShardedUnit& unit : units_) unit.release();
+  return_unused_memory();
 }
 
 void ShardedModel::make_whole() {
@@ -179,6 +181,13 @@ void ShardedModel::make_slices() {
 void ShardedModel::wrote() {
   ++version_;
   stale_ = true;
+  return_unused_memory();
+}
+
+/// Where ranks share weights to save memory, what generation or an update freed goes back after it: what is kept
+/// between live blocks costs more than the time to get it again, a twentieth of a step.
+void ShardedModel::return_unused_memory() const {
+  if (shard_ == Shard::weights || !slices_.empty()) return_free_memory();
 }
 
 void ShardedModel::refresh() {

@@ -95,6 +95,7 @@ class ShardedModel {
   void skip_backward(size_t unit);
   void finish_forward();
   void refresh();
+  void return_unused_memory() const;
   void show_gradients();
   void make_whole();
   void make_slices();
