@@ -171,9 +171,20 @@ void Comm::Shared::write_report(const Verdict& found) {
 }
 
 Comm::Comm(MakeGroup make_group, int64_t rank, int64_t size, Options options, const Watch& watch)
-    : group_(make_group("data", rank, size)), peers_(options.peers) {
+    : peers_(options.peers) {
   shared_ = std::make_shared<Shared>(std::move(make_group), rank, size, std::move(options), watch);
 }
+
+void Comm::connect() {
+  fault::point("meeting.group");
+  try {
+    group_ = shared_->make_group("data", shared_->rank, static_cast<int64_t>(peers_.size()));
+  } catch (const std::exception& cause) {
+    shared_->lost(/*late=*/false, cause);
+  }
+}
+
+void Comm::give_up(const std::string& line) { shared_->lost(/*late=*/true, std::runtime_error(line)); }
 
 Comm::Comm(std::shared_ptr<Shared> shared, std::unique_ptr<Group> group, std::vector<Peer> peers, uint64_t id)
     : group_(std::move(group)), peers_(std::move(peers)), id_(id), shared_(std::move(shared)) {}

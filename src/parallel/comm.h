@@ -58,11 +58,16 @@ class Comm {
     WatchSocket socket = {};
     std::string token = {}, launcher = {};
   };
-  /// All ranks of the world.
+  /// All ranks of the world, who watch each other from here on; calls need connect().
   Comm(MakeGroup make_group, int64_t rank, int64_t size, Options options, const Watch& watch);
   ~Comm();
   Comm(const Comm&) = delete;
   Comm& operator=(const Comm&) = delete;
+
+  /// Connects the ranks; all call it. Throws PeerLost where one is gone.
+  void connect();
+  /// They could not connect in time. Throws PeerLost with who is to blame, or else `line`.
+  [[noreturn]] void give_up(const std::string& line);
 
   /// Some of these ranks, this one among them, in the order given: the same place, deadlines, watcher and record of
   /// calls. The ranks make their subgroups in one order; those with different ranks may share a name. Null for one

@@ -152,17 +152,24 @@ class Meeting {
     }
   }
 
-  std::shared_ptr<Comm> comm() const { return comm_; }
+  /// Once all have come, connected or not.
+  std::shared_ptr<Comm> comm() const {
+    const std::lock_guard lock(mutex_);
+    return comm_;
+  }
 
   /// Who has not come by now.
   std::string missing() const {
     const std::lock_guard lock(mutex_);
-    if (all_came_) return fmt::format("the ranks came to {}, but could not connect with each other", where());
-    if (came_.empty()) {
+    const std::vector<std::string> absent = not_seen();
+    if (absent.empty() && (comm_ || !others_store())) {
+      return fmt::format("the ranks came to {}, but could not connect with each other", where());
+    }
+    if (absent.empty() || came_.empty()) {
       return fmt::format("the store at {}, which {} opens, does not answer", where(),
                          world_.launcher_has_store ? "the launcher" : "rank 0");
     }
-    return fmt::format("{} of {} did not come to {}", fmt::join(not_seen(), ", "), world_.size, where());
+    return fmt::format("{} of {} did not come to {}", fmt::join(absent, ", "), world_.size, where());
   }
 
  private:
@@ -176,8 +183,12 @@ class Meeting {
   /// For a store that went away while this rank waited.
   std::string unseen() const {
     const std::lock_guard lock(mutex_);
-    return all_came_ ? "" : fmt::format(" ended before {} was seen there", fmt::join(not_seen(), ", "));
+    const std::vector<std::string> absent = not_seen();
+    if (absent.empty()) return others_store() ? ", which rank 0 holds, ended" : "";
+    return fmt::format(" ended before {} was seen there", fmt::join(absent, ", "));
   }
+  /// Whether it ends with rank 0.
+  bool others_store() const { return world_.rank != 0 && !world_.launcher_has_store; }
   std::string where() const { return fmt::format("{}:{}", world_.address, world_.port); }
 
   void become_a_group() {
@@ -200,10 +211,6 @@ class Meeting {
       options_.peers.push_back(card.peer);
     }
     store_->set(key("read", world_.rank), "");
-    {
-      const std::lock_guard lock(mutex_);
-      all_came_ = true;
-    }
     const Comm::Watch watch = watch_link(one_machine);
     const double timeout_s = options_.deadlines.meeting_s + kLate_s;
     MakeGroup make_group = [store = store_, one_machine, timeout_s, device = options_.device](
@@ -215,8 +222,13 @@ class Meeting {
                                                             .timeout_s = timeout_s,
                                                             .device = device});
     };
-    comm_ = std::make_shared<Comm>(std::move(make_group), world_.rank, world_.size, options_, watch);
-    comm_->barrier("meeting");
+    auto comm = std::make_shared<Comm>(std::move(make_group), world_.rank, world_.size, options_, watch);
+    {
+      const std::lock_guard lock(mutex_);
+      comm_ = comm;
+    }
+    comm->connect();
+    comm->barrier("meeting");
   }
 
   /// Rank 0 listens, and says where in the store; its card's token keeps strangers out.
@@ -293,7 +305,6 @@ class Meeting {
   bool looked_ = false;
   mutable std::mutex mutex_;
   std::vector<int64_t> came_;
-  bool all_came_ = false;
 };
 
 }  // namespace
@@ -317,7 +328,11 @@ std::shared_ptr<Comm> meet(const World& world, const Terms& terms, const Comm::O
   const std::string what = fmt::format("the ranks were not all there yet at {}:{}", world.address, world.port);
   try {
     const bool came = run_leavable(stop, what, [meeting] { meeting->run(); }, options.deadlines.meeting_s);
-    if (!came) throw PeerLost("{} within {:g} s", meeting->missing(), options.deadlines.meeting_s);
+    if (!came) {
+      const std::string line = fmt::format("{} within {:g} s", meeting->missing(), options.deadlines.meeting_s);
+      if (const auto comm = meeting->comm()) comm->give_up(line);
+      throw PeerLost("{}", line);
+    }
   } catch (const PeerLost&) {
     // A signal to all ranks ends rank 0 too, and its store: what this rank then misses was not lost.
     if (!stop.requested()) throw;

@@ -96,11 +96,15 @@ class Ranks(ranks_case.RanksCase):
                    rf"the meeting at {where} ended before .*rank {victim}\b.* was seen there: "
             if victim == 0:
                 says = rf"the store at {where}, which rank 0 opens, does not answer within 8 s"
+            if fault == "meeting.group":
+                says = rf"rank {victim} is lost: (its connection closed|nothing heard of it for .* s) \(step 0, meeting\)" \
+                       + (rf"|the meeting at {where}, which rank 0 holds, ended: |{says}" if victim == 0 else "")
             problems += [f"rank {rank} says {errors[rank][-300:]}" for rank in range(size)
                          if rank != victim and not re.search(says, errors[rank])]
             return problems + (["a run folder was made"] if (folder / "runs").exists() else [])
 
-        cases = [(size, victim, fault, action) for size, victim, fault in ((2, 1, "meeting"), (4, 2, "meeting"), (2, 1, "store.get"))
+        cases = [(size, victim, fault, action) for size, victim, fault in
+                 ((2, 1, "meeting"), (4, 2, "meeting"), (2, 1, "store.get"), (2, 0, "meeting.group"), (4, 2, "meeting.group"))
                  for action in ("kill", "segv", "exit", "stop")]
         self.in_parallel(outcome, cases + [(2, 0, "meeting", "kill"), (4, 0, "meeting", "kill"), (2, 0, "meeting", "stop")], workers=4)
 
