@@ -9,7 +9,8 @@ namespace unigrpo {
 /// it before the first large allocation; it does nothing where the C library is not glibc.
 void keep_freed_memory();
 
-/// Once, nevertheless: after something large that will not come again, such as a model read whole that is then shared.
+/// Nevertheless: after something large that will not come again, such as a model read whole that is then shared, or where
+/// memory counts more than that time, as where ranks share weights.
 void return_free_memory();
 
 /// Bytes of memory that this process may use: the machine's, or what its control group allows where that is less.
