@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <thread>
@@ -83,8 +82,6 @@ void check_backend(const Preparation& prepared) {
 
 int run_on_several(const parallel::World& world, const Prepare& prepare,
                    const std::function<int(const Runtime&)>& work) {
-  // Gloo writes to a lost rank's connection: an error that names it, not the end of this process.
-  std::signal(SIGPIPE, SIG_IGN);
   Preparation prepared;
   try {
     prepared = prepare(world);

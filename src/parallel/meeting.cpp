@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <csignal>
 #include <fstream>
 #include <mutex>
 #include <nlohmann/json.hpp>
@@ -324,6 +325,8 @@ std::shared_ptr<Comm> meet(const World& world, const Terms& terms, const Comm::O
     if (terms.failure) throw RuntimeFailure("{}", terms.failure->line);
     return nullptr;
   }
+  // Gloo writes to a lost rank's connection: an error that names it, not the end of this process.
+  std::signal(SIGPIPE, SIG_IGN);
   const auto meeting = std::make_shared<Meeting>(world, terms, options);
   const std::string what = fmt::format("the ranks were not all there yet at {}:{}", world.address, world.port);
   try {

@@ -24,7 +24,7 @@ struct Terms {
 Peer this_process(const World& world, const std::string& device);
 
 /// The ranks of a world meet at its store, hold their terms against rank 0's and become a group. Returns nothing in a
-/// world of one rank, which opens no socket.
+/// world of one rank, which opens no socket; else the process ignores SIGPIPE from here on.
 ///
 /// Throws BadInput where the terms differ (both ranks named, and the first line that differs), where two processes
 /// claim one rank, or a rank brings a BadInput; PeerLost where the store or a rank does not come within the meeting's

@@ -5,7 +5,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <csignal>
 #include <cstdlib>
 #include <functional>
 #include <memory>
@@ -58,7 +57,6 @@ inline std::vector<parallel::World> worlds(int64_t size) {
 
 /// Runs `work` on as many threads; returns what each threw, "" where nothing.
 inline std::vector<std::string> run_threads(int64_t size, const std::function<void(int64_t rank)>& work) {
-  std::signal(SIGPIPE, SIG_IGN);  // as a rank of its own does: another one may have left
   std::vector<std::string> errors(static_cast<size_t>(size));
   std::vector<std::thread> threads;
   for (int64_t r = 0; r < size; ++r) {
