@@ -47,9 +47,6 @@ function(unigrpo_test name)
                                                   UNIGRPO_SOURCE_DIR="${UNIGRPO_FILES}"
                                                   UNIGRPO_BINARY="${CMAKE_BINARY_DIR}/bin/unigrpo")
   target_link_libraries(test_${name} PRIVATE ${arg_LINKS} GTest::gtest GTest::gtest_main unigrpo_warnings)
-  if(UNIGRPO_SANITIZE)  # g++ 12 then takes std::regex for using uninitialised members
-    target_compile_options(test_${name} PRIVATE -Wno-maybe-uninitialized)
-  endif()
   target_compile_options(test_${name} PRIVATE ${UNIGRPO_TEST_OPTIONS})
   unigrpo_unite(test_${name} SINGLE ${arg_SINGLE})
   if(arg_TORCH)

@@ -71,6 +71,7 @@ void AttentionLayout::pad(std::span<const QueryBlock> blocks, std::span<const in
 }
 
 at::Tensor AttentionLayout::attend(const at::Tensor& q, const at::Tensor& k_pool, const at::Tensor& v_pool) const {
+  if (q.size(0) == 0) return q;  // a rank may have none of a batch's rows
   if (ragged_) return kernels::block_attention(q, k_pool, v_pool, *ragged_);
   if (!lists_.empty()) return kernels::varlen_attention(q, k_pool, v_pool, lists_);
   std::vector<at::Tensor> outputs;

@@ -44,6 +44,9 @@ void check_shape(const GroupShape& shape, int64_t world_size) {
   if (shape.flexible_sp && model != 1) {
     throw BadInput("parallel.flexible_sp: expected tp = 1 and sp = 1, got {} and {}", shape.tp, shape.sp);
   }
+  if (shape.planned_ranks > 0 && shape.planned_ranks != world_size) {
+    throw BadInput("{}: world: a plan for {} ranks, this run has {}", shape.plan_file, shape.planned_ranks, world_size);
+  }
   if (world_size % stages != 0) {
     throw BadInput("{}: {} stages do not divide {} ranks; their number may be {}", shape.plan_file, stages, world_size,
                    fmt::join(divisors(world_size), ", "));
@@ -88,9 +91,8 @@ class GroupMaker {
 
 /// Those of each layer, of any stage: the own one's divide the work, and a split is made for all alike.
 void add_layers(GroupMaker& make, int64_t rank, int64_t first_of_block, int64_t block, Groups& groups) {
-  const int64_t first_of_model = rank - rank % (groups.shape.tp * groups.shape.sp);
   for (const LayerPlan& layer : groups.shape.layers) {
-    const int64_t place = rank % layer.tp;
+    const int64_t first_of_model = rank - rank % layer.ranks(), place = rank % layer.tp;
     groups.layers.push_back({.tp = layer.tp,
                              .sp = layer.sp,
                              .tensor = make.in_stage("tensor", rank - place, layer.tp, 1),

@@ -16,9 +16,11 @@ struct GroupShape {
   int64_t shard_ranks = 0;   // that share optimizer state, gradients or weights; 0: all that hold the same weights
   bool in_pairs = false;     // sums over ranks are taken in pairs (Sum::pairwise)
   bool flexible_sp = false;  // blocks of ranks that may share sequences for one micro-batch are made
-  std::vector<LayerPlan> layers = {};  // where each has a plan of its own: other tp and sp, with the same product
-  std::string plan_file = {};          // that says so
+  std::vector<LayerPlan> layers = {};         // where each has a plan of its own; tp and sp are those of most_shared()
+  std::string plan_file = {};                 // that says so
   Schedule schedule = Schedule::one_f_one_b;  // of the stages that the layers have
+  Shard rest = Shard::none;                   // with plans of layers: of what belongs to none of them
+  int64_t planned_ranks = 0;                  // that the file is for; 0: any
 
   int64_t stages() const { return count_stages(layers); }
 };
@@ -36,7 +38,8 @@ struct LayerGroups {
 struct Groups {
   std::shared_ptr<Comm> tensor = {};     // tp ranks that multiply with slices of the same layers
   std::shared_ptr<Comm> sequence = {};   // sp ranks with parts of the same sequences
-  std::shared_ptr<Comm> model = {};      // both: the tp x sp ranks that work on the same samples
+  std::shared_ptr<Comm> model = {};      // both: the tp x sp ranks that work on the same samples; a layer that fewer
+                                         // ranks share has them in even parts, each with samples of its own
   std::shared_ptr<Comm> data = {};       // the ranks with this rank's place in other models
   std::shared_ptr<Comm> weights = {};    // the ranks of the stage that multiply with the same slices
   std::shared_ptr<Comm> block = {};      // neighbours that hold a model between them: shard_ranks x tp, or as many

@@ -52,21 +52,34 @@ LayerPlan read_layer(const nlohmann::json& object, const std::string& where, con
     }
   }
   const io::JsonSection section(object, where);
-  LayerPlan layer{.shard = section.text("shard", otherwise.shard),
+  LayerPlan layer{.shard = otherwise.shard,
                   .tp = section.integer("tp", otherwise.tp),
                   .sp = section.integer("sp", otherwise.sp),
                   .recompute = section.boolean("recompute", otherwise.recompute),
                   .stage = read_stage(object, where)};
-  if (layer.shard != otherwise.shard) {
-    throw BadInput("{}: 'shard' is \"{}\"; expected \"{}\", one level for all layers", where, layer.shard,
-                   otherwise.shard);
-  }
+  const std::string shard = section.text("shard", std::string(enum_name(otherwise.shard)));
+  const auto level = enum_value<Shard>(shard);
+  if (!level) throw BadInput("{}: 'shard' is \"{}\"; expected {}", where, shard, enum_choices<Shard>());
+  layer.shard = *level;
   return layer;
 }
 
 }  // namespace
 
 int64_t count_stages(const std::vector<LayerPlan>& layers) { return layers.empty() ? 1 : layers.back().stage + 1; }
+
+const LayerPlan& most_shared(const std::vector<LayerPlan>& layers) {
+  return *std::ranges::max_element(layers, {}, &LayerPlan::ranks);
+}
+
+void check_products(const std::vector<LayerPlan>& layers, const std::string& file) {
+  const LayerPlan& most = most_shared(layers);
+  for (size_t i = 0; i < layers.size(); ++i) {
+    if (most.ranks() % layers[i].ranks() == 0) continue;
+    throw BadInput("{}: layers[{}]: tp = {} x sp = {}; expected a product that divides the largest, {}", file, i,
+                   layers[i].tp, layers[i].sp, most.ranks());
+  }
+}
 
 LayerPlans read_layer_plan(const std::filesystem::path& file, const LayerPlan& otherwise) {
   const nlohmann::json object = io::read_json_file(file);
@@ -76,17 +89,13 @@ LayerPlans read_layer_plan(const std::filesystem::path& file, const LayerPlan& o
     throw BadInput("{}: expected an object with 'layers', a list with an object for each layer, and perhaps 'schedule'",
                    file.string());
   }
-  LayerPlans plans{.layers = {}, .schedule = read_schedule(object, file.string())};
+  LayerPlans plans{.layers = {}, .schedule = read_schedule(object, file.string()), .rest = otherwise.shard};
   for (const nlohmann::json& layer : object["layers"]) {
-    std::vector<LayerPlan>& layers = plans.layers;
-    layers.push_back(read_layer(layer, fmt::format("{}: layers[{}]", file.string(), layers.size()), otherwise));
-    const LayerPlan& first = layers.front();
-    const LayerPlan& last = layers.back();
-    if (last.tp * last.sp == first.tp * first.sp) continue;
-    throw BadInput("{}: layers[{}]: tp = {} x sp = {}; expected a product of {}, as in layers[0]", file.string(),
-                   layers.size() - 1, last.tp, last.sp, first.tp * first.sp);
+    const std::string where = fmt::format("{}: layers[{}]", file.string(), plans.layers.size());
+    plans.layers.push_back(read_layer(layer, where, otherwise));
   }
   check_stages(plans.layers, file.string());
+  check_products(plans.layers, file.string());
   return plans;
 }
 

@@ -27,21 +27,24 @@ bool reduces_each(Shard shard, Reduce reduce, Sum sum) {
   return sum == Sum::pairwise || (shard >= Shard::gradients && reduce == Reduce::each);
 }
 
-ShardedModel::ShardedModel(const std::vector<NamedTensors>& units, Ranks ranks, Shard shard, Reduce reduce, Sum sum,
-                           std::unique_ptr<OtherStages> others)
-    : others_(std::move(others)),
-      ranks_(std::move(ranks)),
-      shard_(shard),
-      sum_(sum),
-      reduces_each_(parallel::reduces_each(shard, reduce, sum)) {
+ShardedModel::ShardedModel(const std::vector<NamedTensors>& units, Ranks ranks, std::vector<Shard> shards,
+                           Reduce reduce, Sum sum, std::unique_ptr<OtherStages> others)
+    : others_(std::move(others)), ranks_(std::move(ranks)), shards_(std::move(shards)), reduce_(reduce), sum_(sum) {
   const auto is_tied = [this](const std::string& name) { return others_ && others_->is_tied(name); };
   for (size_t unit = 0; unit < units.size(); ++unit) {
     const SliceRanks slices = ranks_.slices.empty() ? SliceRanks{} : ranks_.slices[unit];
-    units_.emplace_back(units[unit], ranks_.shard.get(), slices.shard.get(), shard, sum, is_tied);
+    units_.emplace_back(units[unit], ranks_.shard.get(), slices.shard.get(), shards_[unit], sum, is_tied);
     for (const NamedTensor& parameter : units[unit]) {
       if (parameter.piece) slices_.push_back({parameter.tensor, *parameter.piece, slices.tensor.get()});
     }
   }
+}
+
+bool ShardedModel::passes_together() const {
+  for (size_t unit = 0; unit < units_.size(); ++unit) {
+    if (shares_weights(unit) || reduces_each(unit)) return true;
+  }
+  return false;
 }
 
 NamedTensors ShardedModel::pieces() const {
@@ -61,7 +64,7 @@ void ShardedModel::begin(bool with_backward) {
   if (in_pass_) throw std::logic_error("a pass within a pass");
   refresh();
   in_pass_ = true;
-  gathers_ = shard_ == Shard::weights && held_ == 0;
+  gathers_ = shares_weights() && held_ == 0;
   with_backward_ = with_backward;
   is_forward_done_ = false;
   next_ = 1;
@@ -74,14 +77,14 @@ void ShardedModel::begin(bool with_backward) {
 void ShardedModel::begin_backward() {
   if (in_pass_) throw std::logic_error("a pass within a pass");
   in_pass_ = with_backward_ = is_forward_done_ = true;
-  gathers_ = shard_ == Shard::weights && held_ == 0;
+  gathers_ = shares_weights() && held_ == 0;
   next_ = left_ = units_.size();
   if (gathers_) units_.front().gather();
 }
 
 void ShardedModel::enter(size_t unit, bool again) {
   if (!in_pass_) {
-    if (held_ > 0 || shard_ != Shard::weights) return;
+    if (held_ > 0 || !shares_weights(unit)) return;
     throw std::logic_error("weights are used that are not gathered");
   }
   if (gathers_) fault::point("unit.gather");
@@ -110,7 +113,7 @@ void ShardedModel::gather_with_next(size_t unit, int direction) {
 void ShardedModel::leave(size_t unit, bool again) {
   if (!in_pass_) return;
   if (again) {
-    if (reduces_each_) units_[unit].reduce_gradients();
+    if (reduces_each(unit)) units_[unit].reduce_gradients();
     left_ = unit;
   }
   // The last layer is the first to run backward.
@@ -130,7 +133,7 @@ void ShardedModel::finish_forward() {
 
 void ShardedModel::skip_backward(size_t unit) {
   if (gathers_) gather_with_next(unit, -1);
-  if (reduces_each_) units_[unit].reduce_gradients();
+  if (reduces_each(unit)) units_[unit].reduce_gradients();
   if (gathers_) units_[unit].release();
   left_ = unit;
 }
@@ -140,7 +143,7 @@ void ShardedModel::end() {
   finish_forward();
   if (with_backward_) {
     while (left_ > 1) skip_backward(left_ - 1);
-    if (reduces_each_) units_.front().reduce_gradients();
+    if (reduces_each(0)) units_.front().reduce_gradients();
   }
   if (gathers_) {
     for (ShardedUnit& unit : units_) unit.release();
@@ -187,7 +190,7 @@ void ShardedModel::wrote() {
 /// Where ranks share weights to save memory, what generation or an update freed goes back after it: what is kept
 /// between live blocks costs more than the time to get it again, a twentieth of a step.
 void ShardedModel::return_unused_memory() const {
-  if (shard_ == Shard::weights || !slices_.empty()) return_free_memory();
+  if (shares_weights() || !slices_.empty()) return_free_memory();
 }
 
 void ShardedModel::refresh() {
@@ -202,9 +205,9 @@ void ShardedModel::refresh() {
 
 void ShardedModel::finish_gradients() {
   std::vector<int32_t> had;
-  for (ShardedUnit& unit : units_) {
-    for (FlatParameters& flat : unit.trained()) {
-      if (!reduces_each_) flat.reduce_gradients();
+  for (size_t unit = 0; unit < units_.size(); ++unit) {
+    for (FlatParameters& flat : units_[unit].trained()) {
+      if (!reduces_each(unit)) flat.reduce_gradients();
       flat.finish_gradients();
       if (ranks_.replica && flat.gradient().defined()) ranks_.replica->all_reduce(flat.gradient(), "gradients");
       if (others_ && others_->is_tied(flat.parameters().front().name) && flat.gradient().defined()) {
@@ -289,16 +292,16 @@ double ShardedModel::square_of_gradients() const {
 
 int64_t ShardedModel::weight_bytes() const {
   int64_t bytes = 0;
-  for (const ShardedUnit& unit : units_) {
-    for (const FlatParameters& flat : unit.flats()) bytes += flat.weight_bytes();
-  }
+  for (const ShardedUnit& unit : units_) bytes += unit.weight_bytes();
   return bytes;
 }
 
 int64_t ShardedModel::gradient_bytes() const {
   int64_t elements = 0;
-  for (const ShardedUnit& unit : units_) {
-    for (const FlatParameters& flat : unit.trained()) elements += reduces_each_ ? flat.own_size() : flat.size();
+  for (size_t unit = 0; unit < units_.size(); ++unit) {
+    for (const FlatParameters& flat : std::as_const(units_[unit]).trained()) {
+      elements += reduces_each(unit) ? flat.own_size() : flat.size();
+    }
   }
   return elements * static_cast<int64_t>(sizeof(float));
 }

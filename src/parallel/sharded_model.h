@@ -2,9 +2,11 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "parallel/comm.h"
@@ -40,17 +42,22 @@ class ShardedModel {
     std::shared_ptr<Comm> replica;        // those that hold the same share; null: this one alone
     std::vector<SliceRanks> slices = {};  // by unit; empty: none is sliced
   };
-  /// Of the units' parameters those that are pieces are this rank's slices. Pairwise sums are made after each
-  /// micro-batch.
-  ShardedModel(const std::vector<NamedTensors>& units, Ranks ranks, Shard shard, Reduce reduce,
+  /// Of the units' parameters those that are pieces are this rank's slices. `shards`: of each unit; what none of them
+  /// shares they have as with Shard::optimizer. Pairwise sums are made after each micro-batch.
+  ShardedModel(const std::vector<NamedTensors>& units, Ranks ranks, std::vector<Shard> shards, Reduce reduce,
                Sum sum = Sum::one_by_one, std::unique_ptr<OtherStages> others = nullptr);
+  ShardedModel(const std::vector<NamedTensors>& units, Ranks ranks, Shard shard, Reduce reduce,
+               Sum sum = Sum::one_by_one, std::unique_ptr<OtherStages> others = nullptr)
+      : ShardedModel(units, std::move(ranks), std::vector(units.size(), shard), reduce, sum, std::move(others)) {}
 
-  Shard shard() const { return shard_; }
+  /// Whether ranks hold shares of a unit's weights, or of any's.
+  bool shares_weights(size_t unit) const { return shards_[unit] == Shard::weights; }
+  bool shares_weights() const { return std::ranges::count(shards_, Shard::weights) > 0; }
   Sum sum() const { return sum_; }
   /// How many ranks hold it between them.
   int64_t num_ranks() const { return ranks_.shard ? ranks_.shard->size() : 1; }
   /// Whether ranks meet within passes, so that all need as many of them, in the same turns.
-  bool passes_together() const { return shard_ == Shard::weights || reduces_each_; }
+  bool passes_together() const;
 
   /// This rank's pieces of what trains, empty ones of what other stages hold.
   NamedTensors pieces() const;
@@ -86,7 +93,7 @@ class ShardedModel {
   /// of them.
   double square_of_gradients() const;
 
-  /// What this rank keeps between passes: of weights, and of gradients from one to the next.
+  /// What this rank keeps between passes: of the units' weights, and of gradients from one to the next.
   int64_t weight_bytes() const;
   int64_t gradient_bytes() const;
 
@@ -96,6 +103,7 @@ class ShardedModel {
   void finish_forward();
   void refresh();
   void return_unused_memory() const;
+  bool reduces_each(size_t unit) const { return parallel::reduces_each(shards_[unit], reduce_, sum_); }
   void show_gradients();
   void make_whole();
   void make_slices();
@@ -111,9 +119,9 @@ class ShardedModel {
   std::vector<Slice> slices_;
   const std::unique_ptr<OtherStages> others_;  // null: there is one stage
   const Ranks ranks_;
-  const Shard shard_;
+  const std::vector<Shard> shards_;
+  const Reduce reduce_;
   const Sum sum_;
-  const bool reduces_each_;
   Form rollout_form_ = Form::whole;
   int64_t held_ = 0, held_whole_ = 0;
   bool stale_ = false;

@@ -177,7 +177,11 @@ ShardedUnit::ShardedUnit(const NamedTensors& parameters, Comm* ranks, Comm* slic
         members.push_back(parameter);
       }
     }
-    if (members.empty() || (!trains && !shares_weights)) return;
+    if (members.empty()) return;
+    if (!trains && !shares_weights) {
+      for (const NamedTensor& member : members) frozen_bytes_ += static_cast<int64_t>(member.tensor.nbytes());
+      return;
+    }
     flats_.emplace_back(std::move(members), sliced ? slice_ranks : ranks, !shares_weights, sum);
   };
   for (const bool trains : {true, false}) {
@@ -190,6 +194,12 @@ ShardedUnit::ShardedUnit(const NamedTensors& parameters, Comm* ranks, Comm* slic
 
 bool ShardedUnit::is_whole() const {
   return std::ranges::all_of(flats_, [](const FlatParameters& flat) { return flat.is_whole(); });
+}
+
+int64_t ShardedUnit::weight_bytes() const {
+  int64_t bytes = frozen_bytes_;
+  for (const FlatParameters& flat : flats_) bytes += flat.weight_bytes();
+  return bytes;
 }
 
 void ShardedUnit::gather() {

@@ -101,6 +101,8 @@ class ShardedUnit {
   void start_gather();
   void release();
   void reduce_gradients();
+  /// Of the weights, what this rank keeps between passes.
+  int64_t weight_bytes() const;
 
   /// For what trains, then, with shared weights, for what is frozen.
   const std::vector<FlatParameters>& flats() const { return flats_; }
@@ -110,6 +112,7 @@ class ShardedUnit {
  private:
   std::vector<FlatParameters> flats_;
   size_t num_trained_ = 0;
+  int64_t frozen_bytes_ = 0;  // of what is in no buffer
 };
 
 }  // namespace unigrpo::parallel

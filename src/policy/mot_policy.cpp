@@ -61,13 +61,19 @@ std::shared_ptr<const ModelRanks> model_ranks(const MotConfig& llm, const parall
   }
   auto ranks = std::make_shared<ModelRanks>();
   ranks->all = groups.model;
+  ranks->tensor = groups.tensor;
+  ranks->sequence = groups.sequence;
   for (const parallel::LayerGroups& layer : layers) {
     check_divides("parallel.tp", layer.tp, llm.num_kv_heads, "key heads (num_key_value_heads)", model);
     check_divides("parallel.tp", layer.tp, llm.intermediate_size, "inner units (intermediate_size)", model);
     check_divides(
         "parallel.sp", layer.sp, llm.num_heads / layer.tp,
         layer.tp > 1 ? "query heads (num_attention_heads / parallel.tp)" : "query heads (num_attention_heads)", model);
-    ranks->layers.push_back({.tp = layer.tp, .sp = layer.sp, .tensor = layer.tensor, .sequence = layer.sequence});
+    ranks->layers.push_back({.tp = layer.tp,
+                             .sp = layer.sp,
+                             .dp = groups.shape.tp * groups.shape.sp / (layer.tp * layer.sp),
+                             .tensor = layer.tensor,
+                             .sequence = layer.sequence});
   }
   return ranks;
 }
@@ -79,7 +85,7 @@ std::map<int64_t, std::shared_ptr<const ModelRanks>> flexible_ranks(const MotCon
   for (const auto& [size, block] : groups.blocks) {
     if (llm.num_heads % size != 0) continue;
     auto ranks = std::make_shared<ModelRanks>();
-    ranks->all = block;
+    ranks->all = ranks->sequence = block;
     ranks->layers.assign(static_cast<size_t>(llm.num_layers), {.sp = size, .tensor = nullptr, .sequence = block});
     blocks[size] = std::move(ranks);
   }
@@ -170,7 +176,7 @@ void MotPolicy::prepare(const PolicyConfig& config, const Runtime& runtime) {
   }
   // Ranks that work on one sequence must all end a pass, or none: they are asked between passes.
   ranks_ = model_ranks(llm_->config(), *runtime.groups, config.model);
-  const auto& tensor = ranks_->layers.front().tensor;
+  const auto& tensor = ranks_->tensor;
   if (std::ranges::all_of(ranks_->layers, [&](const LayerRanks& layer) { return layer.tensor == tensor; })) {
     llm_->set_tensor_ranks(tensor);
   }
@@ -198,7 +204,7 @@ void MotPolicy::share_sequences(int64_t degree) {
 
 nn::RankGroup MotPolicy::denoising_ranks() const {
   if (!ranks_) return nullptr;
-  return llm_->generates_in_slices() ? ranks_->layers.front().sequence : ranks_->all;
+  return llm_->generates_in_slices() ? ranks_->sequence : ranks_->all;
 }
 
 void MotPolicy::set_sharded(const std::shared_ptr<parallel::ShardedModel>& model, size_t first) {
@@ -273,7 +279,7 @@ at::Tensor MotPolicy::text_hidden(const at::Tensor& hidden, const PackedTokens& 
 // the vocabulary that.
 at::Tensor MotPolicy::log_probs(const at::Tensor& hidden, const at::Tensor& ids, double temperature) const {
   nn::RankGroup sharing;
-  if (ranks_) sharing = llm_->is_sliced() ? ranks_->layers.front().sequence : ranks_->all;
+  if (ranks_) sharing = llm_->is_sliced() ? ranks_->sequence : ranks_->all;
   if (!sharing) return llm_->log_probs(hidden, ids, temperature);
   const int64_t total = ids.size(0), rank = sharing->rank(), ranks = sharing->size();
   const int64_t first = nn::share_begin(total, rank, ranks);

@@ -30,6 +30,11 @@ void PackedTokens::send(at::Device device, std::vector<at::Tensor*> more) {
     if (!layouts.insert(split->layout.get()).second) continue;
     more.push_back(&split->position_ids);
     if (split->numbers.defined()) more.push_back(&split->numbers);
+    for (const auto& exchange : {split->enter, split->begin, split->end}) {
+      if (!exchange) continue;
+      const std::vector<at::Tensor*> read = exchange->tensors();
+      more.insert(more.end(), read.begin(), read.end());
+    }
   }
   for (nn::AttentionLayout* one : layouts) {
     if (!one) continue;
@@ -72,7 +77,11 @@ class MotTransformer::Work {
   Work(const LayerSplit* split, nn::RankGroup together)
       : split_(split), group_(split ? split->ranks.tensor : nullptr), together_(std::move(together)) {}
 
-  int64_t num_und(int64_t own) const { return group_ ? sum_of(split_->und_counts) : own; }
+  /// Of the rows that columns() and sums() are given.
+  int64_t num_und(const PackedTokens& tokens) const {
+    if (group_) return sum_of(split_->und_counts);
+    return split_ ? split_->num_und : tokens.num_und;
+  }
   /// Own rows times some of the layer's linears, or, where ranks have slices, the rows of all of them times own slices.
   std::vector<Streams> columns(const Layer& layer, const Streams& own, const std::vector<Projection>& projections,
                                const PackedTokens& tokens) const {
@@ -111,7 +120,7 @@ class MotTransformer::Work {
     const nn::LoraDropout all{.rate = tokens.dropout->rate,
                               .key = tokens.dropout->key,
                               .rows = split_ ? split_->numbers : tokens.dropout->rows};
-    const int64_t first_gen = num_und(tokens.num_und);
+    const int64_t first_gen = num_und(tokens);
     return of_und ? all.narrowed(0, first_gen) : all.narrowed(first_gen, all.rows.size(0) - first_gen);
   }
   Streams joint(const Streams& own) const {
@@ -285,7 +294,7 @@ MotTransformer::Streams MotTransformer::run_layer(size_t index, const Streams& x
   if (work.heads()) seen = work.heads()->to_rows(seen);
   const at::Tensor mixed = until_stopped(seen.flatten(1));  // [T, H * Dh]
   point_in_backward(mixed, index);
-  const Streams attended = work.sums(layer, Streams::split(mixed, work.num_und(tokens.num_und)), &Expert::o, tokens);
+  const Streams attended = work.sums(layer, Streams::split(mixed, work.num_und(tokens)), &Expert::o, tokens);
   const Streams y = {until_stopped(x.und + attended.und), x.gen + attended.gen};
   const Streams n = each(
       y, [&](const Expert& e, const at::Tensor& rows) { return kernels::rms_norm(rows, e.post_attention_norm, eps); });
@@ -315,10 +324,17 @@ std::vector<kernels::RotaryTable> MotTransformer::rotary_tables(const PackedToke
 MotTransformer::Streams MotTransformer::run_all(Streams x, const PackedTokens& tokens, KvCache* cache, size_t first,
                                                 size_t last) const {
   const std::vector<kernels::RotaryTable> tables = rotary_tables(tokens);
+  const auto exchanged = [&](const std::shared_ptr<nn::RowExchange>& exchange, int64_t num_und) {
+    if (exchange) x = Streams::split((*exchange)(x.join()), num_und);
+  };
   for (size_t i = first; i < last; ++i) {
+    if (!tokens.splits.empty() && (i == first || tokens.splits[i] != tokens.splits[i - 1])) {
+      const LayerSplit& split = *tokens.splits[i];
+      exchanged(i == first ? split.begin : split.enter, split.num_und);
+    }
     const kernels::RotaryTable& rotary = tables.size() == 1 ? tables.front() : tables[i];
     const bool recomputes = !recompute_.empty() && recompute_[i];
-    const bool is_shared = sharded_ && sharded_->shard() == parallel::Shard::weights;
+    const bool is_shared = sharded_ && sharded_->shares_weights(first_unit_ + i);
     if (cache || (!recomputes && !is_shared)) {
       x = run_layer(i, x, tokens, rotary, cache);
       continue;
@@ -330,6 +346,7 @@ MotTransformer::Streams MotTransformer::run_all(Streams x, const PackedTokens& t
     const parallel::UnitOf unit{.model = sharded_.get(), .unit = first_unit_ + i};
     std::tie(x.und, x.gen) = (recomputes ? nn::recompute : nn::sharded_step)(step, x.und, x.gen, unit);
   }
+  if (!tokens.splits.empty()) exchanged(tokens.splits[last - 1]->end, tokens.num_und);
   return x;
 }
 

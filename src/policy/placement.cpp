@@ -2,7 +2,10 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <bit>
+#include <functional>
+#include <map>
 #include <memory>
 #include <stdexcept>
 #include <utility>
@@ -35,7 +38,7 @@ Placement::Placement(const TrainBatch& batch, int64_t image_start, int64_t image
   for (const TrainSequence& sequence : batch.sequences) {
     Reader reader = prefixes.at(sequence.prefix);
     auto& read = digests.emplace_back();
-    owners_.emplace_back();
+    owners_.push_back({.prefix = static_cast<int64_t>(sequence.prefix)});
     for (size_t k = 0; k < sequence.blocks.size(); ++k) {
       const Block& block = sequence.blocks[k];
       const size_t first = und_ids.size();
@@ -90,13 +93,32 @@ PackedTokens Placement::packed(const at::TensorOptions& options, const ModelRank
     return tokens;
   }
   const auto share = std::make_shared<nn::SequenceShare>(ranks->all, num_und, num_rows);
+  const int64_t rank = ranks->all->rank(), size = ranks->all->size();
+  const auto between = [&](const nn::RowHolders& from, const nn::RowHolders& to) {
+    return from == to ? nullptr : std::make_shared<nn::RowExchange>(ranks->all, from, to);
+  };
+  std::map<int64_t, std::vector<Rows>> dealt;  // by dp
+  const auto sets_of = [&](int64_t dp) -> const std::vector<Rows>& {
+    const auto [found, is_new] = dealt.try_emplace(dp);
+    if (is_new) found->second = deal(dp);
+    return found->second;
+  };
+  const nn::RowHolders even = holders(sets_of(1), size);
+  nn::RowHolders before = even;
   for (const LayerRanks& layer : ranks->layers) {
-    const LayerSplit* before = tokens.splits.empty() ? nullptr : tokens.splits.back().get();
-    if (before && before->ranks.tp == layer.tp && before->ranks.sp == layer.sp) {
+    if (!tokens.splits.empty() && tokens.splits.back()->ranks.alike(layer)) {
       tokens.splits.push_back(tokens.splits.back());
-    } else {
-      tokens.splits.push_back(split_for(layer, ranks->all->rank(), tokens.position_ids, options));
+      continue;
     }
+    const int64_t each = size / layer.dp;
+    const std::vector<Rows>& sets = sets_of(layer.dp);
+    const auto split = split_for(layer, rank % each, sets[static_cast<size_t>(rank / each)], options);
+    nn::RowHolders here = holders(sets, each);
+    split->enter = between(before, here);
+    split->begin = between(even, here);
+    split->end = between(here, even);
+    before = std::move(here);
+    tokens.splits.push_back(split);
   }
   tokens.num_und = share->num_und();
   tokens.position_ids = tokens.position_ids.index_select(0, tensor::index_tensor(share->rows()));
@@ -104,36 +126,105 @@ PackedTokens Placement::packed(const at::TensorOptions& options, const ModelRank
   return tokens;
 }
 
-std::shared_ptr<LayerSplit> Placement::split_for(const LayerRanks& ranks, int64_t rank, const at::Tensor& position_ids,
+std::vector<Placement::Rows> Placement::deal(int64_t sets) const {
+  std::vector<std::vector<bool>> owns(static_cast<size_t>(sets), std::vector<bool>(owners_.size(), sets == 1));
+  std::vector<size_t> sequences, loads(static_cast<size_t>(sets), 0);
+  for (size_t i = 0; sets > 1 && i < owners_.size(); ++i) {
+    if (owners_[i].prefix >= 0) sequences.push_back(i);
+  }
+  const auto size = [&](size_t owner) { return owners_[owner].rows.size(); };
+  std::ranges::stable_sort(sequences, std::greater(), size);
+  for (const size_t sequence : sequences) {
+    const auto prefix = static_cast<size_t>(owners_[sequence].prefix);
+    const auto after = [&](size_t set) { return loads[set] + size(sequence) + (owns[set][prefix] ? 0 : size(prefix)); };
+    size_t best = 0;
+    for (size_t set = 1; set < owns.size(); ++set) {
+      if (after(set) < after(best)) best = set;
+    }
+    loads[best] = after(best);
+    owns[best][sequence] = owns[best][prefix] = true;
+  }
+  for (size_t i = 0; i < owners_.size(); ++i) {  // a prefix that nobody reads on
+    if (std::ranges::none_of(owns, [&](const auto& set) { return set[i]; })) owns.front()[i] = true;
+  }
+  std::vector<Rows> rows;
+  for (const std::vector<bool>& owners : owns) rows.push_back(rows_of(owners));
+  return rows;
+}
+
+Placement::Rows Placement::rows_of(const std::vector<bool>& owners) const {
+  Rows rows;
+  for (size_t i = 0; i < owners_.size(); ++i) {
+    if (!owners[i]) continue;
+    for (const auto& [part, index] : owners_[i].rows) rows.ids.push_back(resolve(part * kPart + index));
+  }
+  std::ranges::sort(rows.ids);
+  rows.num_und = std::ranges::lower_bound(rows.ids, num_und) - rows.ids.begin();
+  std::vector<int64_t> place(static_cast<size_t>(num_rows), -1);
+  for (size_t i = 0; i < rows.ids.size(); ++i) place[static_cast<size_t>(rows.ids[i])] = static_cast<int64_t>(i);
+  const auto moved = [&](int64_t row) {
+    return row < num_rows ? place[static_cast<size_t>(row)]
+                          : std::ssize(rows.ids) + place[static_cast<size_t>(row - num_rows)];
+  };
+  auto block = blocks_.begin();
+  for (const int64_t size : part_sizes_) {
+    const size_t kept = rows.blocks.size();
+    for (int64_t i = 0; i < size; ++i, ++block) {
+      if (moved(block->queries.front()) < 0) continue;
+      nn::QueryBlock& own = rows.blocks.emplace_back(*block);
+      std::ranges::transform(own.queries, own.queries.begin(), moved);
+      std::ranges::transform(own.keys, own.keys.begin(), moved);
+    }
+    if (rows.blocks.size() > kept) rows.part_sizes.push_back(static_cast<int64_t>(rows.blocks.size() - kept));
+  }
+  return rows;
+}
+
+nn::RowHolders Placement::holders(const std::vector<Rows>& sets, int64_t ranks_each) {
+  nn::RowHolders holders;
+  for (const Rows& rows : sets) {
+    const int64_t num_gen = std::ssize(rows.ids) - rows.num_und;
+    for (int64_t r = 0; r < ranks_each; ++r) {
+      std::vector<int64_t>& own = holders.emplace_back();
+      const auto add = [&](int64_t first, int64_t count) {
+        const auto begin = rows.ids.begin() + first + nn::share_begin(count, r, ranks_each);
+        own.insert(own.end(), begin, rows.ids.begin() + first + nn::share_begin(count, r + 1, ranks_each));
+      };
+      add(0, rows.num_und);
+      add(rows.num_und, num_gen);
+    }
+  }
+  return holders;
+}
+
+/// rank: among those of the rows.
+std::shared_ptr<LayerSplit> Placement::split_for(const LayerRanks& ranks, int64_t rank, const Rows& rows,
                                                  const at::TensorOptions& options) const {
   auto split = std::make_shared<LayerSplit>();
   split->ranks = ranks;
-  const int64_t all = ranks.tp * ranks.sp, num_gen = num_rows - num_und, first = rank - rank % ranks.tp;
+  const int64_t all = ranks.tp * ranks.sp, total = std::ssize(rows.ids), num_gen = total - rows.num_und;
+  const int64_t first = rank - rank % ranks.tp;
   for (int64_t r = first; r < first + ranks.tp; ++r) {
-    split->und_counts.push_back(nn::share_begin(num_und, r + 1, all) - nn::share_begin(num_und, r, all));
+    split->und_counts.push_back(nn::share_begin(rows.num_und, r + 1, all) - nn::share_begin(rows.num_und, r, all));
     split->gen_counts.push_back(nn::share_begin(num_gen, r + 1, all) - nn::share_begin(num_gen, r, all));
   }
-  if (!ranks.sequence) {
-    split->rows = at::arange(num_rows, at::kLong);
-    split->position_ids = position_ids;
-    split->layout = std::make_shared<nn::AttentionLayout>(blocks_, part_sizes_, num_rows, options);
-    return split;
-  }
-  // Neighbours' shares among all are together one among the sets.
-  const auto heads = std::make_shared<nn::SequenceShare>(ranks.sequence, num_und, num_rows);
-  std::vector<int64_t> place(static_cast<size_t>(num_rows));
-  for (int64_t row = 0; row < num_rows; ++row) place[static_cast<size_t>(row)] = heads->place(row);
-  std::vector<nn::QueryBlock> blocks = blocks_;
-  for (nn::QueryBlock& block : blocks) {
-    for (int64_t& row : block.queries) row = place[static_cast<size_t>(row)];
-    for (int64_t& row : block.keys) {
-      row = row < num_rows ? place[static_cast<size_t>(row)] : num_rows + place[static_cast<size_t>(row - num_rows)];
+  split->num_und = split->und_counts[static_cast<size_t>(rank - first)];
+  std::vector<int64_t> held = rows.ids;
+  std::vector<nn::QueryBlock> blocks = rows.blocks;
+  if (ranks.sequence) {  // neighbours' shares among all are together one among the sets
+    const auto heads = std::make_shared<nn::SequenceShare>(ranks.sequence, rows.num_und, total);
+    const auto moved = [&](int64_t row) { return row < total ? heads->place(row) : total + heads->place(row - total); };
+    for (nn::QueryBlock& block : blocks) {
+      std::ranges::transform(block.queries, block.queries.begin(), moved);
+      std::ranges::transform(block.keys, block.keys.begin(), moved);
     }
+    held = heads->rows();
+    for (int64_t& row : held) row = rows.ids[static_cast<size_t>(row)];
+    split->heads = heads;
   }
-  split->layout = std::make_shared<nn::AttentionLayout>(blocks, part_sizes_, num_rows, options);
-  split->rows = tensor::index_tensor(heads->rows());
-  split->position_ids = position_ids.index_select(0, split->rows);
-  split->heads = heads;
+  split->layout = std::make_shared<nn::AttentionLayout>(blocks, rows.part_sizes, total, options);
+  split->rows = tensor::index_tensor(held);
+  split->position_ids = tensor::index_tensor(position_ids_).index_select(0, split->rows);
   return split;
 }
 

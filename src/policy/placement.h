@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "nn/attention.h"
+#include "nn/row_exchange.h"
 #include "policy/mot_transformer.h"
 #include "policy/policy.h"
 
@@ -54,11 +55,24 @@ class Placement {
 
   /// What a row belongs to: a prefix, or a sequence after its prefix.
   struct Owner {
+    int64_t prefix = -1;                                 // of a sequence
     ContextDigest digest = {};                           // once all of it was placed
     std::vector<const NoisyBlock*> drawn = {};           // which digests leave out
     std::vector<std::pair<int64_t, int64_t>> rows = {};  // part and index
   };
-  std::shared_ptr<LayerSplit> split_for(const LayerRanks& ranks, int64_t rank, const at::Tensor& position_ids,
+  /// Rows that a set of ranks works on: all, or those of some sequences and their prefixes.
+  struct Rows {
+    std::vector<int64_t> ids = {};  // which of all, in their order
+    int64_t num_und = 0;
+    std::vector<nn::QueryBlock> blocks = {};  // by their places among these
+    std::vector<int64_t> part_sizes = {};
+  };
+  /// Of each of `sets` sets of ranks, so that none has much more than others; a prefix belongs to all that have
+  /// sequences of it.
+  std::vector<Rows> deal(int64_t sets) const;
+  Rows rows_of(const std::vector<bool>& owners) const;
+  static nn::RowHolders holders(const std::vector<Rows>& sets, int64_t ranks_each);
+  std::shared_ptr<LayerSplit> split_for(const LayerRanks& ranks, int64_t rank, const Rows& rows,
                                         const at::TensorOptions& options) const;
   int64_t add(int64_t part, int64_t position);
   int64_t add_und(int64_t id, int64_t position);

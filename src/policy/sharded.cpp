@@ -73,14 +73,35 @@ std::unique_ptr<parallel::OtherStages> split_by_stages(const UnifiedPolicy& poli
 
 }  // namespace
 
+namespace {
+
+/// Of each unit: as the config has it, or a layer's plan.
+std::vector<parallel::Shard> shards_of(const parallel::ParallelConfig& config, const Runtime& runtime,
+                                       size_t num_units) {
+  std::vector<parallel::Shard> shards(num_units, parallel::shard_level(config));
+  if (!runtime.groups || runtime.groups->shape.layers.empty() || num_units == 0) return shards;
+  const auto level = [&config](parallel::Shard shard) {
+    parallel::ParallelConfig planned = config;
+    planned.shard = shard;
+    return parallel::shard_level(planned);
+  };
+  const parallel::GroupShape& shape = runtime.groups->shape;
+  shards.front() = level(shape.rest);
+  for (size_t i = 0; i < shape.layers.size() && i + 1 < num_units; ++i) shards[i + 1] = level(shape.layers[i].shard);
+  return shards;
+}
+
+}  // namespace
+
 void shard(UnifiedPolicy& policy, const parallel::ParallelConfig& config, const Runtime& runtime) {
   using parallel::Shard;
-  Shard shard = parallel::shard_level(config);
   parallel::ShardedModel::Ranks ranks{.shard = runtime.comm, .replica = nullptr};
   const size_t num_units = policy.units(/*with_adapters=*/false).size();
   if (runtime.groups && num_units > 0) ranks = ranks_of(*runtime.groups, num_units - 1);
   const bool sliced = !ranks.slices.empty(), staged = runtime.groups && runtime.groups->pipeline;
-  if (!config.exact_reduction && !sliced && !staged && (!runtime.comm || shard == Shard::none)) return;
+  std::vector<Shard> shards = shards_of(config, runtime, num_units);
+  const bool shares = std::ranges::count(shards, Shard::none) < std::ssize(shards);
+  if (!config.exact_reduction && !sliced && !staged && (!runtime.comm || !shares)) return;
   if (num_units == 0) {
     throw BadInput(
         "parallel: expected shard = \"none\", no plan and no exact_reduction: the model's weights cannot be spread");
@@ -95,16 +116,16 @@ void shard(UnifiedPolicy& policy, const parallel::ParallelConfig& config, const 
   }
   // Ranks with slices of a layer have each a share of what it has whole: that is summed over them all the same. Those
   // of a stage have pieces, if of no elements, of all parameters.
-  if ((sliced || staged) && shard == Shard::none) shard = Shard::optimizer;
+  std::ranges::replace(shards, Shard::none, Shard::optimizer);
   std::vector<NamedTensors> units = policy.units(/*with_adapters=*/sliced || staged);
   std::unique_ptr<parallel::OtherStages> others;
   if (staged) others = split_by_stages(policy, *runtime.groups, units);
   cut_units(units, policy.sliced_dimensions(), ranks.slices);
-  const auto model = std::make_shared<parallel::ShardedModel>(units, std::move(ranks), shard, config.reduce,
+  const auto model = std::make_shared<parallel::ShardedModel>(units, std::move(ranks), std::move(shards), config.reduce,
                                                               parallel::kind_of_sum(config), std::move(others));
   if (sliced && rolls_in_slices) model->set_rollout_form(parallel::ShardedModel::Form::slices);
   policy.set_sharded(model, 1);
-  if (sliced || staged || shard == Shard::weights) return_free_memory();  // of the whole model
+  if (sliced || staged || model->shares_weights()) return_free_memory();  // of the whole model
 }
 
 NamedTensors trained_parameters(const UnifiedPolicy& policy) {

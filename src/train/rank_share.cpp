@@ -9,11 +9,13 @@
 #include <utility>
 
 #include "base/enum_names.h"
+#include "base/error.h"
 #include "kernels/linear.h"
 #include "parallel/sharded_model.h"
 #include "policy/kv_cache.h"
 #include "recipe/tasks.h"
 #include "rollout/rules.h"
+#include "train/layer_plans.h"
 
 namespace unigrpo::train {
 namespace {
@@ -25,11 +27,27 @@ constexpr double kFloat = 4;  // bytes
 // its decoding holds at once.
 constexpr double kDecodedMaps = 12;
 
-/// Elements of a model that ranks may share: in all, of its largest layer, and of what belongs to no layer.
+/// Elements of a model that ranks may share: in all, of its largest layer, of its last one where weights are shared,
+/// and of what belongs to no layer.
 struct Elements {
   double all = 0, layer = 0, last = 0, root = 0;
-  int64_t layers = 0;
+  double weights = 0, gradients = 0, moments = 0;  // that a rank keeps
+  double gathered = 0, gathered_root = 0,
+         often = 0;  // weights that are shared; gradients that go with each micro-batch
+  int64_t layers = 0, recomputed = 0;
 };
+
+/// Adds what `holders` ranks have between them.
+void add_shared(Elements& sum, double elements, Shard level, double holders, const RankSpread& spread) {
+  const bool often = spread.reduces_each(level);
+  if (spread.in_pieces) level = std::max(level, Shard::optimizer);
+  sum.all += elements;
+  sum.weights += level >= Shard::weights ? elements / holders : elements;
+  sum.gradients += often ? elements / holders : elements;
+  sum.moments += level >= Shard::optimizer ? elements / holders : elements;
+  sum.gathered += level >= Shard::weights ? elements : 0;
+  sum.often += often ? elements : 0;
+}
 
 /// Whether a weight of no layer is used before the first layer, or after the last one; of tied embeddings both.
 bool is_of_ends(const StepFacts& facts, const std::string& name, bool first, bool last) {
@@ -40,10 +58,17 @@ bool is_of_ends(const StepFacts& facts, const std::string& name, bool first, boo
   return tied ? first || last : of_head ? last : first;
 }
 
+parallel::LayerPlan plan_of(const StepFacts& facts, const RankSpread& spread, int64_t layer) {
+  if (!spread.layers.empty()) return spread.layers[static_cast<size_t>(layer)];
+  return {.shard = spread.shard, .tp = spread.tp, .sp = spread.sp, .recompute = facts.recipe.policy.recompute};
+}
+
 /// Of a stage, as a rank of `tp` has them: the products of a layer and the vocabulary by slices, the rest whole.
 Elements elements_of_stage(const StepFacts& facts, const RankSpread& spread, int64_t stage) {
   const std::string layers = facts.model.llm.prefix + "model.layers.";
-  const auto tp = static_cast<double>(spread.tp);
+  const auto block = static_cast<double>(spread.shard_ranks * spread.tp);
+  // The vocabulary has slices where all layers have the same.
+  const bool alike = std::ranges::all_of(spread.layers, [&](const auto& layer) { return layer.tp == spread.tp; });
   std::map<int64_t, double> by_layer;
   Elements sum;
   for (const NamedTensor& weight : facts.model.shapes) {
@@ -52,27 +77,37 @@ Elements elements_of_stage(const StepFacts& facts, const RankSpread& spread, int
     if (!weight.name.starts_with(layers)) {
       if (!is_of_ends(facts, weight.name, stage == 0, stage + 1 == spread.num_stages())) continue;
       const bool of_ids = weight.name.ends_with("embed_tokens.weight") || weight.name.ends_with("lm_head.weight");
-      sum.root += of_ids ? elements / tp : elements;
+      const double tp = alike && of_ids ? static_cast<double>(spread.tp) : 1;
+      add_shared(sum, elements / tp, spread.shard, block / tp, spread);
       continue;
     }
     const int64_t layer = std::stoll(weight.name.substr(layers.size()));
-    if (!spread.stages.empty() && spread.stages[static_cast<size_t>(layer)] != stage) continue;
-    const bool sliced = weight.name.find("_proj") != std::string::npos;
-    by_layer[layer] += sliced ? elements / tp : elements;
+    const parallel::LayerPlan plan = plan_of(facts, spread, layer);
+    if (plan.stage != stage) continue;
+    const double tp = weight.name.find("_proj") != std::string::npos ? static_cast<double>(plan.tp) : 1;
+    add_shared(sum, elements / tp, plan.shard, block / tp, spread);
+    by_layer[layer] += elements / tp;
   }
-  sum.all = sum.root;
   sum.layers = std::ssize(by_layer);
+  sum.root = sum.all;
   for (const auto& [layer, elements] : by_layer) {
-    sum.all += elements;
+    const parallel::LayerPlan plan = plan_of(facts, spread, layer);
+    sum.recomputed += plan.recompute ? 1 : 0;
+    sum.root -= elements;
     sum.layer = std::max(sum.layer, elements);
-    sum.last = elements;
+    sum.last = plan.shard >= Shard::weights ? elements : 0;
   }
+  sum.gathered_root = spread.shard >= Shard::weights ? sum.root : 0;
   return sum;
 }
 
 /// Of the largest stage.
 Elements elements_of(const StepFacts& facts, const RankSpread& spread) {
   Elements most;
+  if (!spread.layers.empty() && std::ssize(spread.layers) != facts.model.llm.num_layers) {
+    throw BadInput("{}: {} layers; {} has {} (num_hidden_layers)", facts.recipe.parallel.plan, spread.layers.size(),
+                   facts.recipe.policy.model, facts.model.llm.num_layers);
+  }
   for (int64_t stage = 0; stage < spread.num_stages(); ++stage) {
     const Elements own = elements_of_stage(facts, spread, stage);
     if (own.all > most.all) most = own;
@@ -85,7 +120,9 @@ Elements whole_model(const StepFacts& facts) { return elements_of(facts, {}); }
 
 /// Whether ranks put their slices, and what stages have, together to sample.
 bool joins_slices(const recipe::Recipe& recipe, const RankSpread& spread) {
-  return spread.num_stages() > 1 || (spread.tp > 1 && recipe.parallel.rollout == parallel::RolloutWeights::gather);
+  const bool sliced =
+      spread.tp > 1 || std::ranges::any_of(spread.layers, [](const auto& layer) { return layer.tp > 1; });
+  return spread.num_stages() > 1 || (sliced && recipe.parallel.rollout == parallel::RolloutWeights::gather);
 }
 
 /// Micro-batches of a rank in a step.
@@ -100,9 +137,9 @@ double micro_batches(const StepFacts& facts, const RankSpread& spread) {
 /// Those that run at once (grpo/update.h).
 double count_workers(const StepFacts& facts, const RankSpread& spread) {
   const recipe::Recipe& recipe = facts.recipe;
-  const bool meets = spread.reduces_each || spread.tp * spread.sp * spread.num_stages() > 1;
+  const bool meets = spread.reduces_each() || spread.tp * spread.sp * spread.num_stages() > 1;
   const bool small = recipe.policy.dtype == policy::DtypeChoice::float32 && !recipe.policy.recompute &&
-                     std::ranges::all_of(facts.model.shapes, [](const NamedTensor& weight) {
+                     spread.layers.empty() && std::ranges::all_of(facts.model.shapes, [](const NamedTensor& weight) {
                        return weight.name.starts_with("autoencoder.") || kernels::is_narrow(weight.tensor);
                      });
   if (meets || !small) return 1;
@@ -116,12 +153,15 @@ double micro_batches_held(const StepFacts& facts, const RankSpread& spread, int6
   return std::min(all, static_cast<double>(spread.num_stages() - stage));
 }
 
-/// Layers' activations that a rank holds at most, of however many micro-batches.
-double layers_held(const StepFacts& facts, const RankSpread& spread) {
+/// What a rank holds of layers a token at most, of however many micro-batches: `kept` numbers of a layer, of one that
+/// runs again its `input` alone until then.
+double held_a_token(const StepFacts& facts, const RankSpread& spread, double kept, double input) {
   double most = 0;
   for (int64_t stage = 0; stage < spread.num_stages(); ++stage) {
-    const auto layers = static_cast<double>(elements_of_stage(facts, spread, stage).layers);
-    most = std::max(most, layers * std::max(1.0, micro_batches_held(facts, spread, stage)));
+    const Elements elements = elements_of_stage(facts, spread, stage);
+    const auto again = static_cast<double>(elements.recomputed), layers = static_cast<double>(elements.layers);
+    const double all = (layers - again) * kept + again * input;
+    most = std::max(most, all * std::max(1.0, micro_batches_held(facts, spread, stage)) + (again > 0 ? kept : 0));
   }
   return most;
 }
@@ -130,7 +170,7 @@ double layers_held(const StepFacts& facts, const RankSpread& spread) {
 double activation_bytes(const StepFacts& facts, const RankSpread& spread) {
   const auto& [recipe, t, llm] = std::tie(facts.recipe, facts.tokens, facts.model.llm);
   const double d = static_cast<double>(llm.hidden_size), kv = static_cast<double>(llm.num_kv_heads * llm.head_dim);
-  const double inter = static_cast<double>(llm.intermediate_size), layers = layers_held(facts, spread);
+  const double inter = static_cast<double>(llm.intermediate_size);
   // Numbers that a layer keeps a token: its input, norms, q k v before and after rotation, attention, gate, up,
   // products; with LoRA also what a pair hands on within it, and the products once more.
   const double adapters =
@@ -142,7 +182,7 @@ double activation_bytes(const StepFacts& facts, const RankSpread& spread) {
   const double all = (t.prefix + t.samples * (row - prompt)) / minibatches / spread.pipelines();
   const double tokens = std::max(std::min(static_cast<double>(recipe.grpo.micro_batch_tokens), all), row);
   const double logits = tokens * (t.text / t.samples) / row * static_cast<double>(llm.vocab_size);
-  const double of_set = tokens * (recipe.policy.recompute ? layers * d + kept : layers * kept) + 2 * logits;
+  const double of_set = tokens * held_a_token(facts, spread, kept, d) + 2 * logits;
   return facts.bytes() * of_set / static_cast<double>(spread.tp * spread.sp);
 }
 
@@ -225,23 +265,28 @@ double RankMemory::total() const { return sum_of(held) + std::max(sum_of(samplin
 
 parallel::GroupShape group_shape(const recipe::Recipe& recipe) {
   const parallel::ParallelConfig& config = recipe.parallel;
-  const bool shares = parallel::shard_level(config) != Shard::none;
   parallel::GroupShape shape{.tp = config.tp,
                              .sp = config.sp,
-                             .shard_ranks = shares ? config.shard_ranks : 1,
+                             .shard_ranks = config.shard_ranks,
                              .in_pairs = config.exact_reduction,
                              .flexible_sp = config.flexible_sp,
                              .plan_file = config.plan};
-  if (config.plan.empty()) return shape;
-  const parallel::LayerPlan otherwise{.shard = std::string(enum_name(config.shard)),
-                                      .tp = config.tp,
-                                      .sp = config.sp,
-                                      .recompute = recipe.policy.recompute};
-  parallel::LayerPlans plans = parallel::read_layer_plan(config.plan, otherwise);
+  if (config.plan.empty()) {
+    if (parallel::shard_level(config) == Shard::none) shape.shard_ranks = 1;
+    return shape;
+  }
+  const parallel::LayerPlan otherwise{
+      .shard = config.shard, .tp = config.tp, .sp = config.sp, .recompute = recipe.policy.recompute};
+  parallel::LayerPlans plans = read_layer_plans(config.plan, otherwise);
   shape.layers = std::move(plans.layers);
   shape.schedule = plans.schedule;
-  shape.tp = shape.layers.front().tp;
-  shape.sp = shape.layers.front().sp;
+  shape.rest = plans.rest;
+  shape.planned_ranks = plans.ranks;
+  const auto shares_nothing = [](const parallel::LayerPlan& layer) { return layer.shard == Shard::none; };
+  const bool none = shape.rest == Shard::none && std::ranges::all_of(shape.layers, shares_nothing);
+  if (none && !config.exact_reduction) shape.shard_ranks = 1;
+  shape.tp = parallel::most_shared(shape.layers).tp;
+  shape.sp = parallel::most_shared(shape.layers).sp;
   return shape;
 }
 
@@ -250,19 +295,24 @@ RankSpread spread_on_ranks(const recipe::Recipe& recipe, int64_t ranks, int64_t 
   const parallel::GroupShape shape = group_shape(recipe);
   parallel::check_shape(shape, ranks);
   const parallel::ParallelConfig& config = recipe.parallel;
-  const Shard shard = parallel::shard_level(config);
-  std::vector<int64_t> stages;
-  for (const parallel::LayerPlan& layer : shape.layers) stages.push_back(layer.stage);
-  return {.ranks = ranks,
-          .threads = threads,
-          .tp = shape.tp,
-          .sp = shape.sp,
-          .shard_ranks = shape.shard_ranks == 0 ? ranks / shape.stages() / shape.tp : shape.shard_ranks,
-          .stages = std::move(stages),
-          .schedule = shape.schedule,
-          .shard = shard,
-          .reduces_each = parallel::reduces_each(shard, config.reduce, parallel::kind_of_sum(config)),
-          .is_exact = config.exact_reduction};
+  RankSpread spread{.ranks = ranks,
+                    .threads = threads,
+                    .tp = shape.tp,
+                    .sp = shape.sp,
+                    .shard_ranks = shape.shard_ranks == 0 ? ranks / shape.stages() / shape.tp : shape.shard_ranks,
+                    .layers = shape.layers,
+                    .schedule = shape.schedule,
+                    .shard = shape.layers.empty() ? parallel::shard_level(config) : shape.rest,
+                    .reduce = config.reduce,
+                    .is_exact = config.exact_reduction};
+  const auto is_cut = [](const parallel::LayerPlan& layer) { return layer.shard != Shard::none || layer.tp > 1; };
+  spread.in_pieces = spread.shard != Shard::none || spread.tp > 1 || spread.num_stages() > 1 ||
+                     std::ranges::any_of(spread.layers, is_cut);
+  return spread;
+}
+
+bool RankSpread::reduces_each(Shard level) const {
+  return parallel::reduces_each(level, reduce, is_exact ? parallel::Sum::pairwise : parallel::Sum::one_by_one);
 }
 
 std::string describe(const RankSpread& spread) {
@@ -273,6 +323,10 @@ std::string describe(const RankSpread& spread) {
   if (spread.tp > 1) text += fmt::format(", tp = {}", spread.tp);
   if (spread.sp > 1) text += fmt::format(", sp = {}", spread.sp);
   if (spread.num_stages() > 1) text += fmt::format(", {} stages", spread.num_stages());
+  const auto is_other = [&spread](const parallel::LayerPlan& layer) {
+    return layer.shard != spread.shard || layer.tp != spread.tp || layer.sp != spread.sp;
+  };
+  if (std::ranges::any_of(spread.layers, is_other)) text += ", layers as planned";
   return text;
 }
 
@@ -282,9 +336,8 @@ RankMemory memory_of_rank(const StepFacts& facts, const RankSpread& spread) {
   const double sliced = elements.all / whole_model(facts).all;
   const double trained = count.total_trained() * sliced, weights = elements.all + count.adapters * sliced;
   const double masters = facts.bf16 ? kFloat : 0, moments = 2 * kFloat;
-  const auto ranks = static_cast<double>(spread.shard_ranks);
-  const double of_optimizer = spread.shard >= Shard::optimizer ? ranks : 1,
-               of_gradients = spread.reduces_each ? ranks : 1, of_weights = spread.shard >= Shard::weights ? ranks : 1;
+  const double of_optimizer = elements.all / elements.moments, of_gradients = elements.all / elements.gradients,
+               of_weights = elements.all / elements.weights;
   const double copy = facts.reference && !facts.lora ? elements.all * facts.bytes() : 0;  // that is frozen
   const double average = recipe.optim.ema.enabled ? trained * kFloat : 0;
   const double saved = trained * (facts.bytes() + moments + masters) + average;
@@ -302,19 +355,19 @@ RankMemory memory_of_rank(const StepFacts& facts, const RankSpread& spread) {
       {"key/value cache", cached_tokens(facts, spread) *
                               static_cast<double>(2 * llm.num_layers * llm.num_kv_heads * llm.head_dim) *
                               facts.bytes()}};
-  const bool gathers = of_weights > 1;
+  const bool gathers = elements.gathered > 0;
   const double sampled_with = joins_slices(recipe, spread) ? whole_model(facts).all + count.adapters
                               : gathers                    ? weights
                                                            : 0;
   memory.sampling = {{"all weights, gathered", sampled_with * facts.bytes()},
                      {"decoding images", decoding_bytes(facts, spread)}};
-  memory.learning = {
-      {"gradients (float32)", trained * kFloat * (workers > 1 ? 1 + workers : 1) / of_gradients},
-      // As the backward pass leaves them, in one buffer, and as it goes to the ranks.
-      {"gradients of a layer on their way", of_gradients > 1 ? 3 * elements.layer * kFloat : 0},
-      {"two layers and what is in none, gathered", gathers ? (elements.root + 2 * elements.layer) * facts.bytes() : 0},
-      {fmt::format("activations{}", recipe.policy.recompute ? ", recomputed" : ""),
-       workers * activation_bytes(facts, spread)}};
+  memory.learning = {{"gradients (float32)", trained * kFloat * (workers > 1 ? 1 + workers : 1) / of_gradients},
+                     // As the backward pass leaves them, in one buffer, and as it goes to the ranks.
+                     {"gradients of a layer on their way", of_gradients > 1 ? 3 * elements.layer * kFloat : 0},
+                     {"two layers and what is in none, gathered",
+                      gathers ? (elements.gathered_root + 2 * elements.layer) * facts.bytes() : 0},
+                     {fmt::format("activations{}", elements.recomputed > 0 ? ", recomputed" : ""),
+                      workers * activation_bytes(facts, spread)}};
   for (auto* amounts : {&memory.held, &memory.sampling, &memory.learning}) *amounts = without_nothing(*amounts);
   return memory;
 }
@@ -328,18 +381,19 @@ std::vector<Amount> sent_by_rank(const StepFacts& facts, const RankSpread& sprea
   const auto holders = static_cast<double>(spread.shard_ranks), tp = static_cast<double>(spread.tp);
   const double others = (holders - 1) / holders;
   const double blocks = static_cast<double>(spread.stage_ranks() / spread.tp) / holders;
-  const bool gathers = spread.shard == Shard::weights;
+  const bool gathers = elements.gathered > 0;
+  const double shared = elements.gathered / elements.all, often = elements.often / elements.all;
   // A sum's shares are exchanged (parallel/comm.h), and where all need it they come back summed.
   std::vector<Amount> sent = {{"gradients (float32)", trained * kFloat *
-                                                          ((spread.reduces_each ? passes : updates) * others +
+                                                          ((often * passes + (1 - often) * updates) * others +
                                                            updates * 2 * (blocks - 1) / blocks / holders)},
-                              {"weights after a step", gathers ? 0 : trained * facts.bytes() * others * updates}};
+                              {"weights after a step", (1 - shared) * trained * facts.bytes() * others * updates}};
   if (gathers) {
     // Forward all of them; backward the last layer is there still, and so is what belongs to none.
-    const double adapters = facts.count.adapters * sliced;
-    const double there_and_back = 2 * (elements.all + adapters) - elements.last - elements.root;
-    const double reference = facts.reference ? elements.all + (facts.lora ? adapters : 0) : 0;
-    sent.push_back({"weights for sampling", (elements.all + adapters) * facts.bytes() * others});
+    const double adapters = facts.count.adapters * sliced * shared;
+    const double there_and_back = 2 * (elements.gathered + adapters) - elements.last - elements.gathered_root;
+    const double reference = facts.reference ? elements.gathered + (facts.lora ? adapters : 0) : 0;
+    sent.push_back({"weights for sampling", (elements.gathered + adapters) * facts.bytes() * others});
     sent.push_back({"weights for learning", passes * (there_and_back + reference) * facts.bytes() * others});
   }
   if (joins_slices(facts.recipe, spread) && spread.tp > 1) {

@@ -12,17 +12,21 @@ namespace unigrpo::train {
 /// How the ranks of a run share its model and its steps; by default one process alone.
 struct RankSpread {
   int64_t ranks = 1;
-  int64_t threads = 1;               // of each
-  int64_t tp = 1, sp = 1;            // that share each layer's products, and each sequence's tokens
-  int64_t shard_ranks = 1;           // that hold between them what `shard` says
-  std::vector<int64_t> stages = {};  // of the layers, one each; empty: there is one
+  int64_t threads = 1;                           // of each
+  int64_t tp = 1, sp = 1;                        // that share each layer's products, and each sequence's tokens
+  int64_t shard_ranks = 1;                       // that hold between them what `shard` says
+  std::vector<parallel::LayerPlan> layers = {};  // where each has a plan of its own
   parallel::Schedule schedule = parallel::Schedule::one_f_one_b;
-  parallel::Shard shard = parallel::Shard::none;
-  bool reduces_each = false;  // gradients go to their owners after each micro-batch, not once an optimizer step
-  bool is_exact = false;      // a micro-batch is a group (parallel.exact_reduction)
+  parallel::Shard shard = parallel::Shard::none;  // of what no plan says otherwise
+  parallel::Reduce reduce = parallel::Reduce::each;
+  bool in_pieces = false;  // what nobody shares is in pieces all the same (policy/sharded.h)
+  bool is_exact = false;   // a micro-batch is a group (parallel.exact_reduction)
 
   double sets() const { return static_cast<double>(ranks / (tp * sp)); }  // of ranks with samples of their own
-  int64_t num_stages() const { return stages.empty() ? 1 : stages.back() + 1; }
+  int64_t num_stages() const { return parallel::count_stages(layers); }
+  /// Whether gradients go to their owners after each micro-batch, not once an optimizer step.
+  bool reduces_each(parallel::Shard level) const;
+  bool reduces_each() const { return reduces_each(shard); }
   int64_t stage_ranks() const { return ranks / num_stages(); }
   double pipelines() const { return sets() / static_cast<double>(num_stages()); }  // with micro-batches of their own
 };

@@ -18,7 +18,7 @@ int64_t state_bytes(Objective& objective, const NamedTensors& trained, const opt
   for (const NamedTensor& one : whole) bytes += one.tensor.numel() * static_cast<int64_t>(sizeof(float));  // gradients
   const parallel::ShardedModel* sharded = objective.sharded();
   if (sharded) bytes += sharded->gradient_bytes();
-  if (sharded && sharded->shard() == parallel::Shard::weights) {
+  if (sharded && sharded->shares_weights()) {
     bytes += sharded->weight_bytes();
     add(whole);
   } else {

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "support/ranks.h"
+#include "support/refusal.h"
 
 namespace unigrpo::parallel {
 namespace {
@@ -69,6 +70,23 @@ TEST(Groups, OfLayersWithPlansOfTheirOwn) {
     EXPECT_EQ(members(groups.layers[0].shard, r), (Ranks{r % 4, r % 4 + 4}));
     EXPECT_EQ(members(groups.layers[1].shard, r), (Ranks{r % 2, r % 2 + 2, r % 2 + 4, r % 2 + 6}));
     EXPECT_EQ(groups.layers[2].shard, groups.block);
+  });
+  for (const std::string& error : errors) EXPECT_EQ(error, "");
+}
+
+TEST(Groups, OfLayersThatFewerRanksShare) {
+  const auto errors = run_ranks(8, [](Comm& world) {
+    const LayerPlan alone{}, tensor{.tp = 2}, both{.tp = 2, .sp = 2}, sequence{.sp = 2};
+    const Groups groups = make_groups(shared(world), {.tp = 2, .sp = 2, .layers = {alone, tensor, both, sequence}});
+    const int64_t r = world.rank(), pair = r - r % 2;
+    using Ranks = std::vector<int64_t>;
+    EXPECT_EQ(groups.model->size(), 4);
+    EXPECT_FALSE(groups.layers[0].tensor || groups.layers[0].sequence);
+    EXPECT_EQ(groups.layers[0].shard, groups.block);
+    EXPECT_EQ(members(groups.layers[1].tensor, r), (Ranks{pair, pair + 1}));
+    EXPECT_EQ(groups.layers[2].tensor, groups.layers[1].tensor);
+    EXPECT_EQ(members(groups.layers[2].sequence, r), (Ranks{r - r % 4 + r % 2, r - r % 4 + r % 2 + 2}));
+    EXPECT_EQ(members(groups.layers[3].sequence, r), (Ranks{pair, pair + 1}));
   });
   for (const std::string& error : errors) EXPECT_EQ(error, "");
 }
@@ -174,6 +192,12 @@ TEST(Groups, ShapesThatDoNotDivideAreBadInput) {
   EXPECT_EQ(refused({.sp = 0}, 4), "parallel: tp = 1 x sp = 0 does not divide 4 ranks; their product may be 1, 2, 4");
   EXPECT_EQ(refused({.tp = 2, .shard_ranks = 3}, 8),
             "parallel.shard_ranks: 3 does not divide the 4 ranks with the same weights; expected 0 (all), 1, 2, 4");
+}
+
+TEST(Groups, APlanForOtherRanksIsBadInput) {
+  const GroupShape shape{.layers = {LayerPlan{}}, .plan_file = "plan.json", .planned_ranks = 4};
+  EXPECT_NO_THROW(check_shape(shape, 4));
+  EXPECT_EQ(testing::refusal([&] { check_shape(shape, 2); }), "plan.json: world: a plan for 4 ranks, this run has 2");
 }
 
 TEST(Groups, StagesHaveEquallyManyRanks) {

@@ -11,7 +11,7 @@ namespace {
 
 LayerPlans read(const std::string& text) {
   const testing::TempFolder folder;
-  return read_layer_plan(folder.write("plan.json", text), {.tp = 2, .sp = 1, .recompute = true});
+  return read_layer_plan(folder.write("plan.json", text), {.shard = Shard::gradients, .tp = 2, .recompute = true});
 }
 
 std::string refused(const std::string& text) {
@@ -25,8 +25,8 @@ std::string refused(const std::string& text) {
 }
 
 TEST(LayerPlan, SaysWhatALayerDoesAndLeavesTheRestToTheRecipe) {
-  const auto [layers, schedule] =
-      read(R"({"layers": [{}, {"tp": 1, "sp": 2, "recompute": false, "stage": 0, "shard": "none"}]})");
+  const auto [layers, schedule, rest, ranks] =
+      read(R"({"layers": [{}, {"tp": 1, "sp": 2, "recompute": false, "stage": 0, "shard": "weights"}]})");
   ASSERT_EQ(layers.size(), 2U);
   EXPECT_EQ(layers[0].tp, 2);
   EXPECT_EQ(layers[0].sp, 1);
@@ -34,13 +34,24 @@ TEST(LayerPlan, SaysWhatALayerDoesAndLeavesTheRestToTheRecipe) {
   EXPECT_EQ(layers[1].tp, 1);
   EXPECT_EQ(layers[1].sp, 2);
   EXPECT_FALSE(layers[1].recompute);
+  EXPECT_EQ(layers[0].shard, Shard::gradients);
+  EXPECT_EQ(layers[1].shard, Shard::weights);
+  EXPECT_EQ(rest, Shard::gradients);
+  EXPECT_EQ(ranks, 0);
   EXPECT_EQ(schedule, Schedule::one_f_one_b);
   EXPECT_EQ(count_stages(layers), 1);
   EXPECT_EQ(count_stages({}), 1);
 }
 
+TEST(LayerPlan, LetsFewerRanksShareALayer) {
+  const auto plans = read(R"({"layers": [{"tp": 1}, {"sp": 4}, {"tp": 1, "sp": 8}, {}]})");
+  EXPECT_EQ(plans.layers[0].ranks(), 1);
+  EXPECT_EQ(plans.layers[1].ranks(), 8);
+  EXPECT_EQ(&most_shared(plans.layers), &plans.layers[1]);  // the first of two
+}
+
 TEST(LayerPlan, HasStagesOfAnyNumberOfLayers) {
-  const auto [layers, schedule] =
+  const auto [layers, schedule, rest, ranks] =
       read(R"({"layers": [{}, {"stage": 1}, {"stage": 1, "tp": 1, "sp": 2}, {"stage": 2}], "schedule": "gpipe"})");
   ASSERT_EQ(layers.size(), 4U);
   EXPECT_EQ(layers[2].stage, 1);
@@ -73,10 +84,10 @@ TEST(LayerPlan, RefusesWhatItIsNot) {
   EXPECT_EQ(refused(R"({"layers": [{}, 3]})"), "plan.json: layers[1]: expected an object, got 3");
   EXPECT_EQ(refused(R"({"layers": [{"tP": 2}]})"),
             "plan.json: layers[0]: unknown field 'tP'; expected one of shard, tp, sp, recompute, stage");
-  EXPECT_EQ(refused(R"({"layers": [{"shard": "weights"}]})"),
-            R"(plan.json: layers[0]: 'shard' is "weights"; expected "none", one level for all layers)");
-  EXPECT_EQ(refused(R"({"layers": [{}, {"tp": 2, "sp": 2}]})"),
-            "plan.json: layers[1]: tp = 2 x sp = 2; expected a product of 2, as in layers[0]");
+  EXPECT_EQ(refused(R"({"layers": [{"shard": "all"}]})"),
+            R"(plan.json: layers[0]: 'shard' is "all"; expected none | optimizer | gradients | weights)");
+  EXPECT_EQ(refused(R"({"layers": [{}, {"tp": 1, "sp": 3}]})"),
+            "plan.json: layers[0]: tp = 2 x sp = 1; expected a product that divides the largest, 3");
   for (const char* text : {R"({"layers": [{"tp": 0}]})", R"({"layers": [{"sp": "2"}]})", R"({"layers": [{"sp": 1.5}]})",
                            R"({"layers": [{"recompute": 1}]})", R"({"layers": [{"shard": 3}]})"}) {
     EXPECT_EQ(refused(text).substr(0, 20), "plan.json: layers[0]") << text;

@@ -28,10 +28,10 @@ ONE_PROCESS = equality_test.ONE_PROCESS
 class Pipeline(resume_test.Resume):
     """Borrows the comparison and the stops; has tests of its own."""
 
-    def plan(self, stages, schedule="1f1b", **layer):
-        """A file with a layer for each digit, its stage; what else stands in each."""
+    def plan(self, stages, schedule="1f1b", others=None, **layer):
+        """A file with a layer for each digit, its stage; what else stands in each, and in `others` by layer."""
         file = pathlib.Path(self.holder.name) / f"plan-{next(self.count)}.json"
-        layers = [{"stage": int(stage), **layer} for stage in stages]
+        layers = [{"stage": int(stage), **layer, **(others or {}).get(i, {})} for i, stage in enumerate(stages)]
         file.write_text(json.dumps({"layers": layers, "schedule": schedule}))
         return file
 
@@ -56,7 +56,8 @@ class Pipeline(resume_test.Resume):
         self.as_one({**SHORT, "policy.recompute": "true"}, [(3, {"plan": self.plan("012")})])
 
     def test_stages_of_ranks_that_share_layers_or_sequences(self):
-        self.as_one(SHORT, [(4, {"plan": self.plan("001", tp=2)})] +
+        self.as_one(SHORT, [(4, {"plan": self.plan("001", tp=2)}),
+                            (4, {"plan": self.plan("001", others={1: {"sp": 2}, 2: {"shard": "weights"}})})] +
                     FULL * [(4, {"plan": self.plan("011", "gpipe", sp=2)}), (8, {"plan": self.plan("001", tp=2)})])
 
     def test_stages_of_ranks_with_samples_of_their_own(self):

@@ -63,10 +63,14 @@ class Sharing(resume_test.Resume):
         self.check(run, reference, same_bits=parallel.get("rollout") != "tp")
         mesh = json.loads((run / "ranks.json").read_text())["mesh"]
         shape = {"sp": 1, "tp": 1, **parallel}
+        shares = "shard" in parallel
         if "plan" in parallel:
-            shape.update(json.loads(parallel["plan"].read_text())["layers"][0])
+            plan = json.loads(parallel["plan"].read_text())
+            layers = [{"sp": 1, "tp": 1, **parallel, **layer} for layer in plan["layers"]]
+            shape.update(max(layers, key=lambda layer: layer["tp"] * layer["sp"]))
+            shares = "format" in plan or any("shard" in layer for layer in layers)
         tp = shape["tp"]
-        same_slices = parallel.get("shard_ranks", size // tp) if "shard" in parallel else 1
+        same_slices = parallel.get("shard_ranks", size // tp) if shares else 1
         self.assertEqual(mesh, {"stages": 1, "data": size // (shape["sp"] * tp), "sequence": shape["sp"], "tensor": tp,
                                 "shard": same_slices * tp})
 
@@ -87,6 +91,40 @@ class Sharing(resume_test.Resume):
         cases = [(2, {"plan": self.plan(layers), "sp": 2})]
         layers = [{"tp": 2, "sp": 2}, {"tp": 1, "sp": 4}, {"tp": 2, "sp": 2, "recompute": True}]
         self.as_one({}, cases + [(4, {"plan": self.plan(layers)})])
+
+    def test_layers_that_fewer_ranks_share(self):
+        """Between them rows move to the ranks that have whole sequences, and back; a prompt's are then on several."""
+        layers = [{"tp": 1, "sp": 2}, {"tp": 1, "sp": 1}, {"tp": 1, "sp": 1, "recompute": True}]
+        cases = [(2, {"plan": self.plan(layers)}), (4, {"plan": self.plan([*layers[1:], {"tp": 2, "sp": 1}])})]
+        layers = [{"tp": 1, "sp": 1}, {"tp": 2, "sp": 2}, {"tp": 2, "sp": 1}]
+        self.as_one({"grpo.image.context_gradient": "detached", "grpo.micro_batch_tokens": 60},
+                    cases + [(4, {"plan": self.plan(layers)})])
+        if FULL:
+            mixed = [{"tp": 1, "sp": 2, "shard": "weights"}, {"tp": 1, "sp": 1}, {"tp": 2, "sp": 1, "shard": "optimizer"}]
+            self.as_one({**EMA, **LORA, "policy.lora.dropout": 0.3}, [(4, {"plan": self.plan(mixed)})])
+            self.as_one({"policy.freeze": '["*_moe_gen*"]', **MANY_STEPS}, [(8, {"plan": self.plan(layers)})])
+
+    def test_shards_layer_by_layer(self):
+        levels = [{"shard": level} for level in ("none", "weights", "gradients")]
+        sliced = [{"shard": "weights", "tp": 2}, {"shard": "optimizer", "sp": 1}, {"shard": "weights", "sp": 2}]
+        self.as_one({**EMA, "grpo.micro_batch_tokens": 60},
+                    [(2, {"plan": self.plan(levels)}), (4, {"plan": self.plan(sliced)})])
+        if FULL:
+            self.as_one({**EMA, "policy.recompute": "true"}, [(3, {"plan": self.plan(levels)}),
+                                                              (4, {"plan": self.plan(sliced), "shard_ranks": 2})])
+
+    def test_what_the_planner_wrote(self):
+        layer = {"pp": 1, "tp": 1, "sp": 1, "dp": 4, "zero": 3, "recompute": False}
+        plan = {"format": "unigrpo-plan/1", "world": 4, "global_batch": 4, "micro_batches": 1, "schedule": "1f1b", "partition": [3],
+                "embed": {"tp": 1, "sp": 1, "zero": 2},
+                "layers": [{**layer, "tp": 2, "dp": 2, "zero": 1}, {**layer, "recompute": True}, {**layer, "sp": 2, "dp": 2}]}
+        file = self.plan([])
+        file.write_text(json.dumps(plan))
+        self.as_one({}, [(4, {"plan": file})])
+        ranks = ranks_run.start(BINARY, 2, "train", "tiny.toml", "--set", f"parallel.plan={file}", cwd=self.fresh())
+        for code, _, stderr in ranks_run.finish(ranks):
+            self.assertEqual(code, 2, stderr)
+            self.assertIn(f"{file}: world: a plan for 4 ranks, this run has 2", stderr)
 
     def test_with_shards(self):
         layers = self.plan([{"tp": 2, "sp": 1}, {"tp": 1, "sp": 2}, {"tp": 2, "sp": 1}])

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "policy/bagel/bagel.h"
+#include "support/refusal.h"
 #include "support/temp_folder.h"
 #include "support/tensors.h"
 #include "support/tiny_bagel.h"
@@ -134,7 +135,7 @@ TEST(RankShare, SendsWhatEachLevelNeeds) {
   EXPECT_DOUBLE_EQ(sent(Shard::weights, 2, 0), 1.0 / 2 * 4 * (trained + gathered));
   EXPECT_DOUBLE_EQ(sent(Shard::weights, 4, 2), 1.0 / 2 * 4 * (trained + gathered) + 2 * 1.0 / 2 / 2 * 4 * trained);
   recipe.parallel.reduce = parallel::Reduce::last;
-  EXPECT_FALSE(spread_on_ranks(recipe, 4, 1).reduces_each);  // with weights as with gradients
+  EXPECT_FALSE(spread_on_ranks(recipe, 4, 1).reduces_each());  // with weights as with gradients
 }
 
 TEST(RankShare, OfAStageIsThatOfTheLargestOne) {
@@ -156,6 +157,34 @@ TEST(RankShare, OfAStageIsThatOfTheLargestOne) {
   ASSERT_NE(states, sent.end());
   // Of each token forward, for the reference too, and back.
   EXPECT_EQ(states->bytes, facts.tokens.trained() / 2 * 64 * facts.bytes() * 3);
+}
+
+TEST(RankShare, OfLayersWithPlansOfTheirOwnIsTheSumOfTheirs) {
+  const testing::TempFolder folder;
+  recipe::Recipe recipe = recipe_for(UNIGRPO_TEST_DATA "/bagel_tiny");
+  const policy::ModelSizes sizes = policy::read_sizes(recipe.policy.model);
+  const StepFacts facts = step_facts(recipe, sizes);
+  const auto planned = [&](const std::string& layers) {
+    recipe.parallel.plan = folder.write("plan.json", R"({"layers": [)" + layers + "]}");
+    return spread_on_ranks(recipe, 4, 1);
+  };
+  const auto weights = [&](const RankSpread& spread) { return memory_of_rank(facts, spread).held.front().bytes; };
+  recipe.parallel.shard = parallel::Shard::weights;
+  const RankSpread all = spread_on_ranks(recipe, 4, 1), alike = planned("{}, {}, {}");
+  EXPECT_EQ(describe(alike), describe(all));
+  EXPECT_EQ(weights(alike), weights(all));
+  EXPECT_EQ(memory_of_rank(facts, alike).total(), memory_of_rank(facts, all).total());
+  for (size_t i = 0; i < sent_by_rank(facts, all).size(); ++i) {
+    EXPECT_EQ(sent_by_rank(facts, alike)[i].bytes, sent_by_rank(facts, all)[i].bytes);
+  }
+  // Each layer that is whole adds three quarters of itself.
+  const RankSpread one = planned(R"({"shard": "none"}, {}, {})"),
+                   two = planned(R"({"shard": "none"}, {"shard": "none"}, {})");
+  EXPECT_EQ(describe(one), "shard = \"weights\", layers as planned");
+  EXPECT_GT(weights(one), weights(all));
+  EXPECT_NEAR(weights(two) - weights(one), weights(one) - weights(all), 1e-6 * weights(all));
+  EXPECT_EQ(testing::refusal([&] { memory_of_rank(facts, planned("{}, {}")); }),
+            recipe.parallel.plan + ": 2 layers; " + recipe.policy.model + " has 3 (num_hidden_layers)");
 }
 
 TEST(DryRun, WithoutGpusThisMachinesMemoryIsCompared) {

@@ -32,9 +32,8 @@ Section parallel_section() {
            "with tp, how texts and images are drawn: with all weights, gathered once a phase | in slices, by tp ranks "
            "together")
       .row("plan", &ParallelConfig::plan,
-           "JSON file with tp, sp, recompute and pipeline stage of each layer (docs/FORMATS.md); empty: alike for all, "
-           "one "
-           "stage")
+           "JSON file with shard, tp, sp, recompute and pipeline stage of each layer, or of `unigrpo plan --json` "
+           "(docs/FORMATS.md); empty: alike for all, one stage")
       .row("flexible_sp", &ParallelConfig::flexible_sp,
            "sp chosen anew for each micro-batch of an update: blocks of 1, 2, 4, ... ranks share what a plan gives "
            "them, by "
