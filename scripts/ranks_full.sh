@@ -7,7 +7,7 @@
 #   scripts/ranks_full.sh --equality [--steps N] [--ranks N,N] [--only NAME]
 # runs the demo recipe and its variants on ranks and in one process, and prints what differs (about half an hour).
 #   scripts/ranks_full.sh --tests [NAME ...]
-# runs the long form of tests/ranks/NAME_test.py: equality, shards, sharing, pipeline and flexible.
+# runs the long form of tests/ranks/NAME_test.py: equality, shards, sharing, pipeline, flexible and rewards.
 #   scripts/ranks_full.sh --faults
 # runs that of tests/faults/ranks*_test.py: each event in each phase, at 2 and at 4 ranks.
 set -euo pipefail
@@ -19,7 +19,7 @@ if [[ ${1:-} == --equality ]]; then
 elif [[ ${1:-} == --tests || ${1:-} == --faults ]]; then
   export UNIGRPO_RANKS_FULL=1
   files=("${@:2}")
-  [[ $1 == --tests ]] && ((${#files[@]} == 0)) && files=(equality shards sharing pipeline flexible)
+  [[ $1 == --tests ]] && ((${#files[@]} == 0)) && files=(equality shards sharing pipeline flexible rewards)
   files=("${files[@]/#/ranks/}")
   [[ $1 == --faults ]] && files=(faults/ranks faults/ranks_signals faults/ranks_errors)
   failed=0

@@ -27,6 +27,7 @@ struct ParallelConfig {  // recipe: [parallel]
   int64_t sp = 1;  // such sets that share the tokens of each training sequence
   RolloutWeights rollout = RolloutWeights::gather;
   std::string plan = {};               // a file that says both layer by layer; empty: alike for all
+  int64_t reward_ranks = 0;            // the last ranks, which draw nothing and judge what the others draw
   bool flexible_sp = false;            // sp is chosen anew for each micro-batch, by the lengths of its sequences
   std::string profile = {};            // a folder of `unigrpo profile` with what that costs; empty: counted
   int64_t meeting_timeout_s = 300;     // until all ranks have met

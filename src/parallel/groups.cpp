@@ -44,6 +44,10 @@ void check_shape(const GroupShape& shape, int64_t world_size) {
   if (shape.flexible_sp && model != 1) {
     throw BadInput("parallel.flexible_sp: expected tp = 1 and sp = 1, got {} and {}", shape.tp, shape.sp);
   }
+  if (shape.reward_ranks >= world_size) {
+    throw BadInput("parallel.reward_ranks: {} of {} ranks leave none to draw; expected at most {}", shape.reward_ranks,
+                   world_size, world_size - 1);
+  }
   if (shape.planned_ranks > 0 && shape.planned_ranks != world_size) {
     throw BadInput("{}: world: a plan for {} ranks, this run has {}", shape.plan_file, shape.planned_ranks, world_size);
   }

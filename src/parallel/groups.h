@@ -15,6 +15,7 @@ struct GroupShape {
   int64_t tp = 1, sp = 1;    // ranks that share each layer's products, and each sequence's tokens
   int64_t shard_ranks = 0;   // that share optimizer state, gradients or weights; 0: all that hold the same weights
   bool in_pairs = false;     // sums over ranks are taken in pairs (Sum::pairwise)
+  int64_t reward_ranks = 0;  // the last ones, which draw nothing
   bool flexible_sp = false;  // blocks of ranks that may share sequences for one micro-batch are made
   std::vector<LayerPlan> layers = {};         // where each has a plan of its own; tp and sp are those of most_shared()
   std::string plan_file = {};                 // that says so

@@ -141,17 +141,12 @@ Finding check_eval(const Recipe& recipe, Command) {
   return Conflict{{"eval.keep_best", "eval.every", "eval.prompts"}, "expected eval.every > 0 and eval.prompts with it"};
 }
 
-Finding check_flexible_sp(const parallel::ParallelConfig& parallel, Command command) {
-  if (!parallel.flexible_sp) {
-    if (parallel.profile.empty()) return {};
-    return Conflict{{"parallel.profile", "parallel.flexible_sp"},
-                    "expected flexible_sp = true with it: nothing else reads it"};
-  }
-  const auto needs = [](const char* key, const char* what) -> Finding {
-    return Conflict{{fmt::format("parallel.{}", key), "parallel.flexible_sp"},
-                    fmt::format("expected {} with flexible_sp", what)};
+/// Of keys that go with ranks by themselves only.
+Finding check_spread(const parallel::ParallelConfig& parallel, const std::string& key) {
+  const auto needs = [&key](const char* other, const char* what) -> Finding {
+    return Conflict{{fmt::format("parallel.{}", other), "parallel." + key},
+                    fmt::format("expected {} with {}", what, key)};
   };
-  if (command == Command::sft) return Conflict{{"parallel.flexible_sp"}, "expected false: `unigrpo sft` has none"};
   if (parallel.sp != 1) return needs("sp", "1");
   if (parallel.tp != 1) return needs("tp", "1");
   if (!parallel.plan.empty()) return needs("plan", "an empty string");
@@ -159,9 +154,26 @@ Finding check_flexible_sp(const parallel::ParallelConfig& parallel, Command comm
   return {};
 }
 
+Finding check_flexible_sp(const parallel::ParallelConfig& parallel, Command command) {
+  if (!parallel.flexible_sp) {
+    if (parallel.profile.empty()) return {};
+    return Conflict{{"parallel.profile", "parallel.flexible_sp"},
+                    "expected flexible_sp = true with it: nothing else reads it"};
+  }
+  if (command == Command::sft) return Conflict{{"parallel.flexible_sp"}, "expected false: `unigrpo sft` has none"};
+  return check_spread(parallel, "flexible_sp");
+}
+
+Finding check_reward_ranks(const parallel::ParallelConfig& parallel, Command command) {
+  if (parallel.reward_ranks == 0) return {};
+  if (command == Command::sft) return Conflict{{"parallel.reward_ranks"}, "expected 0: `unigrpo sft` has no rewards"};
+  return check_spread(parallel, "reward_ranks");
+}
+
 Finding check_parallel(const Recipe& recipe, Command command) {
   const parallel::ParallelConfig& parallel = recipe.parallel;
   if (Finding found = check_flexible_sp(parallel, command)) return found;
+  if (Finding found = check_reward_ranks(parallel, command)) return found;
   if (!parallel.exact_reduction) return {};
   if (command == Command::sft) {
     return Conflict{{"parallel.exact_reduction"}, "expected false: `unigrpo sft` sums in the order of ranks"};

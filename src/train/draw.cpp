@@ -13,12 +13,14 @@
 #include "base/failure.h"
 #include "base/hash.h"
 #include "base/signals.h"
+#include "data/prompt_file.h"
 #include "data/sample_bytes.h"
 #include "policy/context_digest.h"
 #include "reward/score_bytes.h"
 #include "rollout/deal.h"
 #include "rollout/outline.h"
 #include "runtime/ranks.h"
+#include "train/reward_ranks.h"
 
 namespace unigrpo::train {
 namespace {
@@ -67,11 +69,13 @@ class Judging {
     waiting_.resize(at_once ? 0 : places_.size());
   }
 
-  void take(int64_t p, std::vector<data::Sample> group) {
+  /// first: the place of the first of them in their group.
+  void take(int64_t p, int64_t first, std::vector<data::Sample> group) {
+    const size_t row = first_row_[p] + static_cast<size_t>(first - places_[first_row_[p]].sample);
     if (at_once_) {
-      rewarder_.submit(first_row_[p], std::move(group));
+      rewarder_.submit(row, std::move(group));
     } else {
-      std::ranges::move(group, waiting_.begin() + static_cast<std::ptrdiff_t>(first_row_[p]));
+      std::ranges::move(group, waiting_.begin() + static_cast<std::ptrdiff_t>(row));
     }
   }
 
@@ -137,6 +141,21 @@ void require_same_draws(const Runtime& runtime, std::span<const Told> all) {
   }
 }
 
+/// What the others draw, with the prompts' own images.
+void take_from_others(RewardRanks& ranks, std::span<const data::Prompt> prompts, Judging& judging) {
+  std::map<int64_t, std::vector<std::shared_ptr<const Image>>> images;  // by prompt
+  ranks.receive([&](int64_t p, int64_t first, std::vector<data::Sample> group) {
+    const auto [found, is_new] = images.try_emplace(p);
+    if (is_new) {
+      for (Image& image : data::read_prompt_images(prompts[static_cast<size_t>(p)])) {
+        found->second.push_back(std::make_shared<const Image>(std::move(image)));
+      }
+    }
+    for (data::Sample& sample : group) sample.images = found->second;
+    judging.take(p, first, std::move(group));
+  });
+}
+
 /// All that ranks have told, in the order of places.
 Batch joined(const Runtime& runtime, const std::vector<Told>& all, std::vector<Trajectory> own, int64_t first_sample) {
   const int64_t own_place = own_share(runtime);
@@ -175,20 +194,31 @@ Batch joined(const Runtime& runtime, const std::vector<Told>& all, std::vector<T
 std::optional<Batch> draw(rollout::RolloutEngine& engine, reward::Rewarder& rewarder, const Runtime& runtime,
                           DrawRequest request) {
   const auto own_groups = static_cast<int64_t>(request.rollout.prompts.size());
+  std::optional<RewardRanks> elsewhere;
+  if (runtime.comm && request.reward_ranks > 0) elsewhere.emplace(runtime, request.reward_ranks);
   const rollout::Deal deal{.num_prompts = std::max(request.num_groups, own_groups),
                            .group_size = request.rollout.group_size,
                            .rank = own_share(runtime),
-                           .num_ranks = num_shares(runtime),
+                           .num_ranks = elsewhere ? elsewhere->num_drawing() : num_shares(runtime),
                            .keeps_groups = request.keeps_groups};
-  const bool united = rollout::cuts_groups(deal) && rewarder.wants_groups();
-  const std::vector<SampleRange> of_step = rollout::ranges_of(deal);
-  const auto first = of_step.begin() + request.first_group;
-  request.rollout.ranges.assign(first, first + own_groups);
+  const bool come_cut = rollout::cuts_groups(deal) && rewarder.wants_groups(), united = come_cut && !elsewhere;
+  request.rollout.ranges.assign(static_cast<size_t>(own_groups), SampleRange{});
+  if (!elsewhere || !elsewhere->is_judge()) {
+    const std::vector<SampleRange> of_step = rollout::ranges_of(deal);
+    std::copy_n(of_step.begin() + request.first_group, own_groups, request.rollout.ranges.begin());
+  }
   const bool judges = tells_share(runtime);
-  Judging judging(rewarder, judges ? request.rollout.ranges : std::vector<SampleRange>(),
-                  request.judge_at_once && !united);
+  const auto judged = elsewhere ? elsewhere->groups(own_groups, deal.group_size)
+                      : judges  ? request.rollout.ranges
+                                : std::vector<SampleRange>();
+  Judging judging(rewarder, judged, request.judge_at_once && !come_cut);
   request.rollout.on_group = [&](int64_t p, std::vector<data::Sample> group) {
-    if (judges) judging.take(p, std::move(group));
+    const int64_t first = request.rollout.ranges[static_cast<size_t>(p)].first;
+    if (elsewhere) {
+      elsewhere->send(p, first, group);
+    } else if (judges) {
+      judging.take(p, first, std::move(group));
+    }
   };
   Stopwatch watch;
   std::vector<Trajectory> own;
@@ -197,6 +227,11 @@ std::optional<Batch> draw(rollout::RolloutEngine& engine, reward::Rewarder& rewa
   } catch (const Interrupted&) {  // in the middle of a forward: the others learn of it below
   }
   Told told{.rollout_seconds = watch.seconds()};
+  if (elsewhere && elsewhere->is_judge()) {
+    take_from_others(*elsewhere, request.rollout.prompts, judging);
+  } else if (elsewhere) {
+    elsewhere->end();
+  }
   if (request.on_sampled) request.on_sampled();
   if (united) {
     std::map<Place, data::Sample> held;

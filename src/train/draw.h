@@ -28,13 +28,14 @@ struct DrawRequest {
   int64_t first_group = 0, num_groups = 0;  // of the step's groups, which are dealt together; 0: these are all
   bool judge_at_once = true;                // a group as soon as it is sampled; else all in one call at the end
   bool keeps_groups = false;                // none is cut, also where ranks outnumber them
+  int64_t reward_ranks = 0;                 // the last ranks, which judge what the others draw (train/reward_ranks.h)
   std::function<void()> on_sampled = {};    // between rollout and reward
 };
 
 /// Every rank samples its share of the groups (rollout/deal.h) and has it judged; then all have all of it. Ranks that
 /// share sequences sample the same, and the first of them has it judged. A reward
-/// that wants whole groups judges a group that was cut on the rank that has its first sample. Empty where a stop came,
-/// on any rank: the batch may have been cut short.
+/// that wants whole groups judges a group that was cut on the rank that has its first sample, or on its judge. Empty
+/// where a stop came, on any rank: the batch may have been cut short.
 std::optional<Batch> draw(rollout::RolloutEngine& engine, reward::Rewarder& rewarder, const Runtime& runtime,
                           DrawRequest request);
 

@@ -269,6 +269,7 @@ parallel::GroupShape group_shape(const recipe::Recipe& recipe) {
                              .sp = config.sp,
                              .shard_ranks = config.shard_ranks,
                              .in_pairs = config.exact_reduction,
+                             .reward_ranks = config.reward_ranks,
                              .flexible_sp = config.flexible_sp,
                              .plan_file = config.plan};
   if (config.plan.empty()) {

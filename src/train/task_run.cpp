@@ -129,6 +129,7 @@ std::optional<Batch> TaskRun::draw_groups(const Step& step, std::span<const data
   DrawRequest request{.rollout = request_for(prompts, recipe_.grpo.group_size, where.place),
                       .on_sampled = std::move(on_sampled)};
   request.keeps_groups = recipe_.parallel.exact_reduction;
+  request.reward_ranks = recipe_.parallel.reward_ranks;
   if (first_sample == 0) {  // groups that replace others are dealt by themselves
     request.first_group = where.place;
     request.num_groups = recipe_.grpo.prompts_per_step;

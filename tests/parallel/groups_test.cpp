@@ -200,6 +200,12 @@ TEST(Groups, APlanForOtherRanksIsBadInput) {
   EXPECT_EQ(testing::refusal([&] { check_shape(shape, 2); }), "plan.json: world: a plan for 4 ranks, this run has 2");
 }
 
+TEST(Groups, SomeRankDraws) {
+  EXPECT_NO_THROW(check_shape({.reward_ranks = 1}, 2));
+  EXPECT_EQ(testing::refusal([] { check_shape({.reward_ranks = 2}, 2); }),
+            "parallel.reward_ranks: 2 of 2 ranks leave none to draw; expected at most 1");
+}
+
 TEST(Groups, StagesHaveEquallyManyRanks) {
   const LayerPlan first{.tp = 2}, second{.tp = 2, .stage = 1};
   const GroupShape shape{.tp = 2, .layers = {first, second}, .plan_file = "plan.json"};

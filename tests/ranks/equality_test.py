@@ -51,6 +51,7 @@ class Equality(unittest.TestCase):
     """Each test runs one recipe in one process and on ranks, and compares all that the runs say of themselves."""
 
     rewards = REWARDS
+    of_pixels = ()  # metrics whose value hangs on the 8-bit levels of few pixels: after step 1 alike to 1e-3 + 1e-4
 
     @classmethod
     def setUpClass(cls):
@@ -95,6 +96,8 @@ class Equality(unittest.TestCase):
                                                               "advantage/", "eval/")) and (same_bits or name != "text/entropy")
                 if first or want[name] is None or row[name] is None:
                     self.assertEqual(row[name], want[name], what)
+                elif self.of_pixels and name.startswith(self.of_pixels):
+                    self.assertTrue(math.isclose(row[name], want[name], rel_tol=1e-3, abs_tol=1e-4), what)
                 elif name == "optim/grad_norm":
                     self.assertTrue(math.isclose(row[name], want[name], rel_tol=1e-5), what)
                 elif name.endswith("/log_prob_diff"):  # of two log-probs near -3 in float32, the furthest apart of all

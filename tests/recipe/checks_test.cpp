@@ -196,6 +196,14 @@ TEST(Checks, RanksThatAreGroupedAnewAreNotGroupedOtherwise) {
             "--set parallel.flexible_sp=true: parallel.tp: expected 1 with flexible_sp");
 }
 
+TEST(Checks, RanksThatJudgeForOthersAreNotGrouped) {
+  const std::string on = "[[rewards]]\n[parallel]\nreward_ranks = 1\n";
+  EXPECT_EQ(refusal(on + "flexible_sp = true\n"), "accepted");
+  EXPECT_EQ(refusal(on + "tp = 2\n"), "FILE:4:6: parallel.tp: expected 1 with reward_ranks");
+  EXPECT_EQ(refusal(on + "exact_reduction = true\n"),
+            "FILE:4:19: parallel.exact_reduction: expected false with reward_ranks");
+}
+
 TEST(Checks, LayAConflictToTheOverrideThatTookPart) {
   EXPECT_EQ(refusal("[rollout.window]\nwidth = 4\n", {"rollout.num_steps=3"}),
             "--set rollout.num_steps=3: rollout.window.width: expected first + width of at most "

@@ -124,13 +124,12 @@ Recipe random_recipe(uint64_t seed) {
   if (recipe.policy.train == policy::TrainMode::lora) recipe.policy.freeze.clear();
   recipe.eval.keep_best = false;
   if (recipe.policy.device == "cpu") recipe.rollout.graphs = false;
-  if (recipe.parallel.flexible_sp) {
+  if (recipe.parallel.flexible_sp || recipe.parallel.reward_ranks > 0) {
     recipe.parallel.exact_reduction = false;
     recipe.parallel.tp = recipe.parallel.sp = 1;
     recipe.parallel.plan = "";
-  } else {
-    recipe.parallel.profile = "";
   }
+  if (!recipe.parallel.flexible_sp) recipe.parallel.profile = "";
   if (recipe.parallel.exact_reduction) {
     recipe.parallel.reduce = parallel::Reduce::each;
     recipe.grpo.advantage.zero_std = grpo::ZeroStd::keep;

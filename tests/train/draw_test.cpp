@@ -57,7 +57,8 @@ class Draw : public ::testing::Test {
     Runtime own = runtime;
     own.seed = 3;
     rollout::RolloutEngine engine(*model, testing::tiny_rollout(), own, "");
-    return draw(engine, rewarder, own, {.rollout = testing::request(two, 3), .judge_at_once = judge_at_once});
+    return draw(engine, rewarder, own,
+                {.rollout = testing::request(two, 3), .judge_at_once = judge_at_once, .reward_ranks = reward_ranks});
   }
   void expect_whole_step(const Batch& batch) const {
     ASSERT_EQ(batch.trajectories.size(), 6U);
@@ -71,6 +72,7 @@ class Draw : public ::testing::Test {
 
   const std::vector<data::Prompt> two = testing::prompts({"a red circle", "two squares"});
   bool wants_groups = false, judge_at_once = true;
+  int64_t reward_ranks = 0;
   std::string fails;
   reward::OnError on_error = reward::OnError::drop_sample;
 };
@@ -108,6 +110,46 @@ TEST_F(Draw, ARewardThatComparesSeesWholeGroupsHoweverTheyAreCut) {
       EXPECT_EQ(Counting::sizes, (std::multiset<int64_t>{3, 3})) << ranks;
     }
   }
+}
+
+TEST_F(Draw, TheLastRanksJudgeWhatTheOthersDraw) {
+  for (const auto& [ranks, judges] : {std::pair{2, 1}, {3, 2}, {4, 1}, {6, 1}, {5, 3}}) {
+    reward_ranks = judges;
+    for (const bool whole : {false, true}) {
+      wants_groups = whole;
+      Counting::sizes.clear();
+      EXPECT_EQ(test::run_runtimes(ranks,
+                                   [&, drawing = ranks - judges](const Runtime& runtime) {
+                                     const auto batch = run(runtime);
+                                     ASSERT_TRUE(batch);
+                                     expect_whole_step(*batch);
+                                     const auto own = std::ranges::count(batch->trajectories, false,
+                                                                         &rollout::Trajectory::is_outline);
+                                     if (runtime.mesh.rank >= drawing) {
+                                       EXPECT_EQ(own, 0);
+                                     } else if (drawing <= 2) {
+                                       EXPECT_EQ(own, 6 / drawing);
+                                     }
+                                   }),
+                std::vector<std::string>(static_cast<size_t>(ranks)));
+      if (whole) {
+        EXPECT_EQ(Counting::sizes, (std::multiset<int64_t>{3, 3})) << ranks;
+      }
+    }
+  }
+}
+
+TEST_F(Draw, AStopOfADrawingRankDoesNotLeaveItsJudgeWaiting) {
+  reward_ranks = 1;
+  std::vector<std::atomic<int>> signals(3);
+  signals[0] = SIGTERM;
+  EXPECT_EQ(test::run_runtimes(3,
+                               [&](const Runtime& runtime) {
+                                 Runtime own = runtime;
+                                 own.stop = StopToken(signals[static_cast<size_t>(runtime.mesh.rank)]);
+                                 EXPECT_FALSE(run(own));
+                               }),
+            std::vector<std::string>(3));
 }
 
 TEST_F(Draw, AMissingScoreEndsAllWithTheRankNamedAndAllThatWasJudged) {

@@ -34,6 +34,9 @@ Section parallel_section() {
       .row("plan", &ParallelConfig::plan,
            "JSON file with shard, tp, sp, recompute and pipeline stage of each layer, or of `unigrpo plan --json` "
            "(docs/FORMATS.md); empty: alike for all, one stage")
+      .row("reward_ranks", &ParallelConfig::reward_ranks,
+           "the last so many ranks judge what the others draw, while these draw; 0: each rank judges its own",
+           between(0, kMostRanks))
       .row("flexible_sp", &ParallelConfig::flexible_sp,
            "sp chosen anew for each micro-batch of an update: blocks of 1, 2, 4, ... ranks share what a plan gives "
            "them, by "
