@@ -31,6 +31,7 @@ constexpr std::array kKeys = {
     Key{"node_gbps", nullptr, &Cluster::node_gbps},
     Key{"intra_latency_us", nullptr, &Cluster::intra_latency_us},
     Key{"inter_latency_us", nullptr, &Cluster::inter_latency_us},
+    Key{"context_mib", nullptr, &Cluster::context_mib},
 };
 
 std::string unknown(const std::string& key) {
@@ -52,9 +53,9 @@ std::string set(Cluster& cluster, const Key& key, const recipe::Node& node) {
   }
   const auto* real = std::get_if<double>(&node.value);
   const double value = whole ? static_cast<double>(*whole) : real ? *real : -1;
-  const bool latency = key.name.ends_with("_us");
-  if (!std::isfinite(value) || value < 0 || (value == 0 && !latency)) {
-    return fmt::format("must be a finite number {}, got {}", latency ? "of at least 0" : "above 0",
+  const bool may_be_0 = key.name.ends_with("_us") || key.size == &Cluster::context_mib;
+  if (!std::isfinite(value) || value < 0 || (value == 0 && !may_be_0)) {
+    return fmt::format("must be a finite number {}, got {}", may_be_0 ? "of at least 0" : "above 0",
                        recipe::describe(node));
   }
   cluster.*key.size = value;

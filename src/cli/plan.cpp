@@ -101,7 +101,7 @@ Inputs read_inputs(const Options& options) {
   }
   const ProfileFolder folder = open_profile(options.profile);
   const LayerType type{.count = out.shape.layers, .hidden = out.shape.hidden, .seq = out.workload.sample.tokens};
-  const LoadedProfile profile = load_profile(folder, {.types = {type}});
+  const LoadedProfile profile = load_profile(folder, {.types = {type}, .time = time_mode(folder, type.seq)});
   out.model = planned_model(profile, out.shape, out.workload.sample);
   out.cluster = options.cluster.empty() ? profiled_cluster(folder, profile.hardware) : read_cluster(options.cluster);
   out.hash = folder.hash;
@@ -318,12 +318,39 @@ int plan_galvatron(const Options& options) {
   return 0;
 }
 
-/// Converts a Galvatron configuration, or checks a plan of ours against a profile.
+/// Whether the model has the plan's layers, and heads for its splits.
+void check_model(const Plan& plan, const ModelShape& shape, const std::string& file) {
+  if (shape.layers != std::ssize(plan.layers)) {
+    throw BadInput("{}: layers: {}, the model has {}", file, plan.layers.size(), shape.layers);
+  }
+  for (size_t i = 0; i < plan.layers.size(); ++i) {
+    if (shape.heads % plan.layers[i].split() == 0) continue;
+    throw BadInput("{}: layer {}: a split of {} does not divide the model's {} heads", file, i, plan.layers[i].split(),
+                   shape.heads);
+  }
+}
+
+/// What the recipe's step takes by it.
+Plan judged(const Options& options, Plan plan) {
+  const Inputs in = read_inputs(options);
+  if (in.cluster.world() != plan.world) {
+    throw BadInput("{}: world: {}, the {} has {} ranks", options.import_file, plan.world,
+                   options.cluster.empty() ? "profile" : "cluster", in.cluster.world());
+  }
+  const JudgedPlan judged = judge_plan(in.model, in.cluster, {}, plan);
+  print_plan(1, judged);
+  plan = judged.plan;
+  plan.profile_hash = in.hash;
+  return plan;
+}
+
+/// Converts a Galvatron configuration, or checks a plan of ours against a profile; with a recipe and where it is to run
+/// it is judged.
 int import_plan(const Options& options) {
   const json content = io::read_json_file(options.import_file, {}, size_t{16} << 20);
   const bool ours = content.is_object() && content.contains("format");
-  const Plan plan = ours ? plan_from_json(content, options.import_file)
-                         : plan_from_galvatron(content, options.world, options.import_file);
+  Plan plan = ours ? plan_from_json(content, options.import_file)
+                   : plan_from_galvatron(content, options.world, options.import_file);
   if (ours && options.world > 0 && options.world != plan.world) {
     throw BadInput("{}: world: {}, the command asks for {}", options.import_file, plan.world, options.world);
   }
@@ -335,20 +362,13 @@ int import_plan(const Options& options) {
     }
   }
   if (!options.recipe.empty()) {
-    const ModelShape shape = read_model_shape(recipe_workload(options.recipe, options.overrides).model);
-    if (shape.layers != std::ssize(plan.layers)) {
-      throw BadInput("{}: layers: {}, the model has {}", options.import_file, plan.layers.size(), shape.layers);
-    }
-    for (size_t i = 0; i < plan.layers.size(); ++i) {
-      if (shape.heads % plan.layers[i].split() != 0) {
-        throw BadInput("{}: layer {}: a split of {} does not divide the model's {} heads", options.import_file, i,
-                       plan.layers[i].split(), shape.heads);
-      }
-    }
+    check_model(plan, read_model_shape(recipe_workload(options.recipe, options.overrides).model), options.import_file);
   }
   fmt::print("world {}, {} stages of {} layers, batch {} in {} micro-batches\nlayers: {}\n", plan.world,
              plan.partition.size(), fmt::join(plan.partition, " "), plan.global_batch, plan.micro_batches,
              layers_text(plan));
+  const bool has_place = !options.profile.empty() || !options.cluster.empty();
+  if (!options.recipe.empty() && has_place) plan = judged(options, std::move(plan));
   if (!options.json_file.empty())
     io::write_file_atomic(options.json_file, std::string_view(plan_to_json(plan).dump(1) + "\n"));
   if (!options.galvatron.empty()) {
@@ -402,7 +422,7 @@ Run declare_plan(CLI::App& app) {
   app.add_option("--galvatron", o->galvatron, "Write it in Galvatron's form here");
   app.add_option("--html", o->html, "Write a page about the plan here");
   app.add_option("--trace", o->trace, "Write the simulated step here (chrome://tracing)");
-  app.add_option("--import", o->import_file, "Convert or check a Galvatron configuration or a plan instead");
+  app.add_option("--import", o->import_file, "Convert, check or judge a Galvatron configuration or a plan instead");
   app.add_option("--graph", o->graph, "Modules that share ranks (JSON): plan their waves instead");
   app.add_option("--world", o->world, "Ranks, where a file does not say them")
       ->check(CLI::Range(int64_t{1}, int64_t{1000000}));

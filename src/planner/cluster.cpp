@@ -1,8 +1,39 @@
 #include "planner/cluster.h"
 
 #include <algorithm>
+#include <iterator>
+#include <optional>
 
 namespace unigrpo::planner {
+namespace {
+
+/// Gathers and scattered sums move what all-to-all does, and a sum is both, one after the other.
+std::optional<double> measured_ms(const Cluster& cluster, Collective kind, int64_t ranks, double megabytes) {
+  const auto sum = cluster.all_reduce_ms.find(ranks), exchange = cluster.all_to_all_ms.find(ranks);
+  if (sum == cluster.all_reduce_ms.end() || exchange == cluster.all_to_all_ms.end()) return std::nullopt;
+  const double all = sum->second.at(megabytes), moved = exchange->second.at(megabytes);
+  switch (kind) {
+    case Collective::all_reduce:
+      return all;
+    case Collective::reduce_scatter:
+      return std::max(moved, all - moved);
+    case Collective::all_gather:
+    case Collective::all_to_all:
+      break;
+  }
+  return moved;
+}
+
+}  // namespace
+
+double MeasuredTimes::at(double megabytes) const {
+  const auto next = by_mb.lower_bound(megabytes);
+  if (next == by_mb.end()) return by_mb.rbegin()->second * megabytes / by_mb.rbegin()->first;
+  const auto& [x1, y1] = next == by_mb.begin() ? *std::next(next) : *next;
+  const auto& [x0, y0] = next == by_mb.begin() ? *next : *std::prev(next);
+  const double line = y0 + (y1 - y0) * (megabytes - x0) / (x1 - x0);
+  return std::max(line, next->second * megabytes / next->first);
+}
 
 // n ranks, stride apart, of which r in a node of G; S = MB at each rank:
 //
@@ -17,6 +48,9 @@ double collective_ms(const Cluster& cluster, Collective kind, GroupPlace group, 
   if (n <= 1) return 0;
   const int64_t r = group.stride == 1 ? std::min(n, gpus) : std::min(n, std::max<int64_t>(1, gpus / group.stride));
   const bool one_node = r == n;
+  if (one_node) {
+    if (const std::optional<double> measured = measured_ms(cluster, kind, n, megabytes)) return *measured;
+  }
   const double latency = (one_node ? cluster.intra_latency_us : cluster.inter_latency_us) / 1000;
   const double ranks = static_cast<double>(n), near = static_cast<double>(r);
   if (kind == Collective::all_to_all && !one_node) {
@@ -34,6 +68,8 @@ double collective_ms(const Cluster& cluster, Collective kind, GroupPlace group, 
 }
 
 double p2p_ms(const Cluster& cluster, int64_t stride, double megabytes) {
+  const auto measured = cluster.stage_gbps.find(cluster.world() / stride);
+  if (cluster.nodes == 1 && measured != cluster.stage_gbps.end()) return megabytes / measured->second;
   if (stride < cluster.gpus_per_node) return megabytes / cluster.intra_gbps + cluster.intra_latency_us / 1000;
   // Every rank of the node sends at once.
   return megabytes * static_cast<double>(cluster.gpus_per_node) / cluster.node_gbps + cluster.inter_latency_us / 1000;

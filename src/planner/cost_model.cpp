@@ -127,7 +127,7 @@ LayerWork CostModel::end_work(const PlannedEnd& end, const Strategy& s) const {
 MemoryView CostModel::end_memory(const PlannedEnd& end, const Strategy& s) const {
   MemoryView out = states(end.parameter_mb, 1, s);
   out.activations = end.activation_mb * samples(s) / real(s.split());
-  out.buffers = kContextMb / 2;
+  out.buffers = cluster_.context_mib / 2;
   return out;
 }
 

@@ -13,8 +13,6 @@ namespace {
 
 using nlohmann::json;
 
-constexpr size_t kMinPoints = 8;  // of a table of latencies, and of a line over the batch
-
 double number_of(const json& value, const std::string& where, const std::string& key) {
   if (!value.is_number()) throw BadInput("{}: '{}' must be a number, got {}", where, key, value.dump());
   const auto number = value.get<double>();

@@ -19,6 +19,8 @@ struct Line {
 };
 Line fit_line(const std::vector<std::pair<double, double>>& points);
 
+inline constexpr size_t kMinPoints = 8;  // of a table of latencies, and of a line over the batch
+
 /// How a profile is read: at the exact length; a line over the batch; curves over the length.
 UNIGRPO_ENUM(ProfileMode, UNIGRPO_SPELLED(at_length, "static"), batch, sequence);
 

@@ -18,6 +18,7 @@ using nlohmann::json;
 
 constexpr size_t kMaxFileBytes = size_t{64} << 20;
 constexpr int kTableSizes = 11;  // 1 to 1024 MB
+constexpr double kSerial = 2;    // slowdown of two that run at once: more, and they had better take turns
 
 std::filesystem::path find_file(const std::filesystem::path& folder, const std::string& pattern) {
   std::vector<std::filesystem::path> found;
@@ -83,7 +84,8 @@ ProfileFolder open_profile(const std::filesystem::path& folder) {
                     .p2p = find_file(folder, "p2p_bandwidth_*.json"),
                     .overlap = find_file(folder, "overlap_coefficient.json"),
                     .sp_time = find_file(folder, "sp_time_*.json"),
-                    .hash = {}};
+                    .hash = {},
+                    .device = {}};
   long long nodes = 0, gpus = 0;
   const std::string name = out.allreduce.filename().string();
   if (std::sscanf(name.c_str(), "allreduce_bandwidth_%lldnodes_%lldgpus_per_node.json", &nodes, &gpus) != 2 ||
@@ -98,7 +100,23 @@ ProfileFolder open_profile(const std::filesystem::path& folder) {
     sum.update(io::read_text_file(file, kMaxFileBytes));
   }
   out.hash = sum.hex();
+  if (const auto about = folder / "unigrpo_profile.json"; std::filesystem::exists(about)) {
+    const json said = io::read_json_file(about, {}, kMaxFileBytes);
+    if (said.is_object() && said.contains("device") && said["device"].is_string()) out.device = said["device"];
+  }
   return out;
+}
+
+ProfileMode time_mode(const ProfileFolder& folder, int64_t seq) {
+  const json times = io::read_json_file(folder.computation, {}, kMaxFileBytes);
+  size_t batches = 0;
+  for (const auto& [key, value] : times.items()) {
+    long long batch = 0, length = 0;
+    int end = 0;
+    const bool read = std::sscanf(key.c_str(), "layertype_0_bsz%lld_seq%lld%n", &batch, &length, &end) == 2;
+    batches += read && static_cast<size_t>(end) == key.size() && length == seq ? 1 : 0;
+  }
+  return batches >= kMinPoints ? ProfileMode::batch : ProfileMode::at_length;
 }
 
 std::vector<int64_t> profiled_lengths(const ProfileFolder& folder) {
@@ -127,7 +145,7 @@ LoadedProfile load_profile(const ProfileFolder& folder, const ProfileQuery& quer
 PlannedModel planned_model(const LoadedProfile& profile, const ModelShape& shape, const SampleShape& sample) {
   PlannedModel out;
   out.half = sample.half;
-  out.overlap = profile.hardware.overlap;
+  out.overlap = std::min(profile.hardware.overlap, kSerial);
   const LayerProfile& layer = profile.model.types.front();
   out.layers.push_back({.count = shape.layers,
                         .hidden = shape.hidden,
@@ -158,6 +176,10 @@ Cluster profiled_cluster(const ProfileFolder& folder, const HardwareProfile& har
     if (group.first <= folder.gpus_per_node && group.second) out.intra_gbps = gbps;  // the widest within a node
     if (group.first > folder.gpus_per_node && group.second) out.node_gbps = gbps;
   }
+  if (folder.device.starts_with("cpu")) out.context_mib = 0;
+  for (const auto& [ranks, table] : hardware.allreduce) out.all_reduce_ms[ranks] = {table.by_mb};
+  for (const auto& [ranks, table] : hardware.all_to_all) out.all_to_all_ms[ranks] = {table.by_mb};
+  if (out.nodes == 1) out.stage_gbps = hardware.p2p_gbps;
   return out;
 }
 

@@ -15,6 +15,7 @@ struct ProfileFolder {
   std::filesystem::path computation, memory, allreduce, p2p, overlap, sp_time;
   int64_t nodes = 1, gpus_per_node = 8;  // by the name of allreduce's file
   std::string hash;                      // SHA-256 of all files' contents
+  std::string device;                    // that the model was measured on; empty where no file says it
 };
 
 /// Throws BadInput naming the file that is missing, or that there are several of.
@@ -32,7 +33,10 @@ LoadedProfile load_profile(const ProfileFolder& folder, const ProfileQuery& quer
 /// Measured times and sizes for model U; what the files do not say (heads) is the model's shape.
 PlannedModel planned_model(const LoadedProfile& profile, const ModelShape& shape, const SampleShape& sample);
 
-/// A cluster like the profiled machine: bandwidths of its widest groups.
+/// Over batches where the layer was timed at enough of them, else at one sample.
+ProfileMode time_mode(const ProfileFolder& folder, int64_t seq);
+
+/// A cluster like the profiled machine: its times within a node, and bandwidths of its widest groups.
 Cluster profiled_cluster(const ProfileFolder& folder, const HardwareProfile& hardware);
 
 /// A forward pass of the whole model with so many layers, as timed.
