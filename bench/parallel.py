@@ -69,14 +69,14 @@ def launched(rank, size, port):
             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
 
 
-def start_ranks(size, command, cwd):
-    """Rank r on core r; size 0: one process, on core 0. Returns what rank 0 printed."""
+def start_ranks(size, command, cwd, place=pinned):
+    """Rank r on core r, or as `place` says of it; size 0: one process, on core 0. Returns what rank 0 printed."""
     port, ranks = free_port(), []
     for rank in range(max(size, 1)):
         env = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
         if size > 0:
             env.update(launched(rank, size, port))
-        ranks.append(subprocess.Popen(list(map(str, command)), cwd=cwd, env=env, preexec_fn=pinned(rank),
+        ranks.append(subprocess.Popen(list(map(str, command)), cwd=cwd, env=env, preexec_fn=place(rank),
                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
     outputs = [rank.communicate() for rank in ranks]
     for rank, (_, stderr) in zip(ranks, outputs):
@@ -95,6 +95,7 @@ class Bench:
     def __init__(self, options, folder):
         self.options, self.folder, self.count = options, folder, 0
         self.unigrpo = pathlib.Path(options.unigrpo).resolve()
+        self.place = pinned
 
     def train(self, size, recipe, settings, steps):
         """Metrics of all steps but the first, and the run's log."""
@@ -103,7 +104,7 @@ class Bench:
         command = [self.unigrpo, "train", recipe]
         for key, value in sets.items():
             command += ["--set", f"{key}={value}"]
-        start_ranks(size, command, ROOT)
+        start_ranks(size, command, ROOT, self.place)
         (run,) = (path.parent for path in (self.folder / f"run-{self.count}").rglob("metrics.jsonl"))
         rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         log = (run / "log.txt").read_text()

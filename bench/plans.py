@@ -1,12 +1,15 @@
 """Plans of four ranks, predicted and run: a profile of this machine, the planner's choice, and six plans written by hand.
 
 usage: plans.py UNIGRPO [--steps N] [--repeats N] [--keep FOLDER]
-UNIGRPO: the binary, started from the repository's root. Needs an idle machine: rank r is pinned to core r mod the number
-of cores, and the model is profiled by as many processes at once, so that its times are those of ranks that share cores.
-Plans run in turn; "measured" is the median of `time/update` over steps (but the first of a run) and repetitions.
+UNIGRPO: the binary, started from the repository's root. Needs an idle machine. Rank r is pinned to core r mod the number
+of cores; where ranks outnumber cores each has its share of one and no more (a quota, which needs root and cgroup v1 or v2),
+since on a core that two share what one does not use would speed up the other. The model is profiled by one process with
+such a share. Plans run in turn; "measured" is the median of `time/update` over steps (but the first of a run) and
+repetitions.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -47,6 +50,35 @@ def by_hand():
     }
 
 
+class Quotas:
+    """A control group for each rank, with a rank's part of a core."""
+
+    PERIOD_US = 2000  # the least quota is half of it
+
+    def __init__(self, ranks):
+        first = pathlib.Path("/sys/fs/cgroup/cpu")
+        self.groups = [(first if first.is_dir() else first.parent) / f"unigrpo-{os.getpid()}-{rank}" for rank in range(ranks)]
+        quota = self.PERIOD_US * os.cpu_count() // ranks
+        for group in self.groups:
+            group.mkdir()
+            if first.is_dir():
+                (group / "cpu.cfs_period_us").write_text(str(self.PERIOD_US))
+                (group / "cpu.cfs_quota_us").write_text(str(quota))
+            else:
+                (group / "cpu.max").write_text(f"{quota} {self.PERIOD_US}")
+
+    def place(self, rank):
+        pin = parallel.pinned(rank)
+        return lambda: (pin(), (self.groups[rank] / "cgroup.procs").write_text(str(os.getpid())))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for group in self.groups:
+            group.rmdir()
+
+
 class Plans(Bench):
     def say(self, *command):
         run = subprocess.run([str(self.unigrpo), *map(str, command)], cwd=ROOT, capture_output=True, text=True)
@@ -55,26 +87,14 @@ class Plans(Bench):
         return run.stdout
 
     def profile(self):
-        """Links among four ranks; the model by four processes at once, of which the slowest file of times is taken."""
+        """Links among four ranks, and the model in one process with a rank's share of a core."""
         self.model()
         recipe, out = self.folder / "bench.toml", self.folder / "profile"
-        parallel.start_ranks(RANKS, [self.unigrpo, "profile", "--hardware", "--out", out, "--max-mb", "128"], ROOT)
+        parallel.start_ranks(RANKS, [self.unigrpo, "profile", "--hardware", "--out", out, "--max-mb", "128"], ROOT, self.place)
         sets = [word for key, value in {**SETTINGS, "run.threads": 1}.items() for word in ("--set", f"{key}={value}")]
-        folders = [self.folder / f"profile-{rank}" for rank in range(RANKS)]
         env = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-        runs = [subprocess.Popen([self.unigrpo, "profile", "--model", recipe, "--mode", "batch", "--out", folder, *sets], cwd=ROOT, env=env,
-                                 preexec_fn=parallel.pinned(rank), stdout=subprocess.DEVNULL)
-                for rank, folder in enumerate(folders)]
-        if any(run.wait() != 0 for run in runs):
-            sys.exit("profile --model failed")
-
-        def forward_ms(folder):
-            (file,) = folder.glob("computation_profiling_*")
-            return sum(value for value in json.loads(file.read_text()).values() if isinstance(value, (int, float)))
-
-        middle = sorted(folders, key=forward_ms)[RANKS // 2]
-        for file in middle.iterdir():
-            file.rename(out / file.name)
+        subprocess.run([self.unigrpo, "profile", "--model", recipe, "--mode", "batch", "--out", out, *sets], cwd=ROOT, env=env, check=True,
+                       preexec_fn=self.place(0), stdout=subprocess.DEVNULL)
         return out
 
     def judged(self, plan, profile):
@@ -102,8 +122,10 @@ def main():
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--keep", help="an empty folder for profile and plans, which stay there")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="unigrpo-plans-") as folder:
+    with tempfile.TemporaryDirectory(prefix="unigrpo-plans-") as folder, contextlib.ExitStack() as stack:
         bench = Plans(options, pathlib.Path(options.keep or folder).resolve())
+        if RANKS > os.cpu_count():
+            bench.place = stack.enter_context(Quotas(RANKS)).place
         profile = bench.profile()
         chosen = bench.folder / "chosen.json"
         print(bench.say("plan", bench.folder / "bench.toml", "--profile", profile, "--json", chosen, "--batch", SAMPLES), file=sys.stderr)

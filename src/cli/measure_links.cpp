@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "base/clock.h"
+#include "base/memory.h"
 #include "cli/measure.h"
 #include "parallel/comm.h"
 #include "parallel/groups.h"
@@ -105,6 +106,7 @@ planner::HardwareProfile measure_links(const Runtime& runtime, int64_t max_mb, S
       const auto name = [&](const char* kind) { return fmt::format("{} of {} ranks, {} MB", kind, n, mb); };
       out.allreduce[n].by_mb[static_cast<double>(mb)] = all_reduce_ms(runtime, *near, mb, name("all_reduce"), samples);
       out.all_to_all[n].by_mb[static_cast<double>(mb)] = all_to_all_ms(runtime, *near, mb, name("all_to_all"), samples);
+      return_free_memory();  // a larger message fits in nothing that was freed
     }
     const double mb = out.allreduce[n].by_mb.rbegin()->first, near_ms = out.allreduce[n].by_mb.rbegin()->second;
     const auto whole_mb = static_cast<int64_t>(mb);

@@ -32,6 +32,8 @@ constexpr double kLeastSilence_s = 3;  // heartbeats come every second
 
 /// Below this many bytes a sum travels in one exchange of everything instead of two exchanges of shares.
 constexpr int64_t kSmallSum_bytes = 1 << 16;
+/// Of all ranks' shares that are summed at once: what a rank gets anew for each piece comes from memory that it has.
+constexpr int64_t kPiece_bytes = 16 << 20;
 
 double clock_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
@@ -314,12 +316,29 @@ void Comm::exchange(at::Tensor& all, const at::Tensor& mine, double deadline_s) 
   group_->start_all_gather(bytes_of(all), bytes_of(mine), deadline_s)->wait();
 }
 
-/// all: [size x n]; writes the sum of everyone's share `rank` into sum, [n].
+/// all: [size x n]; writes the sum of everyone's share `rank` into sum, [n]. Piece by piece on the CPU, each on its way
+/// while the one before it is summed: of large buffers, most of the time would go into memory that is new each time.
 void Comm::scattered_sum(at::Tensor& sum, const at::Tensor& all, double deadline_s) {
-  const at::Tensor shares = at::empty_like(all);
-  at::Tensor out = bytes_of(shares);
-  group_->swap_shares(out, bytes_of(all), deadline_s);
-  sum_rows(shares.view({size(), -1}), sum.view({-1}));
+  const at::Tensor shares = all.view({size(), -1}), own = sum.view({-1});
+  const int64_t n = own.numel(), element = all.element_size();
+  const int64_t most = all.is_cuda() ? n : std::max<int64_t>(1, kPiece_bytes / (size() * element));
+  struct Piece {
+    at::Tensor rows = {};
+    std::unique_ptr<Group::Exchange> exchange = nullptr;
+  };
+  const auto start = [&](int64_t first) {
+    const at::Tensor part = shares.narrow(1, first, std::min(most, n - first));
+    Piece piece{.rows = at::empty(part.sizes(), part.options())};
+    piece.exchange = group_->start_swap(piece.rows.view(at::kByte), part.view(at::kByte), deadline_s);
+    return piece;
+  };
+  Piece next = start(0);
+  for (int64_t first = 0; first == 0 || first < n; first += most) {
+    const Piece piece = std::exchange(next, {});
+    if (first + most < n) next = start(first + most);
+    piece.exchange->wait();
+    sum_rows(piece.rows, own.narrow(0, first, piece.rows.size(1)));
+  }
 }
 
 void Comm::all_reduce(at::Tensor& tensor, const char* purpose) {

@@ -204,15 +204,14 @@ std::unique_ptr<Group::Exchange> Group::start_all_gather(at::Tensor all, at::Ten
   return transfers;
 }
 
-void Group::swap_shares(at::Tensor& out, const at::Tensor& in, double timeout_s) {
-  Transfers transfers(*impl_, out, in, timeout_s);
-  if (transfers.goes_by_messages()) {
-    exchange_parts(transfers, out.chunk(size_), in.chunk(size_));
-    transfers.wait();
-    return;
+std::unique_ptr<Group::Exchange> Group::start_swap(const at::Tensor& out, const at::Tensor& in, double timeout_s) {
+  auto transfers = std::make_unique<Transfers>(*impl_, out, in, timeout_s);
+  if (!transfers->goes_by_messages()) {
+    const std::vector<int64_t> counts(static_cast<size_t>(size_), in.size(1));
+    return start_all_to_all(out.view({-1}), in.reshape({-1}), counts, counts, timeout_s);
   }
-  const std::vector<int64_t> counts(static_cast<size_t>(size_), in.numel() / size_);
-  start_all_to_all(out, in, counts, counts, timeout_s)->wait();
+  exchange_parts(*transfers, out.unbind(), in.unbind());
+  return transfers;
 }
 
 /// Each to another rank first.

@@ -60,8 +60,6 @@ class Group {
   /// Piece r of `in` (counts in bytes) goes to rank r; piece r of `out` comes from rank r. Both are uint8 vectors.
   void all_to_all(at::Tensor& out, const at::Tensor& in, std::vector<int64_t> out_counts,
                   std::vector<int64_t> in_counts, double timeout_s);
-  /// The same with equal pieces.
-  void swap_shares(at::Tensor& out, const at::Tensor& in, double timeout_s);
   void broadcast(at::Tensor& bytes, int64_t root, double timeout_s);
 
   /// An exchange under way; it keeps the tensors.
@@ -73,6 +71,8 @@ class Group {
   /// all_to_all without waiting; further calls may be made meanwhile, in the same order on all ranks.
   std::unique_ptr<Exchange> start_all_to_all(at::Tensor out, at::Tensor in, std::vector<int64_t> out_counts,
                                              std::vector<int64_t> in_counts, double timeout_s);
+  /// Row r of `in` goes to rank r, row r of `out` comes from it; both [size x n] uint8, rows without gaps.
+  std::unique_ptr<Exchange> start_swap(const at::Tensor& out, const at::Tensor& in, double timeout_s);
   /// `mine` of each rank, equally many bytes, goes to all: `all` has them in rank order.
   std::unique_ptr<Exchange> start_all_gather(at::Tensor all, at::Tensor mine, double timeout_s);
   /// Of this rank and another one alone: a uint8 vector to it (`sends`) or from it. What goes from one rank to another

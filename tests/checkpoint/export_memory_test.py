@@ -143,7 +143,8 @@ class ExportMemory(unittest.TestCase):
         return found, kilobytes
 
     def assert_small(self, kilobytes):
-        self.assertLess(kilobytes * 1024, 1.5 * LARGEST + 300e6)
+        if not os.environ.get("UNIGRPO_SANITIZED"):  # a sanitizer takes memory of its own
+            self.assertLess(kilobytes * 1024, 1.5 * LARGEST + 300e6)
 
     def test_all_weights(self):
         trained = {name: array + 1 for name, array in self.base.items()}

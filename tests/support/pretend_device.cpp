@@ -174,7 +174,11 @@ void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const std::vector<c10::IValue> arguments(stack->end() - static_cast<int64_t>(schema.arguments().size()),
                                            stack->end());
   torch::jit::drop(*stack, arguments.size());
-  for (const c10::IValue& value : arguments) stack->push_back(argument_on_host(op, value));
+  // They outlive the call: an operation that returns several `out` tensors drops the stack's before it hands them on
+  // (LibTorch 2.11, make_boxed_from_unboxed_functor).
+  std::vector<c10::IValue> crossed_arguments;
+  for (const c10::IValue& value : arguments) crossed_arguments.push_back(argument_on_host(op, value));
+  stack->insert(stack->end(), crossed_arguments.begin(), crossed_arguments.end());
   op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
   const size_t first = stack->size() - schema.returns().size();
   for (size_t i = 0; i < schema.returns().size(); ++i) {
