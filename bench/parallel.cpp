@@ -181,14 +181,15 @@ double state_mb(const Model& model, parallel::Shard level, int64_t shard_ranks) 
 
 Cost measure(const Options& options, const policy::MotConfig& config, const std::shared_ptr<parallel::Comm>& world,
              const parallel::Groups& groups, const parallel::LayerPlan& plan) {
-  const auto level = *enum_value<parallel::Shard>(plan.shard);
   Model model = make_model(config, 1, options, plan.recompute);
-  shard(model, groups, level);
-  const double state = state_mb(model, level, groups.shape.shard_ranks);
+  shard(model, groups, plan.shard);
+  const double state = state_mb(model, plan.shard, groups.shape.shard_ranks);
   const policy::TrainBatch batch = batch_of(options, config);
   const policy::Placement placed(batch, 0, 1);
   policy::ModelRanks ranks{
       .all = groups.model,
+      .tensor = groups.tensor,
+      .sequence = groups.sequence,
       .layers = {{.tp = plan.tp, .sp = plan.sp, .tensor = groups.tensor, .sequence = groups.sequence}}};
   policy::PackedTokens tokens = placed.packed(model.transformer->options(), groups.model ? &ranks : nullptr);
   tokens.send(model.transformer->options().device(), {});
@@ -295,7 +296,8 @@ int run_rank(const Options& options) {
   if (options.gathers) return measure_gathers(options, config);
   static CountingAllocator allocator;
   c10::SetCPUAllocator(&allocator, /*priority=*/1);
-  const parallel::LayerPlan alike{.shard = options.shard, .tp = options.tp, .sp = options.sp};
+  const parallel::LayerPlan alike{
+      .shard = *enum_value<parallel::Shard>(options.shard), .tp = options.tp, .sp = options.sp};
   std::vector<parallel::LayerPlan> layers(static_cast<size_t>(config.num_layers), alike);
   if (!options.plan.empty()) layers = parallel::read_layer_plan(options.plan, alike).layers;
   const parallel::World where = parallel::read_world();
@@ -304,23 +306,23 @@ int run_rank(const Options& options) {
     fmt::print("{:>5}  {:>3} {:>3} {:<9} {:>9}  {:>10} {:>11}  {:>8} {:>8} {:>9}\n", "layer", "tp", "sp", "shard",
                "recompute", "forward ms", "backward ms", "sent MB", "held MB", "state MB");
   }
-  std::map<std::tuple<std::string, int64_t, int64_t, bool>, Cost> known;
+  std::map<std::tuple<parallel::Shard, int64_t, int64_t, bool>, Cost> known;
   for (size_t i = 0; i < layers.size(); ++i) {
     const parallel::LayerPlan& plan = layers[i];
     const auto key = std::tuple(plan.shard, plan.tp, plan.sp, plan.recompute);
     if (!known.contains(key)) {
       parallel::Groups groups;
       if (world)
-        groups =
-            parallel::make_groups(world, {.tp = plan.tp, .sp = plan.sp, .shard_ranks = plan.shard == "none" ? 1 : 0});
+        groups = parallel::make_groups(
+            world, {.tp = plan.tp, .sp = plan.sp, .shard_ranks = plan.shard == parallel::Shard::none ? 1 : 0});
       groups.shape.shard_ranks = groups.shard ? groups.shard->size() : 1;
       known[key] = measure(options, config, world, groups, plan);
     }
     const Cost& cost = known[key];
     if (where.rank != 0) continue;
     fmt::print("{:>5}  {:>3} {:>3} {:<9} {:>9}  {:>10.2f} {:>11.2f}  {:>8.2f} {:>8.2f} {:>9.2f}\n", i, plan.tp, plan.sp,
-               plan.shard, plan.recompute ? "yes" : "no", cost.forward_ms, cost.backward_ms, cost.sent_mb, cost.held_mb,
-               cost.state_mb);
+               enum_name(plan.shard), plan.recompute ? "yes" : "no", cost.forward_ms, cost.backward_ms, cost.sent_mb,
+               cost.held_mb, cost.state_mb);
   }
   if (world) world->barrier("end");
   return 0;
