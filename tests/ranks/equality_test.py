@@ -82,6 +82,18 @@ class Equality(unittest.TestCase):
                 self.assertEqual(got, code, f"rank {rank} of {size}: {stderr}")
         return folder / "runs/tiny"
 
+    def check_refused(self, size, parallel, line):
+        """Each rank ends with 2 and one line, which holds this one, and nothing is made."""
+        with self.subTest(ranks=size, **parallel):
+            folder = self.fresh()
+            keys = {f"parallel.{key}": value for key, value in parallel.items()}
+            sets = [part for key, value in {**BASE, **keys}.items() for part in ("--set", f"{key}={value}")]
+            for code, _, stderr in ranks_run.run(BINARY, size, "train", "tiny.toml", *sets, cwd=folder):
+                self.assertEqual(code, 2, stderr)
+                self.assertIn(line, stderr)
+                self.assertEqual(len(stderr.splitlines()), 1, stderr)
+            self.assertFalse((folder / "runs").exists())
+
     def check_metrics(self, run, reference, same_bits=True):
         rows, wanted = tiny_run.metrics_of(run, steady=False), tiny_run.metrics_of(reference, steady=False)
         self.assertEqual([row["step"] for row in rows], [row["step"] for row in wanted])

@@ -171,15 +171,7 @@ class Flexible(resume_test.Resume):
                 (2, {"flexible_sp": '"yes"'}, "parallel.flexible_sp"),
                 (2, {"profile": "somewhere"}, "parallel.profile: expected flexible_sp = true"),
                 (2, {"flexible_sp": "true", "profile": nowhere}, "computation_profiling_*_all.json is missing")):
-            with self.subTest(ranks=size, **settings):
-                folder = self.fresh()
-                keys = {f"parallel.{key}": value for key, value in settings.items()}
-                sets = [part for key, value in {**equality_test.BASE, **keys}.items() for part in ("--set", f"{key}={value}")]
-                for code, _, stderr in ranks_run.run(BINARY, size, "train", "tiny.toml", *sets, cwd=folder):
-                    self.assertEqual(code, 2, stderr)
-                    self.assertIn(line, stderr)
-                    self.assertEqual(len(stderr.splitlines()), 1, stderr)
-                self.assertFalse((folder / "runs").exists())
+            self.check_refused(size, settings, line)
 
     def test_a_refused_key_has_its_line_and_column(self):
         folder = self.fresh()

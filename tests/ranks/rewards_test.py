@@ -73,14 +73,7 @@ class Rewards(resume_test.Resume):
                 (2, {"reward_ranks": 2}, "parallel.reward_ranks: 2 of 2 ranks leave none to draw; expected at most 1"),
                 (4, {"reward_ranks": 1, "tp": 2}, "parallel.tp: expected 1 with reward_ranks"),
                 (2, {"reward_ranks": -1}, "parallel.reward_ranks")):
-            with self.subTest(ranks=size, **settings):
-                folder = self.fresh()
-                keys = {f"parallel.{key}": value for key, value in settings.items()}
-                sets = [part for key, value in {**equality_test.BASE, **keys}.items() for part in ("--set", f"{key}={value}")]
-                for code, _, stderr in ranks_run.run(BINARY, size, "train", "tiny.toml", *sets, cwd=folder):
-                    self.assertEqual(code, 2, stderr)
-                    self.assertIn(line, stderr)
-                self.assertFalse((folder / "runs").exists())
+            self.check_refused(size, settings, line)
 
 
 load_tests = ranks_run.own_tests(Rewards)
