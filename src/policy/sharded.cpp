@@ -79,7 +79,7 @@ namespace {
 std::vector<parallel::Shard> shards_of(const parallel::ParallelConfig& config, const Runtime& runtime,
                                        size_t num_units) {
   std::vector<parallel::Shard> shards(num_units, parallel::shard_level(config));
-  if (!runtime.groups || runtime.groups->shape.layers.empty() || num_units == 0) return shards;
+  if (!runtime.groups || runtime.groups->shape.layers.empty()) return shards;
   const auto level = [&config](parallel::Shard shard) {
     parallel::ParallelConfig planned = config;
     planned.shard = shard;
@@ -99,7 +99,7 @@ void shard(UnifiedPolicy& policy, const parallel::ParallelConfig& config, const 
   const size_t num_units = policy.units(/*with_adapters=*/false).size();
   if (runtime.groups && num_units > 0) ranks = ranks_of(*runtime.groups, num_units - 1);
   const bool sliced = !ranks.slices.empty(), staged = runtime.groups && runtime.groups->pipeline;
-  std::vector<Shard> shards = shards_of(config, runtime, num_units);
+  std::vector<Shard> shards = shards_of(config, runtime, std::max<size_t>(num_units, 1));
   const bool shares = std::ranges::count(shards, Shard::none) < std::ssize(shards);
   if (!config.exact_reduction && !sliced && !staged && (!runtime.comm || !shares)) return;
   if (num_units == 0) {
