@@ -79,7 +79,14 @@ int profile_model(const ProfileOptions& options) {
   planner::MeasuredModel model = measure_model(question, runtime, samples);
   model.name = std::filesystem::path(options.model).stem().string();
   planner::write_model_profile(model, options.out);
-  tell(options, {{"recipe", options.model}, {"device", runtime.device.str()}, {"tokens", sample.tokens}}, samples);
+  json slowdown = json::object();
+  for (const auto& [ranks, factor] : model.slice_slowdown) slowdown[std::to_string(ranks)] = factor;
+  tell(options,
+       {{"recipe", options.model},
+        {"device", runtime.device.str()},
+        {"tokens", sample.tokens},
+        {"slice_slowdown", std::move(slowdown)}},
+       samples);
   return 0;
 }
 

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
@@ -121,6 +122,51 @@ planner::MeasuredModel::Memory memory_of(const Model& model, const Batch& batch)
           .checkpoint_mb = activation_mb(model, batch, true)};
 }
 
+Batch batch_of(const ModelQuestion& question, const Model& model, int64_t samples, int64_t seq) {
+  const int64_t text = std::max<int64_t>(1, question.text_tokens * seq / question.workload.sample.tokens);
+  return make_batch(*model.transformer, samples, text, seq - text);
+}
+
+double forward_ms(const Model& model, const Batch& batch, const std::string& name, const Runtime& runtime,
+                  Samples& samples) {
+  return samples.median_of(name, [&] {
+    finish(runtime.device);
+    const Stopwatch watch;
+    forward(*model.transformer, batch);
+    finish(runtime.device);
+    return watch.seconds() * 1e3;
+  });
+}
+
+/// A rank's slice of a layer times the number of ranks, over the whole layer, by that number; at the most samples that
+/// are asked for. Norms are of all rows, of which a rank has a part.
+std::map<int64_t, double> slice_slowdown(const ModelQuestion& question, const policy::MotConfig& config,
+                                         const Runtime& runtime, Samples& samples) {
+  const planner::SampleShape& sample = question.workload.sample;
+  const int64_t count = *std::ranges::max_element(question.batches);
+  const auto layer_ms = [&](int64_t ranks) {
+    policy::MotConfig slice = config;
+    slice.num_heads /= ranks;
+    slice.num_kv_heads /= ranks;
+    slice.intermediate_size /= ranks;
+    double ms = 0;
+    for (const int64_t layers : {kFew, kMany}) {
+      const Model model = make_model(slice, layers, sample.half, runtime);
+      const std::string name =
+          fmt::format("forward of {} layers in {} slices, {} x {} tokens", layers, ranks, count, sample.tokens);
+      const double all = forward_ms(model, batch_of(question, model, count, sample.tokens), name, runtime, samples);
+      ms += layers == kMany ? all : -all;
+    }
+    return ms / static_cast<double>(kMany - kFew);
+  };
+  std::map<int64_t, double> slowdown;
+  const double whole = layer_ms(1);
+  for (int64_t ranks = 2; config.num_kv_heads % ranks == 0 && config.intermediate_size % ranks == 0; ranks *= 2) {
+    slowdown[ranks] = std::max(1.0, layer_ms(ranks) * static_cast<double>(ranks) / whole);
+  }
+  return slowdown;
+}
+
 }  // namespace
 
 planner::MeasuredModel measure_model(const ModelQuestion& question, const Runtime& runtime, Samples& samples) {
@@ -136,29 +182,19 @@ planner::MeasuredModel measure_model(const ModelQuestion& question, const Runtim
   out.embed_activation_mb = width * static_cast<double>(sample.tokens) * (sample.half ? 2 : 4) / kMib;
   for (const int64_t layers : {kFew, kMany}) {
     const Model model = make_model(config, layers, sample.half, runtime);
-    const auto batch_of = [&](int64_t count, int64_t seq) {
-      const int64_t text = std::max<int64_t>(1, question.text_tokens * seq / sample.tokens);
-      return make_batch(*model.transformer, count, text, seq - text);
-    };
     const auto time = [&](int64_t count, int64_t seq) {
-      const Batch batch = batch_of(count, seq);
-      const auto once = [&] {
-        finish(runtime.device);
-        const Stopwatch watch;
-        forward(*model.transformer, batch);
-        finish(runtime.device);
-        return watch.seconds() * 1e3;
-      };
       const std::string name = fmt::format("forward of {} layers, {} x {} tokens", layers, count, seq);
-      out.times.push_back({layers, count, seq, samples.median_of(name, once)});
+      const Batch batch = batch_of(question, model, count, seq);
+      out.times.push_back({layers, count, seq, forward_ms(model, batch, name, runtime, samples)});
     };
     for (const int64_t count : question.batches) time(count, sample.tokens);
     for (const int64_t seq : question.lengths) {
       if (seq != sample.tokens) time(1, seq);
     }
-    const Batch one = batch_of(1, sample.tokens);
+    const Batch one = batch_of(question, model, 1, sample.tokens);
     (layers == kFew ? out.with_few : out.with_many) = memory_of(model, one);
   }
+  out.slice_slowdown = slice_slowdown(question, config, runtime, samples);
   return out;
 }
 

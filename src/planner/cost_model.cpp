@@ -1,6 +1,7 @@
 #include "planner/cost_model.h"
 
 #include <cmath>
+#include <iterator>
 
 #include "planner/numbers.h"
 
@@ -63,6 +64,8 @@ LayerWork CostModel::layer_work(size_t type, const Strategy& s) const {
   const double trainable = repairs_.frozen ? layer.trainable : 1;
   LayerWork out = state_traffic(layer.parameter_mb * experts, trainable, s);
   out.forward = layer.forward_ms.at(samples(s) / real(s.split()));
+  const auto above = layer.slice_slowdown.upper_bound(s.tp);
+  if (above != layer.slice_slowdown.begin()) out.forward *= std::prev(above)->second;
   // Of what is frozen the backward has the inputs' half alone.
   out.backward = out.forward * (1 + trainable) + (s.recompute ? out.forward : 0);
   const double mb = message_mb(type, s);

@@ -19,6 +19,9 @@ struct PlannedLayer {
   double checkpoint_mb = 0;
   double trainable = 1;  // share of parameters with gradients and moments
   int64_t experts = 1;   // sets of weights, of which a token uses one
+  /// How much slower tp slices of its products are than the whole, by tp, as measured; between and above as the next
+  /// smaller one, empty: not at all.
+  ByDegree slice_slowdown = {};
 };
 
 struct PlannedEnd {                                            // embeddings, or the head

@@ -1,6 +1,8 @@
 #include "planner/profile_folder.h"
 
 #include <algorithm>
+#include <charconv>
+#include <cmath>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 #include <vector>
@@ -75,6 +77,24 @@ struct ModelFiles {
   }
 };
 
+/// {"2": 1.2, "4": 1.5}.
+ByDegree read_slowdown(const json& object, const std::string& where) {
+  ByDegree out;
+  if (!object.is_object()) throw BadInput("{}: expected a JSON object, got {}", where, object.type_name());
+  for (const auto& [key, value] : object.items()) {
+    int64_t ranks = 0;
+    const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), ranks);
+    if (error != std::errc() || end != key.data() + key.size() || ranks < 2) {
+      throw BadInput("{}: {} is no number of ranks from 2 on", where, in_quotes(key));
+    }
+    if (!value.is_number() || !(value.get<double>() >= 1) || !std::isfinite(value.get<double>())) {
+      throw BadInput("{}: {}: expected a number from 1 on, got {}", where, key, value.dump());
+    }
+    out[ranks] = value.get<double>();
+  }
+  return out;
+}
+
 }  // namespace
 
 ProfileFolder open_profile(const std::filesystem::path& folder) {
@@ -85,7 +105,8 @@ ProfileFolder open_profile(const std::filesystem::path& folder) {
                     .overlap = find_file(folder, "overlap_coefficient.json"),
                     .sp_time = find_file(folder, "sp_time_*.json"),
                     .hash = {},
-                    .device = {}};
+                    .device = {},
+                    .slice_slowdown = {}};
   long long nodes = 0, gpus = 0;
   const std::string name = out.allreduce.filename().string();
   if (std::sscanf(name.c_str(), "allreduce_bandwidth_%lldnodes_%lldgpus_per_node.json", &nodes, &gpus) != 2 ||
@@ -103,6 +124,9 @@ ProfileFolder open_profile(const std::filesystem::path& folder) {
   if (const auto about = folder / "unigrpo_profile.json"; std::filesystem::exists(about)) {
     const json said = io::read_json_file(about, {}, kMaxFileBytes);
     if (said.is_object() && said.contains("device") && said["device"].is_string()) out.device = said["device"];
+    if (said.is_object() && said.contains("slice_slowdown")) {
+      out.slice_slowdown = read_slowdown(said["slice_slowdown"], about.string() + ": slice_slowdown");
+    }
   }
   return out;
 }
@@ -137,9 +161,12 @@ LoadedProfile load_profile(const ProfileFolder& folder, const ProfileQuery& quer
   const auto read = [](const std::filesystem::path& file) { return io::read_json_file(file, {}, kMaxFileBytes); };
   const json computation = read(folder.computation), memory = read(folder.memory), allreduce = read(folder.allreduce),
              p2p = read(folder.p2p), overlap = read(folder.overlap), sp_time = read(folder.sp_time);
-  return {read_model_profile({computation, folder.computation.string()}, {memory, folder.memory.string()}, query),
-          read_hardware_profile({allreduce, folder.allreduce.string()}, {p2p, folder.p2p.string()},
-                                {overlap, folder.overlap.string()}, {sp_time, folder.sp_time.string()})};
+  LoadedProfile out{
+      read_model_profile({computation, folder.computation.string()}, {memory, folder.memory.string()}, query),
+      read_hardware_profile({allreduce, folder.allreduce.string()}, {p2p, folder.p2p.string()},
+                            {overlap, folder.overlap.string()}, {sp_time, folder.sp_time.string()})};
+  out.slice_slowdown = folder.slice_slowdown;
+  return out;
 }
 
 PlannedModel planned_model(const LoadedProfile& profile, const ModelShape& shape, const SampleShape& sample) {
@@ -157,7 +184,8 @@ PlannedModel planned_model(const LoadedProfile& profile, const ModelShape& shape
                         .activation_mb = layer.activation_mb,
                         .checkpoint_mb = layer.checkpoint_mb,
                         .trainable = sample.trainable,
-                        .experts = shape.experts});
+                        .experts = shape.experts,
+                        .slice_slowdown = profile.slice_slowdown});
   const auto end = [&](const EndsMemory& ends) {
     return PlannedEnd{.forward_ms = profile.model.ends_ms.at(1) / 2,
                       .parameter_mb = at_degree(ends.states_mb, 1) / 4,

@@ -15,7 +15,10 @@ struct ProfileFolder {
   std::filesystem::path computation, memory, allreduce, p2p, overlap, sp_time;
   int64_t nodes = 1, gpus_per_node = 8;  // by the name of allreduce's file
   std::string hash;                      // SHA-256 of all files' contents
-  std::string device;                    // that the model was measured on; empty where no file says it
+  // What unigrpo_profile.json says beside them, if it is there: what the model was measured on, and how much slower a
+  // layer's slices are than the layer, by their number (tp).
+  std::string device;
+  ByDegree slice_slowdown;
 };
 
 /// Throws BadInput naming the file that is missing, or that there are several of.
@@ -27,6 +30,7 @@ std::vector<int64_t> profiled_lengths(const ProfileFolder& folder);
 struct LoadedProfile {
   ModelProfile model;
   HardwareProfile hardware;
+  ByDegree slice_slowdown = {};
 };
 LoadedProfile load_profile(const ProfileFolder& folder, const ProfileQuery& query);
 
@@ -59,6 +63,7 @@ struct MeasuredModel {
     double checkpoint_mb = 0;  // the same where layers are recomputed
   } with_few, with_many;
   double embed_parameter_mb = 0, embed_activation_mb = 0;  // the rest of the ends is the head's
+  ByDegree slice_slowdown = {};
 };
 
 /// Write Galvatron's profile files; unigrpo_profile.json beside them says whether they were measured or counted.

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "planner/profile_folder.h"
+#include "support/refusal.h"
 #include "support/temp_folder.h"
 
 namespace unigrpo::planner {
@@ -45,14 +46,30 @@ TEST(Cluster, OfAProfileOnTheCpuHasNoContext) {
   const ModelShape shape{.layers = 2, .hidden = 64, .intermediate = 128, .heads = 4, .kv_heads = 2, .vocab = 100};
   const SampleShape sample{.tokens = 32, .half = false};
   write_model_profile(analytic_model(shape, sample, 1), "tiny", folder.path());
-  for (const auto& [about, context] : {std::pair{R"({"device": "cpu"})", 0.0}, {R"({"device": "cuda:0"})", 1024.0}}) {
+  for (const auto& [about, context] :
+       {std::pair{R"({"device": "cpu", "slice_slowdown": {"2": 1.25}})", 0.0}, {R"({"device": "cuda:0"})", 1024.0}}) {
     folder.write("unigrpo_profile.json", about);
     const ProfileFolder profile = open_profile(folder.path());
     const LoadedProfile loaded = load_profile(profile, {.types = {{2, 64, sample.tokens}}});
     const Cluster cluster = profiled_cluster(profile, loaded.hardware);
     EXPECT_EQ(cluster.context_mib, context);
     EXPECT_EQ(cluster.all_reduce_ms.size(), 2U);  // of 2 and of 4 ranks
-    EXPECT_EQ(planned_model(loaded, shape, sample).overlap, 2);
+    const PlannedModel model = planned_model(loaded, shape, sample);
+    EXPECT_EQ(model.overlap, 2);
+    const auto forward = [&](int64_t tp, int64_t dp) {
+      return CostModel(model, cluster, {}, /*global_batch=*/4, /*micro_batches=*/1)
+          .layer_work(0, {.tp = tp, .dp = dp})
+          .forward;
+    };
+    const double slower = context == 0 ? 1.25 : 1;
+    EXPECT_DOUBLE_EQ(forward(2, 2), slower * forward(1, 4));
+    EXPECT_DOUBLE_EQ(forward(4, 1), slower * forward(1, 4));  // as the next smaller number
+  }
+  for (const char* slowdown : {"[]", R"({"1": 1.5})", R"({"two": 1.5})", R"({"2": 0.5})", R"({"2": "1.5"})"}) {
+    folder.write("unigrpo_profile.json", std::string(R"({"slice_slowdown": )") + slowdown + "}");
+    EXPECT_NE(testing::refusal([&] { open_profile(folder.path()); }).find("unigrpo_profile.json: slice_slowdown: "),
+              std::string::npos)
+        << slowdown;
   }
 }
 
