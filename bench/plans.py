@@ -92,9 +92,7 @@ class Plans(Bench):
         recipe, out = self.folder / "bench.toml", self.folder / "profile"
         parallel.start_ranks(RANKS, [self.unigrpo, "profile", "--hardware", "--out", out, "--max-mb", "128"], ROOT, self.place)
         sets = [word for key, value in {**SETTINGS, "run.threads": 1}.items() for word in ("--set", f"{key}={value}")]
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-        subprocess.run([self.unigrpo, "profile", "--model", recipe, "--mode", "batch", "--out", out, *sets], cwd=ROOT, env=env, check=True,
-                       preexec_fn=self.place(0), stdout=subprocess.DEVNULL)
+        parallel.start_ranks(0, [self.unigrpo, "profile", "--model", recipe, "--mode", "batch", "--out", out, *sets], ROOT, self.place)
         return out
 
     def judged(self, plan, profile):

@@ -141,28 +141,33 @@ double forward_ms(const Model& model, const Batch& batch, const std::string& nam
 /// A rank's slice of a layer times the number of ranks, over the whole layer, by that number; at the most samples that
 /// are asked for. Norms are of all rows, of which a rank has a part.
 std::map<int64_t, double> slice_slowdown(const ModelQuestion& question, const policy::MotConfig& config,
-                                         const Runtime& runtime, Samples& samples) {
+                                         const std::vector<planner::TimedForward>& whole, const Runtime& runtime,
+                                         Samples& samples) {
   const planner::SampleShape& sample = question.workload.sample;
   const int64_t count = *std::ranges::max_element(question.batches);
-  const auto layer_ms = [&](int64_t ranks) {
+  const auto per_layer = [](double few_ms, double many_ms) { return (many_ms - few_ms) / (kMany - kFew); };
+  const auto whole_ms = [&](int64_t layers) {
+    return std::ranges::find_if(whole,
+                                [&](const planner::TimedForward& timed) {
+                                  return timed.layers == layers && timed.batch == count && timed.seq == sample.tokens;
+                                })
+        ->ms;
+  };
+  const auto slice_ms = [&](int64_t ranks, int64_t layers) {
     policy::MotConfig slice = config;
     slice.num_heads /= ranks;
     slice.num_kv_heads /= ranks;
     slice.intermediate_size /= ranks;
-    double ms = 0;
-    for (const int64_t layers : {kFew, kMany}) {
-      const Model model = make_model(slice, layers, sample.half, runtime);
-      const std::string name =
-          fmt::format("forward of {} layers in {} slices, {} x {} tokens", layers, ranks, count, sample.tokens);
-      const double all = forward_ms(model, batch_of(question, model, count, sample.tokens), name, runtime, samples);
-      ms += layers == kMany ? all : -all;
-    }
-    return ms / static_cast<double>(kMany - kFew);
+    const Model model = make_model(slice, layers, sample.half, runtime);
+    const std::string name =
+        fmt::format("forward of {} layers in {} slices, {} x {} tokens", layers, ranks, count, sample.tokens);
+    return forward_ms(model, batch_of(question, model, count, sample.tokens), name, runtime, samples);
   };
+  const double layer_ms = per_layer(whole_ms(kFew), whole_ms(kMany));
   std::map<int64_t, double> slowdown;
-  const double whole = layer_ms(1);
   for (int64_t ranks = 2; config.num_kv_heads % ranks == 0 && config.intermediate_size % ranks == 0; ranks *= 2) {
-    slowdown[ranks] = std::max(1.0, layer_ms(ranks) * static_cast<double>(ranks) / whole);
+    const double own_ms = per_layer(slice_ms(ranks, kFew), slice_ms(ranks, kMany));
+    slowdown[ranks] = std::max(1.0, own_ms * static_cast<double>(ranks) / layer_ms);
   }
   return slowdown;
 }
@@ -194,7 +199,7 @@ planner::MeasuredModel measure_model(const ModelQuestion& question, const Runtim
     const Batch one = batch_of(question, model, 1, sample.tokens);
     (layers == kFew ? out.with_few : out.with_many) = memory_of(model, one);
   }
-  out.slice_slowdown = slice_slowdown(question, config, runtime, samples);
+  out.slice_slowdown = slice_slowdown(question, config, out.times, runtime, samples);
   return out;
 }
 

@@ -416,4 +416,10 @@ std::vector<Image> read_prompt_images(const Prompt& prompt) {
   return images;
 }
 
+std::vector<std::shared_ptr<const Image>> shared_images(std::vector<Image> images) {
+  std::vector<std::shared_ptr<const Image>> shared;
+  for (Image& image : images) shared.push_back(std::make_shared<const Image>(std::move(image)));
+  return shared;
+}
+
 }  // namespace unigrpo::data

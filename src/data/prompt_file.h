@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -20,5 +21,7 @@ std::vector<Prompt> spread_over(std::span<const Prompt> prompts, int64_t count);
 
 /// The images of a prompt, in order. Throws BadInput naming the file that cannot be read.
 std::vector<Image> read_prompt_images(const Prompt& prompt);
+/// As a prompt's samples have them in common.
+std::vector<std::shared_ptr<const Image>> shared_images(std::vector<Image> images);
 
 }  // namespace unigrpo::data

@@ -20,7 +20,7 @@ struct GroupShape {
   std::vector<LayerPlan> layers = {};         // where each has a plan of its own; tp and sp are those of most_shared()
   std::string plan_file = {};                 // that says so
   Schedule schedule = Schedule::one_f_one_b;  // of the stages that the layers have
-  Shard rest = Shard::none;                   // with plans of layers: of what belongs to none of them
+  Shard rest = Shard::none;                   // of what belongs to no layer with a plan
   int64_t planned_ranks = 0;                  // that the file is for; 0: any
 
   int64_t stages() const { return count_stages(layers); }

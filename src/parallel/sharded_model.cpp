@@ -17,8 +17,8 @@
 
 namespace unigrpo::parallel {
 
-Shard shard_level(const ParallelConfig& config) {
-  return config.exact_reduction && config.shard == Shard::none ? Shard::gradients : config.shard;
+Shard shard_level(const ParallelConfig& config, Shard asked) {
+  return config.exact_reduction && asked == Shard::none ? Shard::gradients : asked;
 }
 
 Sum kind_of_sum(const ParallelConfig& config) { return config.exact_reduction ? Sum::pairwise : Sum::one_by_one; }

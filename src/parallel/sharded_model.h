@@ -18,7 +18,8 @@
 namespace unigrpo::parallel {
 
 /// What ranks share by a config: sums in pairs need gradients that are shared.
-Shard shard_level(const ParallelConfig& config);
+Shard shard_level(const ParallelConfig& config, Shard asked);
+inline Shard shard_level(const ParallelConfig& config) { return shard_level(config, config.shard); }
 Sum kind_of_sum(const ParallelConfig& config);
 /// Whether gradients go to their owners after each micro-batch, not once an optimizer step.
 bool reduces_each(Shard shard, Reduce reduce, Sum sum);

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -131,26 +132,33 @@ ProfileFolder open_profile(const std::filesystem::path& folder) {
   return out;
 }
 
-ProfileMode time_mode(const ProfileFolder& folder, int64_t seq) {
+namespace {
+
+/// (samples, tokens of each) at which a layer was timed.
+std::vector<std::pair<int64_t, int64_t>> timed_at(const ProfileFolder& folder) {
   const json times = io::read_json_file(folder.computation, {}, kMaxFileBytes);
-  size_t batches = 0;
+  std::vector<std::pair<int64_t, int64_t>> found;
   for (const auto& [key, value] : times.items()) {
     long long batch = 0, length = 0;
     int end = 0;
     const bool read = std::sscanf(key.c_str(), "layertype_0_bsz%lld_seq%lld%n", &batch, &length, &end) == 2;
-    batches += read && static_cast<size_t>(end) == key.size() && length == seq ? 1 : 0;
+    if (read && static_cast<size_t>(end) == key.size()) found.emplace_back(batch, length);
   }
+  return found;
+}
+
+}  // namespace
+
+ProfileMode time_mode(const ProfileFolder& folder, int64_t seq) {
+  const auto of_length = [seq](const auto& at) { return at.second == seq; };
+  const auto batches = static_cast<size_t>(std::ranges::count_if(timed_at(folder), of_length));
   return batches >= kMinPoints ? ProfileMode::batch : ProfileMode::at_length;
 }
 
 std::vector<int64_t> profiled_lengths(const ProfileFolder& folder) {
-  const json times = io::read_json_file(folder.computation, {}, kMaxFileBytes);
   std::vector<int64_t> lengths;
-  for (const auto& [key, value] : times.items()) {
-    long long length = 0;
-    int end = 0;
-    const bool read = std::sscanf(key.c_str(), "layertype_0_bsz1_seq%lld%n", &length, &end) == 1;
-    if (read && static_cast<size_t>(end) == key.size() && length > 0) lengths.push_back(length);
+  for (const auto& [batch, length] : timed_at(folder)) {
+    if (batch == 1 && length > 0) lengths.push_back(length);
   }
   if (lengths.empty()) throw BadInput("{}: 'layertype_0_bsz1_seq*' is missing", folder.computation.string());
   std::ranges::sort(lengths);

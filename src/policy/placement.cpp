@@ -23,6 +23,12 @@ constexpr int64_t kPart = int64_t{1} << 40;
 constexpr int64_t kNoisy = 1, kClean = 2;
 const size_t kNoisyKind = Block(NoisyBlock{}).index();
 
+template <typename Moved>
+void renumber(nn::QueryBlock& block, const Moved& moved) {
+  std::ranges::transform(block.queries, block.queries.begin(), moved);
+  std::ranges::transform(block.keys, block.keys.begin(), moved);
+}
+
 }  // namespace
 
 Placement::Placement(const TrainBatch& batch, int64_t image_start, int64_t image_end)
@@ -171,9 +177,7 @@ Placement::Rows Placement::rows_of(const std::vector<bool>& owners) const {
     const size_t kept = rows.blocks.size();
     for (int64_t i = 0; i < size; ++i, ++block) {
       if (moved(block->queries.front()) < 0) continue;
-      nn::QueryBlock& own = rows.blocks.emplace_back(*block);
-      std::ranges::transform(own.queries, own.queries.begin(), moved);
-      std::ranges::transform(own.keys, own.keys.begin(), moved);
+      renumber(rows.blocks.emplace_back(*block), moved);
     }
     if (rows.blocks.size() > kept) rows.part_sizes.push_back(static_cast<int64_t>(rows.blocks.size() - kept));
   }
@@ -209,23 +213,22 @@ std::shared_ptr<LayerSplit> Placement::split_for(const LayerRanks& ranks, int64_
     split->gen_counts.push_back(nn::share_begin(num_gen, r + 1, all) - nn::share_begin(num_gen, r, all));
   }
   split->num_und = split->und_counts[static_cast<size_t>(rank - first)];
-  std::vector<int64_t> held = rows.ids;
+  const auto finish = [&](const std::vector<nn::QueryBlock>& blocks, const std::vector<int64_t>& held) {
+    split->layout = std::make_shared<nn::AttentionLayout>(blocks, rows.part_sizes, total, options);
+    split->rows = tensor::index_tensor(held);
+    split->position_ids = tensor::index_tensor(position_ids_).index_select(0, split->rows);
+    return split;
+  };
+  if (!ranks.sequence) return finish(rows.blocks, rows.ids);
+  // Neighbours' shares among all are together one among the sets.
+  const auto heads = std::make_shared<nn::SequenceShare>(ranks.sequence, rows.num_und, total);
+  const auto moved = [&](int64_t row) { return row < total ? heads->place(row) : total + heads->place(row - total); };
   std::vector<nn::QueryBlock> blocks = rows.blocks;
-  if (ranks.sequence) {  // neighbours' shares among all are together one among the sets
-    const auto heads = std::make_shared<nn::SequenceShare>(ranks.sequence, rows.num_und, total);
-    const auto moved = [&](int64_t row) { return row < total ? heads->place(row) : total + heads->place(row - total); };
-    for (nn::QueryBlock& block : blocks) {
-      std::ranges::transform(block.queries, block.queries.begin(), moved);
-      std::ranges::transform(block.keys, block.keys.begin(), moved);
-    }
-    held = heads->rows();
-    for (int64_t& row : held) row = rows.ids[static_cast<size_t>(row)];
-    split->heads = heads;
-  }
-  split->layout = std::make_shared<nn::AttentionLayout>(blocks, rows.part_sizes, total, options);
-  split->rows = tensor::index_tensor(held);
-  split->position_ids = tensor::index_tensor(position_ids_).index_select(0, split->rows);
-  return split;
+  for (nn::QueryBlock& block : blocks) renumber(block, moved);
+  std::vector<int64_t> held = heads->rows();
+  for (int64_t& row : held) row = rows.ids[static_cast<size_t>(row)];
+  split->heads = heads;
+  return finish(blocks, held);
 }
 
 int64_t Placement::add(int64_t part, int64_t position) {

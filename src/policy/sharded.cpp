@@ -71,23 +71,16 @@ std::unique_ptr<parallel::OtherStages> split_by_stages(const UnifiedPolicy& poli
   return std::make_unique<parallel::OtherStages>(std::move(parts), groups.pipeline);
 }
 
-}  // namespace
-
-namespace {
-
 /// Of each unit: as the config has it, or a layer's plan.
 std::vector<parallel::Shard> shards_of(const parallel::ParallelConfig& config, const Runtime& runtime,
                                        size_t num_units) {
   std::vector<parallel::Shard> shards(num_units, parallel::shard_level(config));
   if (!runtime.groups || runtime.groups->shape.layers.empty()) return shards;
-  const auto level = [&config](parallel::Shard shard) {
-    parallel::ParallelConfig planned = config;
-    planned.shard = shard;
-    return parallel::shard_level(planned);
-  };
   const parallel::GroupShape& shape = runtime.groups->shape;
-  shards.front() = level(shape.rest);
-  for (size_t i = 0; i < shape.layers.size() && i + 1 < num_units; ++i) shards[i + 1] = level(shape.layers[i].shard);
+  shards.front() = parallel::shard_level(config, shape.rest);
+  for (size_t i = 0; i < shape.layers.size() && i + 1 < num_units; ++i) {
+    shards[i + 1] = parallel::shard_level(config, shape.layers[i].shard);
+  }
   return shards;
 }
 

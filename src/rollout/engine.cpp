@@ -616,9 +616,7 @@ std::vector<Trajectory> RolloutEngine::sample(policy::UnifiedPolicy& policy, con
     check_length(request.prompts[p]);
     std::vector<Image> images = data::read_prompt_images(request.prompts[p]);
     const std::vector<Block> blocks = prefix(request.prompts[p], images);
-    std::vector<std::shared_ptr<const Image>> shared;
-    for (Image& image : images) shared.push_back(std::make_shared<const Image>(std::move(image)));
-    episodes.add_group(p, blocks, shared);
+    episodes.add_group(p, blocks, data::shared_images(std::move(images)));
   }
   policy.reserve(episodes.most_tokens());
   return episodes.run();

@@ -146,14 +146,25 @@ void take_from_others(RewardRanks& ranks, std::span<const data::Prompt> prompts,
   std::map<int64_t, std::vector<std::shared_ptr<const Image>>> images;  // by prompt
   ranks.receive([&](int64_t p, int64_t first, std::vector<data::Sample> group) {
     const auto [found, is_new] = images.try_emplace(p);
-    if (is_new) {
-      for (Image& image : data::read_prompt_images(prompts[static_cast<size_t>(p)])) {
-        found->second.push_back(std::make_shared<const Image>(std::move(image)));
-      }
-    }
+    if (is_new) found->second = data::shared_images(data::read_prompt_images(prompts[static_cast<size_t>(p)]));
     for (data::Sample& sample : group) sample.images = found->second;
     judging.take(p, first, std::move(group));
   });
+}
+
+/// Takes the scores; returns what a score that is missing is to end the run with.
+std::exception_ptr collect(Judging& judging, Told& told) {
+  std::exception_ptr missing;
+  try {
+    told.table = judging.collect();
+  } catch (const reward::MissingScores& error) {
+    missing = std::current_exception();
+    told.missing = error.what();
+    told.table = error.table;
+  } catch (const Interrupted&) {  // by a stop
+  }
+  told.judged = judging.places();
+  return missing;
 }
 
 /// All that ranks have told, in the order of places.
@@ -240,18 +251,7 @@ std::optional<Batch> draw(rollout::RolloutEngine& engine, reward::Rewarder& rewa
     if (stop_asked(runtime)) return std::nullopt;
     judging.unite(groups);
   }
-  std::exception_ptr missing;
-  if (!runtime.stop.requested()) {
-    try {
-      told.table = judging.collect();
-    } catch (const reward::MissingScores& error) {
-      missing = std::current_exception();
-      told.missing = error.what();
-      told.table = error.table;
-    } catch (const Interrupted&) {  // by a stop
-    }
-    told.judged = judging.places();
-  }
+  const std::exception_ptr missing = runtime.stop.requested() ? nullptr : collect(judging, told);
   told.signal = runtime.stop.number();
   if (!runtime.comm) {
     if (told.signal != 0) return std::nullopt;

@@ -271,23 +271,22 @@ parallel::GroupShape group_shape(const recipe::Recipe& recipe) {
                              .in_pairs = config.exact_reduction,
                              .reward_ranks = config.reward_ranks,
                              .flexible_sp = config.flexible_sp,
-                             .plan_file = config.plan};
-  if (config.plan.empty()) {
-    if (parallel::shard_level(config) == Shard::none) shape.shard_ranks = 1;
-    return shape;
+                             .plan_file = config.plan,
+                             .rest = config.shard};
+  if (!config.plan.empty()) {
+    const parallel::LayerPlan otherwise{
+        .shard = config.shard, .tp = config.tp, .sp = config.sp, .recompute = recipe.policy.recompute};
+    parallel::LayerPlans plans = read_layer_plans(config.plan, otherwise);
+    shape.layers = std::move(plans.layers);
+    shape.schedule = plans.schedule;
+    shape.rest = plans.rest;
+    shape.planned_ranks = plans.ranks;
+    shape.tp = parallel::most_shared(shape.layers).tp;
+    shape.sp = parallel::most_shared(shape.layers).sp;
   }
-  const parallel::LayerPlan otherwise{
-      .shard = config.shard, .tp = config.tp, .sp = config.sp, .recompute = recipe.policy.recompute};
-  parallel::LayerPlans plans = read_layer_plans(config.plan, otherwise);
-  shape.layers = std::move(plans.layers);
-  shape.schedule = plans.schedule;
-  shape.rest = plans.rest;
-  shape.planned_ranks = plans.ranks;
-  const auto shares_nothing = [](const parallel::LayerPlan& layer) { return layer.shard == Shard::none; };
-  const bool none = shape.rest == Shard::none && std::ranges::all_of(shape.layers, shares_nothing);
-  if (none && !config.exact_reduction) shape.shard_ranks = 1;
-  shape.tp = parallel::most_shared(shape.layers).tp;
-  shape.sp = parallel::most_shared(shape.layers).sp;
+  const auto shares = [&config](Shard asked) { return parallel::shard_level(config, asked) != Shard::none; };
+  const bool any = shares(shape.rest) || std::ranges::any_of(shape.layers, shares, &parallel::LayerPlan::shard);
+  if (!any) shape.shard_ranks = 1;
   return shape;
 }
 
@@ -303,7 +302,7 @@ RankSpread spread_on_ranks(const recipe::Recipe& recipe, int64_t ranks, int64_t 
                     .shard_ranks = shape.shard_ranks == 0 ? ranks / shape.stages() / shape.tp : shape.shard_ranks,
                     .layers = shape.layers,
                     .schedule = shape.schedule,
-                    .shard = shape.layers.empty() ? parallel::shard_level(config) : shape.rest,
+                    .shard = parallel::shard_level(config, shape.rest),
                     .reduce = config.reduce,
                     .is_exact = config.exact_reduction};
   const auto is_cut = [](const parallel::LayerPlan& layer) { return layer.shard != Shard::none || layer.tp > 1; };

@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include "base/error.h"
+#include "support/refusal.h"
 #include "support/temp_folder.h"
 
 namespace unigrpo::parallel {
@@ -15,13 +15,8 @@ LayerPlans read(const std::string& text) {
 }
 
 std::string refused(const std::string& text) {
-  try {
-    read(text);
-  } catch (const BadInput& error) {
-    const std::string line = error.what();
-    return line.substr(line.find("plan.json"));
-  }
-  return {};
+  const std::string line = testing::refusal([&] { read(text); });
+  return line.substr(line.find("plan.json"));
 }
 
 TEST(LayerPlan, SaysWhatALayerDoesAndLeavesTheRestToTheRecipe) {

@@ -70,6 +70,20 @@ class Draw : public ::testing::Test {
     EXPECT_EQ(batch.scores.terms.size(), 1U);
   }
 
+  /// Of three ranks one is asked to stop.
+  void expect_stopped_by(size_t rank) const {
+    std::vector<std::atomic<int>> signals(3);
+    signals[rank] = SIGTERM;
+    EXPECT_EQ(test::run_runtimes(3,
+                                 [&](const Runtime& runtime) {
+                                   Runtime own = runtime;
+                                   own.stop = StopToken(signals[static_cast<size_t>(runtime.mesh.rank)]);
+                                   EXPECT_FALSE(run(own));
+                                   EXPECT_EQ(own.stop.signal(), "SIGTERM");
+                                 }),
+              std::vector<std::string>(3));
+  }
+
   const std::vector<data::Prompt> two = testing::prompts({"a red circle", "two squares"});
   bool wants_groups = false, judge_at_once = true;
   int64_t reward_ranks = 0;
@@ -139,19 +153,6 @@ TEST_F(Draw, TheLastRanksJudgeWhatTheOthersDraw) {
   }
 }
 
-TEST_F(Draw, AStopOfADrawingRankDoesNotLeaveItsJudgeWaiting) {
-  reward_ranks = 1;
-  std::vector<std::atomic<int>> signals(3);
-  signals[0] = SIGTERM;
-  EXPECT_EQ(test::run_runtimes(3,
-                               [&](const Runtime& runtime) {
-                                 Runtime own = runtime;
-                                 own.stop = StopToken(signals[static_cast<size_t>(runtime.mesh.rank)]);
-                                 EXPECT_FALSE(run(own));
-                               }),
-            std::vector<std::string>(3));
-}
-
 TEST_F(Draw, AMissingScoreEndsAllWithTheRankNamedAndAllThatWasJudged) {
   on_error = reward::OnError::stop;
   fails = "1/1";  // of rank 1
@@ -175,17 +176,11 @@ TEST_F(Draw, AMissingScoreEndsAllWithTheRankNamedAndAllThatWasJudged) {
             std::vector<std::string>(2));
 }
 
-TEST_F(Draw, AStopOfOneRankDropsTheStepOnAll) {
-  std::vector<std::atomic<int>> signals(3);
-  signals[2] = SIGTERM;
-  EXPECT_EQ(test::run_runtimes(3,
-                               [&](const Runtime& runtime) {
-                                 Runtime own = runtime;
-                                 own.stop = StopToken(signals[static_cast<size_t>(runtime.mesh.rank)]);
-                                 EXPECT_FALSE(run(own));
-                                 EXPECT_EQ(own.stop.signal(), "SIGTERM");
-                               }),
-            std::vector<std::string>(3));
+TEST_F(Draw, AStopOfOneRankDropsTheStepOnAll) { expect_stopped_by(2); }
+
+TEST_F(Draw, AStopOfADrawingRankDoesNotLeaveItsJudgeWaiting) {
+  reward_ranks = 1;
+  expect_stopped_by(0);
 }
 
 }  // namespace

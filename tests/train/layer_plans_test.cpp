@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "base/error.h"
+#include "support/refusal.h"
 #include "support/temp_folder.h"
 
 namespace unigrpo::train {
@@ -16,13 +16,8 @@ parallel::LayerPlans read(const std::string& text) {
 }
 
 std::string refused(const std::string& text) {
-  try {
-    read(text);
-  } catch (const BadInput& error) {
-    const std::string line = error.what();
-    return line.substr(line.find("plan.json"));
-  }
-  return {};
+  const std::string line = testing::refusal([&] { read(text); });
+  return line.substr(line.find("plan.json"));
 }
 
 std::string planned(const std::string& layers, const std::string& more = "") {
